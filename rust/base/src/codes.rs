@@ -1,0 +1,96 @@
+//! The registry of error codes. A code is never re-used and never changes its meaning.
+
+use crate::Kind;
+
+/// One entry of the registry.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Stable name, `area.what`.
+    pub name: &'static str,
+    /// What the caller can do about it.
+    pub kind: Kind,
+    /// True if the same call can succeed later without a change by the caller.
+    pub retryable: bool,
+    /// One sentence that says what to do.
+    pub advice: &'static str,
+}
+
+macro_rules! codes {
+    ($($ident:ident = $name:literal, $kind:ident, $retry:literal, $advice:literal;)*) => {
+        $(#[doc = concat!("`", $name, "`: ", $advice)]
+        pub static $ident: Code =
+            Code { name: $name, kind: Kind::$kind, retryable: $retry, advice: $advice };)*
+
+        /// Every code, in the order of its name.
+        pub static REGISTRY: &[&Code] = &[$(&$ident),*];
+    };
+}
+
+codes! {
+    BLOB_EXISTS = "blob.exists", Exists, false, "Blobs are written once: choose another name or delete the blob first";
+    BLOB_NAME = "blob.name", Invalid, false, "Use a blob name of 1 to 200 characters from a-z, 0-9, '.', '-' and '_', with at most one '/'";
+    BLOB_NOT_FOUND = "blob.not_found", NotFound, false, "Check the name; run a scrub if the store should hold it";
+    BUFFER_LENGTH = "buffer.length", Invalid, false, "Give buffers of the documented shape and length";
+    BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
+    CONTAINER_EXISTS = "container.exists", Exists, false, "Use the container that is there or choose another name";
+    CONTAINER_NAME = "container.name", Invalid, false, "Use 1 to 255 bytes of UTF-8 without '/' or NUL";
+    CONTAINER_NOT_FOUND = "container.not_found", NotFound, false, "Create the container first";
+    CONTEXT_DEADLINE = "context.deadline", Timeout, true, "The operation did not finish in its time: try again with a later deadline";
+    CONTEXT_INVALID = "context.invalid", Invalid, false, "Give the operation a principal and a deadline";
+    DATA_CORRUPT = "data.corrupt", Corrupt, false, "More shards are lost or damaged than the geometry tolerates: bring missing drives back, then run a scrub";
+    DRIVE_DUPLICATE = "drive.duplicate", Invalid, false, "Name each drive once";
+    DRIVE_FAILED = "drive.failed", Unavailable, false, "The drive returned an error and is not trusted any more: replace it, then rebuild";
+    DRIVE_FOREIGN = "drive.foreign", Invalid, false, "The drive belongs to another pool: give this pool's drives, or empty the drive to use it here";
+    DRIVE_FULL = "drive.full", Full, false, "Free space, add a drive or delete objects";
+    DRIVE_IO = "drive.io", Unavailable, true, "Check the drive and its cables; the store goes on while enough drives are well";
+    DRIVE_MISSING = "drive.missing", Unavailable, true, "Bring the drive back or replace it";
+    DRIVE_NOT_EMPTY = "drive.not_empty", Exists, false, "Give an empty directory, or open the pool that is there";
+    DRIVE_READ_ONLY = "drive.read_only", Denied, false, "Make the drive writable or replace it";
+    DRIVE_TIMEOUT = "drive.timeout", Timeout, true, "The drive did not answer in time: check it, or replace it";
+    DRIVE_UNKNOWN = "drive.unknown", NotFound, false, "Name a drive as status shows it";
+    DRIVE_URL = "drive.url", Invalid, false, "Give a path, file:// or memory:// URL";
+    DRIVES_TOO_FEW = "drives.too_few", Invalid, false, "Give at least as many drives as the geometry needs, or choose a smaller geometry";
+    DRIVES_TOO_MANY_LOST = "drives.too_many_lost", Unavailable, true, "Bring enough of the missing drives back and open again";
+    ERASURE_TOO_MANY_LOST = "erasure.too_many_lost", Corrupt, false, "More shards are lost than the code can rebuild";
+    FORMAT_DAMAGED = "format.damaged", Corrupt, false, "The record is damaged on every drive that should hold it: bring missing drives back";
+    FORMAT_NEWER = "format.newer", Unsupported, false, "The store was written by another version of dwkernel: open it with that version";
+    GEOMETRY_INVALID = "geometry.invalid", Invalid, false, "Write it as k+m (\"4+2\"), a level with its drive count (\"raid6:8\") or a tree (\"raid50:2x(4+1)\")";
+    GEOMETRY_NOT_STORABLE = "geometry.not_storable", Unsupported, false, "Choose a geometry whose `storable` is true";
+    HASH_KEY = "hash.key", Invalid, false, "A key is exactly 32 bytes";
+    INTERNAL_BUG = "internal.bug", Internal, false, "This is a bug in dwkernel: please report it with the details";
+    JOURNAL_DAMAGED = "journal.damaged", Corrupt, false, "The log is damaged in its middle on every drive that is present: bring missing drives back";
+    JOURNAL_MEMBERS = "journal.members", Unavailable, true, "Too few drives that can hold the journal are well: bring drives back or add some";
+    JOURNAL_RECORD_SIZE = "journal.record_size", Invalid, false, "Split the change: a record has a maximum size";
+    OBJECT_CONFLICT = "object.conflict", Conflict, false, "The object changed or exists: read it again and decide";
+    OBJECT_KEY = "object.key", Invalid, false, "Write container/name in UTF-8, the name 1 to 4096 bytes without NUL";
+    OBJECT_METADATA = "object.metadata", Invalid, false, "Keep metadata, tags and content type within their documented sizes";
+    OBJECT_NOT_FOUND = "object.not_found", NotFound, false, "Check the key, or list the container";
+    OBJECT_RANGE = "object.range", Invalid, false, "Read within 0 and the object's size";
+    POOL_FULL = "pool.full", Full, false, "Delete objects, add a drive or replace one with a larger one";
+    POOL_READ_ONLY = "pool.read_only", State, false, "Open without read_only to change the store; if a lost drive forces it, bring the drive back or force the open";
+    SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
+    STORE_CLOSED = "store.closed", State, false, "Open the store again";
+    STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";
+    STORE_FORKED = "store.forked", State, false, "A store does not cross a fork: open it in the child process, or start children with spawn";
+    STORE_LOCKED = "store.locked", Unavailable, true, "Another process has the store open: close it there, or talk to that process";
+    STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store with create=True";
+    STORE_OPTION = "store.option", Invalid, false, "Mend the option as the message says";
+    SUPERBLOCK_DAMAGED = "superblock.damaged", Corrupt, false, "Both superblock slots of the drive are unreadable: replace the drive, or bring others back";
+    UNIT_INVALID = "unit.invalid", Invalid, false, "Write a size as an integer or \"10 GiB\", a duration as a number of seconds or \"30s\"";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registry_is_sorted_unique_and_says_what_to_do() {
+        for pair in REGISTRY.windows(2) {
+            assert!(pair[0].name < pair[1].name, "{} before {}", pair[0].name, pair[1].name);
+        }
+        for code in REGISTRY {
+            assert!(code.name.split('.').count() == 2, "{}", code.name);
+            assert!(code.advice.len() > 15 && !code.advice.ends_with('.'), "{}", code.name);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Containers and objects over the map and the pool.

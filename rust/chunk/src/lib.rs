@@ -1,0 +1,1 @@
+//! Hashing and checksums: BLAKE3, CRC-64/NVME.

@@ -1,0 +1,1 @@
+//! Where bytes rest: the Drive port, its bodies, its conformance suite.

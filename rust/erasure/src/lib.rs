@@ -1,0 +1,1 @@
+//! Erasure codes and geometries, without I/O.

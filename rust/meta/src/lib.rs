@@ -1,0 +1,1 @@
+//! What the journal adds up to: an ordered map, its commits and checkpoints.

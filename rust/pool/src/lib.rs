@@ -1,0 +1,1 @@
+//! Drives made one space: membership, stripes, placement, repair.

@@ -1,0 +1,1 @@
+//! `dwkernel._native`: bindings, no logic.
