@@ -1,0 +1,133 @@
+//! A drive with threads of its own: work is handed over and waited for, or given up.
+//!
+//! Two lanes, so that a commit never queues behind a large shard: one for blobs, one for the log.
+//! Threads start with the first job and end when the [`Attached`] drive is dropped.
+
+use std::fmt;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use dwk_base::{Error, Result, codes};
+
+use crate::Drive;
+
+type Job = Box<dyn FnOnce(&dyn Drive) + Send>;
+
+/// A shared drive with its lanes.
+pub struct Attached {
+    drive: Arc<dyn Drive>,
+    blobs: Lane,
+    log: Lane,
+}
+
+impl Attached {
+    /// Takes a drive into service. No thread starts yet.
+    pub fn new(drive: Arc<dyn Drive>) -> Arc<Self> {
+        Arc::new(Self { drive, blobs: Lane::new("blobs"), log: Lane::new("log") })
+    }
+
+    /// The drive itself, for calls on the caller's own thread.
+    pub fn drive(&self) -> &dyn Drive {
+        &*self.drive
+    }
+
+    /// The drive, shared.
+    pub fn share(&self) -> Arc<dyn Drive> {
+        Arc::clone(&self.drive)
+    }
+
+    /// Runs `job` on the drive's thread for blobs, in the order of submission.
+    pub fn submit<T, F>(&self, job: F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
+    {
+        self.blobs.submit(&self.drive, job)
+    }
+
+    /// Runs `job` on the drive's thread for its log, in the order of submission.
+    pub fn submit_log<T, F>(&self, job: F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
+    {
+        self.log.submit(&self.drive, job)
+    }
+}
+
+impl fmt::Debug for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Attached").field(&self.drive.describe().location).finish()
+    }
+}
+
+/// A result that is on its way.
+#[derive(Debug)]
+pub struct Ticket<T>(Receiver<Result<T>>);
+
+impl<T> Ticket<T> {
+    /// Waits for the result, however long it takes.
+    pub fn wait(self) -> Result<T> {
+        self.0.recv().unwrap_or_else(|_| Err(lane_ended()))
+    }
+
+    /// Waits at most `limit`; `None` if the drive is late. The job itself goes on.
+    pub fn wait_for(&self, limit: Duration) -> Option<Result<T>> {
+        match self.0.recv_timeout(limit) {
+            Ok(result) => Some(result),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(lane_ended())),
+        }
+    }
+}
+
+fn lane_ended() -> Error {
+    Error::new(&codes::DRIVE_FAILED, "the drive's thread ended before the answer")
+}
+
+struct Lane {
+    name: &'static str,
+    jobs: Mutex<Option<Sender<Job>>>,
+}
+
+impl Lane {
+    const fn new(name: &'static str) -> Self {
+        Self { name, jobs: Mutex::new(None) }
+    }
+
+    fn submit<T, F>(&self, drive: &Arc<dyn Drive>, job: F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
+    {
+        let (reply, ticket) = mpsc::channel();
+        let job: Job = Box::new(move |drive| {
+            // The waiter may have given up; then nobody wants the answer.
+            let _ = reply.send(job(drive));
+        });
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = match jobs.as_ref() {
+            Some(sender) => sender,
+            None => match self.start(drive) {
+                Ok(sender) => jobs.insert(sender),
+                Err(_) => return Ticket(ticket), // its sender is dropped: the wait says so
+            },
+        };
+        // A lane whose thread died drops the job and with it the reply: the wait says so.
+        let _ = sender.send(job);
+        Ticket(ticket)
+    }
+
+    fn start(&self, drive: &Arc<dyn Drive>) -> std::io::Result<Sender<Job>> {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let drive = Arc::clone(drive);
+        thread::Builder::new().name(format!("dwk-{}", self.name)).spawn(move || {
+            for job in receiver {
+                job(&*drive);
+            }
+        })?;
+        Ok(sender)
+    }
+}
