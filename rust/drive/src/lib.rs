@@ -8,10 +8,14 @@ mod attached;
 mod checks;
 mod memory;
 mod port;
+mod superblock;
 
 pub use attached::{Attached, Ticket};
 pub use memory::{Entry, MemoryDrive};
 pub use port::{
     ALIGNMENT, BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log,
     SUPERBLOCK_BYTES_MAX, Slot,
+};
+pub use superblock::{
+    FORMAT_VERSION, Features, Loaded, MemberRow, MemberState, SlotState, Superblock,
 };
