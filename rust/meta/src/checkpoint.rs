@@ -30,7 +30,8 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
     match root {
         Some(root) => load_runs(pool, &mut state, root, &moved)?,
         None if first > 1 => {
-            let text = format!("the log begins at record {first} and no checkpoint covers the rest");
+            let text =
+                format!("the log begins at record {first} and no checkpoint covers the rest");
             return Err(Error::new(&codes::JOURNAL_DAMAGED, text));
         }
         None => {}

@@ -114,7 +114,8 @@ impl Keeper {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.wake.notify_all();
         let thread = lock(&self.thread).take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
+        {
             let _ = thread.join();
         }
     }

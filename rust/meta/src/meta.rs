@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use bytes::Bytes;
 use dwk_base::{Error, Result, StripeId, codes};
@@ -65,6 +67,7 @@ pub struct Meta {
     state: Arc<RwLock<State>>,
     staging: Mutex<Staging>,
     pins: Arc<Pins>,
+    me: Weak<Self>,
     pub(crate) keeper: Keeper,
 }
 
@@ -91,13 +94,24 @@ impl Meta {
     pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
         let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
         pool.journal().set_apply(Arc::new(Applier(Arc::clone(&state))));
-        let (staging, pins) = (Mutex::default(), Arc::default());
-        Ok(Arc::new(Self { pool, options, state, staging, pins, keeper: Keeper::default() }))
+        Ok(Arc::new_cyclic(|me| Self {
+            pool,
+            options,
+            state,
+            staging: Mutex::default(),
+            pins: Arc::default(),
+            me: Weak::clone(me),
+            keeper: Keeper::default(),
+        }))
     }
 
     /// The pool under it.
     pub const fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Self> {
+        Weak::clone(&self.me)
     }
 
     pub(crate) fn journal(&self) -> &Journal {
@@ -339,6 +353,12 @@ impl Ledger for Meta {
         record.push(&Operation::MoveStripe(new.clone()));
         self.commit_record(record)?;
         Ok(true)
+    }
+}
+
+impl Drop for Meta {
+    fn drop(&mut self) {
+        self.keeper.halt();
     }
 }
 

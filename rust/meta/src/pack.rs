@@ -140,10 +140,8 @@ pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<u64> {
     loop {
         let page: Vec<(u64, Key)> = {
             let state = meta.state();
-            let from = last.clone();
-            let fresh = |entry: &&(u64, Key)| from.as_ref().is_none_or(|last| *entry > last);
-            let old = |entry: &&(u64, Key)| entry.0 < before;
-            state.inline_after(last.as_ref()).filter(fresh).take_while(old).take(PAGE).cloned().collect()
+            let old = state.inline_after(last.as_ref()).take_while(|entry| entry.0 < before);
+            old.take(PAGE).cloned().collect()
         };
         let Some(end) = page.last().cloned() else { break };
         for (_, key) in &page {
@@ -151,7 +149,8 @@ pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<u64> {
             let Some(row) = row else { continue };
             let Some(content) = row.content else { continue };
             for piece in content.pieces {
-                if matches!(piece.place, Place::Journal { position, .. } if position.sequence < before) {
+                if matches!(piece.place, Place::Journal { position, .. } if position.sequence < before)
+                {
                     packer.add(key, row.version, piece)?;
                 }
             }

@@ -41,7 +41,10 @@ pub(crate) enum NewContent<'a> {
     /// As the row that is there has it.
     Keep,
     /// In this record.
-    Inline { bytes: &'a [u8], check: u64 },
+    Inline {
+        bytes: &'a [u8],
+        check: u64,
+    },
     /// In stripes.
     Pieces(Content),
 }

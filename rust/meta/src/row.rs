@@ -106,10 +106,9 @@ impl Piece {
                 let position = Position { sequence, segment, offset, bytes };
                 Place::Journal { position, offset: number(reader)? }
             }
-            1 => Place::Stripe {
-                id: StripeId::from_bytes(reader.array()?),
-                offset: number(reader)?,
-            },
+            1 => {
+                Place::Stripe { id: StripeId::from_bytes(reader.array()?), offset: number(reader)? }
+            }
             _ => return Err(reader.damaged("an unknown place")),
         };
         Ok(Self { place, bytes: number(reader)?, check: reader.u64()? })

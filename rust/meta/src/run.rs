@@ -76,7 +76,9 @@ impl Entry {
     pub(crate) fn meaning(&self) -> Result<Meaning<'_>> {
         let mut value = self.value.as_deref().map(|value| Reader::new(value, "a checkpoint"));
         match self.key.split_first() {
-            Some((&ROW, key)) => Ok(Meaning::Row(key, value.as_mut().map(Row::decode).transpose()?)),
+            Some((&ROW, key)) => {
+                Ok(Meaning::Row(key, value.as_mut().map(Row::decode).transpose()?))
+            }
             Some((&STRIPE, id)) => {
                 let id = Reader::new(id, "a checkpoint").array().map(StripeId::from_bytes)?;
                 Ok(Meaning::Stripe(id, value.as_mut().map(Stripe::decode).transpose()?))

@@ -223,9 +223,13 @@ impl State {
         self.dead.iter().map(|(id, since)| (*id, *since))
     }
 
-    /// Keys with content in the journal, oldest record first.
-    pub(crate) fn inline(&self) -> impl Iterator<Item = &(u64, Key)> {
-        self.inline.iter()
+    /// Keys with content in the journal, oldest record first, after `last`.
+    pub(crate) fn inline_after(
+        &self,
+        last: Option<&(u64, Key)>,
+    ) -> impl Iterator<Item = &(u64, Key)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.inline.range((from, Bound::Unbounded))
     }
 
     pub(crate) const fn root(&self) -> &Root {

@@ -187,8 +187,7 @@ impl Upload {
         }
         let small = std::mem::take(&mut self.small);
         let pool = Arc::clone(&self.written.pool);
-        let written =
-            std::mem::replace(&mut self.written, Written { pool, stripes: Vec::new() });
+        let written = std::mem::replace(&mut self.written, Written { pool, stripes: Vec::new() });
         Ok(Staged::new(small, written))
     }
 }
