@@ -1,0 +1,580 @@
+//! What a drive knows about itself and its pool: the superblock, in two slots written in turn.
+//!
+//! The bytes are drawn in `docs/format/superblock.md`.
+//!
+//! # Consistency
+//! A slot counts when its check holds; of two that count the later one wins. A cut in the middle of a
+//! write damages the slot that was being written, never the other.
+
+use std::collections::BTreeMap;
+
+use dwk_base::codec::{Reader, Writer};
+use dwk_base::{DriveId, Epoch, Error, PoolId, Result, codes};
+
+use crate::{ALIGNMENT, Drive, SUPERBLOCK_BYTES_MAX, Slot};
+
+/// The version that this build writes, and the only one that it reads.
+pub const FORMAT_VERSION: u16 = 0;
+
+const MAGIC: &[u8; 8] = b"DWKSUPER";
+/// Magic, version, revision, body length and check lie here in every version, for ever.
+const HEADER_BYTES: usize = 64;
+/// The check covers the header before it and the body.
+const CHECK_AT: usize = 32;
+
+/// Bits that say what the format uses beyond its version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// May be ignored.
+    pub compatible: u64,
+    /// Who does not know one of these may read, not write.
+    pub read_only: u64,
+    /// Who does not know one of these must not open.
+    pub incompatible: u64,
+}
+
+/// How a member was doing when the superblock was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MemberState {
+    /// In service.
+    Ok = 0,
+    /// Evicted: it returned an error.
+    Failed = 1,
+    /// It was away while the pool moved on.
+    Stale = 2,
+    /// Its shards are being moved away.
+    Draining = 3,
+    /// No member any more; the row keeps its index from being used again.
+    Removed = 4,
+}
+
+impl MemberState {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Ok, Self::Failed, Self::Stale, Self::Draining, Self::Removed]
+            .into_iter()
+            .find(|state| *state as u8 == byte)
+    }
+}
+
+/// One drive of the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Stable number, never used again.
+    pub index: u16,
+    /// The drive's identity.
+    pub id: DriveId,
+    /// What people call it: `"d1"`.
+    pub name: String,
+    /// How it is doing.
+    pub state: MemberState,
+    /// Where it was seen last; a hint.
+    pub location: String,
+    /// What its owner calls it by.
+    pub labels: BTreeMap<String, String>,
+    /// Its whole size when it was seen last.
+    pub capacity_bytes: u64,
+    /// The last epoch that this membership gave it. A drive with a lower one is stale; one with a
+    /// higher one went on by itself and is never merged.
+    pub epoch: Epoch,
+}
+
+/// What each drive of a pool carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// [`FORMAT_VERSION`]
+    pub format_version: u16,
+    /// Feature bits.
+    pub features: Features,
+    /// The pool.
+    pub pool: PoolId,
+    /// The drive it lies on.
+    pub drive: DriveId,
+    /// Membership's version.
+    pub epoch: Epoch,
+    /// When the pool was made, in nanoseconds since 1970.
+    pub created_unix_ns: u64,
+    /// When this was written, in nanoseconds since 1970.
+    pub written_unix_ns: u64,
+    /// True if the pool was closed and nothing has been written since.
+    pub clean: bool,
+    /// The geometry, as it prints.
+    pub geometry: String,
+    /// All members that there ever were.
+    pub members: Vec<MemberRow>,
+    /// The drives that hold the journal.
+    pub journal: Vec<DriveId>,
+    /// Wrapped keys, sealed elsewhere; opaque here.
+    pub keyring: Vec<u8>,
+    /// Further settings of the pool.
+    pub options: Vec<(String, String)>,
+}
+
+/// Where the next superblock of a drive goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotState {
+    current: Slot,
+    revision: u64,
+}
+
+impl SlotState {
+    /// The slot that holds the present superblock.
+    pub const fn current(&self) -> Slot {
+        self.current
+    }
+
+    /// How many superblocks this drive has been given.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+/// A superblock as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The later of the valid ones.
+    pub superblock: Superblock,
+    /// Where it lies, for [`Superblock::store`].
+    pub slots: SlotState,
+    /// The other slot holds something that is not valid: a cut or damage; the next store mends it.
+    pub other_damaged: bool,
+}
+
+/// What one slot holds.
+enum Found {
+    Nothing,
+    Valid { superblock: Box<Superblock>, revision: u64 },
+    Newer { version: u16 },
+    Damaged(Error),
+}
+
+impl Superblock {
+    /// Reads both slots and returns the later valid one; `None` if the drive never had one.
+    ///
+    /// # Errors
+    /// `superblock.damaged` if something is there and nothing is valid; `format.newer` if a valid slot
+    /// is of another version or uses features that this build does not know; else what the drive says.
+    pub fn load(drive: &dyn Drive) -> Result<Option<Loaded>> {
+        let found = Slot::BOTH.map(|slot| look(drive, slot));
+        let mut best: Option<Loaded> = None;
+        let mut damage = None;
+        for (slot, found) in Slot::BOTH.into_iter().zip(found) {
+            match found {
+                Found::Nothing => {}
+                Found::Newer { version } => return Err(newer(drive, version)),
+                Found::Damaged(error) => damage = Some(error),
+                Found::Valid { superblock, revision } => {
+                    let order = |loaded: &Loaded| (loaded.superblock.epoch, loaded.slots.revision);
+                    if best.as_ref().is_none_or(|b| order(b) < (superblock.epoch, revision)) {
+                        let slots = SlotState { current: slot, revision };
+                        let superblock = *superblock;
+                        best = Some(Loaded { superblock, slots, other_damaged: false });
+                    }
+                }
+            }
+        }
+        match (best, damage) {
+            (Some(best), damage) => Ok(Some(Loaded { other_damaged: damage.is_some(), ..best })),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Writes this superblock to both slots, so that nothing older is left on the drive. Durable on
+    /// return.
+    ///
+    /// # Errors
+    /// `buffer.length` if it does not fit a slot; else what the drive says.
+    pub fn create(&self, drive: &dyn Drive) -> Result<SlotState> {
+        let mut state = SlotState { current: Slot::B, revision: 0 };
+        self.store(drive, &mut state)?;
+        self.store(drive, &mut state)?;
+        Ok(state)
+    }
+
+    /// Writes this superblock to the slot that does not hold the present one. Durable on return; after
+    /// an error the present one still counts and `state` still says so.
+    ///
+    /// # Errors
+    /// `buffer.length` if it does not fit a slot; else what the drive says.
+    pub fn store(&self, drive: &dyn Drive, state: &mut SlotState) -> Result<()> {
+        let next = SlotState { current: state.current.other(), revision: state.revision + 1 };
+        drive.write_superblock(next.current, &self.encode(next.revision)?)?;
+        *state = next;
+        Ok(())
+    }
+
+    /// True if this build knows every feature that a writer must know.
+    pub const fn writable(&self) -> bool {
+        self.features.read_only == 0
+    }
+
+    /// The member with this identity.
+    pub fn member(&self, id: DriveId) -> Option<&MemberRow> {
+        self.members.iter().find(|row| row.id == id)
+    }
+
+    /// The bytes of a slot: padded to a multiple of [`ALIGNMENT`].
+    ///
+    /// # Errors
+    /// `buffer.length` if they are more than [`SUPERBLOCK_BYTES_MAX`].
+    pub fn encode(&self, revision: u64) -> Result<Vec<u8>> {
+        let body = self.encode_body();
+        let mut writer = Writer::with_capacity(HEADER_BYTES + body.len());
+        writer
+            .raw(MAGIC)
+            .u16(self.format_version)
+            .u16(0)
+            .u32(body.len() as u32)
+            .u64(revision)
+            .u64(0);
+        let check = check(writer.as_slice(), &body);
+        writer.raw(&check).raw(&body);
+        let padded = writer.len().next_multiple_of(ALIGNMENT);
+        if padded > SUPERBLOCK_BYTES_MAX {
+            let message = format!("a superblock of {padded} bytes does not fit its slot");
+            return Err(Error::new(&codes::BUFFER_LENGTH, message));
+        }
+        writer.pad_to(padded);
+        Ok(writer.finish())
+    }
+
+    fn encode_body(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        let Features { compatible, read_only, incompatible } = self.features;
+        writer.u64(compatible).u64(read_only).u64(incompatible);
+        writer.raw(self.pool.as_bytes()).raw(self.drive.as_bytes()).u64(self.epoch.0);
+        writer.u64(self.created_unix_ns).u64(self.written_unix_ns).u8(u8::from(self.clean));
+        writer.str(&self.geometry).varint(self.members.len() as u64);
+        for member in &self.members {
+            member.encode(&mut writer);
+        }
+        writer.varint(self.journal.len() as u64);
+        for id in &self.journal {
+            writer.raw(id.as_bytes());
+        }
+        writer.bytes(&self.keyring).varint(self.options.len() as u64);
+        for (name, value) in &self.options {
+            writer.str(name).str(value);
+        }
+        writer.finish()
+    }
+
+    fn decode_body(body: &[u8], format_version: u16) -> Result<Self> {
+        let mut reader = Reader::new(body, "the superblock");
+        let features = Features {
+            compatible: reader.u64()?,
+            read_only: reader.u64()?,
+            incompatible: reader.u64()?,
+        };
+        let superblock = Self {
+            format_version,
+            features,
+            pool: PoolId::from_bytes(reader.array()?),
+            drive: DriveId::from_bytes(reader.array()?),
+            epoch: Epoch(reader.u64()?),
+            created_unix_ns: reader.u64()?,
+            written_unix_ns: reader.u64()?,
+            clean: flag(&mut reader)?,
+            geometry: reader.str()?.to_owned(),
+            members: list(&mut reader, MemberRow::BYTES_MIN, MemberRow::decode)?,
+            journal: list(&mut reader, 16, |reader| reader.array().map(DriveId::from_bytes))?,
+            keyring: reader.bytes()?.to_vec(),
+            options: list(&mut reader, 2, pair)?,
+        };
+        // A compatible feature may have put fields of its own after ours.
+        if features.compatible == 0 {
+            reader.end()?;
+        }
+        Ok(superblock)
+    }
+}
+
+impl MemberRow {
+    /// What a row takes at least: index, identity, state, capacity, epoch and three empty fields.
+    const BYTES_MIN: usize = 2 + 16 + 1 + 8 + 8 + 3;
+
+    fn encode(&self, writer: &mut Writer) {
+        writer
+            .u16(self.index)
+            .raw(self.id.as_bytes())
+            .u8(self.state as u8)
+            .u64(self.capacity_bytes)
+            .u64(self.epoch.0);
+        writer.str(&self.name).str(&self.location).varint(self.labels.len() as u64);
+        for (name, value) in &self.labels {
+            writer.str(name).str(value);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let index = reader.u16()?;
+        let id = DriveId::from_bytes(reader.array()?);
+        let state = MemberState::from_byte(reader.u8()?)
+            .ok_or_else(|| reader.damaged("a member's state is unknown"))?;
+        let capacity_bytes = reader.u64()?;
+        let epoch = Epoch(reader.u64()?);
+        let name = reader.str()?.to_owned();
+        let location = reader.str()?.to_owned();
+        let labels = list(reader, 2, pair)?.into_iter().collect();
+        Ok(Self { index, id, name, state, location, labels, capacity_bytes, epoch })
+    }
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(reader.damaged("a flag is neither 0 nor 1")),
+    }
+}
+
+fn pair(reader: &mut Reader<'_>) -> Result<(String, String)> {
+    Ok((reader.str()?.to_owned(), reader.str()?.to_owned()))
+}
+
+fn list<T>(
+    reader: &mut Reader<'_>,
+    bytes_each: usize,
+    item: impl Fn(&mut Reader<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let count = reader.count(bytes_each)?;
+    (0..count).map(|_| item(reader)).collect()
+}
+
+fn check(header: &[u8], body: &[u8]) -> [u8; 32] {
+    dwk_chunk::blake3(&[header, body].concat())
+}
+
+fn look(drive: &dyn Drive, slot: Slot) -> Found {
+    match drive.read_superblock(slot) {
+        Err(error) => Found::Damaged(error),
+        Ok(None) => Found::Nothing,
+        // A slot that was made but not yet written when the power went.
+        Ok(Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => Found::Nothing,
+        Ok(Some(bytes)) => parse(&bytes).unwrap_or_else(|error| {
+            let message = format!("superblock slot {slot:?} of {} is damaged", location(drive));
+            Found::Damaged(Error::new(&codes::SUPERBLOCK_DAMAGED, message).caused_by(error))
+        }),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Found> {
+    let mut reader = Reader::new(bytes, "the superblock");
+    if reader.raw(MAGIC.len())? != MAGIC {
+        return Err(reader.damaged("it does not begin as one"));
+    }
+    let version = reader.u16()?;
+    let _reserved = reader.u16()?;
+    let body_bytes = reader.u32()? as usize;
+    let revision = reader.u64()?;
+    let _reserved = reader.u64()?;
+    let expected = reader.array::<32>()?;
+    let body = reader.raw(body_bytes)?;
+    if check(&bytes[..CHECK_AT], body) != expected {
+        return Err(reader.damaged("its check does not match"));
+    }
+    if version != FORMAT_VERSION {
+        return Ok(Found::Newer { version });
+    }
+    let superblock = Superblock::decode_body(body, version)?;
+    if superblock.features.incompatible != 0 {
+        return Ok(Found::Newer { version });
+    }
+    Ok(Found::Valid { superblock: Box::new(superblock), revision })
+}
+
+fn newer(drive: &dyn Drive, version: u16) -> Error {
+    let message = format!(
+        "{} holds format version {version} or features beyond this build, which knows version {FORMAT_VERSION}",
+        location(drive)
+    );
+    Error::new(&codes::FORMAT_NEWER, message).with("version", version)
+}
+
+fn location(drive: &dyn Drive) -> String {
+    drive.describe().location
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Entry, MemoryDrive};
+
+    fn sample(epoch: u64) -> Superblock {
+        let row = |index: u16| MemberRow {
+            index,
+            id: DriveId::from_u128(u128::from(index) + 1),
+            name: format!("d{}", index + 1),
+            state: MemberState::from_byte(index as u8 % 5).unwrap(),
+            location: format!("/mnt/d{index}"),
+            labels: BTreeMap::from([("rack".to_owned(), index.to_string())]),
+            capacity_bytes: 1 << 40,
+            epoch: Epoch(4),
+        };
+        Superblock {
+            format_version: FORMAT_VERSION,
+            features: Features::default(),
+            pool: PoolId::from_u128(7),
+            drive: DriveId::from_u128(1),
+            epoch: Epoch(epoch),
+            created_unix_ns: 1,
+            written_unix_ns: 2,
+            clean: true,
+            geometry: "4+2".to_owned(),
+            members: (0..6).map(row).collect(),
+            journal: (1..4).map(DriveId::from_u128).collect(),
+            keyring: vec![1, 2, 3],
+            options: vec![("block_bytes".to_owned(), "65536".to_owned())],
+        }
+    }
+
+    fn load(drive: &MemoryDrive) -> Loaded {
+        Superblock::load(drive).unwrap().unwrap()
+    }
+
+    #[test]
+    fn an_empty_drive_has_no_superblock() {
+        let drive = MemoryDrive::new("d");
+        assert_eq!(Superblock::load(&drive).unwrap(), None);
+        drive.set_raw(&Entry::SuperblockA, Some(vec![0; 4096]));
+        assert_eq!(Superblock::load(&drive).unwrap(), None);
+    }
+
+    #[test]
+    fn slots_are_written_in_turn_and_the_latest_wins() {
+        let drive = MemoryDrive::new("d");
+        let mut state = sample(1).create(&drive).unwrap();
+        for epoch in [1, 1, 2, 3, 3] {
+            let mut superblock = sample(epoch);
+            superblock.written_unix_ns = state.revision() + 100;
+            let before = state.current();
+            superblock.store(&drive, &mut state).unwrap();
+            assert_ne!(before, state.current());
+            let loaded = load(&drive);
+            assert_eq!(loaded, Loaded { superblock, slots: state, other_damaged: false });
+        }
+    }
+
+    #[test]
+    fn creating_leaves_nothing_of_an_older_pool() {
+        let drive = MemoryDrive::new("d");
+        sample(900).create(&drive).unwrap();
+        let young = Superblock { pool: PoolId::from_u128(8), ..sample(1) };
+        young.create(&drive).unwrap();
+        assert_eq!(load(&drive).superblock, young);
+    }
+
+    #[test]
+    fn a_torn_write_leaves_the_other_slot_and_is_mended_by_the_next() {
+        let drive = MemoryDrive::new("d");
+        let mut state = sample(1).create(&drive).unwrap();
+        sample(2).store(&drive, &mut state).unwrap();
+        let torn = if state.current() == Slot::A { Entry::SuperblockA } else { Entry::SuperblockB };
+        let mut bytes = drive.raw(&torn).unwrap();
+        bytes[100..].fill(0);
+        drive.set_raw(&torn, Some(bytes));
+        let mut loaded = load(&drive);
+        assert!(loaded.other_damaged);
+        assert_eq!(loaded.superblock, sample(1));
+        sample(3).store(&drive, &mut loaded.slots).unwrap();
+        assert!(!load(&drive).other_damaged);
+        assert_eq!(load(&drive).superblock, sample(3));
+    }
+
+    #[test]
+    fn both_damaged_is_refused() {
+        let drive = MemoryDrive::new("d");
+        sample(1).create(&drive).unwrap();
+        for entry in [Entry::SuperblockA, Entry::SuperblockB] {
+            drive.flip(&entry, 70, 1);
+        }
+        assert!(Superblock::load(&drive).unwrap_err().is(&codes::SUPERBLOCK_DAMAGED));
+    }
+
+    #[test]
+    fn another_version_and_unknown_features_are_refused_by_name() {
+        let incompatible = Features { incompatible: 4, ..Features::default() };
+        let foreign = [
+            Superblock { format_version: 1, ..sample(1) },
+            Superblock { features: incompatible, ..sample(1) },
+        ];
+        for superblock in foreign {
+            let drive = MemoryDrive::new("d");
+            superblock.create(&drive).unwrap();
+            assert!(Superblock::load(&drive).unwrap_err().is(&codes::FORMAT_NEWER));
+        }
+        let read_only = Features { read_only: 1, ..Features::default() };
+        let drive = MemoryDrive::new("d");
+        Superblock { features: read_only, ..sample(1) }.create(&drive).unwrap();
+        assert!(!load(&drive).superblock.writable());
+    }
+
+    #[test]
+    fn what_does_not_fit_a_slot_is_refused() {
+        let huge = Superblock { keyring: vec![0; SUPERBLOCK_BYTES_MAX], ..sample(1) };
+        assert!(huge.encode(1).unwrap_err().is(&codes::BUFFER_LENGTH));
+    }
+
+    #[test]
+    fn any_single_flip_in_either_slot_yields_a_stored_superblock() {
+        let bytes = sample(2).encode(2).unwrap();
+        let used = HEADER_BYTES + sample(2).encode_body().len();
+        for slot in [Entry::SuperblockA, Entry::SuperblockB] {
+            let drive = MemoryDrive::new("d");
+            let mut state = sample(1).create(&drive).unwrap();
+            sample(2).store(&drive, &mut state).unwrap();
+            for bit in 0..bytes.len() * 8 {
+                drive.flip(&slot, bit / 8, 1 << (bit % 8));
+                let loaded = load(&drive);
+                let hit_the_later = slot == Entry::SuperblockA && bit / 8 < used;
+                assert_eq!(loaded.superblock, sample(if hit_the_later { 1 } else { 2 }), "{bit}");
+                assert_eq!(loaded.other_damaged, bit / 8 < used, "{bit}");
+                drive.flip(&slot, bit / 8, 1 << (bit % 8));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn bodies_that_are_no_superblock_never_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Superblock::decode_body(&body, FORMAT_VERSION);
+        }
+
+        #[test]
+        fn changed_bodies_never_panic(at in 0usize..400, byte in any::<u8>(), cut in 0usize..400) {
+            let mut body = sample(1).encode_body();
+            let at = at % body.len();
+            body[at] = byte;
+            body.truncate(body.len().saturating_sub(cut));
+            let _ = Superblock::decode_body(&body, FORMAT_VERSION);
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            epoch in any::<u64>(), revision in any::<u64>(), text in "\\PC*", clean in any::<bool>(),
+            keyring in prop::collection::vec(any::<u8>(), 0..500), members in 0u16..40,
+        ) {
+            let mut superblock = sample(epoch);
+            superblock.clean = clean;
+            superblock.keyring = keyring;
+            superblock.geometry.clone_from(&text);
+            superblock.options.push((text.clone(), text));
+            let row = superblock.members[0].clone();
+            superblock.members = (0..members).map(|index| MemberRow { index, ..row.clone() }).collect();
+            let bytes = superblock.encode(revision).unwrap();
+            prop_assert!(bytes.len().is_multiple_of(ALIGNMENT));
+            match parse(&bytes) {
+                Ok(Found::Valid { superblock: read, revision: number }) => {
+                    prop_assert_eq!(*read, superblock);
+                    prop_assert_eq!(number, revision);
+                }
+                _ => prop_assert!(false, "not valid"),
+            }
+        }
+    }
+}
