@@ -142,7 +142,7 @@ impl Intake<'_> {
             }
             match taken? {
                 0 => return Ok(()),
-                taken => self.taken += taken,
+                taken => self.taken += taken as u64,
             }
             progress(self.taken)?;
         }

@@ -21,18 +21,14 @@ impl Catalog {
     /// # Errors
     /// `object.not_found`, `container.not_found`, and those of reading the map
     pub fn get(&self, key: &Key) -> Result<ObjectReader> {
-        let row = self.meta.get(&key.row())?.ok_or_else(|| self.not_found(key))?;
+        let found = self.meta.read(&key.row())?;
+        let (row, content) = found.ok_or_else(|| self.not_found(key))?;
         let info = ObjectInfo::decode(key.clone(), row.version, &row.body)?;
-        let content = row.content.unwrap_or_default();
         if content.bytes() != info.size_bytes {
-            let text = format!(
-                "object {key} should hold {} bytes and its row lists {}",
-                info.size_bytes,
-                content.bytes()
-            );
+            let (said, there) = (info.size_bytes, content.bytes());
+            let text = format!("object {key} should hold {said} bytes and its row lists {there}");
             return Err(Error::new(&codes::FORMAT_DAMAGED, text).with("key", key));
         }
-        let content = self.meta.reader(&content);
         Ok(ObjectReader { info, content, running: Some((Crc64::new(), 0)) })
     }
 }
