@@ -34,6 +34,7 @@ codes! {
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
     CONTAINER_EXISTS = "container.exists", Exists, false, "Use the container that is there or choose another name";
     CONTAINER_NAME = "container.name", Invalid, false, "Use 1 to 255 bytes of UTF-8 without '/' or NUL";
+    CONTAINER_NOT_EMPTY = "container.not_empty", Conflict, false, "Delete the objects in it first";
     CONTAINER_NOT_FOUND = "container.not_found", NotFound, false, "Create the container first";
     CONTEXT_DEADLINE = "context.deadline", Timeout, true, "The operation did not finish in its time: try again with a later deadline";
     CONTEXT_INVALID = "context.invalid", Invalid, false, "Give the operation a principal and a deadline";

@@ -2,15 +2,19 @@
 //!
 //! - [`Drive`], [`Log`]: the port;
 //! - [`MemoryDrive`]: a drive in memory;
-//! - [`Attached`]: a drive with threads of its own.
+//! - [`faulty`]: a drive on which things go wrong, by a seed;
+//! - [`Attached`]: a drive with threads of its own;
+//! - [`Superblock`]: what each drive of a pool carries.
 
 mod attached;
 mod checks;
+pub mod faulty;
 mod memory;
 mod port;
 mod superblock;
 
 pub use attached::{Attached, Ticket};
+pub use faulty::{FaultyDrive, Power};
 pub use memory::{Entry, MemoryDrive};
 pub use port::{
     ALIGNMENT, BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log,

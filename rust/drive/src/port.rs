@@ -158,6 +158,12 @@ pub enum LockMode {
 /// Holds a drive's lock until it is dropped.
 pub trait Lock: Send + Sync {}
 
+impl fmt::Debug for dyn Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
 /// One failure unit: write-once blobs, two superblock slots, a lock, and perhaps logs.
 ///
 /// `tag` at every sync names the reason (`"stripe.write"`): for metrics, and so that a test can leave
