@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, Random, Result, codes};
+use dwk_base::{DriveId, Error, Random, Result, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
@@ -200,7 +200,7 @@ pub(crate) fn survey(replicas: &[Arc<Replica>], identity: &Identity) -> Vec<Resu
         })
         .collect();
     let finish = |(replica, tickets): (&Arc<Replica>, Result<Vec<_>>)| {
-        tickets?.into_iter().map(|ticket| replica.finish(ticket)).collect()
+        tickets?.into_iter().map(|ticket| replica.finish(&ticket)).collect()
     };
     replicas.iter().zip(started).map(finish).collect()
 }
@@ -248,9 +248,4 @@ fn recovery(chain: &Chain) -> Recovery {
         epoch: chain.tip.epoch,
         ..Recovery::default()
     }
-}
-
-/// The epoch that a read-only journal shows.
-pub(crate) const fn epoch_of(recovery: &Recovery) -> Epoch {
-    recovery.epoch
 }

@@ -63,12 +63,12 @@ impl State {
 pub(crate) struct Queue {
     state: Mutex<State>,
     round_bytes_max: usize,
-    queue_bytes_max: u64,
+    bytes_max: u64,
 }
 
 impl Queue {
-    pub(crate) fn new(round_bytes_max: usize, queue_bytes_max: u64) -> Self {
-        Self { state: Mutex::default(), round_bytes_max, queue_bytes_max }
+    pub(crate) fn new(round_bytes_max: usize, bytes_max: u64) -> Self {
+        Self { state: Mutex::default(), round_bytes_max, bytes_max }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,7 +77,7 @@ impl Queue {
 
     /// True if a record of `bytes` may wait.
     pub(crate) fn has_room(&self, state: &State, bytes: usize) -> bool {
-        state.rounds.is_empty() || state.bytes + bytes as u64 <= self.queue_bytes_max
+        state.rounds.is_empty() || state.bytes + bytes as u64 <= self.bytes_max
     }
 
     /// Adds a record to the last round, or a new one; returns its round and place.

@@ -51,7 +51,7 @@ impl Replica {
     ///
     /// # Errors
     /// The job's; `drive.timeout`
-    pub(crate) fn finish<T>(&self, ticket: Ticket<T>) -> Result<T> {
+    pub(crate) fn finish<T>(&self, ticket: &Ticket<T>) -> Result<T> {
         ticket.wait_for(self.timeout).unwrap_or_else(|| Err(self.late()))
     }
 
@@ -61,7 +61,7 @@ impl Replica {
         T: Send + 'static,
         F: FnOnce(&dyn Shelf, &dyn Drive) -> Result<T> + Send + 'static,
     {
-        self.finish(self.start(job))
+        self.finish(&self.start(job))
     }
 
     /// Has a free segment made ahead of time, beside the log's own work, if one is wanted.

@@ -158,28 +158,25 @@ impl Shelf for SlotShelf {
             Some(_) => self.claim(log, append.segment)?,
             None => self.slot(append.segment)?,
         };
-        match &append.header {
-            Some(header) => {
-                log.write_log(&unit.name, 0, &[header.clone(), append.batch.clone()])?
-            }
-            None => {
-                let offset = u64::from(append.offset);
-                log.write_log(&unit.name, offset, std::slice::from_ref(&append.batch))?;
-            }
+        if let Some(header) = &append.header {
+            log.write_log(&unit.name, 0, &[header.clone(), append.batch.clone()])?;
+        } else {
+            let offset = u64::from(append.offset);
+            log.write_log(&unit.name, offset, std::slice::from_ref(&append.batch))?;
         }
         log.sync_log(&unit.name, tag)
     }
 
     fn begin(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool> {
         let log = log(drive)?;
-        let unit = match self.slot(header.segment) {
-            Ok(unit) => unit,
-            Err(_) => {
-                // Never a slot that is there already: what it holds may be the only copy of something.
-                let unit = self.create(log, u64::from(header.segment_bytes))?;
-                guard(&self.slots).used.insert(header.segment, Arc::clone(&unit));
-                unit
-            }
+        let held = guard(&self.slots).used.get(&header.segment).cloned();
+        let unit = if let Some(unit) = held {
+            unit
+        } else {
+            // Never a slot that is there already: what it holds may be the only copy of something.
+            let unit = self.create(log, u64::from(header.segment_bytes))?;
+            guard(&self.slots).used.insert(header.segment, Arc::clone(&unit));
+            unit
         };
         if self.header_is(drive, header)? {
             return Ok(false);
