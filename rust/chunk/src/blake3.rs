@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn hex(hash: &[u8; 32]) -> String {
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        ::blake3::Hash::from_bytes(*hash).to_hex().to_string()
     }
 
     #[test]

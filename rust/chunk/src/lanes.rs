@@ -59,7 +59,9 @@ pub(crate) fn hash_many(key: Option<&[u8; 32]>, inputs: &[&[u8]]) -> Vec<[u8; 32
     let mut lanes = Lanes::new(key);
     for group in short.chunks(GROUP_MAX) {
         if group.len() < GROUP_MIN {
-            group.iter().for_each(|&index| hashes[index] = alone(inputs[index]));
+            for &index in group {
+                hashes[index] = alone(inputs[index]);
+            }
         } else {
             lanes.hash_group(inputs, group, &mut hashes);
         }

@@ -74,6 +74,9 @@ pub struct MemberRow {
     pub labels: BTreeMap<String, String>,
     /// Its whole size when it was seen last.
     pub capacity_bytes: u64,
+    /// The last epoch that this membership gave it. A drive with a lower one is stale; one with a
+    /// higher one went on by itself and is never merged.
+    pub epoch: Epoch,
 }
 
 /// What each drive of a pool carries.
@@ -288,15 +291,16 @@ impl Superblock {
 }
 
 impl MemberRow {
-    /// What a row takes at least: index, identity, state, capacity and four empty fields.
-    const BYTES_MIN: usize = 2 + 16 + 1 + 8 + 3;
+    /// What a row takes at least: index, identity, state, capacity, epoch and three empty fields.
+    const BYTES_MIN: usize = 2 + 16 + 1 + 8 + 8 + 3;
 
     fn encode(&self, writer: &mut Writer) {
         writer
             .u16(self.index)
             .raw(self.id.as_bytes())
             .u8(self.state as u8)
-            .u64(self.capacity_bytes);
+            .u64(self.capacity_bytes)
+            .u64(self.epoch.0);
         writer.str(&self.name).str(&self.location).varint(self.labels.len() as u64);
         for (name, value) in &self.labels {
             writer.str(name).str(value);
@@ -309,10 +313,11 @@ impl MemberRow {
         let state = MemberState::from_byte(reader.u8()?)
             .ok_or_else(|| reader.damaged("a member's state is unknown"))?;
         let capacity_bytes = reader.u64()?;
+        let epoch = Epoch(reader.u64()?);
         let name = reader.str()?.to_owned();
         let location = reader.str()?.to_owned();
         let labels = list(reader, 2, pair)?.into_iter().collect();
-        Ok(Self { index, id, name, state, location, labels, capacity_bytes })
+        Ok(Self { index, id, name, state, location, labels, capacity_bytes, epoch })
     }
 }
 
@@ -407,6 +412,7 @@ mod tests {
             location: format!("/mnt/d{index}"),
             labels: BTreeMap::from([("rack".to_owned(), index.to_string())]),
             capacity_bytes: 1 << 40,
+            epoch: Epoch(4),
         };
         Superblock {
             format_version: FORMAT_VERSION,

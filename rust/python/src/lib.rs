@@ -1,1 +1,29 @@
 //! `dwkernel._native`: bindings, no logic.
+//!
+//! - [`detach`]: the one way out of the interpreter: releases the GIL, catches panics, maps errors;
+//! - [`buffers`]: Python's memory, borrowed where nobody can write to it, copied where somebody can;
+//! - [`errors`]: `base::Error` as Python exceptions;
+//! - everything else takes arguments apart, calls a crate and wraps what comes back.
+
+mod buffers;
+mod detach;
+mod errors;
+mod hashing;
+
+use pyo3::prelude::*;
+
+/// The native part of dwkernel; use the public modules instead.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::errors::error_registry;
+    #[pymodule_export]
+    use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
+
+    use super::{Bound, PyModule, PyModuleMethods, PyResult};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

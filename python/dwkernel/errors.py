@@ -1,0 +1,205 @@
+"""Every error that dwkernel raises, by what the caller can do about it.
+
+Each class is also the builtin that Python programs expect: `NotFound` is a `FileNotFoundError`,
+`Timeout` a `TimeoutError`. The finer word is the stable `.code`; docs/errors.md lists them all with
+what to do.
+
+>>> import dwkernel as dw
+>>> try:
+...     dw.hashing.blake3(b"abc", key=b"too short")
+... except ValueError as error:
+...     error.code, error.retryable
+('hash.key', False)
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+from dwkernel import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "Conflict",
+    "Corrupt",
+    "Denied",
+    "DwError",
+    "ErrorCode",
+    "Exists",
+    "Full",
+    "Internal",
+    "Invalid",
+    "NotFound",
+    "State",
+    "Timeout",
+    "Unavailable",
+    "Unsupported",
+    "registry",
+]
+
+
+class ErrorCode(NamedTuple):
+    """One entry of the registry; a code is never re-used and never changes its meaning."""
+
+    name: str
+    kind: str
+    retryable: bool
+    advice: str
+
+
+class DwError(Exception):
+    """Any error of dwkernel.
+
+    Attributes:
+        code: stable name from the registry, such as `object.not_found`.
+        retryable: True if the same call can succeed later without a change by the caller.
+        details: named details as strings.
+        correlation_id: 32 hexadecimal digits that tie the error to its operation, or None.
+
+    """
+
+    kind: ClassVar[str] = ""
+
+    code: str
+    retryable: bool
+    details: dict[str, str]
+    correlation_id: str | None
+
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        details: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        """Make an error with a code of the registry and a complete sentence."""
+        super().__init__(message)
+        self.code = code
+        self.retryable = registry()[code].retryable
+        self.details = dict(details or {})
+        self.correlation_id = correlation_id
+
+    def __str__(self) -> str:
+        """Return what happened, what to do, and the code."""
+        return str(self.args[0])
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., Self], tuple[str, str, dict[str, str], str | None]]:
+        """Cross a process boundary whole."""
+        return type(self), (str(self), self.code, self.details, self.correlation_id)
+
+
+class Invalid(DwError, ValueError):
+    """The request is wrong: mend it."""
+
+    kind = "invalid"
+
+
+class NotFound(DwError, FileNotFoundError):
+    """What was named is not there."""
+
+    kind = "not_found"
+
+
+class Exists(DwError, FileExistsError):
+    """What was to be made is there already."""
+
+    kind = "exists"
+
+
+class Denied(DwError, PermissionError):
+    """Not allowed."""
+
+    kind = "denied"
+
+
+class Conflict(DwError):
+    """Another change came first: read again and decide."""
+
+    kind = "conflict"
+
+
+class Unavailable(DwError, ConnectionError):
+    """A drive, a lock or a service cannot be had now."""
+
+    kind = "unavailable"
+
+
+class Corrupt(DwError):
+    """Stored bytes are wrong and could not be made right."""
+
+    kind = "corrupt"
+
+
+class Full(DwError, OSError):
+    """No room is left; `errno` is `ENOSPC`."""
+
+    kind = "full"
+
+    def __init__(
+        self,
+        message: str,
+        code: str,
+        details: Mapping[str, str] | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        """As any error, with the errno that programs look for."""
+        super().__init__(message, code, details, correlation_id)
+        self.errno = errno.ENOSPC
+
+
+class Timeout(DwError, TimeoutError):
+    """The deadline passed."""
+
+    kind = "timeout"
+
+
+class Unsupported(DwError, NotImplementedError):
+    """This build, platform or format version cannot do it."""
+
+    kind = "unsupported"
+
+
+class State(DwError):
+    """The object was used in a state that forbids it: closed, read-only, forked."""
+
+    kind = "state"
+
+
+class Internal(DwError, RuntimeError):
+    """A bug in dwkernel."""
+
+    kind = "internal"
+
+
+_registry: dict[str, ErrorCode] = {}
+
+
+def registry() -> dict[str, ErrorCode]:
+    """Return every error code by its name, sorted."""
+    if not _registry:
+        _registry.update((entry[0], ErrorCode(*entry)) for entry in _native.error_registry())
+    return _registry
+
+
+def class_of(kind: str) -> type[DwError]:
+    """Return the class of a kind; an unknown kind is a `DwError` and nothing finer."""
+    return next((c for c in DwError.__subclasses__() if c.kind == kind), DwError)
+
+
+def new(code: str, message: str, **details: object) -> DwError:
+    """Make the error of `code`; `message` says what happened, the registry adds what to do."""
+    entry = registry()[code]
+    text = f"{message.rstrip('.')}. {entry.advice} [{code}]"
+    return class_of(entry.kind)(text, code, {name: str(value) for name, value in details.items()})
+
+
+def _from_native(
+    code: str, text: str, details: Mapping[str, str], correlation_id: str | None
+) -> DwError:
+    """Make the exception of a native error; `text` has advice and code already."""
+    return class_of(registry()[code].kind)(text, code, details, correlation_id)

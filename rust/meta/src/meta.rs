@@ -1,0 +1,378 @@
+//! The map, open: reads from memory, commits through the journal.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+
+use bytes::Bytes;
+use dwk_base::{Error, Result, StripeId, codes};
+use dwk_journal::{Apply, Journal, Position};
+use dwk_pool::{Ledger, Pool, Stripe};
+
+use crate::change::{Change, Require, Source, Verb};
+use crate::keeper::Keeper;
+use crate::pins::{Pin, Pins};
+use crate::reader::ContentReader;
+use crate::record::{NewContent, Operation, RecordWriter};
+use crate::row::{Content, Row};
+use crate::state::State;
+use crate::upload::Upload;
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 8 << 10;
+/// The longest body of a row, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Sizes and thresholds.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Content up to this many bytes rides in the journal.
+    pub inline_bytes_max: usize,
+    /// The journal is folded when it holds more than this.
+    pub journal_bytes_max: u64,
+    /// Stripes with less live content than this share of theirs are packed.
+    pub live_fraction_min: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { inline_bytes_max: 64 << 10, journal_bytes_max: 64 << 20, live_fraction_min: 0.5 }
+    }
+}
+
+/// What the map holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetaStatus {
+    /// Rows.
+    pub rows: u64,
+    /// Stripes in the table.
+    pub stripes: u64,
+    /// Bytes of content that rows refer to, checkpoints included.
+    pub live_bytes: u64,
+    /// The last commit that is applied.
+    pub applied: u64,
+    /// The last commit that the checkpoint holds.
+    pub folded: u64,
+    /// Runs of the checkpoint.
+    pub runs: u64,
+}
+
+/// The map.
+pub struct Meta {
+    pool: Arc<Pool>,
+    options: Options,
+    state: Arc<RwLock<State>>,
+    staging: Mutex<Staging>,
+    pins: Arc<Pins>,
+    me: Weak<Self>,
+    pub(crate) keeper: Keeper,
+}
+
+/// Keys that commits under way will change, so that requirements see them.
+#[derive(Default)]
+struct Staging {
+    next: u64,
+    keys: HashMap<Vec<u8>, (u64, bool)>,
+}
+
+impl Meta {
+    /// The map of a new pool.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub fn create(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
+        Self::open(pool, options)
+    }
+
+    /// Loads the last checkpoint and replays the journal from there.
+    ///
+    /// # Errors
+    /// `journal.damaged`, `data.corrupt`, `format.damaged`
+    pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
+        let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
+        pool.journal().set_apply(Arc::new(Applier(Arc::clone(&state))));
+        Ok(Arc::new_cyclic(|me| Self {
+            pool,
+            options,
+            state,
+            staging: Mutex::default(),
+            pins: Arc::default(),
+            me: Weak::clone(me),
+            keeper: Keeper::default(),
+        }))
+    }
+
+    /// The pool under it.
+    pub const fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Self> {
+        Weak::clone(&self.me)
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        self.pool.journal()
+    }
+
+    pub(crate) const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) const fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    pub(crate) fn pin(&self, state: &State) -> Pin {
+        self.pins.pin(state.applied())
+    }
+
+    /// A row.
+    ///
+    /// # Errors
+    /// None in this version: the map is in memory.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Row>> {
+        Ok(self.state().row(key).cloned())
+    }
+
+    /// A row and a reader of its content, seen at one moment.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn read(self: &Arc<Self>, key: &[u8]) -> Result<Option<(Row, ContentReader)>> {
+        let state = self.state();
+        let Some(row) = state.row(key).cloned() else { return Ok(None) };
+        let pin = self.pin(&state);
+        let content = row.content.clone().unwrap_or_default();
+        drop(state);
+        Ok(Some((row, ContentReader::new(Arc::clone(self), content, pin))))
+    }
+
+    /// Up to `limit` rows in the order of keys.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn range(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Row)>> {
+        let state = self.state();
+        let rows = state.range(from, to).take(limit);
+        Ok(rows.map(|(key, row)| (key.to_vec(), row.clone())).collect())
+    }
+
+    /// Begins to take content.
+    pub fn upload(&self) -> Upload {
+        Upload::new(Arc::clone(&self.pool), self.options.inline_bytes_max)
+    }
+
+    /// Makes a change durable and visible, all of it or nothing, and returns its version.
+    ///
+    /// # Errors
+    /// `object.conflict` (detail `key`) if a requirement fails, `journal.*`, `pool.read_only`. After
+    /// `journal.members` it is not known whether the change will be there at the next opening.
+    pub fn commit(&self, change: Change) -> Result<u64> {
+        check_sizes(&change)?;
+        self.pool.check_writable()?;
+        self.keeper.hold_back(self)?;
+        let record = encode(&change);
+        let mut staging = self.lock_staging();
+        self.check(&staging, &change)?;
+        let pending = self.journal().submit(record)?;
+        let ticket = staging.add(&change);
+        drop(staging);
+        let done = pending.wait();
+        self.lock_staging().remove(ticket, &change);
+        for (_, verb) in change.verbs {
+            if let Verb::Put { content: Source::Staged(staged), .. } = verb {
+                staged.keep();
+            }
+        }
+        Ok(done?.sequence)
+    }
+
+    /// Commits the kernel's own bookkeeping, which requires nothing.
+    pub(crate) fn commit_record(&self, record: RecordWriter) -> Result<Position> {
+        self.pool.check_writable()?;
+        self.journal().commit(record.finish())
+    }
+
+    fn check(&self, staging: &Staging, change: &Change) -> Result<()> {
+        let state = self.state();
+        for (key, require) in &change.requires {
+            let row = state.row(key).map(|row| row.version);
+            let holds = match (require, staging.keys.get(key)) {
+                (Require::Absent, Some((_, there))) => !there,
+                (Require::Present, Some((_, there))) => *there,
+                (Require::Version(_), Some(_)) => false,
+                (Require::Absent, None) => row.is_none(),
+                (Require::Present, None) => row.is_some(),
+                (Require::Version(version), None) => row == Some(*version),
+            };
+            if !holds {
+                let text = format!("a requirement does not hold: {require:?}");
+                let key = String::from_utf8_lossy(key).into_owned();
+                return Err(Error::new(&codes::OBJECT_CONFLICT, text).with("key", key));
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_staging(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the map holds.
+    pub fn status(&self) -> MetaStatus {
+        let state = self.state();
+        MetaStatus {
+            rows: state.row_count() as u64,
+            stripes: state.stripe_count() as u64,
+            live_bytes: state.live_bytes(),
+            applied: state.applied(),
+            folded: state.root().folded,
+            runs: state.root().runs.len() as u64,
+        }
+    }
+
+    /// Checkpoints what is worth it, stops the keeper and closes the pool. Whoever still reads may go on
+    /// until the drives are gone.
+    ///
+    /// # Errors
+    /// Those of a checkpoint and of closing the pool; everything acknowledged is durable all the same.
+    pub fn close(&self) -> Result<()> {
+        let folded = self.keeper.stop(self);
+        self.pool.close()?;
+        folded
+    }
+}
+
+impl Staging {
+    fn add(&mut self, change: &Change) -> u64 {
+        self.next += 1;
+        for (key, verb) in &change.verbs {
+            let there = matches!(verb, Verb::Put { .. });
+            self.keys.insert(key.clone(), (self.next, there));
+        }
+        self.next
+    }
+
+    /// A later commit's entry for the same key stays.
+    fn remove(&mut self, ticket: u64, change: &Change) {
+        for (key, _) in &change.verbs {
+            if self.keys.get(key).is_some_and(|(owner, _)| *owner == ticket) {
+                self.keys.remove(key);
+            }
+        }
+    }
+}
+
+fn check_sizes(change: &Change) -> Result<()> {
+    for (key, verb) in &change.verbs {
+        let body_bytes = if let Verb::Put { body, .. } = verb { body.len() } else { 0 };
+        if key.len() > KEY_BYTES_MAX || body_bytes > BODY_BYTES_MAX {
+            let text = format!("a key of {} with a body of {body_bytes} bytes", key.len());
+            return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, text));
+        }
+    }
+    Ok(())
+}
+
+fn encode(change: &Change) -> Bytes {
+    let mut record = RecordWriter::new();
+    for (key, verb) in &change.verbs {
+        match verb {
+            Verb::Delete => record.push(&Operation::Delete { key }),
+            Verb::Put { body, content } => put(&mut record, key, body, content),
+        }
+    }
+    record.finish()
+}
+
+fn put(record: &mut RecordWriter, key: &[u8], body: &[u8], content: &Source) {
+    let content = match content {
+        Source::None => NewContent::None,
+        Source::Keep => NewContent::Keep,
+        Source::Staged(staged) => {
+            staged.stripes().for_each(|stripe| {
+                record.push(&Operation::AddStripe(stripe.clone()));
+            });
+            if staged.stripes().next().is_none() {
+                NewContent::Inline { bytes: &staged.inline, check: staged.check() }
+            } else {
+                NewContent::Pieces(staged.content())
+            }
+        }
+    };
+    record.push(&Operation::Put { key, body, content });
+}
+
+/// Called by the journal's leader, in the order of the log.
+struct Applier(Arc<RwLock<State>>);
+
+impl Apply for Applier {
+    fn apply(&self, position: Position, record: &Bytes) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Every record that reaches the journal was built by this version's encoder.
+        if let Err(error) = state.apply(position, record) {
+            debug_assert!(false, "a record of our own is damaged: {error}");
+        }
+    }
+}
+
+impl Ledger for Meta {
+    fn stripe(&self, id: StripeId) -> Result<Option<Stripe>> {
+        Ok(self.state().stripe(id).map(|kept| kept.stripe.clone()))
+    }
+
+    fn stripes(&self, after: Option<StripeId>, limit: usize) -> Result<Vec<Stripe>> {
+        let state = self.state();
+        Ok(state.stripes_after(after).take(limit).map(|kept| kept.stripe.clone()).collect())
+    }
+
+    fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {
+        // One mover at a time: nobody else changes a placement between the look and the record.
+        let _alone = self.keeper.alone();
+        if self.state().stripe(old.id).is_none_or(|kept| kept.stripe != *old) {
+            return Ok(false);
+        }
+        let mut record = RecordWriter::new();
+        record.push(&Operation::MoveStripe(new.clone()));
+        self.commit_record(record)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Meta {
+    fn drop(&mut self) {
+        self.keeper.halt();
+    }
+}
+
+impl fmt::Debug for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meta").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Meta {
+    /// Reads a content. Prefer [`read`](Self::read): a row that was replaced since it was looked up may
+    /// have lost its content.
+    pub fn reader(self: &Arc<Self>, content: &Content) -> ContentReader {
+        let pin = self.pin(&self.state());
+        ContentReader::new(Arc::clone(self), content.clone(), pin)
+    }
+}

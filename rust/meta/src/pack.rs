@@ -1,0 +1,184 @@
+//! Packing: content leaves the journal, or a half-empty stripe, for full stripes.
+//!
+//! A packed row keeps its version: only where its content lies changes, and only if the row is still of
+//! that version when the record is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use dwk_base::{Result, StripeId};
+
+use crate::meta::Meta;
+use crate::record::{Operation, RecordWriter};
+use crate::row::{Content, Piece, Place};
+use crate::state::Key;
+
+/// The most rows that one record relocates.
+const ROWS_MAX: usize = 4096;
+/// The most bytes of relocations that one record holds.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+/// Rows looked at under one read of the map.
+const PAGE: usize = 4096;
+
+/// A piece that is to lie elsewhere.
+#[derive(Debug)]
+struct Item {
+    key: Key,
+    version: u64,
+    piece: Piece,
+    /// Where its bytes begin in the batch.
+    start: usize,
+}
+
+/// Gathers pieces until they fill a stripe, then moves them.
+#[derive(Debug)]
+pub(crate) struct Packer<'a> {
+    meta: &'a Meta,
+    bytes: Vec<u8>,
+    items: Vec<Item>,
+    bytes_max: usize,
+    pub(crate) moved_bytes: u64,
+}
+
+impl<'a> Packer<'a> {
+    pub(crate) fn new(meta: &'a Meta) -> Self {
+        let bytes_max = meta.pool().space().payload_bytes_max();
+        Self { meta, bytes: Vec::new(), items: Vec::new(), bytes_max, moved_bytes: 0 }
+    }
+
+    /// Takes a piece of a row along.
+    pub(crate) fn add(&mut self, key: &[u8], version: u64, piece: Piece) -> Result<()> {
+        let length = piece.bytes as usize;
+        if self.bytes.len() + length > self.bytes_max || self.items.len() == ROWS_MAX {
+            self.flush()?;
+        }
+        let start = self.bytes.len();
+        self.bytes.resize(start + length, 0);
+        if let Err(error) = read_piece(self.meta, &piece, &mut self.bytes[start..]) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        self.items.push(Item { key: key.into(), version, piece, start });
+        Ok(())
+    }
+
+    /// Writes the batch into stripes and commits where its pieces lie now.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let (bytes, items) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.items));
+        if items.is_empty() {
+            return Ok(());
+        }
+        let mut upload = self.meta.upload();
+        upload.append(&bytes)?;
+        let staged = upload.finish_in_stripes()?;
+        let content = staged.content();
+        let mut record = RecordWriter::new();
+        staged.stripes().for_each(|stripe| record.push(&Operation::AddStripe(stripe.clone())));
+        // From here on a record may name the stripes.
+        staged.keep();
+        let mut rows: BTreeMap<(&[u8], u64), Vec<&Item>> = BTreeMap::new();
+        for item in &items {
+            rows.entry((&item.key, item.version)).or_default().push(item);
+        }
+        for ((key, version), items) in rows {
+            let Some(old) = self.current(key, version) else { continue };
+            let pieces = old.pieces.iter().flat_map(|piece| {
+                match items.iter().find(|item| item.piece == *piece) {
+                    Some(item) => slice(&content, &bytes, item.start, piece.bytes as usize),
+                    None => vec![*piece],
+                }
+            });
+            let content = Content { pieces: pieces.collect() };
+            record.push(&Operation::Relocate { key, version, content });
+            if record.len() > RECORD_BYTES_MAX {
+                self.meta.commit_record(std::mem::replace(&mut record, RecordWriter::new()))?;
+            }
+        }
+        if !record.is_empty() {
+            self.meta.commit_record(record)?;
+        }
+        self.moved_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn current(&self, key: &[u8], version: u64) -> Option<Content> {
+        let state = self.meta.state();
+        state.row(key).filter(|row| row.version == version).and_then(|row| row.content.clone())
+    }
+}
+
+fn read_piece(meta: &Meta, piece: &Piece, into: &mut [u8]) -> Result<()> {
+    match piece.place {
+        Place::Journal { position, offset } => {
+            let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
+            meta.journal().read(position, offset, into, &right)
+        }
+        Place::Stripe { id, offset } => meta.pool().space().read(&meta.placed(id)?, offset, into),
+    }
+}
+
+/// The pieces of `content`, whose bytes are `bytes`, that hold `length` bytes from `start`.
+fn slice(content: &Content, bytes: &[u8], start: usize, length: usize) -> Vec<Piece> {
+    let (mut pieces, mut begin) = (Vec::new(), 0);
+    for piece in &content.pieces {
+        let end = begin + piece.bytes as usize;
+        let (from, to) = (start.max(begin), (start + length).min(end));
+        if let (true, Place::Stripe { id, offset }) = (from < to, piece.place) {
+            let place = Place::Stripe { id, offset: offset + (from - begin) as u32 };
+            let check = dwk_chunk::crc64nvme(&bytes[from..to]);
+            pieces.push(Piece { place, bytes: (to - from) as u32, check });
+        }
+        begin = end;
+    }
+    pieces
+}
+
+/// Moves all content that lies in records before `before` into stripes.
+pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<u64> {
+    let mut packer = Packer::new(meta);
+    let mut last: Option<(u64, Key)> = None;
+    loop {
+        let page: Vec<(u64, Key)> = {
+            let state = meta.state();
+            let old = state.inline_after(last.as_ref()).take_while(|entry| entry.0 < before);
+            old.take(PAGE).cloned().collect()
+        };
+        let Some(end) = page.last().cloned() else { break };
+        for (_, key) in &page {
+            let row = meta.state().row(key).cloned();
+            let Some(row) = row else { continue };
+            let Some(content) = row.content else { continue };
+            for piece in content.pieces {
+                if matches!(piece.place, Place::Journal { position, .. } if position.sequence < before)
+                {
+                    packer.add(key, row.version, piece)?;
+                }
+            }
+        }
+        last = Some(end);
+    }
+    packer.flush()?;
+    Ok(packer.moved_bytes)
+}
+
+/// Moves what lives in `stripes` elsewhere, in one pass over the map.
+pub(crate) fn stripes(meta: &Meta, stripes: &BTreeSet<StripeId>) -> Result<u64> {
+    let mut packer = Packer::new(meta);
+    let mut from: Bound<Vec<u8>> = Bound::Unbounded;
+    loop {
+        let start = from.as_ref().map(Vec::as_slice);
+        let page = meta.range(start, Bound::Unbounded, PAGE)?;
+        let Some((last, _)) = page.last() else { break };
+        from = Bound::Excluded(last.clone());
+        for (key, row) in &page {
+            let Some(content) = &row.content else { continue };
+            for piece in &content.pieces {
+                if matches!(piece.place, Place::Stripe { id, .. } if stripes.contains(&id)) {
+                    packer.add(key, row.version, *piece)?;
+                }
+            }
+        }
+    }
+    packer.flush()?;
+    Ok(packer.moved_bytes)
+}

@@ -1,0 +1,176 @@
+//! Python's memory as Rust may see it.
+//!
+//! Exact `bytes` cannot change, so they are borrowed, also while the GIL is released. Any other buffer
+//! (bytearray, memoryview, NumPy array) can be written to by another thread at any moment; a Rust slice
+//! of it would be unsound. It is exported, which pins its memory, and copied piece by piece into scratch
+//! that stays in the cache. A buffer that changes during a call gives a wrong result, never a wrong access.
+
+use dwk_base::{Error, codes};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors;
+
+/// What is copied at once out of a shared buffer: stays in the cache.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes that Python gave.
+pub(crate) enum Input<'py> {
+    /// Nobody can write to these.
+    Bytes(Bound<'py, PyBytes>),
+    /// Anybody may write to these at any time.
+    Shared(Shared),
+}
+
+impl<'py> Input<'py> {
+    /// The bytes of `object`: any C-contiguous buffer.
+    pub(crate) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        match object.cast_exact::<PyBytes>() {
+            Ok(bytes) => Ok(Self::Bytes(bytes.clone())),
+            Err(_) => Shared::new(object).map(Self::Shared),
+        }
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes().len(),
+            Self::Shared(shared) => shared.len(),
+        }
+    }
+
+    /// As something that may leave the interpreter.
+    pub(crate) fn source(&self) -> Source<'_> {
+        match self {
+            Self::Bytes(bytes) => Source::Bytes(bytes.as_bytes()),
+            Self::Shared(shared) => Source::Shared(shared),
+        }
+    }
+}
+
+/// An [`Input`] as the code without the GIL sees it.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Bytes(&'a [u8]),
+    Shared(&'a Shared),
+}
+
+impl Source<'_> {
+    /// Length in bytes.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Shared(shared) => shared.len(),
+        }
+    }
+
+    /// Hands the bytes to `each`, in order: whole if they cannot change, else in pieces.
+    pub(crate) fn for_each_piece(self, mut each: impl FnMut(&[u8])) {
+        match self {
+            Self::Bytes(bytes) => each(bytes),
+            Self::Shared(shared) => {
+                let mut scratch = vec![0; shared.len().min(PIECE_BYTES)];
+                let mut start = 0;
+                while start < shared.len() {
+                    let length = scratch.len().min(shared.len() - start);
+                    shared.read(start, &mut scratch[..length]);
+                    each(&scratch[..length]);
+                    start += length;
+                }
+            }
+        }
+    }
+}
+
+/// An exported buffer: its memory stays where it is, its content does not.
+pub(crate) struct Shared {
+    buffer: PyUntypedBuffer,
+}
+
+impl Shared {
+    /// Exports `object`'s buffer.
+    ///
+    /// # Errors
+    /// `buffer.type` if it has none, or one that is not C-contiguous.
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let name = || object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+        let buffer = PyUntypedBuffer::get(object).map_err(|_| {
+            let message = format!("{} gives no buffer", name());
+            errors::to_py(py, &Error::new(&codes::BUFFER_TYPE, message).with("type", name()))
+        })?;
+        if !buffer.is_c_contiguous() {
+            let message = format!("the buffer of {} is not C-contiguous", name());
+            return Err(errors::to_py(py, &Error::new(&codes::BUFFER_TYPE, message)));
+        }
+        Ok(Self { buffer })
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len_bytes()
+    }
+
+    /// Copies the bytes from `start` on to `into`.
+    #[allow(unsafe_code)]
+    pub(crate) fn read(&self, start: usize, into: &mut [u8]) {
+        self.check(start, into.len());
+        // SAFETY: the range lies in the export, which lives as long as `self`; `into` is exclusive.
+        unsafe {
+            let from = self.buffer.buf_ptr().cast::<u8>().add(start);
+            racy_copy(from, into.as_mut_ptr(), into.len());
+        }
+    }
+
+    fn check(&self, start: usize, length: usize) {
+        let end = start.checked_add(length);
+        assert!(end.is_some_and(|end| end <= self.len()), "{start}+{length} of {}", self.len());
+    }
+}
+
+/// Copies `length` bytes although another thread may write to `from` or read `into` meanwhile.
+///
+/// An assembly instruction has no data race in the sense of the language: whatever the hardware loads is
+/// stored. Other architectures go by atomic words and bytes, which is the same promise in more steps.
+///
+/// # Safety
+/// Both ranges are valid for the whole call and do not overlap.
+#[allow(unsafe_code)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn racy_copy(from: *const u8, into: *mut u8, length: usize) {
+    // SAFETY: the caller vouches for the ranges; the ABI has the direction flag cleared.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") length => _,
+            inout("rsi") from => _,
+            inout("rdi") into => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// As above, for processors without `rep movsb`.
+///
+/// # Safety
+/// Both ranges are valid for the whole call and do not overlap.
+#[allow(unsafe_code)]
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn racy_copy(from: *const u8, into: *mut u8, length: usize) {
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+    const WORD: usize = size_of::<u64>();
+    let aligned = |pointer: *const u8| pointer.addr() % align_of::<AtomicU64>() == 0;
+    let words = if aligned(from) && aligned(into) { length / WORD } else { 0 };
+    // SAFETY: the caller vouches for the ranges; words are taken only where both are aligned.
+    unsafe {
+        for index in 0..words {
+            let word = AtomicU64::from_ptr(from.cast::<u64>().cast_mut().add(index)).load(Relaxed);
+            AtomicU64::from_ptr(into.cast::<u64>().add(index)).store(word, Relaxed);
+        }
+        for index in words * WORD..length {
+            let byte = AtomicU8::from_ptr(from.cast_mut().add(index)).load(Relaxed);
+            AtomicU8::from_ptr(into.add(index)).store(byte, Relaxed);
+        }
+    }
+}

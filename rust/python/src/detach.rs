@@ -1,0 +1,47 @@
+//! The one way out of the interpreter and back.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use dwk_base::{Error, Result, codes};
+use pyo3::prelude::*;
+
+use crate::errors;
+
+/// Less work than this is done before another thread could be woken, so the GIL is kept.
+const WORK_BYTES_MIN: usize = 16 << 10;
+
+/// Runs `work` with the GIL released; a panic becomes `internal.bug`, an error its Python exception.
+pub(crate) fn detach<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> PyResult<T> {
+    let outcome = py.detach(|| caught(work));
+    outcome.map_err(|error| errors::to_py(py, &error))
+}
+
+/// As [`detach`], but keeps the GIL if there are only a few `bytes` to work on.
+pub(crate) fn detach_if_long<T: Send>(
+    py: Python<'_>,
+    bytes: usize,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> PyResult<T> {
+    if bytes >= WORK_BYTES_MIN {
+        return detach(py, work);
+    }
+    caught(work).map_err(|error| errors::to_py(py, &error))
+}
+
+// What a panic left half-done belongs to `work`, which is gone with it.
+fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(bug(panic.as_ref())))
+}
+
+fn bug(panic: &(dyn Any + Send)) -> Error {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    Error::new(&codes::INTERNAL_BUG, format!("an assertion failed: {said}"))
+}
