@@ -9,6 +9,10 @@ mod buffers;
 mod detach;
 mod errors;
 mod hashing;
+mod reader;
+mod sources;
+mod store;
+mod units;
 
 use pyo3::prelude::*;
 
@@ -19,6 +23,13 @@ mod _native {
     use super::errors::error_registry;
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
+
+    #[pymodule_export]
+    use super::reader::ObjectReader;
+    #[pymodule_export]
+    use super::store::{Caller, Store};
+    #[pymodule_export]
+    use super::units::{format_size, parse_duration, parse_size};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

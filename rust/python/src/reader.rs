@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffers::Shared;
+use crate::errors::to_py;
 use crate::store::{Caller, ObjectTuple, object_tuple, run};
 
 /// What is read at once into a buffer that is not ours, in bytes.
@@ -85,7 +86,11 @@ impl ObjectReader {
         offset: u64,
         buffer: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        let target = Shared::new_writable(buffer)?;
+        let target = Shared::new(buffer)?;
+        if !target.is_writable() {
+            let error = Error::new(&codes::BUFFER_READ_ONLY, "the buffer cannot be written to");
+            return Err(to_py(py, &error));
+        }
         let mut scratch = vec![0; target.len().min(PIECE_BYTES)];
         let mut filled = 0;
         while filled < target.len() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, Seams};
+use dwk_base::{Result, Seams};
 use dwk_catalog::{ContainerInfo, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions};
 use dwk_kernel::operations::{
     CreateContainer, Delete, DeleteContainer, Get, GetContainer, Head, List, ListContainers, Put,
@@ -257,10 +257,11 @@ impl Store {
         let options = PutOptions { if_absent, if_match, content_type, metadata, tags };
         let mut origin = Origin::new(data)?;
         let mut watcher = Watcher::new(self.kernel.seams(), progress);
+        let taken = origin.taken();
         let stored = self.run(py, caller, timeout_s, |kernel, context| {
             let key = Key::new(key)?;
             let mut told = |done| watcher.tell(done, None);
-            let (source, options) = (origin.source()?, &options);
+            let (source, options) = (taken.source(), &options);
             kernel.execute(context, Put { key: &key, source, options, progress: &mut told })
         });
         let stored = stored.map_err(|error| origin.explain(py, error));
