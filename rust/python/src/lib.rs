@@ -7,9 +7,11 @@
 
 mod buffers;
 mod detach;
+mod erasure;
 mod errors;
 mod hashing;
 mod reader;
+mod rows;
 mod sources;
 mod store;
 mod units;
@@ -19,6 +21,8 @@ use pyo3::prelude::*;
 /// The native part of dwkernel; use the public modules instead.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
     use super::errors::error_registry;
     #[pymodule_export]
