@@ -39,9 +39,7 @@ def showing(
 
 
 @contextlib.contextmanager
-def _bar(
-    work: str, unit: str, total: int | None
-) -> Iterator[Callable[[int, int | None], None]]:
+def _bar(work: str, unit: str, total: int | None) -> Iterator[Callable[[int, int | None], None]]:
     from rich.console import Console  # noqa: PLC0415 - only who wants a bar pays for it
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
@@ -53,7 +51,9 @@ def _bar(
         TransferSpeedColumn,
     )
 
-    amount = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    amount = (
+        [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    )
     columns = [TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn()]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(work, total=total)
@@ -65,9 +65,7 @@ def _bar(
 
 
 @contextlib.contextmanager
-def _lines(
-    work: str, unit: str, total: int | None
-) -> Iterator[Callable[[int, int | None], None]]:
+def _lines(work: str, unit: str, total: int | None) -> Iterator[Callable[[int, int | None], None]]:
     start = last = time.monotonic()
 
     def amount(number: int) -> str:

@@ -223,8 +223,6 @@ class AsyncPool:
         """Restore what is missing."""
         return await asyncio.to_thread(self.sync.rebuild, drive, **options)
 
-    async def replace(
-        self, old: str, new: str | os.PathLike[str], **options: Any
-    ) -> RebuildReport:
+    async def replace(self, old: str, new: str | os.PathLike[str], **options: Any) -> RebuildReport:
         """Put a new drive in an old one's place."""
         return await asyncio.to_thread(self.sync.replace, old, new, **options)

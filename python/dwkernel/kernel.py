@@ -1,7 +1,9 @@
 """Open a store and use it.
 
 >>> import dwkernel as dw
->>> with dw.open(drives=[f"memory://doc-{n}" for n in range(6)], geometry="4+2", create=True) as kernel:
+>>> with dw.open(
+...     drives=[f"memory://doc-{n}" for n in range(6)], geometry="4+2", create=True
+... ) as kernel:
 ...     _ = kernel.containers.create("docs")
 ...     info = kernel.put("docs/hello.txt", b"hi", content_type="text/plain")
 ...     kernel.get("docs/hello.txt").read(), info.size, "docs/none" in kernel
@@ -341,7 +343,9 @@ class Containers:
         self._caller = kernel._caller  # noqa: SLF001
         self._limit = kernel._limit  # noqa: SLF001
 
-    def create(self, name: str, *, timeout: Duration | None = None, **options: Any) -> ContainerInfo:
+    def create(
+        self, name: str, *, timeout: Duration | None = None, **options: Any
+    ) -> ContainerInfo:
         """Make a container.
 
         Args:
@@ -416,7 +420,7 @@ def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
     return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
 
 
-def _entry(native: _native.ObjectTuple | str) -> ObjectInfo | Prefix:
+def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:
     if isinstance(native, str):
         return Prefix(native)
     return ObjectInfo._of(native)  # noqa: SLF001 - of this package

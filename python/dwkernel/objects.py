@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel import _native
-    from dwkernel._native import ObjectTuple
 
 __all__ = ["ContainerInfo", "Listing", "ObjectInfo", "Prefix", "Reader"]
 
@@ -60,9 +59,8 @@ class ObjectInfo(Report):
     created: datetime = datetime.min.replace(tzinfo=UTC)
 
     @classmethod
-    def _of(cls, native: ObjectTuple) -> ObjectInfo:
-        *head, created_unix_ns = native
-        return cls(*head, moment(created_unix_ns))  # type: ignore[arg-type]
+    def _of(cls, native: _native._ObjectTuple) -> ObjectInfo:
+        return cls(*native[:-1], moment(native[-1]))
 
     @property
     def name(self) -> str:
@@ -157,7 +155,9 @@ class Listing:
         rows = []
         for entry in self._head():
             if isinstance(entry, ObjectInfo):
-                rows.append((entry.key, format_size(entry.size), f"{entry.created:%Y-%m-%d %H:%M:%S}"))
+                rows.append(
+                    (entry.key, format_size(entry.size), f"{entry.created:%Y-%m-%d %H:%M:%S}")
+                )
             else:
                 rows.append((str(entry), "", ""))
         return table(("key", "size", "created"), rows)
@@ -178,7 +178,11 @@ class Reader(io.RawIOBase):
     """
 
     def __init__(
-        self, native: _native.ObjectReader, info: ObjectInfo, caller: _native.Caller, timeout_s: float
+        self,
+        native: _native.ObjectReader,
+        info: ObjectInfo,
+        caller: _native.Caller,
+        timeout_s: float,
     ) -> None:
         """Take an open object; use `Kernel.get`."""
         super().__init__()

@@ -32,7 +32,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return an HTML table."""
     cells = "".join(f"<th>{html.escape(text)}</th>" for text in head)
     lines = [
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
     ]
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 

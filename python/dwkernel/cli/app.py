@@ -189,7 +189,9 @@ def ls(
             if as_json:
                 out.done(containers)
                 return
-            rows = [(f"{found.name}/", f"{found.created:%Y-%m-%d %H:%M:%S}") for found in containers]
+            rows = [
+                (f"{found.name}/", f"{found.created:%Y-%m-%d %H:%M:%S}") for found in containers
+            ]
             out.table(("container", "created"), rows, right=set())
             return
         listing = kernel.list(prefix, delimiter=None if recursive else "/")
@@ -245,8 +247,10 @@ def cp(
     with opened(store, out, read_only=not inwards) as kernel:
         inside = (target if inwards else source).removeprefix(_INSIDE)
         outside = Path(source if inwards else target)
-        copied = _cp_in(kernel, outside, inside, recursive=recursive, out=out) if inwards else _cp_out(
-            kernel, inside, outside, recursive=recursive, out=out
+        copied = (
+            _cp_in(kernel, outside, inside, recursive=recursive, out=out)
+            if inwards
+            else _cp_out(kernel, inside, outside, recursive=recursive, out=out)
         )
         out.done(copied)
         if copied.failed:
@@ -328,7 +332,9 @@ def drive_replace(
 
 @app.command()
 def bench(
-    path: Annotated[str, typer.Argument(help="where to measure; something there is made and removed")] = ".",
+    path: Annotated[
+        str, typer.Argument(help="where to measure; something there is made and removed")
+    ] = ".",
     size: Annotated[str, typer.Option(help="of the large file")] = "256 MiB",
     seconds: Annotated[float, typer.Option(help="for each small-put measurement")] = 2.0,
     report: Annotated[str, typer.Option(help="write an HTML page with plots here")] = "",

@@ -50,7 +50,11 @@ def _machine() -> list[Finding]:
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         fast = [flag for flag in ("gfni", "avx512bw", "avx2") if f" {flag}" in flags]
-        text = f"erasure coding can use {', '.join(fast)}" if fast else "no vector extensions: coding is slow"
+        text = (
+            f"erasure coding can use {', '.join(fast)}"
+            if fast
+            else "no vector extensions: coding is slow"
+        )
         found.append(Finding("ok" if fast else "note", text))
     with contextlib.suppress(ImportError):
         import resource  # noqa: PLC0415 - not on every platform

@@ -80,7 +80,9 @@ class Output:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
         except OSError as error:
-            self._tell("os", str(error), {"code": "os", "message": str(error), "errno": error.errno})
+            self._tell(
+                "os", str(error), {"code": "os", "message": str(error), "errno": error.errno}
+            )
             raise typer.Exit(FAILED) from None
 
     def _tell(self, code: str, text: str, whole: dict[str, Any]) -> None:
