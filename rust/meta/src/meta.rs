@@ -10,7 +10,7 @@ use std::sync::{
 use bytes::Bytes;
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_journal::{Apply, Journal, Position};
-use dwk_pool::{Ledger, Pool, Stripe};
+use dwk_pool::{Ledger, Pool, Stripe, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
 use crate::keeper::Keeper;
@@ -341,6 +341,10 @@ impl Ledger for Meta {
     fn stripes(&self, after: Option<StripeId>, limit: usize) -> Result<Vec<Stripe>> {
         let state = self.state();
         Ok(state.stripes_after(after).take(limit).map(|kept| kept.stripe.clone()).collect())
+    }
+
+    fn usage(&self, seat: u16) -> Result<Usage> {
+        Ok(self.state().usage(seat))
     }
 
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {
