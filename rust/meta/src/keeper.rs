@@ -209,7 +209,9 @@ fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             return Ok(report);
         }
         let mut record = RecordWriter::new();
-        stripes.iter().for_each(|stripe| record.push(&Operation::DropStripe(stripe.id)));
+        for stripe in &stripes {
+            record.push(&Operation::DropStripe(stripe.id));
+        }
         meta.commit_record(record)?;
         for stripe in &stripes {
             meta.pool().space().remove(stripe);

@@ -112,7 +112,7 @@ impl State {
     /// After all runs are loaded: what they add up to.
     ///
     /// Runs name stripes and the rows in them in any order: what is live is counted here, anew.
-    pub(crate) fn loaded(&mut self, root: Root) {
+    pub(crate) fn loaded(&mut self, root: &Root) {
         self.applied = root.folded;
         self.live_bytes = 0;
         self.dead = self.stripes.keys().map(|id| (*id, root.folded)).collect();

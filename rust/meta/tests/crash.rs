@@ -1,5 +1,7 @@
 //! The power goes at every I/O step; what was acknowledged is there afterwards, and nothing else half.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod world;
 
 use std::sync::Arc;
@@ -120,8 +122,9 @@ fn power_cut_at_every_step_on_a_mirror() {
 fn replace(world: &World, meta: &Arc<Meta>, ledger: &mut Ledger) -> Result<()> {
     let fresh = MemoryDrive::new("fresh");
     let fresh = dwk_drive::FaultyDrive::new(Arc::new(fresh), &world.power, 99);
+    let fresh: Arc<dyn dwk_drive::Drive> = Arc::new(fresh);
     ledger.put(meta, "before", bytes(7, 30_000))?;
-    meta.pool().replace(&**meta, "d2", Arc::new(fresh), &holder(), &Control::default())?;
+    meta.pool().replace(&**meta, "d2", &fresh, &holder(), &Control::default())?;
     ledger.put(meta, "behind", bytes(8, 30_000))?;
     meta.pool().rebuild(&**meta, None, &Control::default())?;
     meta.close()

@@ -1,6 +1,8 @@
 //! Wrong bytes are never returned: whatever is done to the files of up to t drives, every read is
 //! right; beyond that it is right or refused.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod world;
 
 use std::sync::Arc;
@@ -37,7 +39,11 @@ fn harm_all(drive: &MemoryDrive, harm: Harm) {
         let mut content = old[index].clone();
         match harm {
             Harm::FlipBit(at) if !content.is_empty() => {
-                let at = if at == usize::MAX / 2 { content.len() / 2 } else { at.min(content.len() - 1) };
+                let at = if at == usize::MAX / 2 {
+                    content.len() / 2
+                } else {
+                    at.min(content.len() - 1)
+                };
                 content[at] ^= 1 << (index % 8);
             }
             Harm::FlipBit(_) => {}

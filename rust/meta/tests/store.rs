@@ -1,5 +1,7 @@
 //! What a store of rows and content promises, on drives in memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod world;
 
 use std::ops::Bound;
@@ -149,10 +151,8 @@ fn a_reader_sees_what_it_opened_whatever_happens_meanwhile() {
     let world = World::new(6, "4+2", 7);
     let meta = world.create().unwrap();
     let model = filled(&meta);
-    let mut readers: Vec<_> = model
-        .iter()
-        .map(|(key, content)| (meta.read(key).unwrap().unwrap().1, content))
-        .collect();
+    let mut readers: Vec<_> =
+        model.iter().map(|(key, content)| (meta.read(key).unwrap().unwrap().1, content)).collect();
     for key in model.keys() {
         put(&meta, key, b"new").unwrap();
     }
@@ -197,7 +197,12 @@ fn what_is_deleted_comes_back_whole_stripes_at_once_and_half_empty_ones_by_packi
     check(&meta, &model, "packed");
     assert!(used(&meta) * 2 < full, "{} of {full} bytes are still used", used(&meta));
     let files = |world: &World| -> usize {
-        world.memory.iter().flat_map(|drive| drive.entries()).filter(|e| matches!(e, Entry::Blob(_))).count()
+        world
+            .memory
+            .iter()
+            .flat_map(|drive| drive.entries())
+            .filter(|e| matches!(e, Entry::Blob(_)))
+            .count()
     };
     let stripes = meta.status().stripes as usize;
     assert_eq!(files(&world), stripes * 6);

@@ -25,18 +25,18 @@ impl Pool {
     /// `geometry.not_storable`, `drives.too_few`, `drive.duplicate`, `drive.not_empty`, `store.locked`, and
     /// those of the drives.
     pub fn create(
-        drives: Vec<NewDrive>,
+        drives: &[NewDrive],
         geometry: &Geometry,
-        options: PoolOptions,
+        options: &PoolOptions,
         seams: Seams,
         holder: &Holder,
     ) -> Result<Arc<Self>> {
-        check(&drives, geometry)?;
+        check(drives, geometry)?;
         let locks = drives.iter().map(|new| new.drive.lock(holder, LockMode::Exclusive));
         let locks = locks.collect::<Result<Vec<_>>>()?;
         drives.iter().try_for_each(|new| check_empty(&*new.drive))?;
 
-        let superblock = first_superblock(&drives, geometry, &seams)?;
+        let superblock = first_superblock(drives, geometry, &seams)?;
         let ids: Vec<DriveId> = superblock.members.iter().map(|row| row.id).collect();
         let mut present = BTreeMap::new();
         for (new, id) in drives.iter().zip(&ids) {
@@ -46,7 +46,7 @@ impl Pool {
         let tried = superblock.epoch;
         let table = Table { superblock, present, suspect: BTreeMap::new(), tried };
         let locks = ids.into_iter().zip(locks).collect();
-        begin(table, locks, geometry, options, seams, warnings(&drives))
+        begin(table, locks, geometry, options, seams, warnings(drives))
     }
 }
 
@@ -54,7 +54,7 @@ fn begin(
     table: Table,
     locks: BTreeMap<DriveId, Box<dyn Lock>>,
     geometry: &Geometry,
-    options: PoolOptions,
+    options: &PoolOptions,
     seams: Seams,
     warnings: Vec<String>,
 ) -> Result<Arc<Pool>> {
@@ -67,9 +67,8 @@ fn begin(
     let roster = membership.roster().load();
     let wanted = members_wanted(tolerance, roster.seats.len());
     let chosen: Vec<_> = candidates(&roster, &[]).into_iter().take(wanted).collect();
-    let member = |seat: &Arc<crate::Seat>| {
-        seat.drive.clone().map(|drive| Member { id: seat.id, drive })
-    };
+    let member =
+        |seat: &Arc<crate::Seat>| seat.drive.clone().map(|drive| Member { id: seat.id, drive });
     let members = chosen.iter().filter_map(member).collect();
     membership.change(|superblock| {
         superblock.journal = chosen.iter().map(|seat| seat.id).collect();
@@ -87,7 +86,6 @@ fn begin(
     Ok(Arc::new(Pool {
         id,
         geometry: geometry.clone(),
-        options,
         membership,
         warden,
         space,
@@ -135,7 +133,9 @@ pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
             let pool = loaded.superblock.pool;
             return Err(not_empty(format!("pool {pool}")).with("pool", pool));
         }
-        Err(error) => return Err(not_empty("a superblock that cannot be read".into()).caused_by(error)),
+        Err(error) => {
+            return Err(not_empty("a superblock that cannot be read".into()).caused_by(error));
+        }
     }
     let folders = [Some("s"), None].into_iter();
     for folder in folders {
@@ -153,11 +153,7 @@ fn unborn(drive: &dyn Drive, superblock: &Superblock) -> Result<bool> {
     Ok((superblock.epoch <= Epoch(2) || no_member) && logs.is_empty())
 }
 
-fn first_superblock(
-    drives: &[NewDrive],
-    geometry: &Geometry,
-    seams: &Seams,
-) -> Result<Superblock> {
+fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> Result<Superblock> {
     let random = &*seams.random;
     let epoch = Epoch(1);
     let mut members = Vec::new();

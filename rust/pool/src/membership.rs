@@ -111,15 +111,17 @@ impl Membership {
         let mut tickets = Vec::new();
         for id in drives {
             let Some(present) = table.present.get(id) else { continue };
-            let (superblock, mut slots) = (Superblock { drive: *id, ..next.clone() }, present.slots);
-            let ticket = present.drive.submit_log(move |drive| {
-                superblock.store(drive, &mut slots).map(|()| slots)
-            });
+            let (superblock, mut slots) =
+                (Superblock { drive: *id, ..next.clone() }, present.slots);
+            let ticket = present
+                .drive
+                .submit_log(move |drive| superblock.store(drive, &mut slots).map(|()| slots));
             tickets.push((*id, ticket));
         }
         let mut failed = BTreeMap::new();
         for (id, ticket) in tickets {
-            let late = || Err(Error::new(&codes::DRIVE_TIMEOUT, "a superblock was not written in time"));
+            let late =
+                || Err(Error::new(&codes::DRIVE_TIMEOUT, "a superblock was not written in time"));
             match ticket.wait_for(self.drive_timeout).unwrap_or_else(late) {
                 Ok(slots) => {
                     if let Some(present) = table.present.get_mut(&id) {
@@ -175,7 +177,8 @@ impl Table {
     /// Members whose superblock is to be kept up to date.
     fn writable(&self, next: &Superblock) -> Vec<DriveId> {
         let rows = next.members.iter();
-        let kept = rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
+        let kept =
+            rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
         let here = kept.filter(|row| self.present.contains_key(&row.id));
         let well = here.filter(|row| self.suspect.get(&row.id) != Some(&State::Failed));
         well.map(|row| row.id).collect()
@@ -209,8 +212,7 @@ impl Table {
 
     fn state(&self, row: &MemberRow, here: bool) -> State {
         match (row.state, self.suspect.get(&row.id)) {
-            (MemberState::Failed, _) => State::Failed,
-            (_, Some(State::Failed)) => State::Failed,
+            (MemberState::Failed, _) | (_, Some(State::Failed)) => State::Failed,
             _ if !here => State::Missing,
             (MemberState::Draining, _) => State::Draining,
             (MemberState::Stale, _) => State::Stale,

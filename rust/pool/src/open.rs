@@ -114,8 +114,7 @@ fn assemble(
     let geometry: Geometry = superblock.geometry.parse()?;
     let tried = known.iter().map(|(_, _, loaded)| loaded.superblock.epoch).max();
     let tried = tried.unwrap_or(superblock.epoch);
-    let mut table =
-        Table { superblock, present: BTreeMap::new(), suspect: BTreeMap::new(), tried };
+    let mut table = Table { superblock, present: BTreeMap::new(), suspect: BTreeMap::new(), tried };
     let mut locks = BTreeMap::new();
     for (drive, lock, loaded) in known {
         if let Some(warning) = seat(&mut table, &drive, &loaded)? {
@@ -160,14 +159,14 @@ fn check_one_pool(known: &[Known], expected: Option<PoolId>) -> Result<()> {
 
 /// The superblock of the highest epoch; of several different ones, that which most drives carry.
 fn newest(known: &[Known], damage: Option<&Error>) -> Result<Superblock> {
+    let plain =
+        |superblock: &Superblock| Superblock { drive: DriveId::default(), ..superblock.clone() };
     let same = |superblock: &Superblock| {
-        let plain = Superblock { drive: DriveId::default(), ..superblock.clone() };
-        known.iter().filter(|(_, _, loaded)| {
-            Superblock { drive: DriveId::default(), ..loaded.superblock.clone() } == plain
-        })
+        let wanted = plain(superblock);
+        known.iter().filter(|(_, _, loaded)| plain(&loaded.superblock) == wanted).count()
     };
     let superblocks = known.iter().map(|(_, _, loaded)| &loaded.superblock);
-    let best = superblocks.max_by_key(|superblock| (superblock.epoch, same(superblock).count()));
+    let best = superblocks.max_by_key(|superblock| (superblock.epoch, same(superblock)));
     match (best, damage) {
         (Some(best), _) => Ok(best.clone()),
         (None, Some(error)) => Err(error.clone()),
@@ -238,12 +237,8 @@ fn may_write(
     options: &OpenOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>> {
-    let members: Vec<_> = table
-        .superblock
-        .members
-        .iter()
-        .filter(|row| row.state != MemberState::Removed)
-        .collect();
+    let members: Vec<_> =
+        table.superblock.members.iter().filter(|row| row.state != MemberState::Removed).collect();
     let here = members.iter().filter(|row| table.present.contains_key(&row.id)).count();
     let (lost, tolerance) = (members.len() - here, geometry.tolerance());
     if lost > tolerance {
@@ -314,7 +309,6 @@ fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<P
     Ok(Arc::new(Pool {
         id,
         geometry,
-        options,
         membership,
         warden,
         space,

@@ -52,7 +52,6 @@ pub struct NewDrive {
 pub struct Pool {
     pub(crate) id: PoolId,
     pub(crate) geometry: Geometry,
-    pub(crate) options: PoolOptions,
     pub(crate) membership: Arc<Membership>,
     pub(crate) warden: Arc<Warden>,
     pub(crate) space: Space,
@@ -140,7 +139,7 @@ impl Pool {
         self.membership.change(|_| Ok(()))?;
         self.warden.mend()?;
         let mut report = self.space.scrub(ledger, control)?;
-        report.journal_repairs = journal.repaired;
+        report.journal_repairs = journal.repaired_batches;
         if report.is_clean() {
             self.clear_suspects();
         }
@@ -159,7 +158,8 @@ impl Pool {
         control: &Control,
     ) -> Result<RebuildReport> {
         self.check_writable()?;
-        let seat = drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
+        let seat =
+            drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
         self.warden.mend()?;
         let report = self.space.rebuild(ledger, seat, control)?;
         self.retire_empty(ledger)?;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use dwk_base::{DriveId, Error, Result, codes};
 use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Superblock};
 
+use crate::Ledger;
 use crate::create::check_empty;
 use crate::membership::Present;
 use crate::pool::Pool;
 use crate::roster::Seat;
 use crate::space::{Control, RebuildReport};
-use crate::Ledger;
 
 /// The label of a seat whose place another drive took.
 pub(crate) const REPLACED: &str = "replaced";
@@ -28,7 +28,7 @@ impl Pool {
         &self,
         ledger: &dyn Ledger,
         old: &str,
-        new: Arc<dyn Drive>,
+        new: &Arc<dyn Drive>,
         holder: &Holder,
         control: &Control,
     ) -> Result<RebuildReport> {
@@ -42,9 +42,9 @@ impl Pool {
             return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
         }
         let lock = new.lock(holder, LockMode::Exclusive)?;
-        check_empty(&*new)?;
+        check_empty(&**new)?;
         let id = DriveId::draw(&*self.seams.random);
-        self.seat_new(&seat, id, Arc::clone(&new))?;
+        self.seat_new(&seat, id, Arc::clone(new))?;
         self.lock_locks().insert(id, lock);
         self.rebuild(ledger, None, control)
     }
@@ -60,7 +60,8 @@ impl Pool {
             table.present.insert(id, Present { drive: Attached::new(new), slots });
         }
         let added = self.membership.change(|superblock| {
-            let index = superblock.members.iter().map(|row| row.index).max().map_or(0, |max| max + 1);
+            let index =
+                superblock.members.iter().map(|row| row.index).max().map_or(0, |max| max + 1);
             let mut labels = old.labels.clone();
             labels.remove(REPLACED);
             for row in superblock.members.iter_mut().filter(|row| row.id == old.id) {

@@ -136,9 +136,12 @@ impl Pool {
         let roster = self.roster();
         let left = |index: &u16| gone.contains(index) || roster.seat(*index).is_none();
         let any = !gone.is_empty() || roster.seats.iter().any(|seat| seat.state != State::Ok);
-        while any {
+        if !any {
+            return Ok((0, 0));
+        }
+        loop {
             let page = ledger.stripes(after, PAGE)?;
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok((degraded, lost)) };
             after = Some(last.id);
             for stripe in &page {
                 let missing = missing(stripe, left);
@@ -146,7 +149,6 @@ impl Pool {
                 lost += u64::from(!missing.is_empty() && !self.space.readable(stripe, &missing));
             }
         }
-        Ok((degraded, lost))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 
 use dwk_base::{DriveId, Epoch, Error, Result};
-use dwk_drive::{MemberState, Superblock};
+use dwk_drive::MemberState;
 use dwk_journal::{Journal, Member};
 
 use crate::membership::{Membership, mark};
@@ -53,7 +53,7 @@ impl Warden {
         }
         let Some(journal) = self.journal.get().and_then(Weak::upgrade) else { return Ok(()) };
         for (id, in_journal) in self.unrecorded_failures() {
-            let record = || self.membership.change(|superblock| evict(superblock, id));
+            let record = || self.evict(id);
             if in_journal { journal.remove_member(id, &record)? } else { record()? }
         }
         while let Some(seat) = self.next_member() {
@@ -69,11 +69,21 @@ impl Warden {
         Ok(())
     }
 
+    /// Makes it durable that a drive failed and holds no journal.
+    fn evict(&self, id: DriveId) -> Result<()> {
+        self.membership.change(|superblock| {
+            superblock.journal.retain(|member| *member != id);
+            mark(superblock, id, MemberState::Failed);
+            Ok(())
+        })
+    }
+
     /// Drives that were found failed in this opening and whose row does not say so yet.
     fn unrecorded_failures(&self) -> Vec<(DriveId, bool)> {
         let table = self.membership.lock();
         let rows = table.superblock.members.iter();
-        let well = rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
+        let well =
+            rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
         let failed = well.filter(|row| table.suspect.get(&row.id) == Some(&State::Failed));
         failed.map(|row| (row.id, table.superblock.journal.contains(&row.id))).collect()
     }
@@ -85,7 +95,8 @@ impl Warden {
         let roster = table.roster();
         drop(table);
         let wanted = members_wanted(self.tolerance, roster.seats.len());
-        let live = |id: &&DriveId| roster.seats.iter().any(|seat| seat.id == **id && seat.drive.is_some());
+        let live =
+            |id: &&DriveId| roster.seats.iter().any(|seat| seat.id == **id && seat.drive.is_some());
         if members.iter().filter(live).count() >= wanted {
             return None;
         }
@@ -132,12 +143,6 @@ pub(crate) fn candidates(roster: &Roster, members: &[DriveId]) -> Vec<Arc<Seat>>
     seats
 }
 
-fn evict(superblock: &mut Superblock, id: DriveId) -> Result<()> {
-    superblock.journal.retain(|member| *member != id);
-    mark(superblock, id, MemberState::Failed);
-    Ok(())
-}
-
 /// The warden as the space below sees it: told of a failure, it mends on a thread of its own.
 pub(crate) struct Watching(pub(crate) Arc<Warden>);
 
@@ -165,10 +170,7 @@ impl dwk_journal::Membership for Evicting {
     fn evict(&self, drive: DriveId, _why: &Error) -> Result<Epoch> {
         let membership = &self.0.membership;
         membership.note(drive, State::Failed);
-        membership.change(|superblock| {
-            evict(superblock, drive)?;
-            Ok(())
-        })?;
+        self.0.evict(drive)?;
         self.0.mend_soon();
         Ok(membership.epoch())
     }

@@ -34,11 +34,8 @@ pub(crate) fn pool_options() -> PoolOptions {
         batch_bytes_max: 20 << 10,
         ..dwk_journal::Options::default()
     };
-    let space = SpaceOptions {
-        shard_bytes_max: 8 << 10,
-        block_bytes: 4 << 10,
-        ..SpaceOptions::default()
-    };
+    let space =
+        SpaceOptions { shard_bytes_max: 8 << 10, block_bytes: 4 << 10, ..SpaceOptions::default() };
     PoolOptions { space, journal, drive_timeout: Duration::from_secs(5) }
 }
 
@@ -63,10 +60,10 @@ impl World {
             name: format!("d{}", index + 1),
             labels: BTreeMap::new(),
         };
-        let drives = self.drives.iter().enumerate().map(new).collect();
+        let drives: Vec<_> = self.drives.iter().enumerate().map(new).collect();
         let seams = Seams::seeded(self.seed);
         let geometry = self.geometry.parse()?;
-        let pool = Pool::create(drives, &geometry, pool_options(), seams, &holder())?;
+        let pool = Pool::create(&drives, &geometry, &pool_options(), seams, &holder())?;
         Meta::create(pool, options())
     }
 
