@@ -60,6 +60,7 @@ codes! {
     HASH_KEY = "hash.key", Invalid, false, "A key is exactly 32 bytes";
     INTERNAL_BUG = "internal.bug", Internal, false, "This is a bug in dwkernel: please report it with the details";
     JOURNAL_DAMAGED = "journal.damaged", Corrupt, false, "The log is damaged in its middle on every drive that is present: bring missing drives back";
+    JOURNAL_EPOCH = "journal.epoch", Conflict, true, "Another opening of the pool has written since: open it again";
     JOURNAL_MEMBERS = "journal.members", Unavailable, true, "Too few drives that can hold the journal are well: bring drives back or add some";
     JOURNAL_RECORD_SIZE = "journal.record_size", Invalid, false, "Split the change: a record has a maximum size";
     OBJECT_CONFLICT = "object.conflict", Conflict, false, "The object changed or exists: read it again and decide";
