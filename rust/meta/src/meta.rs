@@ -187,8 +187,8 @@ impl Meta {
     pub fn commit(&self, change: Change) -> Result<u64> {
         check_sizes(&change)?;
         self.pool.check_writable()?;
-        self.keeper.hold_back(self)?;
         let record = encode(&change);
+        self.keeper.hold_back(self, record.len() as u64)?;
         let mut staging = self.lock_staging();
         self.check(&staging, &change)?;
         let pending = self.journal().submit(record)?;

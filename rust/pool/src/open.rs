@@ -285,9 +285,11 @@ fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<P
     let timeout = options.drive_timeout;
     let membership = Arc::new(Membership::new(table, tolerance, timeout, seams.clone()));
     let warden = Warden::new(Arc::clone(&membership), tolerance);
+    let evicting = Arc::new(Evicting(Arc::clone(&warden)));
     let journal = if read_only.is_some() {
         let identity = Identity { pool: id, epoch: membership.epoch() };
-        Journal::open_read_only(identity, members, options.journal.clone(), seams.clone())?.0
+        let (limits, seams) = (options.journal.clone(), seams.clone());
+        Journal::open_read_only(identity, members, limits, evicting, seams)?.0
     } else {
         membership.change(|superblock| {
             superblock.clean = false;
@@ -295,7 +297,6 @@ fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<P
             Ok(())
         })?;
         let identity = Identity { pool: id, epoch: membership.epoch() };
-        let evicting = Arc::new(Evicting(Arc::clone(&warden)));
         Journal::open(identity, members, options.journal.clone(), evicting, seams.clone())?.0
     };
     let journal = Arc::new(journal);
