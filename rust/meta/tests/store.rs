@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use dwk_base::codes;
-use dwk_drive::Entry;
+use dwk_drive::Drive;
 use dwk_meta::{Change, Meta, Require};
 use dwk_pool::{Control, Redundancy};
 use world::{Model, World, bytes, check, delete, get, put};
@@ -196,16 +196,8 @@ fn what_is_deleted_comes_back_whole_stripes_at_once_and_half_empty_ones_by_packi
     meta.checkpoint().unwrap();
     check(&meta, &model, "packed");
     assert!(used(&meta) * 2 < full, "{} of {full} bytes are still used", used(&meta));
-    let files = |world: &World| -> usize {
-        world
-            .memory
-            .iter()
-            .flat_map(|drive| drive.entries())
-            .filter(|e| matches!(e, Entry::Blob(_)))
-            .count()
-    };
-    let stripes = meta.status().stripes as usize;
-    assert_eq!(files(&world), stripes * 6);
+    let files = world.drives.iter().map(|drive| drive.list(Some("s"), None, 1000).unwrap().len());
+    assert_eq!(files.sum::<usize>(), meta.status().stripes as usize * 6);
     meta.close().unwrap();
     drop(meta);
     check(&world.open().unwrap(), &model, "packed and reopened");
@@ -221,8 +213,9 @@ fn an_upload_that_is_dropped_leaves_nothing() {
     let mut upload = meta.upload();
     upload.append(&bytes(1, 200_000)).unwrap();
     drop(upload.finish().unwrap());
-    let blobs = world.memory.iter().flat_map(|drive| drive.entries());
-    assert_eq!(blobs.filter(|entry| matches!(entry, Entry::Blob(_))).count(), 0);
+    for drive in &world.drives {
+        assert_eq!(drive.list(Some("s"), None, 10).unwrap(), []);
+    }
 }
 
 #[test]

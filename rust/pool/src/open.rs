@@ -102,6 +102,10 @@ fn assemble(
         match candidate.loaded {
             Ok(Some(loaded)) => known.push((candidate.drive, candidate.lock, loaded)),
             Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
+            Ok(None) if holds_shards(&*candidate.drive) => {
+                let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
+                unknown.push((candidate.drive, candidate.lock, error));
+            }
             Ok(None) => {
                 let location = candidate.drive.describe().location;
                 warnings.push(format!("{location} is empty: it is not taken for a missing drive"));
@@ -114,10 +118,11 @@ fn assemble(
     let geometry: Geometry = superblock.geometry.parse()?;
     let tried = known.iter().map(|(_, _, loaded)| loaded.superblock.epoch).max();
     let tried = tried.unwrap_or(superblock.epoch);
-    let mut table = Table { superblock, present: BTreeMap::new(), suspect: BTreeMap::new(), tried };
+    let (found, present, suspect) = (superblock.clone(), BTreeMap::new(), BTreeMap::new());
+    let mut table = Table { superblock, present, suspect, tried };
     let mut locks = BTreeMap::new();
     for (drive, lock, loaded) in known {
-        if let Some(warning) = seat(&mut table, &drive, &loaded)? {
+        if let Some(warning) = seat(&mut table, &found, &drive, &loaded)? {
             warnings.push(warning);
         } else {
             locks.insert(loaded.superblock.drive, lock);
@@ -135,6 +140,11 @@ fn assemble(
     let journal = table.superblock.journal.iter().filter(|id| table.present.contains_key(id));
     let journal = journal.copied().collect();
     Ok(Assembly { table, locks, geometry, journal, read_only, warnings })
+}
+
+/// A drive that was a member once, whatever became of its superblock.
+fn holds_shards(drive: &dyn Drive) -> bool {
+    drive.list(Some("s"), None, 1).is_ok_and(|blobs| !blobs.is_empty())
 }
 
 type Known = (Arc<dyn Drive>, Box<dyn Lock>, Loaded);
@@ -175,10 +185,14 @@ fn newest(known: &[Known], damage: Option<&Error>) -> Result<Superblock> {
 }
 
 /// Gives a drive its seat, or says why it gets none.
-fn seat(table: &mut Table, drive: &Arc<dyn Drive>, loaded: &Loaded) -> Result<Option<String>> {
+fn seat(
+    table: &mut Table,
+    found: &Superblock,
+    drive: &Arc<dyn Drive>,
+    loaded: &Loaded,
+) -> Result<Option<String>> {
     let location = drive.describe().location;
     let (id, epoch) = (loaded.superblock.drive, loaded.superblock.epoch);
-    let current = table.superblock.epoch;
     if let Some(other) = table.present.get(&id) {
         let other = other.drive.drive().describe().location;
         let text = format!("{location} and {other} are the same drive, or a copy of it");
@@ -190,16 +204,14 @@ fn seat(table: &mut Table, drive: &Arc<dyn Drive>, loaded: &Loaded) -> Result<Op
     if row.state == MemberState::Removed {
         return Ok(Some(format!("{location} was {} and has been replaced", row.name)));
     }
-    let differs = Superblock { drive: id, ..table.superblock.clone() } != loaded.superblock;
-    let row = table.superblock.members.iter_mut().find(|row| row.id == id);
-    let Some(row) = row else { return Ok(None) };
-    if epoch > row.epoch || (epoch == current && differs) {
+    let differs = Superblock { drive: id, ..found.clone() } != loaded.superblock;
+    if epoch > row.epoch || (epoch == found.epoch && differs) {
         let text = format!(
             "{location} went on without the rest of its pool and is not merged: replace it to use it here"
         );
         return Ok(Some(text));
     }
-    if epoch < current || row.state == MemberState::Failed {
+    if epoch < found.epoch || row.state == MemberState::Failed {
         row.state = MemberState::Stale;
     }
     row.location.clone_from(&location);
