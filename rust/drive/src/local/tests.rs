@@ -7,15 +7,15 @@ use tempfile::TempDir;
 use super::*;
 use crate::conformance;
 
-fn name(text: &str) -> BlobName {
+pub(super) fn name(text: &str) -> BlobName {
     BlobName::new(text).unwrap()
 }
 
-fn bytes(length: usize, fill: u8) -> Bytes {
+pub(super) fn bytes(length: usize, fill: u8) -> Bytes {
     vec![fill; length].into()
 }
 
-fn me() -> Holder {
+pub(super) fn me() -> Holder {
     let (host, program) = ("here".to_owned(), "a\ntest".to_owned());
     Holder { pid: 42, host, since_unix_ns: 7, program }
 }
