@@ -19,7 +19,7 @@ fn new_drive(drive: &MemoryDrive, name: &str) -> NewDrive {
 
 fn create(drives: &[MemoryDrive], geometry: &str) -> Result<Arc<Pool>, Error> {
     let new: Vec<_> = drives.iter().map(|drive| new_drive(drive, "d")).collect();
-    let seams = Seams::seeded(5);
+    let seams = Seams::system();
     Pool::create(&new, &geometry.parse()?, &pool_options(), seams, &holder())
 }
 
