@@ -6,7 +6,7 @@ import mmap
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -53,11 +53,20 @@ def test_a_batch_equals_one_by_one(inputs: list[bytes], keyed: bool, data: st.Da
     assert hashing.blake3_many(mixed, key) == [hashing.blake3(one, key) for one in inputs]
 
 
-@pytest.mark.parametrize("length", [0, 1, 1000, 131071, 131072, 131073, 400000])
+@pytest.mark.parametrize("threads", [1, 2, 5, None])
+def test_a_batch_on_several_threads_keeps_its_order(threads: int | None) -> None:
+    inputs = [COUNTING[i % 90 :][: 4096 + i] for i in range(1500)]
+    mixed = [bytearray(one) if i % 3 else one for i, one in enumerate(inputs)]
+    hashes = [hashing.blake3(one) for one in inputs]
+    assert hashing.blake3_many(inputs, threads=threads) == hashes
+    assert hashing.blake3_many(mixed, threads=threads) == hashes
+
+
+@pytest.mark.parametrize("length", [0, 1, 1000, 65535, 65536, 65537, 400000])
 def test_every_kind_of_buffer_hashes_alike(length: int) -> None:
     data = (COUNTING * 4)[:length]
     array = np.frombuffer(data, dtype=np.uint8).copy()
-    buffers = [bytearray(data), memoryview(data), array, memoryview(array)]
+    buffers: list[Any] = [bytearray(data), memoryview(data), array, array.data]
     if length % 4 == 0:
         buffers += [array.view("<u4"), array.reshape(4, -1)]
     if length:

@@ -2,19 +2,26 @@
 //!
 //! - [`Drive`], [`Log`]: the port;
 //! - [`MemoryDrive`]: a drive in memory;
+//! - [`LocalDrive`]: a drive that is a directory;
 //! - [`faulty`]: a drive on which things go wrong, by a seed;
 //! - [`Attached`]: a drive with threads of its own;
+//! - [`conformance`]: the suite that every drive must pass;
 //! - [`Superblock`]: what each drive of a pool carries.
 
 mod attached;
 mod checks;
+pub mod conformance;
 pub mod faulty;
+#[cfg(unix)]
+pub mod local;
 mod memory;
 mod port;
 mod superblock;
 
 pub use attached::{Attached, Ticket};
 pub use faulty::{FaultyDrive, Power};
+#[cfg(unix)]
+pub use local::LocalDrive;
 pub use memory::{Entry, MemoryDrive};
 pub use port::{
     ALIGNMENT, BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log,

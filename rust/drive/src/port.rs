@@ -254,6 +254,16 @@ pub trait Drive: Send + Sync + 'static {
     /// `drive.io`
     fn holder(&self) -> Result<Option<Holder>>;
 
+    /// Up to `limit` things that lie on the drive and are none of its own, as paths for people: a scrub
+    /// mentions them, nobody touches them.
+    ///
+    /// # Errors
+    /// `drive.io`
+    fn unknown(&self, limit: usize) -> Result<Vec<String>> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
+
     /// The log capability, if the drive can preallocate, write at an offset and sync.
     fn log(&self) -> Option<&dyn Log> {
         None

@@ -1,1 +1,53 @@
 //! The ordered log of commits, on drives.
+//!
+//! # Overview
+//! A log of *records*, kept in equal copies on several *members*. Records are written in *batches*, batches
+//! lie in *segments*, and a chain of hashes runs through all of them. `docs/format/journal.md` draws the
+//! bytes.
+//!
+//! # How to use
+//! Make a log with [`Journal::create`] or find it with [`Journal::open`]; [`Journal::replay`] what is
+//! retained; [`Journal::set_apply`]; then [`Journal::commit`] from any number of threads. When what the
+//! log adds up to is safe elsewhere, [`Journal::release`] the records that are not needed any more.
+//!
+//! # Consistency
+//! A commit returns when every member has its batch durably; a member that fails or is late is evicted
+//! first, under a new epoch. Opening chooses the longest valid chain of the highest epoch and makes all
+//! copies equal before it serves. Damage in the middle is repaired from another copy or refused; it is
+//! never cut. A record that was not acknowledged may be there after a crash, but never after one that is
+//! missing.
+//!
+//! # Retries
+//! None: nothing is tried again on a drive that failed.
+//!
+//! # Cancellation
+//! Commits wait at most about `member_timeout` per batch. Reads wait for the drive.
+
+mod chain;
+mod format;
+mod journal;
+mod mend;
+mod open;
+mod queue;
+mod replica;
+mod segment;
+mod shelf;
+mod sync;
+mod types;
+mod view;
+mod writer;
+
+pub use journal::{Journal, Pending};
+pub use types::{
+    Apply, Identity, Member, Membership, Options, Position, Recovery, ScrubReport, Status,
+};
+
+/// The sync after each batch.
+pub(crate) const SYNC_BATCH: &str = "journal.batch";
+/// The sync after a copy was repaired.
+pub(crate) const SYNC_MEND: &str = "journal.mend";
+/// The sync after segments were copied to a new member.
+pub(crate) const SYNC_COPY: &str = "journal.copy";
+
+/// Every sync that the journal makes. Leaving out any of them loses data.
+pub const SYNC_TAGS: &[&str] = &[SYNC_BATCH, SYNC_MEND, SYNC_COPY];

@@ -12,8 +12,8 @@ use pyo3::types::PyBytes;
 
 use crate::errors;
 
-/// What is copied at once out of a shared buffer: fits the second-level cache beside its results.
-pub(crate) const PIECE_BYTES: usize = 128 << 10;
+/// What is copied at once out of a shared buffer: stays in the cache.
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
 /// Bytes that Python gave.
 pub(crate) enum Input<'py> {
@@ -57,6 +57,14 @@ pub(crate) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// Length in bytes.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Shared(shared) => shared.len(),
+        }
+    }
+
     /// Hands the bytes to `each`, in order: whole if they cannot change, else in pieces.
     pub(crate) fn for_each_piece(self, mut each: impl FnMut(&[u8])) {
         match self {

@@ -1,5 +1,9 @@
 //! `dwkernel.hashing`.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
 use dwk_base::{Error, codes};
 use dwk_chunk::{Blake3, Crc64};
 use pyo3::prelude::*;
@@ -13,6 +17,8 @@ use crate::errors;
 const GATHER_BYTES_MAX: usize = 16 << 10;
 /// Inputs that are gathered at a time, so that the copies stay in the cache.
 const GATHER_COUNT_MAX: usize = 32;
+/// A thread is worth its start from about this much work on.
+const THREAD_BYTES_MIN: usize = 1 << 20;
 
 /// The BLAKE3 hash of a buffer.
 ///
@@ -47,6 +53,8 @@ pub(crate) fn blake3<'py>(
 /// Args:
 ///     buffers: an iterable of C-contiguous buffers.
 ///     key: 32 bytes, as for `blake3`.
+///     threads: how many at most; by default one for each processor that the process may use. A
+///         thread more is started for each MiB, and gone at the end of the call.
 ///
 /// Returns:
 ///     A list of 32 bytes each, in the order of the buffers; each equals `blake3` of that buffer.
@@ -56,11 +64,12 @@ pub(crate) fn blake3<'py>(
 ///
 /// Releases the GIL from 16 KiB in all on.
 #[pyfunction]
-#[pyo3(signature = (buffers, key=None))]
+#[pyo3(signature = (buffers, key=None, *, threads=None))]
 pub(crate) fn blake3_many<'py>(
     py: Python<'py>,
     buffers: &Bound<'py, PyAny>,
     key: Option<&Bound<'py, PyAny>>,
+    threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyList>> {
     let key = key.map(key_of).transpose()?;
     let inputs = buffers
@@ -69,7 +78,10 @@ pub(crate) fn blake3_many<'py>(
         .collect::<PyResult<Vec<Input<'py>>>>()?;
     let sources: Vec<Source<'_>> = inputs.iter().map(Input::source).collect();
     let bytes = inputs.iter().map(Input::len).sum();
-    let hashes = detach_if_long(py, bytes, || Ok(hash_all(key.as_ref(), &sources)))?;
+    let hashes = detach_if_long(py, bytes, || {
+        let threads = threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+        Ok(hash_all(key.as_ref(), &sources, threads))
+    })?;
     PyList::new(py, hashes.iter().map(|hash| PyBytes::new(py, hash)))
 }
 
@@ -140,7 +152,36 @@ fn hash_one(key: Option<&[u8; 32]>, source: Source<'_>) -> [u8; 32] {
     }
 }
 
-fn hash_all(key: Option<&[u8; 32]>, sources: &[Source<'_>]) -> Vec<[u8; 32]> {
+/// Hashes all sources, on up to `threads` threads if there is enough work for each.
+///
+/// Whoever is free takes the next part, so a thread that gets no processor costs nothing but its start.
+fn hash_all(key: Option<&[u8; 32]>, sources: &[Source<'_>], threads: usize) -> Vec<[u8; 32]> {
+    let bytes: usize = sources.iter().map(|source| source.len()).sum();
+    let threads = threads.min(bytes / THREAD_BYTES_MIN).max(1);
+    if threads == 1 {
+        return hash_part(key, sources);
+    }
+    let parts: Vec<&[Source<'_>]> = sources.chunks(sources.len().div_ceil(8 * threads)).collect();
+    let hashes: Vec<OnceLock<Vec<[u8; 32]>>> = parts.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((part, hashes)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            parts.get(index).zip(hashes.get(index))
+        } {
+            hashes.get_or_init(|| hash_part(key, part));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    hashes.into_iter().flat_map(|part| part.into_inner().unwrap_or_default()).collect()
+}
+
+fn hash_part(key: Option<&[u8; 32]>, sources: &[Source<'_>]) -> Vec<[u8; 32]> {
     let many = |slices: &[&[u8]]| match key {
         None => dwk_chunk::blake3_many(slices),
         Some(key) => dwk_chunk::blake3_many_keyed(key, slices),
@@ -160,21 +201,20 @@ fn hash_group(
         Source::Bytes(_) => true,
         Source::Shared(shared) => shared.len() <= GATHER_BYTES_MAX,
     };
-    let mut scratch = Vec::new();
-    for source in group.iter().filter(|source| gathers(source)) {
-        if let Source::Shared(_) = source {
-            source.for_each_piece(|piece| scratch.extend_from_slice(piece));
-        }
-    }
-    let mut copies = &scratch[..];
-    let slices: Vec<&[u8]> = group
-        .iter()
-        .filter(|source| gathers(source))
+    let short = || group.iter().filter(|source| gathers(source));
+    let copied_bytes = |source: &Source<'_>| match source {
+        Source::Bytes(_) => 0,
+        Source::Shared(shared) => shared.len(),
+    };
+    let mut scratch = vec![0; short().map(copied_bytes).sum()];
+    let mut room = &mut scratch[..];
+    let slices: Vec<&[u8]> = short()
         .map(|source| match source {
             Source::Bytes(bytes) => *bytes,
             Source::Shared(shared) => {
-                let (copy, rest) = copies.split_at(shared.len());
-                copies = rest;
+                let (copy, rest) = std::mem::take(&mut room).split_at_mut(shared.len());
+                shared.read(0, copy);
+                room = rest;
                 copy
             }
         })

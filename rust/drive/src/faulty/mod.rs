@@ -370,6 +370,11 @@ impl Drive for FaultyDrive {
         self.below().holder()
     }
 
+    fn unknown(&self, limit: usize) -> Result<Vec<String>> {
+        self.shared.supply.alive(self.life)?;
+        self.below().unknown(limit)
+    }
+
     fn log(&self) -> Option<&dyn Log> {
         self.below().log().map(|_| self as &dyn Log)
     }

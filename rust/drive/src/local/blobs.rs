@@ -1,0 +1,307 @@
+//! Blobs: written aside, synced, then named; names are synced together.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use dwk_base::{Error, Result, codes};
+use rustix::io::Errno;
+
+use super::files::{File, How, Kind};
+use super::handles::Handles;
+use super::layout;
+use super::output::{Buffers, Output};
+use super::root::{Root, is_offset};
+use super::temporary::Temporaries;
+use crate::checks::{self, guard};
+use crate::{BlobInfo, BlobName};
+
+/// Reads of at least this much are announced, so that the device works ahead.
+const ANNOUNCED_BYTES_MIN: usize = 256 * 1024;
+
+pub(super) struct Blobs {
+    root: Arc<Root>,
+    temporaries: Arc<Temporaries>,
+    buffers: Arc<Buffers>,
+    handles: Handles,
+    direct_bytes_min: u64,
+    /// Directories in which names changed since the last sync, and the tag of the sync that they need.
+    dirty: Mutex<BTreeMap<String, &'static str>>,
+    /// One sync at a time: who finds nothing dirty must not overtake the one that is still at it.
+    syncing: Mutex<()>,
+}
+
+impl Blobs {
+    pub(super) fn new(
+        root: Arc<Root>,
+        temporaries: Arc<Temporaries>,
+        buffers: Arc<Buffers>,
+        options: &super::LocalOptions,
+    ) -> Self {
+        Self {
+            root,
+            temporaries,
+            buffers,
+            handles: Handles::new(options.open_files_max),
+            direct_bytes_min: options.direct_bytes_min,
+            dirty: Mutex::default(),
+            syncing: Mutex::default(),
+        }
+    }
+
+    pub(super) fn put(&self, name: &BlobName, parts: &[Bytes]) -> Result<()> {
+        self.root.trusted()?;
+        let path = layout::blob(name);
+        match self.root.files().stat(&path) {
+            Ok(_) => return Err(checks::exists(name)),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => return Err(self.root.error("stat", &path, errno)),
+        }
+        let (temporary, file) = self.temporaries.create()?;
+        self.fill(&*file, &temporary, parts)
+            .and_then(|()| self.give_name(&temporary, name, &path))
+            .inspect_err(|_| self.temporaries.discard(&temporary))
+    }
+
+    /// Writes the content and makes it durable, so that a name never stands for less than all of it.
+    fn fill(&self, file: &dyn File, path: &str, parts: &[Bytes]) -> Result<()> {
+        let bytes = checks::total_bytes(parts);
+        let mut output = Output { root: &self.root, file, path, offset: 0 };
+        if bytes >= self.direct_bytes_min {
+            output.write_direct(parts, &self.buffers)?;
+            if output.offset != bytes {
+                self.root.done("ftruncate", path, file.set_bytes(bytes))?;
+            }
+        } else {
+            output.write(parts)?;
+        }
+        self.root.synced("fsync", path, file.sync("put.file"))
+    }
+
+    fn give_name(&self, temporary: &str, name: &BlobName, path: &str) -> Result<()> {
+        let mut renamed = self.root.files().rename_new(temporary, path);
+        if renamed == Err(Errno::NOENT) {
+            self.make_directories(name)?;
+            renamed = self.root.files().rename_new(temporary, path);
+        }
+        if renamed == Err(Errno::EXIST) {
+            return Err(checks::exists(name));
+        }
+        self.root.done("rename", path, renamed)?;
+        guard(&self.dirty).insert(layout::directory(name), "sync.leaf");
+        Ok(())
+    }
+
+    /// Makes the directories above a blob.
+    fn make_directories(&self, name: &BlobName) -> Result<()> {
+        let directory = layout::directory(name);
+        // Held over both, so that nobody can use a directory and sync before its parent counts as dirty.
+        let mut dirty = guard(&self.dirty);
+        for (slash, _) in directory.match_indices('/').chain([(directory.len(), "")]) {
+            let (path, parent) = (&directory[..slash], directory[..slash].rsplit_once('/'));
+            let Some((parent, _)) = parent else { continue }; // of the skeleton: never made here
+            match self.root.files().make_directory(path) {
+                Ok(()) | Err(Errno::EXIST) => {
+                    dirty.insert(parent.to_owned(), "sync.parent");
+                }
+                Err(errno) => return Err(self.root.error("mkdir", path, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
+        self.root.trusted()?;
+        let path = layout::blob(name);
+        let removed = self.root.files().remove(&path);
+        self.handles.forget(name);
+        match removed {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.not_found(name)),
+            result => self.root.done("unlink", &path, result)?,
+        }
+        guard(&self.dirty).insert(layout::directory(name), "sync.leaf");
+        Ok(())
+    }
+
+    /// Makes the names durable; the contents are since their put.
+    pub(super) fn sync(&self) -> Result<()> {
+        let _turn = guard(&self.syncing);
+        self.root.trusted()?;
+        self.root.alive()?;
+        let dirty = mem::take(&mut *guard(&self.dirty));
+        for (directory, tag) in dirty {
+            let synced = self.root.files().sync_directory(&directory, tag);
+            self.root.synced("fsync", &directory, synced)?;
+        }
+        Ok(())
+    }
+
+    /// True if nothing waits for a sync.
+    pub(super) fn is_synced(&self) -> bool {
+        let _turn = guard(&self.syncing);
+        self.root.trusted().is_ok() && guard(&self.dirty).is_empty()
+    }
+
+    pub(super) fn read(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<usize> {
+        self.root.alive()?;
+        let file = match self.handles.get(name) {
+            Ok(file) => file,
+            Err(since) => {
+                let path = layout::blob(name);
+                let file: Arc<dyn File> = match self.root.files().open(&path, How::Read) {
+                    Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.not_found(name)),
+                    result => self.root.done("open", &path, result)?.into(),
+                };
+                self.handles.keep(name, &file, since);
+                file
+            }
+        };
+        if into.len() >= ANNOUNCED_BYTES_MIN {
+            file.will_need(offset, into.len() as u64);
+        }
+        self.root.read(&*file, name.as_str(), offset, into)
+    }
+
+    pub(super) fn read_now(
+        &self,
+        name: &BlobName,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<Option<usize>> {
+        self.root.alive()?;
+        let file = match self.handles.get(name) {
+            Ok(file) => file,
+            Err(since) => match self.root.files().open(&layout::blob(name), How::ReadNow) {
+                Ok(file) => {
+                    let file: Arc<dyn File> = file.into();
+                    self.handles.keep(name, &file, since);
+                    file
+                }
+                Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.not_found(name)),
+                // Whatever else is wrong, the waiting read will say it.
+                Err(_) => return Ok(None),
+            },
+        };
+        if !is_offset(offset, into.len()) {
+            return Ok(Some(0)); // -1 would mean the file's own position
+        }
+        let mut filled = 0;
+        while filled < into.len() {
+            let at = offset + filled as u64;
+            match file.read_at_now(&mut into[filled..], at) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(filled))
+    }
+
+    pub(super) fn stat(&self, name: &BlobName) -> Result<BlobInfo> {
+        let path = layout::blob(name);
+        match self.root.files().stat(&path) {
+            Ok(node) if node.kind == Kind::File => {
+                self.root.alive()?;
+                Ok(BlobInfo { name: name.clone(), bytes: node.bytes })
+            }
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(self.not_found(name)),
+            Err(errno) => Err(self.root.error("stat", &path, errno)),
+        }
+    }
+
+    fn not_found(&self, name: &BlobName) -> Error {
+        self.root.alive().err().unwrap_or_else(|| checks::not_found(name))
+    }
+
+    pub(super) fn list(
+        &self,
+        folder: Option<&str>,
+        after: Option<&BlobName>,
+        limit: usize,
+    ) -> Result<Vec<BlobInfo>> {
+        self.root.alive()?;
+        let base = layout::folder(folder);
+        let mut listing = Listing { blobs: self, folder, base: &base, after, limit };
+        let entries = self.root.list(&base)?;
+        let mut page = listing.tree(&entries)?;
+        if entries.iter().any(layout::is_plain) {
+            page.extend(listing.leaves(layout::PLAIN, limit)?);
+            page.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            page.truncate(limit);
+        }
+        Ok(page)
+    }
+}
+
+/// One page of a listing.
+struct Listing<'a> {
+    blobs: &'a Blobs,
+    folder: Option<&'a str>,
+    base: &'a str,
+    after: Option<&'a BlobName>,
+    limit: usize,
+}
+
+impl Listing<'_> {
+    /// The blobs of the two levels of hex digits: their order is that of the names.
+    fn tree(&mut self, entries: &[(String, Kind)]) -> Result<Vec<BlobInfo>> {
+        let mut page = Vec::new();
+        for outer in levels(entries) {
+            if self.is_before(outer) {
+                continue;
+            }
+            for inner in levels(&self.blobs.root.list(&format!("{}/{outer}", self.base))?) {
+                if page.len() >= self.limit {
+                    return Ok(page);
+                }
+                if !self.is_before(&format!("{outer}{inner}")) {
+                    page.extend(self.leaves(&format!("{outer}/{inner}"), self.limit - page.len())?);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// True if every leaf that begins like this comes before the page.
+    fn is_before(&self, prefix: &str) -> bool {
+        self.after.is_some_and(|after| {
+            let leaf = after.leaf();
+            after.folder() == self.folder && prefix < &leaf[..prefix.len().min(leaf.len())]
+        })
+    }
+
+    /// At most `limit` blobs of one directory.
+    fn leaves(&mut self, fan_out: &str, limit: usize) -> Result<Vec<BlobInfo>> {
+        let files = self.blobs.root.list(&format!("{}/{fan_out}", self.base))?;
+        let names = files.iter().filter(|(_, kind)| *kind == Kind::File);
+        let names = names.filter_map(|(file, _)| layout::blob_name(self.folder, fan_out, file));
+        let mut names =
+            names.filter(|name| self.after.is_none_or(|after| name > after)).collect::<Vec<_>>();
+        names.sort_unstable();
+        let mut page = Vec::new();
+        for name in names {
+            if page.len() >= limit {
+                break;
+            }
+            match self.blobs.stat(&name) {
+                Ok(info) => page.push(info),
+                // Deleted since its directory was read.
+                Err(error) if error.is(&codes::BLOB_NOT_FOUND) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// The levels of the fan-out among a directory's entries, in order.
+fn levels(entries: &[(String, Kind)]) -> impl Iterator<Item = &str> {
+    let mut levels = entries
+        .iter()
+        .filter(|entry| layout::is_level(entry))
+        .map(|(name, _)| name.as_str())
+        .collect::<Vec<_>>();
+    levels.sort_unstable();
+    levels.into_iter()
+}

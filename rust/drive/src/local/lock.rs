@@ -1,0 +1,139 @@
+//! Who holds the drive: a lock on the file `lock`, and a text in it for others to read.
+//!
+//! The kernel ends the lock with the process, so a text can outlive its writer: it counts only while the
+//! lock is held. The text is emptied when the drive is let go in order; one that is found by the next
+//! holder says that its writer did not come to that.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dwk_base::{Clock, Result};
+use rustix::io::Errno;
+
+use super::blobs::Blobs;
+use super::files::{File, How};
+use super::layout::LOCK;
+use super::output::Output;
+use super::root::Root;
+use crate::{Holder, Lock, LockMode, checks};
+
+/// The longest text that is read.
+const TEXT_BYTES_MAX: usize = 4096;
+/// Somebody who only asks [`holder`] has the lock for a moment: so often, and so long, it is waited for.
+const ATTEMPTS: usize = 5;
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2);
+
+/// A lock that was taken.
+pub(super) struct Taken {
+    file: Box<dyn File>,
+    /// The holder before left without letting go.
+    pub(super) was_abandoned: bool,
+}
+
+/// Takes the lock, at once or not at all.
+pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Option<Taken>> {
+    root.alive()?;
+    let file = match root.files().open(LOCK, How::Create) {
+        // A drive that can only be read: nobody can hold it to write.
+        Err(Errno::ROFS | Errno::ACCESS) if mode == LockMode::Shared => {
+            match root.files().open(LOCK, How::Read) {
+                Err(Errno::NOENT) => return Ok(None),
+                result => root.done("open", LOCK, result)?,
+            }
+        }
+        result => root.done("open", LOCK, result)?,
+    };
+    for attempt in 1.. {
+        if root.done("flock", LOCK, file.try_lock(mode))? {
+            break;
+        }
+        if attempt == ATTEMPTS || is_held_alone(root)? {
+            return Err(checks::locked(read_text(root)?.as_ref()));
+        }
+        clock.sleep(ATTEMPT_INTERVAL);
+    }
+    let was_abandoned = root.done("fstat", LOCK, file.node())?.bytes > 0;
+    Ok(Some(Taken { file, was_abandoned }))
+}
+
+/// Who holds the drive to write, if anybody does.
+pub(super) fn holder(root: &Root) -> Result<Option<Holder>> {
+    root.alive()?;
+    let holder = read_text(root)?;
+    if holder.is_some() && is_held_alone(root)? { Ok(holder) } else { Ok(None) }
+}
+
+/// True if somebody holds the lock who lets no other in.
+fn is_held_alone(root: &Root) -> Result<bool> {
+    match root.files().open(LOCK, How::Read) {
+        Err(Errno::NOENT) => Ok(false),
+        file => {
+            let file = root.done("open", LOCK, file)?;
+            Ok(!root.done("flock", LOCK, file.try_lock(LockMode::Shared))?)
+        }
+    }
+}
+
+fn read_text(root: &Root) -> Result<Option<Holder>> {
+    let file = match root.files().open(LOCK, How::Read) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => root.done("open", LOCK, result)?,
+    };
+    let mut text = vec![0; TEXT_BYTES_MAX];
+    let count = root.read(&*file, LOCK, 0, &mut text)?;
+    Ok(parse(&String::from_utf8_lossy(&text[..count])))
+}
+
+impl Taken {
+    /// Says to others who holds the drive.
+    pub(super) fn announce(&self, root: &Root, holder: &Holder) -> Result<()> {
+        root.done("ftruncate", LOCK, self.file.set_bytes(0))?;
+        let text = Bytes::from(format_text(holder));
+        Output { root, file: &*self.file, path: LOCK, offset: 0 }.write(&[text])
+    }
+
+    /// Holds the lock until it is dropped.
+    pub(super) fn hold(self, blobs: Arc<Blobs>, mode: LockMode) -> Box<dyn Lock> {
+        Box::new(Held { file: self.file, blobs, mode })
+    }
+}
+
+struct Held {
+    file: Box<dyn File>,
+    blobs: Arc<Blobs>,
+    mode: LockMode,
+}
+
+impl Lock for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While names wait for a sync the text stays: the next holder syncs them.
+        if self.mode == LockMode::Exclusive && self.blobs.is_synced() {
+            let _ = self.file.set_bytes(0);
+        }
+    }
+}
+
+fn format_text(holder: &Holder) -> String {
+    let Holder { pid, host, since_unix_ns, program } = holder;
+    let line = |text: &str| text.replace(['\n', '\r'], " ").chars().take(500).collect::<String>();
+    let mut text = String::new();
+    let _ = writeln!(text, "pid {pid}\nhost {}\nsince_unix_ns {since_unix_ns}", line(host));
+    let _ = writeln!(text, "program {}", line(program));
+    text
+}
+
+fn parse(text: &str) -> Option<Holder> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
+    };
+    Some(Holder {
+        pid: field("pid")?.parse().ok()?,
+        host: field("host")?,
+        since_unix_ns: field("since_unix_ns")?.parse().ok()?,
+        program: field("program")?,
+    })
+}

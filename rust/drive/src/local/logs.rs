@@ -1,0 +1,168 @@
+//! Logs: preallocated and zeroed, then written in place past the page cache, so that a sync has nothing
+//! to do but to flush the device.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use dwk_base::{Error, Result};
+use rustix::io::Errno;
+
+use super::files::{File, How, Kind};
+use super::layout::{self, LOGS};
+use super::output::{Buffers, Output};
+use super::root::Root;
+use super::temporary::Temporaries;
+use crate::checks::{self, guard};
+use crate::{BlobInfo, BlobName};
+
+/// A log is zeroed in writes of this size.
+const ZEROES_BYTES: usize = 1 << 20;
+
+pub(super) struct Logs {
+    root: Arc<Root>,
+    temporaries: Arc<Temporaries>,
+    buffers: Arc<Buffers>,
+    open: Mutex<HashMap<BlobName, Arc<OpenLog>>>,
+}
+
+struct OpenLog {
+    /// Writes past the page cache.
+    writer: Box<dyn File>,
+    /// Reads through it: what is read once is often read again.
+    reader: Box<dyn File>,
+    path: String,
+    bytes: u64,
+}
+
+impl Logs {
+    pub(super) fn new(
+        root: Arc<Root>,
+        temporaries: Arc<Temporaries>,
+        buffers: Arc<Buffers>,
+    ) -> Self {
+        Self { root, temporaries, buffers, open: Mutex::default() }
+    }
+
+    pub(super) fn create(&self, name: &BlobName, bytes: u64) -> Result<()> {
+        self.root.trusted()?;
+        checks::log_size(name, bytes)?;
+        let path = layout::log(name);
+        if self.root.files().stat(&path).is_ok() {
+            return Err(checks::exists(name));
+        }
+        let (temporary, file) = self.temporaries.create()?;
+        self.fill(&*file, &temporary, bytes)
+            .and_then(|()| match self.root.files().rename_new(&temporary, &path) {
+                Err(Errno::EXIST) => Err(checks::exists(name)),
+                result => self.root.done("rename", &path, result),
+            })
+            .inspect_err(|_| self.temporaries.discard(&temporary))?;
+        let synced = self.root.files().sync_directory(LOGS, "log.name");
+        self.root.synced("fsync", LOGS, synced)
+    }
+
+    fn fill(&self, file: &dyn File, path: &str, bytes: u64) -> Result<()> {
+        match file.allocate(bytes) {
+            // Zeroes will reserve the room as well.
+            Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(errno) => return Err(self.root.error("fallocate", path, errno)),
+        }
+        let zeroes = Bytes::from(vec![0; ZEROES_BYTES]);
+        let mut output = Output { root: &self.root, file, path, offset: 0 };
+        while output.offset < bytes {
+            let count = (bytes - output.offset).min(ZEROES_BYTES as u64);
+            output.write_direct(&[zeroes.slice(..count as usize)], &self.buffers)?;
+        }
+        self.root.synced("fsync", path, file.sync("log.content"))
+    }
+
+    fn open(&self, name: &BlobName) -> Result<Arc<OpenLog>> {
+        let mut open = guard(&self.open);
+        if let Some(log) = open.get(name) {
+            return Ok(Arc::clone(log));
+        }
+        let path = layout::log(name);
+        let writer = self.open_file(name, &path, How::Write)?;
+        let reader = self.open_file(name, &path, How::Read)?;
+        let node = self.root.done("fstat", &path, reader.node())?;
+        let log = Arc::new(OpenLog { writer, reader, path, bytes: node.bytes });
+        open.insert(name.clone(), Arc::clone(&log));
+        Ok(log)
+    }
+
+    fn open_file(&self, name: &BlobName, path: &str, how: How) -> Result<Box<dyn File>> {
+        match self.root.files().open(path, how) {
+            // A drive that can only be read has logs that can only be read.
+            Err(Errno::ROFS | Errno::ACCESS) if how == How::Write => {
+                self.open_file(name, path, How::Read)
+            }
+            Err(Errno::NOENT) => Err(self.not_found(name)),
+            result => self.root.done("open", path, result),
+        }
+    }
+
+    pub(super) fn write(&self, name: &BlobName, offset: u64, parts: &[Bytes]) -> Result<()> {
+        self.root.trusted()?;
+        let log = self.open(name)?;
+        checks::log_write(name, log.bytes, offset, checks::total_bytes(parts))?;
+        let mut output = Output { root: &self.root, file: &*log.writer, path: &log.path, offset };
+        output.write_direct(parts, &self.buffers)
+    }
+
+    pub(super) fn sync(&self, name: &BlobName) -> Result<()> {
+        self.root.trusted()?;
+        let log = self.open(name)?;
+        self.root.synced("fdatasync", &log.path, log.writer.sync_data("log.sync"))?;
+        // A log that was removed goes on as if it were there; nothing in it will be found again.
+        self.root.alive()?;
+        match self.root.done("fstat", &log.path, log.writer.node())?.links {
+            0 => Err(self.not_found(name)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn read(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.root.alive()?;
+        let log = self.open(name)?;
+        checks::log_range(name, log.bytes, offset, into.len() as u64)?;
+        let count = self.root.read(&*log.reader, &log.path, offset, into)?;
+        // Cut short behind our back.
+        checks::log_range(name, offset.saturating_add(count as u64), offset, into.len() as u64)
+    }
+
+    pub(super) fn list(&self) -> Result<Vec<BlobInfo>> {
+        self.root.alive()?;
+        let mut logs = Vec::new();
+        for (file, kind) in self.root.list(LOGS)? {
+            let Some(name) = layout::log_name(&file).filter(|_| kind == Kind::File) else {
+                continue;
+            };
+            let path = layout::log(&name);
+            match self.root.files().stat(&path) {
+                Ok(node) => logs.push(BlobInfo { name, bytes: node.bytes }),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.root.error("stat", &path, errno)),
+            }
+        }
+        logs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(logs)
+    }
+
+    pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
+        self.root.trusted()?;
+        let path = layout::log(name);
+        let removed = self.root.files().remove(&path);
+        guard(&self.open).remove(name);
+        match removed {
+            Err(Errno::NOENT) => return Err(self.not_found(name)),
+            result => self.root.done("unlink", &path, result)?,
+        }
+        let synced = self.root.files().sync_directory(LOGS, "log.delete");
+        self.root.synced("fsync", LOGS, synced)
+    }
+
+    fn not_found(&self, name: &BlobName) -> Error {
+        self.root.alive().err().unwrap_or_else(|| checks::not_found(name))
+    }
+}

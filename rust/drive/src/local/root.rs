@@ -1,0 +1,125 @@
+//! The drive's directory: its calls with their errors translated, and whether it is to be trusted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dwk_base::{Error, Result, codes};
+use rustix::io::Errno;
+
+use super::files::{File, Files, How, Io, Kind, Node};
+
+/// What every part of a local drive works on.
+pub(super) struct Root {
+    files: Box<dyn Files>,
+    location: String,
+    /// A sync failed: what was written may be gone although it can still be read.
+    failed: AtomicBool,
+}
+
+impl Root {
+    pub(super) fn new(files: Box<dyn Files>, location: String) -> Self {
+        Self { files, location, failed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn files(&self) -> &dyn Files {
+        &*self.files
+    }
+
+    pub(super) fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Fails if the directory was removed while it was open: open files would go on as if it were not.
+    pub(super) fn alive(&self) -> Result<()> {
+        match self.files.stat("") {
+            Ok(Node { links: 1.., .. }) => Ok(()),
+            Ok(_) => Err(self.gone()),
+            Err(errno) => Err(self.error("fstat", "", errno)),
+        }
+    }
+
+    /// Fails if a sync has failed before: nothing is tried again on such a drive.
+    pub(super) fn trusted(&self) -> Result<()> {
+        if self.failed.load(Ordering::SeqCst) {
+            let message = format!("an earlier sync of {} failed", self.location);
+            return Err(Error::new(&codes::DRIVE_FAILED, message));
+        }
+        Ok(())
+    }
+
+    /// Translates a result.
+    pub(super) fn done<T>(&self, call: &'static str, path: &str, result: Io<T>) -> Result<T> {
+        result.map_err(|errno| self.error(call, path, errno))
+    }
+
+    /// Translates the result of a sync; after a failure the drive is not trusted any more.
+    pub(super) fn synced(&self, call: &'static str, path: &str, result: Io<()>) -> Result<()> {
+        result.map_err(|errno| {
+            self.failed.store(true, Ordering::SeqCst);
+            self.error(call, path, errno)
+        })
+    }
+
+    pub(super) fn open(&self, path: &str, how: How) -> Result<Box<dyn File>> {
+        self.done("open", path, self.files.open(path, how))
+    }
+
+    /// Reads until `into` is full or the file ends.
+    pub(super) fn read(
+        &self,
+        file: &dyn File,
+        path: &str,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<usize> {
+        let mut filled = 0;
+        if !is_offset(offset, into.len()) {
+            return Ok(0);
+        }
+        while filled < into.len() {
+            let at = offset + filled as u64;
+            match self.done("pread", path, file.read_at(&mut into[filled..], at))? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Names in a directory; none if it is not there.
+    pub(super) fn list(&self, path: &str) -> Result<Vec<(String, Kind)>> {
+        match self.files.list(path) {
+            // Something else may lie where a directory should.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.alive().map(|()| Vec::new()),
+            result => self.done("readdir", path, result),
+        }
+    }
+
+    /// The drive's words for what the operating system says.
+    pub(super) fn error(&self, call: &'static str, path: &str, errno: Errno) -> Error {
+        let code = match errno {
+            Errno::NOSPC | Errno::DQUOT => &codes::DRIVE_FULL,
+            Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
+            Errno::NOENT if self.is_gone() => return self.gone(),
+            _ => &codes::DRIVE_IO,
+        };
+        Error::new(code, format!("{call} of {}/{path} failed", self.location))
+            .with("errno", errno.raw_os_error())
+            .with("path", format!("{}/{path}", self.location))
+            .with("call", call)
+            .caused_by(std::io::Error::from(errno))
+    }
+
+    fn is_gone(&self) -> bool {
+        !matches!(self.files.stat(""), Ok(Node { links: 1.., .. }))
+    }
+
+    fn gone(&self) -> Error {
+        let message = format!("the directory {} was removed", self.location);
+        Error::new(&codes::DRIVE_MISSING, message).with("path", &self.location)
+    }
+}
+
+/// False for what no file is long enough for: the operating system's offsets are signed.
+pub(super) const fn is_offset(offset: u64, bytes: usize) -> bool {
+    offset <= i64::MAX as u64 - bytes as u64
+}

@@ -1,0 +1,324 @@
+//! The real file system, through rustix. `EINTR` is retried, except at syncs: those are never retried.
+
+use std::ffi::CStr;
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::{self, Errno, retry_on_intr};
+
+use super::files::{File, Files, How, Io, Kind, Node};
+use crate::{Capacity, LockMode};
+
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// A directory of the operating system, held open: if it is removed, nothing is made in its place.
+pub(super) struct System {
+    root: OwnedFd,
+}
+
+impl System {
+    pub(super) fn open(path: &Path) -> Io<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
+        Ok(Self { root })
+    }
+
+    /// The number of the file system's device.
+    pub(super) fn device(&self) -> Io<u64> {
+        Ok(fs::fstat(&self.root)?.st_dev)
+    }
+
+    fn directory(&self, path: &str) -> Io<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        retry_on_intr(|| fs::openat(&self.root, here(path), flags, Mode::empty()))
+    }
+}
+
+/// The empty path is the directory itself.
+const fn here(path: &str) -> &str {
+    if path.is_empty() { "." } else { path }
+}
+
+impl Files for System {
+    fn open(&self, path: &str, how: How) -> Io<Box<dyn File>> {
+        let access = match how {
+            How::Read | How::ReadNow => OFlags::RDONLY,
+            How::Write => OFlags::RDWR,
+            How::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            How::Create => OFlags::RDWR | OFlags::CREATE,
+        };
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match how {
+            How::ReadNow => open_cached(&self.root, path, flags)?,
+            _ => retry_on_intr(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
+        };
+        Ok(Box::new(SystemFile(file)))
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> Io<()> {
+        match rename_exclusively(&self.root, from, to) {
+            // Not every file system knows it (NFS, some FUSE): a link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                let none = AtFlags::empty();
+                retry_on_intr(|| fs::linkat(&self.root, from, &self.root, to, none))?;
+                retry_on_intr(|| fs::unlinkat(&self.root, from, none))
+            }
+            result => result,
+        }
+    }
+
+    fn remove(&self, path: &str) -> Io<()> {
+        retry_on_intr(|| fs::unlinkat(&self.root, path, AtFlags::empty()))
+    }
+
+    fn make_directory(&self, path: &str) -> Io<()> {
+        retry_on_intr(|| fs::mkdirat(&self.root, path, DIRECTORY_MODE))
+    }
+
+    fn list(&self, path: &str) -> Io<Vec<(String, Kind)>> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::new(self.directory(path)?)? {
+            let entry = entry?;
+            if entry.file_name() != c"." && entry.file_name() != c".." {
+                let kind = match entry.file_type() {
+                    // Some file systems do not say it in the directory.
+                    FileType::Unknown => self.kind(path, entry.file_name())?,
+                    known => kind(known),
+                };
+                names.push((entry.file_name().to_string_lossy().into_owned(), kind));
+            }
+        }
+        Ok(names)
+    }
+
+    fn stat(&self, path: &str) -> Io<Node> {
+        if path.is_empty() {
+            return fs::fstat(&self.root).map(|stat| node(&stat));
+        }
+        let stat = retry_on_intr(|| fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW))?;
+        Ok(node(&stat))
+    }
+
+    fn sync_directory(&self, path: &str, _tag: &'static str) -> Io<()> {
+        sync_whole(&self.directory(path)?)
+    }
+
+    fn sync_parent(&self, _tag: &'static str) -> Io<()> {
+        sync_whole(&self.directory("..")?)
+    }
+
+    fn sync_all(&self, _tag: &'static str) -> Io<()> {
+        sync_file_system(&self.root)
+    }
+
+    fn space(&self) -> Io<Capacity> {
+        let stat = retry_on_intr(|| fs::fstatvfs(&self.root))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Capacity { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+    }
+}
+
+impl System {
+    fn kind(&self, directory: &str, name: &CStr) -> Io<Kind> {
+        let path = format!("{}/{}", here(directory), name.to_string_lossy());
+        self.stat(&path).map(|node| node.kind)
+    }
+}
+
+fn kind(file_type: FileType) -> Kind {
+    match file_type {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        _ => Kind::Other,
+    }
+}
+
+fn node(stat: &fs::Stat) -> Node {
+    Node {
+        kind: kind(FileType::from_raw_mode(stat.st_mode)),
+        bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        links: links(stat),
+    }
+}
+
+struct SystemFile(OwnedFd);
+
+impl File for SystemFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> Io<usize> {
+        retry_on_intr(|| io::pread(&self.0, &mut *into, offset))
+    }
+
+    fn read_at_now(&self, into: &mut [u8], offset: u64) -> Io<usize> {
+        read_without_waiting(&self.0, into, offset)
+    }
+
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Io<usize> {
+        retry_on_intr(|| io::pwritev(&self.0, parts, offset))
+    }
+
+    fn node(&self) -> Io<Node> {
+        fs::fstat(&self.0).map(|stat| node(&stat))
+    }
+
+    fn set_bytes(&self, bytes: u64) -> Io<()> {
+        retry_on_intr(|| fs::ftruncate(&self.0, bytes))
+    }
+
+    fn allocate(&self, bytes: u64) -> Io<()> {
+        preallocate(&self.0, bytes)
+    }
+
+    fn set_direct(&self, direct: bool) -> Io<()> {
+        bypass_cache(&self.0, direct)
+    }
+
+    fn will_need(&self, offset: u64, bytes: u64) {
+        announce_read(&self.0, offset, bytes);
+    }
+
+    fn sync(&self, _tag: &'static str) -> Io<()> {
+        sync_whole(&self.0)
+    }
+
+    fn sync_data(&self, _tag: &'static str) -> Io<()> {
+        sync_content(&self.0)
+    }
+
+    fn try_lock(&self, mode: LockMode) -> Io<bool> {
+        // Not a POSIX record lock: those vanish when any descriptor of the file is closed.
+        let operation = match mode {
+            LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+            LockMode::Shared => FlockOperation::NonBlockingLockShared,
+        };
+        match retry_on_intr(|| fs::flock(&self.0, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+use self::linux::{
+    announce_read, bypass_cache, links, open_cached, preallocate, read_without_waiting,
+    rename_exclusively, sync_content, sync_file_system, sync_whole,
+};
+#[cfg(not(target_os = "linux"))]
+use self::other::{
+    announce_read, bypass_cache, links, open_cached, preallocate, read_without_waiting,
+    rename_exclusively, sync_content, sync_file_system, sync_whole,
+};
+
+/// What only Linux has.
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io::IoSliceMut;
+    use std::num::NonZeroU64;
+
+    use rustix::fs::{Advice, FallocateFlags, RenameFlags, ResolveFlags};
+    use rustix::io::ReadWriteFlags;
+
+    use super::{Errno, Io, Mode, OFlags, OwnedFd, fs, io, retry_on_intr};
+
+    pub(super) fn open_cached(root: &OwnedFd, path: &str, flags: OFlags) -> Io<OwnedFd> {
+        let resolve = ResolveFlags::CACHED | ResolveFlags::NO_SYMLINKS;
+        match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => Err(Errno::AGAIN),
+            result => result,
+        }
+    }
+
+    pub(super) fn rename_exclusively(root: &OwnedFd, from: &str, to: &str) -> Io<()> {
+        retry_on_intr(|| fs::renameat_with(root, from, root, to, RenameFlags::NOREPLACE))
+    }
+
+    pub(super) fn read_without_waiting(file: &OwnedFd, into: &mut [u8], at: u64) -> Io<usize> {
+        let mut parts = [IoSliceMut::new(into)];
+        match io::preadv2(file, &mut parts, at, ReadWriteFlags::NOWAIT) {
+            Err(Errno::NOSYS | Errno::NOTSUP | Errno::INTR) => Err(Errno::AGAIN),
+            result => result,
+        }
+    }
+
+    pub(super) fn preallocate(file: &OwnedFd, bytes: u64) -> Io<()> {
+        retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), 0, bytes))
+    }
+
+    pub(super) fn bypass_cache(file: &OwnedFd, direct: bool) -> Io<()> {
+        let flags = fs::fcntl_getfl(file)?;
+        let flags = if direct { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
+        fs::fcntl_setfl(file, flags)
+    }
+
+    pub(super) fn announce_read(file: &OwnedFd, offset: u64, bytes: u64) {
+        let _ = fs::fadvise(file, offset, NonZeroU64::new(bytes), Advice::WillNeed);
+    }
+
+    pub(super) const fn links(stat: &fs::Stat) -> u64 {
+        stat.st_nlink
+    }
+
+    pub(super) fn sync_whole(file: &OwnedFd) -> Io<()> {
+        fs::fsync(file)
+    }
+
+    pub(super) fn sync_content(file: &OwnedFd) -> Io<()> {
+        fs::fdatasync(file)
+    }
+
+    pub(super) fn sync_file_system(root: &OwnedFd) -> Io<()> {
+        fs::syncfs(root)
+    }
+}
+
+/// What stands in for it elsewhere. Built by CI, not tested.
+#[cfg(not(target_os = "linux"))]
+mod other {
+    use super::{Errno, Io, OFlags, OwnedFd, fs, retry_on_intr};
+
+    pub(super) fn open_cached(_root: &OwnedFd, _path: &str, _flags: OFlags) -> Io<OwnedFd> {
+        Err(Errno::AGAIN)
+    }
+
+    pub(super) fn rename_exclusively(_root: &OwnedFd, _from: &str, _to: &str) -> Io<()> {
+        Err(Errno::NOTSUP)
+    }
+
+    pub(super) fn read_without_waiting(_file: &OwnedFd, _into: &mut [u8], _at: u64) -> Io<usize> {
+        Err(Errno::AGAIN)
+    }
+
+    pub(super) fn preallocate(file: &OwnedFd, bytes: u64) -> Io<()> {
+        retry_on_intr(|| fs::ftruncate(file, bytes))
+    }
+
+    pub(super) fn bypass_cache(_file: &OwnedFd, direct: bool) -> Io<()> {
+        if direct { Err(Errno::INVAL) } else { Ok(()) }
+    }
+
+    pub(super) fn announce_read(_file: &OwnedFd, _offset: u64, _bytes: u64) {}
+
+    pub(super) fn links(stat: &fs::Stat) -> u64 {
+        u64::from(stat.st_nlink)
+    }
+
+    /// `fsync` leaves the device's own cache alone on Apple's systems.
+    pub(super) fn sync_whole(file: &OwnedFd) -> Io<()> {
+        #[cfg(target_vendor = "apple")]
+        return fs::fcntl_fullfsync(file);
+        #[cfg(not(target_vendor = "apple"))]
+        return fs::fsync(file);
+    }
+
+    pub(super) fn sync_content(file: &OwnedFd) -> Io<()> {
+        sync_whole(file)
+    }
+
+    pub(super) fn sync_file_system(root: &OwnedFd) -> Io<()> {
+        fs::sync();
+        sync_whole(root)
+    }
+}

@@ -1,0 +1,294 @@
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::conformance;
+
+pub(super) fn name(text: &str) -> BlobName {
+    BlobName::new(text).unwrap()
+}
+
+pub(super) fn bytes(length: usize, fill: u8) -> Bytes {
+    vec![fill; length].into()
+}
+
+pub(super) fn me() -> Holder {
+    let (host, program) = ("here".to_owned(), "a\ntest".to_owned());
+    Holder { pid: 42, host, since_unix_ns: 7, program }
+}
+
+/// A drive in a directory of its own.
+fn drive() -> (TempDir, PathBuf, LocalDrive) {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("d1");
+    let drive = LocalDrive::create(&path).unwrap();
+    (home, path, drive)
+}
+
+fn conforms(home: &TempDir, options: LocalOptions) {
+    let number = AtomicU64::new(0);
+    conformance::run(&|| {
+        let path = home.path().join(number.fetch_add(1, Ordering::SeqCst).to_string());
+        Arc::new(LocalDrive::create_with(path, options).unwrap())
+    });
+}
+
+#[test]
+fn local_drive_conforms() {
+    conforms(&TempDir::new().unwrap(), LocalOptions::default());
+}
+
+#[test]
+fn local_drive_conforms_without_direct_writes_and_open_files() {
+    let options = LocalOptions { direct_bytes_min: u64::MAX, open_files_max: 0 };
+    conforms(&TempDir::new().unwrap(), options);
+}
+
+#[test]
+fn local_drive_conforms_with_direct_writes_of_any_size_and_one_open_file() {
+    let options = LocalOptions { direct_bytes_min: 0, open_files_max: 1 };
+    conforms(&TempDir::new().unwrap(), options);
+}
+
+#[test]
+fn local_drive_conforms_on_tmpfs() {
+    match TempDir::new_in("/dev/shm") {
+        Ok(home) => conforms(&home, LocalOptions::default()),
+        Err(error) => println!("skipped: no directory in /dev/shm: {error}"),
+    }
+}
+
+#[test]
+fn what_was_stored_is_there_when_the_drive_is_opened_again() {
+    let (_home, path, drive) = drive();
+    drive.put(&name("s/0123"), &[bytes(200_000, 1)]).unwrap();
+    drive.create_log(&name("journal.0"), 8192).unwrap();
+    drive.write_log(&name("journal.0"), 4096, &[bytes(4096, 2)]).unwrap();
+    drive.write_superblock(Slot::B, &[3; 100]).unwrap();
+    drop(drive);
+    let again = LocalDrive::open(&path).unwrap();
+    assert_eq!(again.stat(&name("s/0123")).unwrap().bytes, 200_000);
+    assert!(path.join("blobs/s/01/23/0123").is_file());
+    let mut read = [0; 8192];
+    again.read_log(&name("journal.0"), 0, &mut read).unwrap();
+    assert_eq!((read[4095], read[4096]), (0, 2));
+    assert_eq!(again.read_superblock(Slot::B).unwrap().unwrap()[..100], [3; 100]);
+    assert_eq!(again.unknown(100).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_missing() {
+    let home = TempDir::new().unwrap();
+    let absent = home.path().join("none");
+    assert!(LocalDrive::open(&absent).unwrap_err().is(&codes::DRIVE_MISSING));
+    assert!(LocalDrive::create(absent.join("deep")).unwrap_err().is(&codes::DRIVE_MISSING));
+    let file = home.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert!(LocalDrive::open(&file).unwrap_err().is(&codes::DRIVE_MISSING));
+    assert!(!absent.exists());
+}
+
+#[test]
+fn an_empty_directory_is_opened_and_never_adopted() {
+    let home = TempDir::new().unwrap();
+    let drive = LocalDrive::open(home.path()).unwrap();
+    assert_eq!(drive.read_superblock(Slot::A).unwrap(), None);
+    assert!(drive.list(Some("s"), None, 10).unwrap().is_empty());
+    assert!(drive.put(&name("a"), &[]).unwrap_err().is(&codes::DRIVE_MISSING));
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn creating_takes_an_empty_directory_or_an_unused_drive_and_nothing_else() {
+    let (_home, path, drive) = drive();
+    drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+    fs::create_dir(path.join("lost+found")).unwrap();
+    LocalDrive::create(&path).unwrap();
+    drive.put(&name("a"), &[]).unwrap();
+    assert!(LocalDrive::create(&path).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    let home = TempDir::new().unwrap();
+    fs::write(home.path().join("photo.jpg"), "x").unwrap();
+    assert!(LocalDrive::create(home.path()).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_directory_that_is_removed_while_it_is_open_is_missing_in_every_call() {
+    let (_home, path, drive) = drive();
+    let (blob, log) = (name("s/0123"), name("journal.0"));
+    drive.put(&blob, &[bytes(10, 1)]).unwrap();
+    drive.create_log(&log, 4096).unwrap();
+    drive.read(&blob, 0, &mut [0; 10]).unwrap();
+    drive.read_log(&log, 0, &mut [0; 10]).unwrap();
+    drive.write_log(&log, 0, &[bytes(4096, 1)]).unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    let results = [
+        drive.put(&name("s/4567"), &[]),
+        drive.read(&blob, 0, &mut [0; 10]).map(drop),
+        drive.read_now(&blob, 0, &mut [0; 10]).map(drop),
+        drive.stat(&blob).map(drop),
+        drive.delete(&blob),
+        drive.list(Some("s"), None, 1).map(drop),
+        drive.capacity().map(drop),
+        drive.sync("test"),
+        drive.read_superblock(Slot::A).map(drop),
+        drive.write_superblock(Slot::A, &[1]),
+        drive.lock(&me(), LockMode::Exclusive).map(drop),
+        drive.holder().map(drop),
+        drive.create_log(&name("journal.1"), 4096),
+        drive.sync_log(&log, "test"),
+        drive.read_log(&log, 0, &mut [0; 10]),
+        drive.list_logs().map(drop),
+        drive.delete_log(&log),
+        drive.unknown(1).map(drop),
+    ];
+    for (index, result) in results.into_iter().enumerate() {
+        assert!(result.unwrap_err().is(&codes::DRIVE_MISSING), "call {index}");
+    }
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_log_that_is_removed_behind_our_back_is_noticed_by_the_sync() {
+    let (_home, path, drive) = drive();
+    let log = name("journal.0");
+    drive.create_log(&log, 4096).unwrap();
+    drive.write_log(&log, 0, &[bytes(4096, 1)]).unwrap();
+    fs::remove_file(path.join("logs/journal.0")).unwrap();
+    assert!(drive.sync_log(&log, "test").unwrap_err().is(&codes::BLOB_NOT_FOUND));
+}
+
+#[test]
+fn a_log_that_was_cut_short_is_refused_and_not_read_as_zeroes() {
+    let (_home, path, drive) = drive();
+    let log = name("journal.0");
+    drive.create_log(&log, 8192).unwrap();
+    drive.read_log(&log, 0, &mut [0; 8192]).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path.join("logs/journal.0"))
+        .unwrap()
+        .set_len(5000)
+        .unwrap();
+    assert!(drive.read_log(&log, 0, &mut [0; 8192]).unwrap_err().is(&codes::BUFFER_LENGTH));
+    let again = LocalDrive::open(&path).unwrap();
+    assert_eq!(again.list_logs().unwrap()[0].bytes, 5000);
+}
+
+#[test]
+fn foreign_files_are_ignored_and_mentioned() {
+    let (_home, path, drive) = drive();
+    drive.put(&name("s/0123"), &[]).unwrap();
+    drive.put(&name("plain"), &[]).unwrap();
+    for foreign in
+        ["notes.txt", "logs/UPPER", "blobs/s/README", "blobs/s/01/23/4567", "blobs/+/+/.x"]
+    {
+        fs::write(path.join(foreign), "x").unwrap();
+    }
+    fs::create_dir_all(path.join("blobs/s/zz/01")).unwrap();
+    fs::create_dir_all(path.join("blobs/s/01/23/0123.d")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", path.join("blobs/s/01/23/0123.l")).unwrap();
+    assert_eq!(drive.list(Some("s"), None, 10).unwrap().len(), 1);
+    assert_eq!(drive.list(None, None, 10).unwrap().len(), 1);
+    assert!(drive.list_logs().unwrap().is_empty());
+    let mut unknown = drive.unknown(100).unwrap();
+    unknown.sort();
+    assert_eq!(
+        unknown,
+        [
+            "blobs/+/+/.x",
+            "blobs/s/01/23/0123.d",
+            "blobs/s/01/23/0123.l",
+            "blobs/s/01/23/4567",
+            "blobs/s/README",
+            "blobs/s/zz",
+            "logs/UPPER",
+            "notes.txt",
+        ]
+    );
+    assert_eq!(drive.unknown(2).unwrap().len(), 2);
+}
+
+#[test]
+fn symbolic_links_are_not_followed() {
+    let (home, path, drive) = drive();
+    let outside = home.path().join("outside");
+    fs::write(&outside, "secret").unwrap();
+    drive.put(&name("s/0123"), &[]).unwrap();
+    std::os::unix::fs::symlink(&outside, path.join("blobs/s/01/23/0123.l")).unwrap();
+    assert!(drive.read(&name("s/0123.l"), 0, &mut [0; 6]).is_err());
+    std::os::unix::fs::symlink(&outside, path.join("superblock.a")).unwrap();
+    assert!(drive.write_superblock(Slot::A, &[1]).is_err());
+    assert_eq!(fs::read(&outside).unwrap(), b"secret");
+}
+
+#[test]
+fn the_text_of_a_dead_process_is_nobody() {
+    let (_home, path, drive) = drive();
+    let dead = "pid 1\nhost x\nsince_unix_ns 1\nprogram y\n";
+    fs::write(path.join("lock"), dead).unwrap();
+    assert_eq!(drive.holder().unwrap(), None);
+    let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+    let program = "a test".to_owned();
+    assert_eq!(drive.holder().unwrap(), Some(Holder { program, ..me() }));
+    // In a second opening too, as another process would see it.
+    let other = LocalDrive::open(&path).unwrap();
+    assert_eq!(other.holder().unwrap().map(|holder| holder.pid), Some(42));
+    assert!(other.lock(&me(), LockMode::Shared).unwrap_err().is(&codes::STORE_LOCKED));
+    drop(lock);
+    assert_eq!(fs::read(path.join("lock")).unwrap(), b"");
+    for garbage in [&b"\xff\xfe\x00"[..], b"pid x\n", b"{}", &[b'p'; 10_000]] {
+        fs::write(path.join("lock"), garbage).unwrap();
+        assert_eq!(drive.holder().unwrap(), None);
+    }
+}
+
+#[test]
+fn asking_who_holds_a_drive_keeps_nobody_from_taking_it() {
+    let (_home, path, drive) = drive();
+    let asking = LocalDrive::open(&path).unwrap();
+    fs::write(path.join("lock"), "pid 1\nhost x\nsince_unix_ns 1\nprogram y\n").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..300).for_each(|_| drop(asking.holder().unwrap())));
+        for _ in 0..300 {
+            drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+        }
+    });
+}
+
+#[test]
+fn leftovers_of_an_earlier_process_are_removed_by_the_next_holder() {
+    let (_home, path, drive) = drive();
+    fs::write(path.join("tmp/0"), "half a blob").unwrap();
+    drive.put(&name("a"), &[bytes(10, 1)]).unwrap();
+    assert!(path.join("tmp/0").exists(), "removed without the lock");
+    drop(drive.lock(&me(), LockMode::Shared).unwrap());
+    assert!(path.join("tmp/0").exists(), "removed by a reader");
+    drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+    assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn drives_on_one_file_system_say_so() {
+    let (home, _path, one) = drive();
+    let two = LocalDrive::create(home.path().join("d2")).unwrap();
+    assert!(one.describe().failure_domain.is_some());
+    assert_eq!(one.describe().failure_domain, two.describe().failure_domain);
+}
+
+#[test]
+fn read_now_reads_what_is_cached() {
+    let (_home, _path, drive) = drive();
+    drive.put(&name("s/0123"), &[bytes(5000, 7)]).unwrap();
+    let mut into = [0; 6000];
+    drive.read(&name("s/0123"), 0, &mut into).unwrap();
+    assert_eq!(drive.read_now(&name("s/0123"), 0, &mut into).unwrap(), Some(5000));
+    assert_eq!(drive.read_now(&name("s/0123"), 4990, &mut into[..100]).unwrap(), Some(10));
+    drive.delete(&name("s/0123")).unwrap();
+    drive.put(&name("s/0123"), &[bytes(10, 8)]).unwrap();
+    drive.read(&name("s/0123"), 0, &mut into).unwrap();
+    assert_eq!((into[0], drive.read_now(&name("s/0123"), 0, &mut into).unwrap()), (8, Some(10)));
+}

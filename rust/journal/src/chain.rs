@@ -1,0 +1,160 @@
+//! Which of the batches that were found are the log: pure, so that it can be tested without a drive.
+//!
+//! # The rule
+//! The *tip* is the batch with the highest epoch, and in it with the highest number, on any copy. From it
+//! the chain of hashes leads back to the first batch of the segment that the tip names as its floor.
+//!
+//! - A batch that is missing on the way has a valid successor: that is damage, and if no copy has it the
+//!   log is refused, never cut.
+//! - What has no valid successor on any copy was the tail: it was never acknowledged, because a batch is
+//!   acknowledged when every member has it.
+//! - Batches of an older epoch that are not on the way are a branch that was discarded, or what a slot held
+//!   before: they do not count, however many there are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use dwk_base::Result;
+
+use crate::format::{BatchHeader, Hash, Stamp, damaged};
+use crate::segment::{Mark, Segment};
+use crate::shelf::{Found, Unit};
+
+/// A place where a batch was found: which member, and in what.
+pub(crate) type Source = (usize, Unit);
+
+/// The log, as it follows from everything that was found.
+pub(crate) struct Chain {
+    pub tip: BatchHeader,
+    pub segments: BTreeMap<u64, Arc<Segment>>,
+    /// Where each batch of the log was found.
+    pub sources: HashMap<Hash, Vec<Source>>,
+}
+
+/// Finds the log in what each member holds.
+///
+/// # Errors
+/// `journal.damaged`
+pub(crate) fn choose(found: &[Vec<Found>]) -> Result<Chain> {
+    let stamp = stamp(found)
+        .ok_or_else(|| damaged("no present drive has a whole batch or header of the journal"))?;
+    let mut batches: HashMap<Hash, BatchHeader> = HashMap::new();
+    let mut sources: HashMap<Hash, Vec<Source>> = HashMap::new();
+    for (member, units) in found.iter().enumerate() {
+        for unit in units {
+            for batch in unit.batches.iter().filter(|batch| batch.stamp == stamp) {
+                sources.entry(batch.hash).or_default().push((member, unit.unit.clone()));
+                batches.entry(batch.hash).or_insert_with(|| batch.clone());
+            }
+        }
+    }
+    let tip = batches.values().max_by_key(|batch| (batch.rank(), batch.hash)).cloned();
+    let tip = tip.ok_or_else(|| damaged("no present drive has a whole batch of the journal"))?;
+    let path = walk(&tip, &batches)?;
+    let on_path: HashSet<Hash> = path.iter().map(|batch| batch.hash).collect();
+    sources.retain(|hash, _| on_path.contains(hash));
+    let segments = segments(&path);
+    Ok(Chain { tip, segments, sources })
+}
+
+/// The log's own stamp: what most headers and first batches say. Those lie where no record ever did.
+fn stamp(found: &[Vec<Found>]) -> Option<Stamp> {
+    let mut votes: BTreeMap<Stamp, usize> = BTreeMap::new();
+    for stamp in found.iter().flatten().flat_map(|unit| &unit.stamps) {
+        *votes.entry(*stamp).or_default() += 1;
+    }
+    votes.into_iter().max_by_key(|(_, count)| *count).map(|(stamp, _)| stamp)
+}
+
+/// From the floor's first batch to the tip.
+fn walk<'a>(
+    tip: &'a BatchHeader,
+    batches: &'a HashMap<Hash, BatchHeader>,
+) -> Result<Vec<&'a BatchHeader>> {
+    let mut path = vec![tip];
+    let mut at = tip;
+    while at.segment > tip.floor || !Segment::begins_with(at) {
+        let before = batches.get(&at.previous).ok_or_else(|| missing(at))?;
+        if !follows(before, at) {
+            return Err(damaged(format!(
+                "batch {} of the journal contradicts the one before",
+                at.number
+            ))
+            .with("segment", at.segment)
+            .with("batch", at.number));
+        }
+        path.push(before);
+        at = before;
+    }
+    path.reverse();
+    Ok(path)
+}
+
+fn missing(successor: &BatchHeader) -> dwk_base::Error {
+    let number = successor.number.saturating_sub(1);
+    let message = format!(
+        "batch {number} of the journal is damaged or missing on every present drive, and others follow it"
+    );
+    damaged(message).with("segment", successor.segment).with("batch", number)
+}
+
+fn follows(before: &BatchHeader, at: &BatchHeader) -> bool {
+    let place = if before.segment == at.segment {
+        before.end() == at.offset && before.segment_bytes == at.segment_bytes
+    } else {
+        before.segment + 1 == at.segment && Segment::begins_with(at)
+    };
+    place
+        && before.number + 1 == at.number
+        && before.next_sequence() == at.first_sequence
+        && before.epoch <= at.epoch
+}
+
+fn segments(path: &[&BatchHeader]) -> BTreeMap<u64, Arc<Segment>> {
+    let mut segments: BTreeMap<u64, Arc<Segment>> = BTreeMap::new();
+    for batch in path {
+        segments
+            .entry(batch.segment)
+            .or_insert_with(|| Arc::new(Segment::begin(batch)))
+            .push(Mark::of(batch));
+    }
+    segments
+}
+
+/// Which of a member's units are the copy of which segment.
+pub(crate) struct Assignment {
+    pub keep: Vec<(u64, Unit)>,
+    /// Left over from another time.
+    pub rest: Vec<Unit>,
+}
+
+/// Sorts a member's units. Of several slots that hold a part of one segment the fullest is kept, if its
+/// size is right; each blob is one batch, and kept if that is part of the log.
+pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment {
+    let mut candidates: Vec<(usize, u64, &Unit)> = Vec::new();
+    for unit in found {
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        for batch in unit.batches.iter().filter(|batch| chain.sources.contains_key(&batch.hash)) {
+            *counts.entry(batch.segment).or_default() += 1;
+        }
+        let Some((&segment, &count)) = counts.iter().max_by_key(|(_, count)| **count) else {
+            continue;
+        };
+        let size = chain.segments.get(&segment).map(|segment| u64::from(segment.bytes));
+        if !slots || size == Some(unit.unit.bytes) {
+            candidates.push((count, segment, &unit.unit));
+        }
+    }
+    candidates.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
+    let mut taken = BTreeSet::new();
+    let mut kept = BTreeSet::new();
+    let mut keep = Vec::new();
+    for (_, segment, unit) in candidates {
+        if !slots || taken.insert(segment) {
+            kept.insert(unit);
+            keep.push((segment, unit.clone()));
+        }
+    }
+    let rest = found.iter().map(|found| &found.unit).filter(|unit| !kept.contains(unit)).cloned();
+    Assignment { keep, rest: rest.collect() }
+}

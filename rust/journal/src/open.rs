@@ -1,0 +1,251 @@
+//! Makes a log, or finds it again: survey every copy, choose the chain, mend every copy, begin an epoch.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dwk_base::{DriveId, Error, Random, Result, codes};
+
+use crate::chain::{self, Assignment, Chain};
+use crate::format::{Hash, Stamp, damaged};
+use crate::mend::{self, Failure};
+use crate::replica::Replica;
+use crate::segment::Mark;
+use crate::shelf::Found;
+use crate::view::{View, is_batch};
+use crate::writer::{Tip, Writer};
+use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
+
+/// Everything that opening needs.
+pub(crate) struct Opening {
+    pub identity: Identity,
+    pub options: Options,
+    pub membership: Arc<dyn Membership>,
+    replicas: Vec<Arc<Replica>>,
+}
+
+impl Opening {
+    /// Checks what is given.
+    pub(crate) fn new(
+        identity: Identity,
+        members: Vec<Member>,
+        options: Options,
+        membership: Arc<dyn Membership>,
+    ) -> Result<Self> {
+        options.check()?;
+        if members.is_empty() {
+            let message = "no drive that holds the journal is present";
+            return Err(Error::new(&codes::JOURNAL_MEMBERS, message));
+        }
+        let mut ids = BTreeSet::new();
+        if let Some(twice) = members.iter().find(|member| !ids.insert(member.id)) {
+            let message = format!("drive {} is named twice as a journal member", twice.id);
+            return Err(Error::new(&codes::DRIVE_DUPLICATE, message).with("drive", twice.id));
+        }
+        let replicas =
+            members.into_iter().map(|member| Arc::new(Replica::new(member, &options))).collect();
+        Ok(Self { identity, options, membership, replicas })
+    }
+
+    /// Makes a new log on drives that hold none.
+    pub(crate) fn create(self, random: &dyn Random) -> Result<Writer> {
+        for replica in &self.replicas {
+            let found = survey(std::slice::from_ref(replica), &self.identity).remove(0)?;
+            if found.iter().any(in_use) {
+                let message = format!("drive {} holds a journal already", replica.id);
+                return Err(Error::new(&codes::DRIVE_NOT_EMPTY, message).with("drive", replica.id));
+            }
+            clear(replica, found)?;
+        }
+        let mut stamp: Stamp = [0; 16];
+        random.fill(&mut stamp);
+        let tip = Tip { number: 0, hash: [0; 32], next_sequence: 1, segment: None, offset: 0 };
+        let view = Arc::new(View::new(self.replicas.clone(), std::collections::BTreeMap::new()));
+        let mut writer = self.writer(stamp, tip, 1, view);
+        writer.write(&[])?;
+        Ok(writer)
+    }
+
+    /// Finds the log, makes every copy equal, and begins the new epoch.
+    pub(crate) fn open(self) -> Result<(Writer, Recovery)> {
+        let (chain, found, mut failed) = self.find()?;
+        if chain.tip.epoch >= self.identity.epoch {
+            let message = format!(
+                "the journal was written under epoch {}, and this opening has {}",
+                chain.tip.epoch, self.identity.epoch
+            );
+            return Err(Error::new(&codes::JOURNAL_EPOCH, message).with("epoch", chain.tip.epoch));
+        }
+        let mut recovery = recovery(&chain);
+        for (index, replica) in self.replicas.iter().enumerate() {
+            let Some(found) = &found[index] else { continue };
+            let have = adopt(replica, found, &chain);
+            match self.mend_all(index, &have, &chain) {
+                Ok(count) => recovery.repaired_batches += count,
+                Err(Failure::Member(error)) => failed.push((replica.id, error)),
+                Err(Failure::Lost(error)) => return Err(error),
+            }
+        }
+        let view = Arc::new(View::new(self.replicas.clone(), chain.segments.clone()));
+        let mut writer = self.writer(chain.tip.stamp, tip(&chain), chain.tip.floor, view);
+        let before: Vec<DriveId> = self.replicas.iter().map(|replica| replica.id).collect();
+        writer.evict_all(failed)?;
+        // Only now: until every copy was whole, a left-over slot may have held the last copy of a batch.
+        let tidied = writer.view.replicas().into_iter().filter_map(|replica| {
+            replica.run(|shelf, drive| shelf.tidy(drive)).err().map(|error| (replica.id, error))
+        });
+        let failed = tidied.collect();
+        writer.evict_all(failed)?;
+        writer.write(&[])?;
+        writer.prepare_spares();
+        let left: Vec<DriveId> = writer.view.replicas().iter().map(|r| r.id).collect();
+        recovery.evicted = before.into_iter().filter(|id| !left.contains(id)).collect();
+        Ok((writer, recovery))
+    }
+
+    /// Finds the log and writes nothing.
+    pub(crate) fn open_read_only(self) -> Result<(Arc<View>, Recovery)> {
+        let (chain, found, failed) = self.find()?;
+        let mut recovery = recovery(&chain);
+        for (replica, found) in self.replicas.iter().zip(&found) {
+            if let Some(found) = found {
+                adopt(replica, found, &chain);
+            }
+        }
+        let view = Arc::new(View::new(self.replicas, chain.segments));
+        for (drive, _) in failed {
+            view.leave(drive);
+            recovery.evicted.push(drive);
+        }
+        Ok((view, recovery))
+    }
+
+    /// What each member holds (`None`: it failed), the log that follows from it, and who failed.
+    #[allow(clippy::type_complexity)]
+    fn find(&self) -> Result<(Chain, Vec<Option<Vec<Found>>>, Vec<(DriveId, Error)>)> {
+        let mut failed = Vec::new();
+        let mut found = Vec::new();
+        for (replica, answer) in self.replicas.iter().zip(survey(&self.replicas, &self.identity)) {
+            match answer {
+                Ok(units) => found.push(Some(units)),
+                Err(error) => {
+                    failed.push((replica.id, error));
+                    found.push(None);
+                }
+            }
+        }
+        if let Some((drive, error)) = failed.first().filter(|_| failed.len() == found.len()) {
+            let message =
+                format!("no drive's journal can be read; drive {drive}: {}", error.message());
+            return Err(Error::new(&codes::JOURNAL_MEMBERS, message).caused_by(error.clone()));
+        }
+        let present: Vec<Vec<Found>> =
+            found.iter().map(|units| units.clone().unwrap_or_default()).collect();
+        Ok((chain::choose(&present)?, found, failed))
+    }
+
+    /// Makes one member's copy whole.
+    fn mend_all(&self, index: usize, have: &HashSet<Hash>, chain: &Chain) -> Result<u64, Failure> {
+        let mut written = 0;
+        for segment in chain.segments.values() {
+            let marks = segment.marks();
+            let lack: Vec<Mark> =
+                marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
+            let fetch = |mark: &Mark| self.fetch(mark, chain);
+            written += mend::mend(&self.replicas[index], segment, &lack, &fetch, SYNC_MEND)?;
+        }
+        Ok(written)
+    }
+
+    /// A batch from any place where the survey saw it.
+    fn fetch(&self, mark: &Mark, chain: &Chain) -> Result<Bytes> {
+        let Mark { offset, bytes, .. } = *mark;
+        for (member, unit) in chain.sources.get(&mark.hash).into_iter().flatten() {
+            let unit = unit.clone();
+            let replica = &self.replicas[*member];
+            let read = replica.run(move |shelf, drive| shelf.fetch(drive, &unit, offset, bytes));
+            if let Some(batch) = read.ok().filter(|batch| is_batch(mark, batch)) {
+                return Ok(batch);
+            }
+        }
+        Err(damaged("a batch of the journal could not be read a second time")
+            .with("offset", offset))
+    }
+
+    fn writer(&self, stamp: Stamp, tip: Tip, floor: u64, view: Arc<View>) -> Writer {
+        Writer {
+            pool: self.identity.pool,
+            stamp,
+            epoch: self.identity.epoch,
+            options: self.options.clone(),
+            membership: Arc::clone(&self.membership),
+            view,
+            tip,
+            floor,
+            retired: Vec::new(),
+            stopped: None,
+        }
+    }
+}
+
+/// Reads everything that each member holds, all members at once.
+pub(crate) fn survey(replicas: &[Arc<Replica>], identity: &Identity) -> Vec<Result<Vec<Found>>> {
+    let pool = identity.pool;
+    let started: Vec<_> = replicas
+        .iter()
+        .map(|replica| {
+            let units = replica.run(|shelf, drive| shelf.units(drive))?;
+            let examine = |unit| replica.start(move |s, drive| s.examine(drive, &unit, pool));
+            Ok(units.into_iter().map(examine).collect::<Vec<_>>())
+        })
+        .collect();
+    let finish = |(replica, tickets): (&Arc<Replica>, Result<Vec<_>>)| {
+        tickets?.into_iter().map(|ticket| replica.finish(&ticket)).collect()
+    };
+    replicas.iter().zip(started).map(finish).collect()
+}
+
+/// Declares everything on a member left over, and frees it.
+pub(crate) fn clear(replica: &Replica, found: Vec<Found>) -> Result<()> {
+    let rest = found.into_iter().map(|found| found.unit).collect();
+    replica.shelf().adopt(Vec::new(), rest);
+    replica.run(|shelf, drive| shelf.tidy(drive))
+}
+
+/// True for what may be somebody's log. A lone first batch without a record is what a creation leaves
+/// behind that was cut off before anybody could commit.
+fn in_use(found: &Found) -> bool {
+    found.batches.iter().any(|batch| batch.number != 1 || batch.count != 0)
+}
+
+/// Tells a member's shelf what is what; returns which batches of the log its copy has.
+fn adopt(replica: &Replica, found: &[Found], chain: &Chain) -> HashSet<Hash> {
+    let Assignment { keep, rest } = chain::assign(found, chain, replica.shelf().slots());
+    let kept: BTreeSet<_> = keep.iter().map(|(_, unit)| unit).collect();
+    let have = found
+        .iter()
+        .filter(|found| kept.contains(&found.unit))
+        .flat_map(|found| found.batches.iter().map(|batch| batch.hash))
+        .collect();
+    replica.shelf().adopt(keep, rest);
+    have
+}
+
+fn tip(chain: &Chain) -> Tip {
+    Tip {
+        number: chain.tip.number,
+        hash: chain.tip.hash,
+        next_sequence: chain.tip.next_sequence(),
+        segment: chain.segments.get(&chain.tip.segment).cloned(),
+        offset: chain.tip.end(),
+    }
+}
+
+fn recovery(chain: &Chain) -> Recovery {
+    Recovery {
+        first_sequence: chain.segments.values().next().map_or(1, |s| s.first_sequence),
+        last_sequence: chain.tip.next_sequence() - 1,
+        epoch: chain.tip.epoch,
+        ..Recovery::default()
+    }
+}

@@ -1,0 +1,99 @@
+//! How a member keeps its copy of the log: in preallocated slots, or in numbered blobs.
+
+mod blobs;
+mod slots;
+
+use bytes::Bytes;
+use dwk_base::{PoolId, Result};
+use dwk_drive::{BlobName, Drive};
+
+pub(crate) use blobs::BlobShelf;
+pub(crate) use slots::SlotShelf;
+
+use crate::format::{BatchHeader, SegmentHeader, Stamp};
+
+/// Something on a member that may hold batches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unit {
+    pub name: BlobName,
+    pub bytes: u64,
+}
+
+/// What was found in a unit.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub unit: Unit,
+    /// The stamps at places where no record ever lies: the header's, the first batch's.
+    pub stamps: Vec<Stamp>,
+    /// The batches that are whole and at their place, of whatever branch or age.
+    pub batches: Vec<BatchHeader>,
+}
+
+/// A batch on its way to a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Append {
+    pub segment: u64,
+    pub offset: u32,
+    pub batch: Bytes,
+    /// The header, if the batch is the first of its segment.
+    pub header: Option<Bytes>,
+}
+
+/// One member's copy. All of it is called on threads that may block.
+pub(crate) trait Shelf: Send + Sync {
+    /// True if units are slots, which hold a segment each; false if each is a batch.
+    fn slots(&self) -> bool;
+
+    /// Everything that may hold batches.
+    fn units(&self, drive: &dyn Drive) -> Result<Vec<Unit>>;
+
+    /// Reads a unit whole. What cannot be read is as if it were damaged.
+    fn examine(&self, drive: &dyn Drive, unit: &Unit, pool: PoolId) -> Result<Found>;
+
+    /// Reads a batch that [`examine`](Self::examine) found.
+    fn fetch(&self, drive: &dyn Drive, unit: &Unit, offset: u32, bytes: u32) -> Result<Bytes>;
+
+    /// From now on `keep` are the copy of these segments, and `rest` is left over from another time.
+    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>);
+
+    /// Frees what [`adopt`](Self::adopt) called left over. Called when nothing of it is needed any more.
+    fn tidy(&self, drive: &dyn Drive) -> Result<()>;
+
+    /// Writes a batch and makes it durable.
+    fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()>;
+
+    /// Prepares a segment to be written again in parts; true if its header was not as it should be.
+    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool>;
+
+    /// Writes a batch again, over whatever is there; durable after [`settle`](Self::settle).
+    fn restore(&self, drive: &dyn Drive, segment: u64, offset: u32, batch: &Bytes) -> Result<()>;
+
+    /// Makes what was restored in a segment durable.
+    fn settle(&self, drive: &dyn Drive, segment: u64, tag: &'static str) -> Result<()>;
+
+    /// True if the segment's header is as it should be.
+    fn header_is(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool>;
+
+    /// Fills `into` from `offset` of a segment, within the batch that begins at `batch`.
+    fn read(
+        &self,
+        drive: &dyn Drive,
+        segment: u64,
+        batch: u32,
+        offset: u32,
+        into: &mut [u8],
+    ) -> Result<()>;
+
+    /// Gives a segment's room back.
+    fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()>;
+
+    /// True if there are fewer than `count` free segments and nobody is making one yet; then the caller
+    /// calls [`make_spare`](Self::make_spare).
+    fn wants_spare(&self, count: usize) -> bool;
+
+    /// Makes room for one segment more, ahead of time.
+    fn make_spare(&self, drive: &dyn Drive) -> Result<()>;
+
+    /// Bytes taken on the drive.
+    fn taken_bytes(&self) -> u64;
+}

@@ -1,0 +1,287 @@
+//! Segments in preallocated, zeroed logs that are used again and never renamed.
+//!
+//! A slot's number has no meaning: what it holds is said by the header and the batches inside. So it
+//! does not matter if slots change places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use dwk_base::{Error, PoolId, Result, codes};
+use dwk_drive::{BlobName, Drive, Log};
+
+use super::{Append, Found, Shelf, Unit};
+use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
+use crate::sync::guard;
+
+/// What a unit's damaged places may cost to search, as a multiple of its size: who can write to the drive
+/// could otherwise make every block claim to be a long batch.
+const SEARCH_FACTOR: u64 = 8;
+/// Where a whole unit cannot be read at once, it is read in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A member with the log capability.
+pub(crate) struct SlotShelf {
+    segment_bytes: u32,
+    spare_count: usize,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    used: BTreeMap<u64, Arc<Unit>>,
+    free: Vec<Arc<Unit>>,
+    rest: Vec<Unit>,
+    names: BTreeSet<BlobName>,
+    making: bool,
+}
+
+impl Slots {
+    /// A name that no slot has.
+    fn draw_name(&mut self) -> Result<BlobName> {
+        for number in 0.. {
+            let name = BlobName::new(format!("journal.{number:04}"))?;
+            if self.names.insert(name.clone()) {
+                return Ok(name);
+            }
+        }
+        unreachable!("there are more numbers than slots")
+    }
+}
+
+impl SlotShelf {
+    pub(crate) fn new(segment_bytes: u32, spare_count: usize) -> Self {
+        Self { segment_bytes, spare_count, slots: Mutex::default() }
+    }
+
+    fn slot(&self, segment: u64) -> Result<Arc<Unit>> {
+        let found = guard(&self.slots).used.get(&segment).cloned();
+        found.ok_or_else(|| {
+            let message = format!("the drive holds no segment {segment} of the journal");
+            Error::new(&codes::BLOB_NOT_FOUND, message).with("segment", segment)
+        })
+    }
+
+    fn create(&self, log: &dyn Log, bytes: u64) -> Result<Arc<Unit>> {
+        let name = guard(&self.slots).draw_name()?;
+        let made = log.create_log(&name, bytes);
+        if let Err(error) = made {
+            guard(&self.slots).names.remove(&name);
+            return Err(error);
+        }
+        Ok(Arc::new(Unit { name, bytes }))
+    }
+
+    /// The slot for a new segment: a free one, or one made now.
+    fn claim(&self, log: &dyn Log, segment: u64) -> Result<Arc<Unit>> {
+        let free = guard(&self.slots).free.pop();
+        let unit = match free {
+            Some(unit) => unit,
+            None => self.create(log, u64::from(self.segment_bytes))?,
+        };
+        guard(&self.slots).used.insert(segment, Arc::clone(&unit));
+        Ok(unit)
+    }
+
+    fn remove(&self, log: &dyn Log, unit: &Unit) -> Result<()> {
+        match log.delete_log(&unit.name) {
+            Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
+            _ => guard(&self.slots).names.remove(&unit.name),
+        };
+        Ok(())
+    }
+}
+
+fn log(drive: &dyn Drive) -> Result<&dyn Log> {
+    drive.log().ok_or_else(|| {
+        Error::new(&codes::JOURNAL_MEMBERS, "the drive has lost its capability to hold logs")
+    })
+}
+
+impl Shelf for SlotShelf {
+    fn slots(&self) -> bool {
+        true
+    }
+
+    fn units(&self, drive: &dyn Drive) -> Result<Vec<Unit>> {
+        let mut units: Vec<Unit> = log(drive)?
+            .list_logs()?
+            .into_iter()
+            .filter(|info| info.name.as_str().starts_with("journal."))
+            .map(|info| Unit { name: info.name, bytes: info.bytes })
+            .collect();
+        units.sort();
+        guard(&self.slots).names.extend(units.iter().map(|unit| unit.name.clone()));
+        Ok(units)
+    }
+
+    fn examine(&self, drive: &dyn Drive, unit: &Unit, pool: PoolId) -> Result<Found> {
+        let bytes = read_whole(log(drive)?, unit);
+        let header = SegmentHeader::parse(&bytes).filter(|header| header.pool == pool);
+        let batches = search(&bytes, pool);
+        let first = batches.first().filter(|batch| batch.offset == FIRST_OFFSET);
+        let stamps = header.map(|header| header.stamp).into_iter().chain(first.map(|b| b.stamp));
+        Ok(Found { unit: unit.clone(), stamps: stamps.collect(), batches })
+    }
+
+    fn fetch(&self, drive: &dyn Drive, unit: &Unit, offset: u32, bytes: u32) -> Result<Bytes> {
+        let mut buffer = Aligned::zeroed(bytes as usize);
+        log(drive)?.read_log(&unit.name, u64::from(offset), buffer.as_mut())?;
+        Ok(buffer.finish())
+    }
+
+    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>) {
+        let mut slots = guard(&self.slots);
+        slots.used = keep.into_iter().map(|(segment, unit)| (segment, Arc::new(unit))).collect();
+        slots.free.clear();
+        slots.rest = rest;
+    }
+
+    fn tidy(&self, drive: &dyn Drive) -> Result<()> {
+        let rest = std::mem::take(&mut guard(&self.slots).rest);
+        for unit in rest {
+            let mut slots = guard(&self.slots);
+            let fits = unit.bytes == u64::from(self.segment_bytes);
+            if fits && slots.free.len() < self.spare_count {
+                slots.free.push(Arc::new(unit));
+                continue;
+            }
+            drop(slots);
+            self.remove(log(drive)?, &unit)?;
+        }
+        Ok(())
+    }
+
+    fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()> {
+        let log = log(drive)?;
+        let unit = match &append.header {
+            Some(_) => self.claim(log, append.segment)?,
+            None => self.slot(append.segment)?,
+        };
+        if let Some(header) = &append.header {
+            log.write_log(&unit.name, 0, &[header.clone(), append.batch.clone()])?;
+        } else {
+            let offset = u64::from(append.offset);
+            log.write_log(&unit.name, offset, std::slice::from_ref(&append.batch))?;
+        }
+        log.sync_log(&unit.name, tag)
+    }
+
+    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool> {
+        let log = log(drive)?;
+        let held = guard(&self.slots).used.get(&header.segment).cloned();
+        let unit = if let Some(unit) = held {
+            unit
+        } else {
+            // Never a slot that is there already: what it holds may be the only copy of something.
+            let unit = self.create(log, u64::from(header.segment_bytes))?;
+            guard(&self.slots).used.insert(header.segment, Arc::clone(&unit));
+            unit
+        };
+        if self.header_is(drive, header)? {
+            return Ok(false);
+        }
+        log.write_log(&unit.name, 0, &[header.encode()])?;
+        Ok(true)
+    }
+
+    fn restore(&self, drive: &dyn Drive, segment: u64, offset: u32, batch: &Bytes) -> Result<()> {
+        let unit = self.slot(segment)?;
+        log(drive)?.write_log(&unit.name, u64::from(offset), std::slice::from_ref(batch))
+    }
+
+    fn settle(&self, drive: &dyn Drive, segment: u64, tag: &'static str) -> Result<()> {
+        log(drive)?.sync_log(&self.slot(segment)?.name, tag)
+    }
+
+    fn header_is(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool> {
+        let unit = self.slot(header.segment)?;
+        let mut block = vec![0; BLOCK];
+        log(drive)?.read_log(&unit.name, 0, &mut block)?;
+        Ok(SegmentHeader::parse(&block).as_ref() == Some(header))
+    }
+
+    fn read(
+        &self,
+        drive: &dyn Drive,
+        segment: u64,
+        _batch: u32,
+        offset: u32,
+        into: &mut [u8],
+    ) -> Result<()> {
+        log(drive)?.read_log(&self.slot(segment)?.name, u64::from(offset), into)
+    }
+
+    fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
+        let mut slots = guard(&self.slots);
+        let Some(unit) = slots.used.remove(&segment) else { return Ok(()) };
+        if unit.bytes == u64::from(self.segment_bytes) {
+            slots.free.push(unit);
+            return Ok(());
+        }
+        drop(slots);
+        self.remove(log(drive)?, &unit)
+    }
+
+    fn wants_spare(&self, count: usize) -> bool {
+        let mut slots = guard(&self.slots);
+        let wanted = !slots.making && slots.free.len() < count;
+        slots.making |= wanted;
+        wanted
+    }
+
+    fn make_spare(&self, drive: &dyn Drive) -> Result<()> {
+        let made = log(drive).and_then(|log| self.create(log, u64::from(self.segment_bytes)));
+        let mut slots = guard(&self.slots);
+        slots.making = false;
+        made.map(|unit| slots.free.push(unit))
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        let slots = guard(&self.slots);
+        slots.used.values().chain(&slots.free).map(|unit| unit.bytes).sum()
+    }
+}
+
+/// A slot's bytes; zeroes where it cannot be read.
+fn read_whole(log: &dyn Log, unit: &Unit) -> Vec<u8> {
+    // No slot is longer: Options::check says so.
+    let mut bytes = vec![0; unit.bytes.min(1 << 30) as usize];
+    if log.read_log(&unit.name, 0, &mut bytes).is_ok() {
+        return bytes;
+    }
+    bytes.fill(0);
+    for (index, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
+        if log.read_log(&unit.name, (index * PIECE_BYTES) as u64, piece).is_err() {
+            piece.fill(0);
+        }
+    }
+    bytes
+}
+
+/// Every whole batch that lies where it says. Looks at each block, because damage or an older use of the
+/// slot may lie between two of them.
+fn search(bytes: &[u8], pool: PoolId) -> Vec<BatchHeader> {
+    let mut found = Vec::new();
+    let mut budget = bytes.len() as u64 * SEARCH_FACTOR;
+    let mut at = FIRST_OFFSET as usize;
+    while at + BLOCK <= bytes.len() {
+        let claimed = BatchHeader::peek(&bytes[at..])
+            .filter(|header| header.pool == pool && header.offset as usize == at);
+        let Some(claimed) = claimed else {
+            at += BLOCK;
+            continue;
+        };
+        if u64::from(claimed.bytes) > budget {
+            break;
+        }
+        if let Some(header) = BatchHeader::parse(&bytes[at..]) {
+            at += header.bytes as usize;
+            found.push(header);
+        } else {
+            budget -= u64::from(claimed.bytes);
+            at += BLOCK;
+        }
+    }
+    found
+}

@@ -1,0 +1,216 @@
+//! Writes batches on every member, one after the other, and evicts who cannot keep up.
+//!
+//! # Consistency
+//! A batch is begun on a member only when the one before is durable on every member. A batch counts when
+//! every member has it; a member that fails is first evicted, durably, under a new epoch.
+//!
+//! # Retries
+//! None. What failed on a member is not tried again there; after a failed eviction, or without a member,
+//! the journal has stopped for good.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dwk_base::{DriveId, Epoch, Error, PoolId, Result, codes};
+
+use crate::format::{
+    BATCH_HEADER_BYTES, Batch, BatchHeader, FIRST_OFFSET, Hash, RECORD_HEADER_BYTES, Stamp,
+    batch_bytes,
+};
+use crate::replica::Replica;
+use crate::segment::{Mark, Segment};
+use crate::shelf::Append;
+use crate::sync::Join;
+use crate::view::View;
+use crate::{Membership, Options, Position, SYNC_BATCH};
+
+/// The end of the log, and the only one who moves it.
+pub(crate) struct Writer {
+    pub pool: PoolId,
+    pub stamp: Stamp,
+    pub epoch: Epoch,
+    pub options: Options,
+    pub membership: Arc<dyn Membership>,
+    pub view: Arc<View>,
+    pub tip: Tip,
+    /// Segments below are not needed any more; durable with the next batch.
+    pub floor: u64,
+    /// Out of the log, but perhaps still being read.
+    pub retired: Vec<Arc<Segment>>,
+    pub stopped: Option<Error>,
+}
+
+/// What the next batch goes on from.
+pub(crate) struct Tip {
+    pub number: u64,
+    pub hash: Hash,
+    pub next_sequence: u64,
+    /// The current segment; `None` before the first batch of all.
+    pub segment: Option<Arc<Segment>>,
+    /// Where in it the next batch begins.
+    pub offset: u32,
+}
+
+impl Writer {
+    /// Writes a batch of these records (or none, to make epoch and floor durable) and returns their places.
+    ///
+    /// # Errors
+    /// `journal.members`: the journal has stopped. Whether the batch survives is not known.
+    pub(crate) fn write(&mut self, records: &[Bytes]) -> Result<Vec<Position>> {
+        if let Some(error) = &self.stopped {
+            return Err(error.clone());
+        }
+        let batch = self.build(records);
+        let header = &batch.header;
+        let segment = match &self.tip.segment {
+            Some(segment) if segment.number == header.segment => Arc::clone(segment),
+            _ => Arc::new(Segment::begin(header)),
+        };
+        self.spread(&segment, &batch)?;
+        segment.push(Mark::of(header));
+        if Segment::begins_with(header) {
+            self.view.insert(Arc::clone(&segment));
+        }
+        let positions = positions(header, records);
+        self.tip = Tip {
+            number: header.number,
+            hash: header.hash,
+            next_sequence: header.next_sequence(),
+            offset: header.end(),
+            segment: Some(segment),
+        };
+        self.recycle(header.floor);
+        if Segment::begins_with(header) {
+            self.prepare_spares();
+        }
+        Ok(positions)
+    }
+
+    fn build(&self, records: &[Bytes]) -> Batch {
+        let size = batch_bytes(records.len(), records.iter().map(Bytes::len).sum()) as u32;
+        let fits = |segment: &&Arc<Segment>| size <= segment.bytes.saturating_sub(self.tip.offset);
+        let last = self.tip.segment.as_ref();
+        let (segment, segment_bytes, offset) = match last.filter(fits) {
+            Some(segment) => (segment.number, segment.bytes, self.tip.offset),
+            None => (last.map_or(1, |s| s.number + 1), self.options.segment_bytes, FIRST_OFFSET),
+        };
+        let header = BatchHeader {
+            hash: [0; 32],
+            bytes: size,
+            stamp: self.stamp,
+            pool: self.pool,
+            epoch: self.epoch,
+            number: self.tip.number + 1,
+            segment,
+            segment_bytes,
+            offset,
+            count: records.len() as u32,
+            first_sequence: self.tip.next_sequence,
+            floor: self.floor.max(1),
+            previous: self.tip.hash,
+        };
+        Batch::build(header, records)
+    }
+
+    /// Has every member write and sync the batch; evicts those that do not.
+    fn spread(&mut self, segment: &Segment, batch: &Batch) -> Result<()> {
+        let replicas = self.view.replicas();
+        let join = Arc::new(Join::new(replicas.len()));
+        for (index, replica) in replicas.iter().enumerate() {
+            let first = Segment::begins_with(&batch.header);
+            let append = Append {
+                segment: segment.number,
+                offset: batch.header.offset,
+                batch: batch.bytes.clone(),
+                header: first.then(|| segment.header(replica.id).encode()),
+            };
+            let join = Arc::clone(&join);
+            // The ticket is not needed: the answer comes by the join, which wakes this thread once.
+            drop(replica.start(move |shelf, drive| {
+                join.answer(index, shelf.append(drive, &append, SYNC_BATCH));
+                Ok(())
+            }));
+        }
+        let answers = join.wait(self.options.member_timeout);
+        let failed = replicas.iter().zip(answers).filter_map(|(replica, answer)| {
+            let answer = answer.unwrap_or_else(|| Err(replica.late()));
+            answer.err().map(|error| (replica.id, error))
+        });
+        self.evict_all(failed.collect())
+    }
+
+    /// Evicts members one by one.
+    ///
+    /// # Errors
+    /// `journal.members`: the journal has stopped.
+    pub(crate) fn evict_all(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
+        let left = self.view.replicas().len().saturating_sub(failed.len());
+        for (drive, why) in failed {
+            if left == 0 {
+                return Err(self.stop(&why, "no drive is left that holds the journal"));
+            }
+            match self.membership.evict(drive, &why) {
+                Ok(epoch) => self.epoch = self.epoch.max(epoch),
+                Err(error) => {
+                    return Err(self.stop(&error, "a failing drive could not be evicted"));
+                }
+            }
+            self.view.leave(drive);
+        }
+        Ok(())
+    }
+
+    /// Ends the journal: every later commit fails.
+    pub(crate) fn stop(&mut self, why: &Error, what: &str) -> Error {
+        let message = format!("the journal has stopped, because {what}: {}", why.message());
+        let error = Error::new(&codes::JOURNAL_MEMBERS, message).caused_by(why.clone());
+        self.stopped.get_or_insert(error).clone()
+    }
+
+    /// Gives back the room of segments below a floor that is durable, when nobody reads them.
+    fn recycle(&mut self, floor: u64) {
+        self.retired.extend(self.view.split_before(floor));
+        if !self.retired.is_empty() {
+            let (free, read): (Vec<_>, Vec<_>) =
+                self.retired.drain(..).partition(|segment| Arc::strong_count(segment) == 1);
+            self.retired = read;
+            for replica in self.view.replicas() {
+                retire(&replica, free.iter().map(|segment| segment.number).collect());
+            }
+        }
+    }
+
+    /// Has free segments made ahead of time where there are too few.
+    pub(crate) fn prepare_spares(&self) {
+        for replica in self.view.replicas() {
+            replica.prepare_spare(self.options.spare_segments);
+        }
+    }
+}
+
+fn retire(replica: &Replica, segments: Vec<u64>) {
+    if segments.is_empty() {
+        return;
+    }
+    // What could not be given back is found when the log is opened next time.
+    drop(replica.start(move |shelf, drive| {
+        segments.into_iter().try_for_each(|segment| shelf.retire(drive, segment))
+    }));
+}
+
+/// Where each record of a batch lies.
+fn positions(header: &BatchHeader, records: &[Bytes]) -> Vec<Position> {
+    let mut offset = header.offset + BATCH_HEADER_BYTES as u32;
+    let place = |(index, record): (usize, &Bytes)| {
+        offset += RECORD_HEADER_BYTES as u32;
+        let position = Position {
+            sequence: header.first_sequence + index as u64,
+            segment: header.segment,
+            offset,
+            bytes: record.len() as u32,
+        };
+        offset += record.len() as u32;
+        position
+    };
+    records.iter().enumerate().map(place).collect()
+}
