@@ -16,6 +16,7 @@
 //! Long work takes a [`Control`]; what was done stays done, and the next run goes on.
 
 mod create;
+mod interim;
 mod ledger;
 mod membership;
 mod open;
@@ -31,8 +32,7 @@ pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
-pub use space::{
-    Control, Filling, Reading, RebuildReport, ScrubReport, Space, SpaceOptions, Writing,
-};
+pub use interim::{Control, RebuildReport, ScrubReport};
+pub use space::{Filling, Reading, SYNC_TAGS, Space, SpaceOptions, Writing};
 pub use status::{DriveStatus, PoolStatus, Redundancy};
 pub use stripe::{Stripe, StripeCode};

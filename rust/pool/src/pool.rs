@@ -13,7 +13,8 @@ use dwk_journal::Journal;
 
 use crate::membership::Membership;
 use crate::roster::Roster;
-use crate::space::{Control, RebuildReport, ScrubReport, Space, SpaceOptions};
+use crate::interim::{Control, RebuildReport, ScrubReport};
+use crate::space::{Space, SpaceOptions};
 use crate::warden::Warden;
 use crate::{Ledger, State};
 

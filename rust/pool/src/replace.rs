@@ -13,7 +13,7 @@ use crate::create::check_empty;
 use crate::membership::Present;
 use crate::pool::Pool;
 use crate::roster::Seat;
-use crate::space::{Control, RebuildReport};
+use crate::interim::{Control, RebuildReport};
 
 /// The label of a seat whose place another drive took.
 pub(crate) const REPLACED: &str = "replaced";
