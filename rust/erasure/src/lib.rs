@@ -7,6 +7,7 @@
 
 mod code;
 mod decode;
+mod geometry;
 mod gf;
 #[allow(unsafe_code)]
 mod kernel;
@@ -15,5 +16,8 @@ mod set;
 mod spec;
 
 pub use code::{Code, Shard};
+pub use geometry::{
+    Arrangement, Geometry, Layout, Placement, Policy, Rotation, Spare, Unit, Width, levels,
+};
 pub use kernel::{name as kernel_name, names as kernel_names};
 pub use spec::{CodeSpec, SHARDS_MAX, matrix_id};
