@@ -82,7 +82,14 @@ fn begin(
     warden.set_journal(&journal);
     let watching = Arc::new(Watching(Arc::clone(&warden)));
     let roster = Arc::clone(membership.roster());
-    let space = Space::with_code(id, geometry.stripe_code(), options.space.clone(), roster, watching, seams.clone())?;
+    let space = Space::with_code(
+        id,
+        geometry.stripe_code(),
+        options.space.clone(),
+        roster,
+        watching,
+        seams.clone(),
+    )?;
     Ok(Arc::new(Pool {
         id,
         geometry: geometry.clone(),

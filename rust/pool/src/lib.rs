@@ -28,11 +28,11 @@ mod status;
 mod stripe;
 mod warden;
 
+pub use interim::{Control, RebuildReport, ScrubReport};
 pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
-pub use interim::{Control, RebuildReport, ScrubReport};
 pub use space::{Filling, Reading, SYNC_TAGS, Space, SpaceOptions, Writing};
 pub use status::{DriveStatus, PoolStatus, Redundancy};
 pub use stripe::{Stripe, StripeCode};

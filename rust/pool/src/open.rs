@@ -315,7 +315,14 @@ fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<P
     warden.set_journal(&journal);
     let watching = Arc::new(Watching(Arc::clone(&warden)));
     let roster = Arc::clone(membership.roster());
-    let space = Space::with_code(id, geometry.stripe_code(), options.space.clone(), roster, watching, seams.clone())?;
+    let space = Space::with_code(
+        id,
+        geometry.stripe_code(),
+        options.space.clone(),
+        roster,
+        watching,
+        seams.clone(),
+    )?;
     if read_only.is_none() {
         warden.mend()?;
     }
