@@ -15,6 +15,7 @@ __all__ = [
     "Code",
     "Geometry",
     "ObjectReader",
+    "Pool",
     "Store",
     "__version__",
     "blake3",
@@ -120,6 +121,8 @@ class Store:
     @property
     def id(self) -> str: ...
     @property
+    def pool(self) -> Pool: ...
+    @property
     def closed(self) -> bool: ...
     def close(self, timeout_s: float) -> None: ...
     def create_container(
@@ -156,6 +159,9 @@ class Store:
         limit: int,
     ) -> tuple[list[_ObjectTuple | str], str | None]: ...
     def delete(self, caller: Caller, timeout_s: float, key: str, if_match: str | None) -> None: ...
+
+@final
+class Pool:
     def status(self, caller: Caller, timeout_s: float) -> dict[str, Any]: ...
     def scrub(
         self, caller: Caller, timeout_s: float, rate: int, progress: _Progress

@@ -142,7 +142,7 @@ class Kernel:
         self._caller = caller
         self._timeout_s = timeout_s
         self.containers = Containers(self)
-        self.pool = Pool(store, caller)
+        self.pool = Pool(store.pool, caller)
 
     def put(  # noqa: PLR0913 - each option stands alone
         self,

@@ -29,14 +29,14 @@ class Pool:
     and calling it again goes on. It runs beside reads and writes.
     """
 
-    def __init__(self, store: _native.Store, caller: _native.Caller) -> None:
+    def __init__(self, native: _native.Pool, caller: _native.Caller) -> None:
         """Take an open store; use `kernel.pool`."""
-        self._store = store
+        self._native = native
         self._caller = caller
 
     def status(self, *, timeout: Duration = _STATUS_TIMEOUT) -> PoolStatus:
         """Return how every drive is, what is degraded and what to do about it."""
-        native = self._store.status(self._caller, parse_duration(timeout))
+        native = self._native.status(self._caller, parse_duration(timeout))
         return PoolStatus._of(native)  # noqa: SLF001 - of this package
 
     def scrub(
@@ -55,7 +55,7 @@ class Pool:
 
         """
         with showing(progress, "scrub", "stripes", None) as show:
-            native = self._store.scrub(self._caller, parse_duration(timeout), _rate(rate), show)
+            native = self._native.scrub(self._caller, parse_duration(timeout), _rate(rate), show)
         return ScrubReport(**_work(native))
 
     def rebuild(
@@ -79,7 +79,7 @@ class Pool:
 
         """
         with showing(progress, "rebuild", "stripes", None) as show:
-            native = self._store.rebuild(
+            native = self._native.rebuild(
                 self._caller, parse_duration(timeout), drive, _rate(rate), show
             )
         return RebuildReport(**_work(native))
@@ -108,7 +108,7 @@ class Pool:
 
         """
         with showing(progress, "replace", "stripes", None) as show:
-            native = self._store.replace(
+            native = self._native.replace(
                 self._caller, parse_duration(timeout), old, os.fspath(new), _rate(rate), show
             )
         return RebuildReport(**_work(native))

@@ -113,6 +113,10 @@ class PoolStatus(Report):
         objects: how many rows the map holds, containers included.
         stripes: how many stripes there are.
         epoch: membership's version.
+        tolerance: how many drives, any, may be lost when redundancy is full.
+        degraded_stripes: stripes that miss a shard.
+        lost_stripes: stripes that cannot be read with the drives that are here.
+        read_only: why it can only be read, or None.
 
     """
 
@@ -127,7 +131,10 @@ class PoolStatus(Report):
     objects: int = 0
     stripes: int = 0
     epoch: int = 0
-    read_only: bool = False
+    tolerance: int = 0
+    degraded_stripes: int = 0
+    lost_stripes: int = 0
+    read_only: str | None = None
 
     @classmethod
     def _of(cls, native: Mapping[str, Any]) -> PoolStatus:

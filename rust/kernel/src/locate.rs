@@ -110,7 +110,9 @@ impl Locator {
         let path = match location.split_once("://") {
             Some(("memory", "")) => return Err(bad("a drive in memory needs a name")),
             Some(("memory", name)) => return Ok(Place::Memory(name.to_owned())),
-            Some(("file", path)) if path.starts_with('/') => unescaped(path).ok_or_else(|| bad("bad % escape"))?,
+            Some(("file", path)) if path.starts_with('/') => {
+                unescaped(path).ok_or_else(|| bad("bad % escape"))?
+            }
             Some(("file", _)) => return Err(bad("write file:///absolute/path")),
             Some((scheme, _)) => return Err(bad(&format!("{scheme}:// drives are not built in"))),
             None if location.is_empty() => return Err(bad("it is empty")),
@@ -178,7 +180,9 @@ fn unescaped(path: &str) -> Option<String> {
             continue;
         }
         let digits = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let digits = std::str::from_utf8(&digits)
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
     }
     String::from_utf8(bytes).ok()
@@ -195,10 +199,15 @@ mod tests {
         assert_eq!(place("a/b").ok(), Some(Place::Directory("a/b".into())));
         assert_eq!(place("file:///a%20b").ok(), Some(Place::Directory("/a b".into())));
         assert_eq!(place("memory://x").ok(), Some(Place::Memory("x".into())));
-        for text in ["", "memory://", "file://host/a", "s3://bucket", "file:///%zz", "file:///%+1", "a\0"] {
+        for text in
+            ["", "memory://", "file://host/a", "s3://bucket", "file:///%zz", "file:///%+1", "a\0"]
+        {
             assert!(place(text).is_err_and(|error| error.is(&codes::DRIVE_URL)), "{text:?}");
         }
-        assert_eq!(locator.locations(&Drives::Count(2)).ok(), Some(vec!["/s/d1".into(), "/s/d2".into()]));
+        assert_eq!(
+            locator.locations(&Drives::Count(2)).ok(),
+            Some(vec!["/s/d1".into(), "/s/d2".into()])
+        );
         for drives in [Drives::Count(0), Drives::Count(COUNT_MAX + 1), Drives::At(vec![])] {
             assert!(locator.locations(&drives).is_err_and(|error| error.is(&codes::STORE_OPTION)));
         }
@@ -207,7 +216,9 @@ mod tests {
     #[test]
     fn one_drive_under_two_spellings_is_refused() {
         let locator = Locator::new(None);
-        for (a, b) in [("memory://twin", "memory://twin"), ("/tmp/.", "/tmp"), ("/tmp", "file:///tmp")] {
+        for (a, b) in
+            [("memory://twin", "memory://twin"), ("/tmp/.", "/tmp"), ("/tmp", "file:///tmp")]
+        {
             let twice = locator.drives(&[a.into(), b.into()], Find::Existing);
             assert!(twice.is_err_and(|error| error.is(&codes::DRIVE_DUPLICATE)), "{a} {b}");
         }

@@ -57,7 +57,8 @@ impl Kernel {
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
             context.deadline().check()?;
-            let opened = Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
+            let opened =
+                Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
@@ -168,9 +169,9 @@ impl Opening<'_> {
             name: format!("d{}", index + 1),
             labels: BTreeMap::new(),
         };
-        let drives = drives.into_iter().enumerate().map(named).collect();
+        let drives: Vec<_> = drives.into_iter().enumerate().map(named).collect();
         let options = PoolOptions::default();
-        let pool = Pool::create(drives, &geometry, options, self.seams.clone(), &self.holder())?;
+        let pool = Pool::create(&drives, &geometry, &options, self.seams.clone(), &self.holder())?;
         self.finish(pool, None)
     }
 

@@ -130,11 +130,15 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_as_if_it_were_not_there() {
         let directory = tempfile::tempdir().unwrap();
-        for text in ["", "{", "[]", "{\"version\":0}", "{\"version\":0,\"pool\":\"x\",\"drives\":[]}"] {
+        for text in
+            ["", "{", "[]", "{\"version\":0}", "{\"version\":0,\"pool\":\"x\",\"drives\":[]}"]
+        {
             fs::write(directory.path().join(FILE), text).unwrap();
             assert_eq!(Pointers::read(directory.path()).unwrap(), None, "{text}");
         }
         fs::write(directory.path().join(FILE), "{\"version\":9}").unwrap();
-        assert!(Pointers::read(directory.path()).is_err_and(|error| error.is(&codes::FORMAT_NEWER)));
+        assert!(
+            Pointers::read(directory.path()).is_err_and(|error| error.is(&codes::FORMAT_NEWER))
+        );
     }
 }

@@ -28,6 +28,7 @@ mod status;
 mod stripe;
 mod warden;
 
+pub use create::carries_pool;
 pub use interim::{Control, RebuildReport, ScrubReport};
 pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;

@@ -10,6 +10,7 @@ mod detach;
 mod erasure;
 mod errors;
 mod hashing;
+mod pool;
 mod reader;
 mod rows;
 mod sources;
@@ -28,6 +29,8 @@ mod _native {
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
 
+    #[pymodule_export]
+    use super::pool::Pool;
     #[pymodule_export]
     use super::reader::ObjectReader;
     #[pymodule_export]

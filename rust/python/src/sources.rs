@@ -136,7 +136,8 @@ impl StreamSource {
             bytes.len()
         } else if piece.is_instance_of::<PyString>() || piece.is_none() {
             let name = piece.get_type().name()?;
-            let text = format!("read() returned {name}: give a blocking file opened in binary mode");
+            let text =
+                format!("read() returned {name}: give a blocking file opened in binary mode");
             return Err(PyTypeError::new_err(text));
         } else {
             let shared = Shared::new(&piece)?;

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::detach::detach;
+use crate::pool::Pool;
 use crate::reader::ObjectReader;
 use crate::sources::{Origin, Watcher};
 
@@ -159,6 +160,12 @@ impl Store {
     #[getter]
     fn id(&self) -> String {
         self.kernel.id().to_string()
+    }
+
+    /// Its drives.
+    #[getter]
+    fn pool(&self) -> Pool {
+        Pool::new(Arc::clone(&self.kernel))
     }
 
     /// Whether it was closed.

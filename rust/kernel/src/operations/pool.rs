@@ -107,7 +107,7 @@ impl Run for Replace<'_> {
         store.pool.check_writable()?;
         let new = store.locator.drive(self.new, Find::Making)?;
         let (ledger, holder) = (&*store.meta, &store.holder);
-        let done = store.pool.replace(ledger, self.old, new, holder, self.control);
+        let done = store.pool.replace(ledger, self.old, &new, holder, self.control);
         // Once it is a member it is one, also when the rebuild ended early.
         store.point()?;
         done
