@@ -1,5 +1,6 @@
 //! The journal itself: commits, reads, and everything that changes who holds it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +13,7 @@ use crate::mend::{self, Failure};
 use crate::open::{Opening, clear, survey};
 use crate::queue::{Queue, Round, State};
 use crate::replica::Replica;
-use crate::segment::Segment;
+use crate::segment::{Mark, Segment};
 use crate::sync::guard;
 use crate::view::View;
 use crate::writer::Writer;
@@ -451,9 +452,8 @@ impl Inner {
         replica: &Arc<Replica>,
         report: &mut ScrubReport,
     ) -> Result<()> {
-        let marks = segment.marks();
-        let lack = mend::inspect(replica, segment, &marks);
-        report.verified_bytes += marks.iter().map(|mark| u64::from(mark.bytes)).sum::<u64>();
+        let lack = mend::inspect(replica, segment);
+        report.verified_bytes += segment.live_bytes();
         if lack.is_nothing() {
             self.view.note_good(replica.id, segment.number);
             return Ok(());
@@ -461,28 +461,33 @@ impl Inner {
         self.view.note_bad(replica.id, segment.number);
         let mut writer = self.writer();
         let Some(writer) = writer.as_mut() else { return Ok(()) };
-        if !self.view.replicas().iter().any(|member| Arc::ptr_eq(member, replica)) {
+        let member = self.view.replicas().iter().any(|member| Arc::ptr_eq(member, replica));
+        if !member || writer.stopped.is_some() {
             return Ok(()); // evicted or removed meanwhile
         }
-        let mut good = Vec::new();
-        for mark in lack.batches {
-            match self.view.batch(segment, &mark) {
-                Ok(batch) => good.push((mark, batch)),
+        // Again, with all that was written since: nothing is written as long as this thread is here.
+        let mut lack = mend::inspect(replica, segment);
+        let mut good = HashMap::new();
+        for mark in &lack.batches {
+            match self.view.batch(segment, mark) {
+                Ok(batch) => drop(good.insert(mark.offset, batch)),
                 Err(_) => report.lost_batches += 1,
             }
         }
-        let marks: Vec<_> = good.iter().map(|(mark, _)| *mark).collect();
-        let fetch = |mark: &crate::segment::Mark| {
-            let found = good.iter().find(|(good, _)| good == mark);
-            found.map(|(_, batch)| batch.clone()).ok_or_else(|| format::damaged("not fetched"))
+        let whole = lack.batches.len() == good.len();
+        lack.batches.retain(|mark| good.contains_key(&mark.offset));
+        let fetch = |mark: &Mark| {
+            good.get(&mark.offset).cloned().ok_or_else(|| format::damaged("a batch went away"))
         };
-        match mend::mend(replica, segment, &marks, &fetch, SYNC_MEND) {
+        match mend::mend(replica, segment, &lack, &fetch, SYNC_MEND) {
             Ok(count) => report.repaired_batches += count,
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
-            Err(Failure::Lost(_)) => {}
+            Err(Failure::Lost(error)) => return Err(error),
         }
-        if marks.len() == good.len() && report.lost_batches == 0 {
+        if whole {
             self.view.note_good(replica.id, segment.number);
+            // A slot that was of no use is given back only now.
+            drop(replica.start(|shelf, drive| shelf.tidy(drive)));
         }
         Ok(())
     }

@@ -8,10 +8,10 @@ use dwk_base::{DriveId, Error, Random, Result, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
-use crate::mend::{self, Failure};
+use crate::mend::{self, Failure, Lack};
 use crate::replica::Replica;
 use crate::segment::Mark;
-use crate::shelf::Found;
+use crate::shelf::{Found, Place};
 use crate::view::{View, is_batch};
 use crate::writer::{Tip, Writer};
 use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
@@ -149,8 +149,8 @@ impl Opening {
         let mut written = 0;
         for segment in chain.segments.values() {
             let marks = segment.marks();
-            let lack: Vec<Mark> =
-                marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
+            let batches = marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
+            let lack = Lack { place: Place::Good, batches };
             let fetch = |mark: &Mark| self.fetch(mark, chain);
             written += mend::mend(&self.replicas[index], segment, &lack, &fetch, SYNC_MEND)?;
         }
