@@ -233,7 +233,7 @@ impl Journal {
     /// journal lay on the drive is given up.
     ///
     /// # Errors
-    /// `drive.duplicate`, `journal.damaged`, those of the new drive (nothing has changed then), those of
+    /// `drive.duplicate`, `drive.failed` (it was evicted in this opening), `journal.damaged`, those of the drive (nothing has changed then), those of
     /// `joined`: the journal stops, because the list of members is not known any more
     pub fn add_member(&self, member: Member, joined: &dyn Fn() -> Result<()>) -> Result<()> {
         self.inner.add_member(member, joined)
@@ -415,6 +415,10 @@ impl Inner {
         if self.view.replicas().iter().any(|replica| replica.id == member.id) {
             let message = format!("drive {} is a member of the journal already", member.id);
             return Err(Error::new(&codes::DRIVE_DUPLICATE, message).with("drive", member.id));
+        }
+        if self.writer().as_ref().is_some_and(|writer| writer.evicted.contains(&member.id)) {
+            let message = format!("drive {} failed the journal since it was opened", member.id);
+            return Err(Error::new(&codes::DRIVE_FAILED, message).with("drive", member.id));
         }
         let replica = Arc::new(Replica::new(member, &self.options));
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;

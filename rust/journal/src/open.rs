@@ -183,6 +183,7 @@ impl Opening {
             tip,
             floor,
             retired: Vec::new(),
+            evicted: Vec::new(),
             stopped: None,
         }
     }

@@ -61,13 +61,23 @@ struct History {
     /// The key of each record that was ever submitted, by sequence number, from the last time.
     submitted: Vec<u64>,
     key: u64,
+    /// Drives that failed since the last restart.
+    failed: Vec<usize>,
 }
 
 impl History {
     fn new(bodies: &[Body], options: Options, seed: u64) -> Self {
         let world = World::new(bodies, 3, options, seed);
         let journal = Some(world.create().unwrap());
-        Self { world, journal, acknowledged: 0, needed_from: 1, submitted: vec![], key: 0 }
+        Self {
+            world,
+            journal,
+            acknowledged: 0,
+            needed_from: 1,
+            submitted: vec![],
+            key: 0,
+            failed: vec![],
+        }
     }
 
     fn journal(&self) -> &Journal {
@@ -166,6 +176,7 @@ impl History {
     /// The machine comes back; `present` of the members do.
     fn restart(&mut self, present: &dyn Fn(usize) -> bool) {
         self.journal = None;
+        self.failed.clear();
         self.world.restart();
         (0..DRIVES).for_each(|index| self.world.faulty(index).heal());
         let members = self.world.register.members();
@@ -215,6 +226,7 @@ impl History {
                 };
                 let fault = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(calls);
                 self.world.faulty(pick(drive)).inject(fault);
+                self.failed.push(pick(drive));
                 self.commit()
             }
             Step::Join(drive) => {
@@ -223,10 +235,16 @@ impl History {
                     return;
                 }
                 let index = others[drive as usize % others.len()];
-                self.world.faulty(index).heal();
+                if !self.failed.contains(&index) {
+                    self.world.faulty(index).heal();
+                }
                 let join = || self.world.register.join(index);
                 let joined = self.journal().add_member(self.world.member(index), &join);
-                joined.is_ok() || self.world.power.is_cut()
+                match joined {
+                    Ok(()) => true,
+                    Err(error) if error.is(&codes::DRIVE_FAILED) => self.failed.contains(&index),
+                    Err(error) => panic!("join: {error}"),
+                }
             }
             Step::Leave(drive) if members.len() > 1 => {
                 let left = || self.world.register.begin(&others(&members, pick(drive))).map(drop);
@@ -273,7 +291,7 @@ fn hurt(drive: &MemoryDrive, random: &mut u64) {
         let other = &entries[draw(entries.len())];
         let Some(mut bytes) = drive.raw(entry) else { continue };
         match draw(5) {
-            0 => drop(drive.set_raw(entry, None)),
+            0 => drive.set_raw(entry, None),
             1 => {
                 bytes.truncate(draw(bytes.len() + 1));
                 drive.set_raw(entry, Some(bytes));
