@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 import dwkernel as dw
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(code: str) -> str:
@@ -51,3 +55,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_version_is_the_distribution_s() -> None:
     assert dw.__version__ == metadata.version("dwkernel")
+
+
+def test_the_wheel_has_at_most_10_mb(tmp_path: Path) -> None:
+    wheels = sorted((ROOT / "dist").glob("*.whl"))
+    if not wheels and "DWK_LONG" not in os.environ:
+        pytest.skip("no wheel in dist/ (make wheel) and DWK_LONG is not set")
+    if not wheels:
+        build = [sys.executable, "-m", "maturin", "build", "--out", str(tmp_path)]
+        subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
+        wheels = sorted(tmp_path.glob("*.whl"))
+    assert wheels[-1].stat().st_size <= 10_000_000

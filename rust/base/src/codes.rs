@@ -31,6 +31,7 @@ codes! {
     BLOB_NAME = "blob.name", Invalid, false, "Use a blob name of 1 to 200 characters from a-z, 0-9, '.', '-' and '_', with at most one '/'";
     BLOB_NOT_FOUND = "blob.not_found", NotFound, false, "Check the name; run a scrub if the store should hold it";
     BUFFER_LENGTH = "buffer.length", Invalid, false, "Give buffers of the documented shape and length";
+    BUFFER_READ_ONLY = "buffer.read_only", Invalid, false, "Give a writable buffer, such as bytearray or a writable NumPy array";
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
     CONTAINER_EXISTS = "container.exists", Exists, false, "Use the container that is there or choose another name";
     CONTAINER_NAME = "container.name", Invalid, false, "Use 1 to 255 bytes of UTF-8 without '/' or NUL";

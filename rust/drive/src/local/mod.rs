@@ -329,4 +329,8 @@ impl Log for LocalDrive {
 }
 
 #[cfg(test)]
+mod power_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod volatile;

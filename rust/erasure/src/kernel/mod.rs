@@ -1,0 +1,167 @@
+//! The loops over bytes, and the choice among them.
+//!
+//! [`Transform`] says what is computed (its matrix is the definition); a [`Kernel`] computes it with the
+//! instructions it has. `portable` is the readable reference that every other one is tested against.
+//! The choice is made once, by what the processor can do; the environment variable
+//! `DWKERNEL_ERASURE_KERNEL` (a name of [`names`]) overrides it where that processor can run it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod cache;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod engine;
+#[cfg(target_arch = "x86_64")]
+mod gfni256;
+#[cfg(target_arch = "x86_64")]
+mod gfni512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+
+use std::sync::LazyLock;
+
+use crate::gf;
+use crate::matrix::Matrix;
+
+/// The structure that a kernel may exploit; whatever it does, the result is the matrix's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Any matrix.
+    Rows,
+    /// One row of ones.
+    Xor,
+    /// A row of ones and the powers of two.
+    PlusQ,
+    /// Three or four rows of the four-point transform.
+    FourPoint,
+}
+
+/// A matrix applied to shards: what it is, and the tables a kernel wants for it.
+#[derive(Debug)]
+pub(crate) struct Transform {
+    pub(crate) shape: Shape,
+    pub(crate) matrix: Matrix,
+    /// Constants to multiply by, in the order in which the shape's loop uses them.
+    pub(crate) affine: Vec<u64>,
+    pub(crate) nibbles: Vec<[u8; 32]>,
+}
+
+impl Transform {
+    /// The tables for `matrix`, of which the caller knows the `shape`.
+    pub(crate) fn new(matrix: Matrix, shape: Shape) -> Self {
+        let ones_first = matrix.rows > 0 && matrix.row(0).iter().all(|&x| x == 1);
+        let shape = if matrix.rows == 1 && ones_first { Shape::Xor } else { shape };
+        let factors = factors(&matrix, shape);
+        let (mut affine, mut nibbles) = (Vec::new(), Vec::new());
+        match kernel().tables {
+            Tables::None => {}
+            Tables::Affine => affine = factors.iter().map(|&c| gf::affine(c)).collect(),
+            Tables::Nibbles => nibbles = factors.iter().map(|&c| gf::nibbles(c)).collect(),
+        }
+        Self { shape, matrix, affine, nibbles }
+    }
+
+    /// `targets[r] = Σ matrix[r][j] · sources[j]`, or `+=` if `accumulate`.
+    ///
+    /// All slices have one length, and there are as many as the matrix has rows and columns.
+    pub(crate) fn apply(&self, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
+        self.apply_with(kernel(), sources, targets, accumulate);
+    }
+
+    fn apply_with(
+        &self,
+        kernel: &Kernel,
+        sources: &[&[u8]],
+        targets: &mut [&mut [u8]],
+        accumulate: bool,
+    ) {
+        let Some(length) = targets.first().map(|target| target.len()) else { return };
+        assert!(!accumulate || matches!(self.shape, Shape::Rows | Shape::Xor));
+        // The kernels do their own pointer arithmetic on the strength of these.
+        assert_eq!((targets.len(), sources.len()), (self.matrix.rows, self.matrix.columns));
+        assert!(sources.iter().all(|source| source.len() == length));
+        assert!(targets.iter().all(|target| target.len() == length));
+        if length > 0 {
+            (kernel.apply)(self, sources, targets, accumulate);
+        }
+    }
+}
+
+fn factors(matrix: &Matrix, shape: Shape) -> Vec<u8> {
+    match shape {
+        Shape::Xor => Vec::new(),
+        Shape::PlusQ => vec![2, 4],
+        Shape::FourPoint => four_point_factors(matrix.columns),
+        Shape::Rows => (0..matrix.columns)
+            .flat_map(|j| (0..matrix.rows).map(move |r| (r, j)))
+            .map(|(r, j)| matrix.at(r, j))
+            .collect(),
+    }
+}
+
+/// The twiddle factors of the four-point transform: 2, then three per group of four data shards.
+fn four_point_factors(k: usize) -> Vec<u8> {
+    let s1 = |x: u8| gf::mul(x, x) ^ x;
+    let groups = (0..k.div_ceil(4)).flat_map(|group| {
+        let start = 4 * (group as u8 + 1);
+        [start, start ^ 2, gf::mul(s1(start), gf::inverse(s1(2)))]
+    });
+    std::iter::once(2).chain(groups).collect()
+}
+
+/// The tables a kernel multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tables {
+    None,
+    Affine,
+    Nibbles,
+}
+
+type Apply = fn(&Transform, &[&[u8]], &mut [&mut [u8]], bool);
+
+/// One implementation.
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    pub(crate) tables: Tables,
+    /// True if this processor has the instructions.
+    pub(crate) runs_here: fn() -> bool,
+    /// Lengths and counts were checked by the caller; only called where `runs_here`.
+    pub(crate) apply: Apply,
+}
+
+/// Best first.
+static KERNELS: &[&Kernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    &gfni512::KERNEL,
+    #[cfg(target_arch = "x86_64")]
+    &gfni256::KERNEL,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::KERNEL,
+    #[cfg(target_arch = "aarch64")]
+    &neon::KERNEL,
+    &portable::KERNEL,
+];
+
+/// The kernel in use.
+fn kernel() -> &'static Kernel {
+    static CHOICE: LazyLock<&'static Kernel> = LazyLock::new(|| {
+        let wanted = std::env::var("DWKERNEL_ERASURE_KERNEL").ok();
+        let here = || KERNELS.iter().copied().filter(|kernel| (kernel.runs_here)());
+        let named = wanted.and_then(|name| here().find(|kernel| kernel.name == name));
+        named.or_else(|| here().next()).unwrap_or(&portable::KERNEL)
+    });
+    &CHOICE
+}
+
+/// The name of the kernel in use: `gfni512`, `gfni256`, `avx2`, `neon` or `portable`.
+pub fn name() -> &'static str {
+    kernel().name
+}
+
+/// The kernels that this processor can run, best first.
+pub fn names() -> Vec<&'static str> {
+    KERNELS.iter().filter(|kernel| (kernel.runs_here)()).map(|kernel| kernel.name).collect()
+}
+
+#[cfg(test)]
+mod tests;
