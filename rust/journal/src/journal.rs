@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -156,11 +157,12 @@ impl Journal {
         from_sequence: u64,
         visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
     ) -> Result<()> {
+        let wanted = from_sequence..=self.last_sequence();
         for segment in self.inner.view.segments() {
             for mark in segment.marks() {
-                if mark.count > 0 && mark.next_sequence() > from_sequence {
+                if mark.next_sequence() > *wanted.start() && mark.first_sequence <= *wanted.end() {
                     let batch = self.inner.view.batch(&segment, &mark)?;
-                    visit_batch(&batch, from_sequence, visit)?;
+                    visit_batch(&batch, &wanted, visit)?;
                 }
             }
         }
@@ -291,6 +293,7 @@ impl Journal {
         drop(state);
         let mut writer = self.inner.writer();
         drop(guard(&self.inner.apply)); // the last round is applied
+        self.inner.view.replicas().iter().for_each(|replica| replica.drain());
         match writer.as_mut() {
             None => Ok(()),
             Some(writer) => match writer.stopped.replace(closed) {
@@ -544,17 +547,17 @@ fn read_only() -> Error {
     Error::new(&codes::POOL_READ_ONLY, "the journal was opened to be read only")
 }
 
-/// Visits the records of a verified batch.
+/// Visits the wanted records of a verified batch.
 fn visit_batch(
     batch: &[u8],
-    from_sequence: u64,
+    wanted: &RangeInclusive<u64>,
     visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let header = BatchHeader::peek(batch)
         .ok_or_else(|| format::damaged("a verified batch of the journal has no header"))?;
     let records = format::records(batch, &header)?;
     for (sequence, (offset, bytes)) in (header.first_sequence..).zip(records) {
-        if sequence >= from_sequence {
+        if wanted.contains(&sequence) {
             let place = header.offset + offset;
             let position = Position { sequence, segment: header.segment, offset: place, bytes };
             visit(position, &batch[offset as usize..(offset + bytes) as usize])?;

@@ -222,11 +222,13 @@ fn in_use(found: &Found) -> bool {
 /// Tells a member's shelf what is what; returns which batches of the log its copy has.
 fn adopt(replica: &Replica, found: &[Found], chain: &Chain) -> HashSet<Hash> {
     let Assignment { keep, rest } = chain::assign(found, chain, replica.shelf().slots());
-    let kept: BTreeSet<_> = keep.iter().map(|(_, unit)| unit).collect();
+    let kept: HashSet<_> = keep.iter().map(|(segment, unit)| (*segment, unit)).collect();
+    // A slot may hold, behind its segment's batches, good ones of another segment from an earlier use.
     let have = found
         .iter()
-        .filter(|found| kept.contains(&found.unit))
-        .flat_map(|found| found.batches.iter().map(|batch| batch.hash))
+        .flat_map(|found| found.batches.iter().map(move |batch| (&found.unit, batch)))
+        .filter(|(unit, batch)| kept.contains(&(batch.segment, *unit)))
+        .map(|(_, batch)| batch.hash)
         .collect();
     replica.shelf().adopt(keep, rest);
     have

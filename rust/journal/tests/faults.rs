@@ -353,3 +353,52 @@ fn records_that_look_like_batches_deceive_nobody() {
     assert_eq!(recovery.last_sequence, 2);
     assert_eq!(numbers(&journal), [1, 2]);
 }
+
+#[test]
+fn a_good_batch_in_a_wrong_slot_does_not_count_as_the_slots_own() {
+    let world = World::slots(2, 1);
+    let journal = world.create().unwrap();
+    let positions = commit_range(&journal, 1..12).unwrap();
+    journal.close().unwrap();
+    let memory = &world.memories[0];
+    let entries = memory.entries();
+    let (first, last) = (&entries[0], &entries[entries.len() - 1]);
+    // The last batch of segment 1 lies where an earlier use of segment 2's slot would have left it.
+    let moved = positions.iter().rfind(|position| position.segment == 1).unwrap();
+    let at = moved.offset as usize / 4096 * 4096;
+    let (mut of_first, mut of_last) = (memory.raw(first).unwrap(), memory.raw(last).unwrap());
+    assert!(of_last[at..].iter().all(|byte| *byte == 0), "segment 2 must end before");
+    of_last[at..].copy_from_slice(&of_first[at..]);
+    of_first[at..].fill(0);
+    memory.set_raw(first, Some(of_first));
+    memory.set_raw(last, Some(of_last));
+    drop(world.open().unwrap());
+    let (journal, _) = world.open_read_only(|index| index == 0).unwrap();
+    assert_eq!(numbers(&journal), (1..12).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_replay_goes_on_undisturbed_while_its_segments_are_released() {
+    for bodies in BODIES {
+        let world = World::new(&bodies, 3, small(), 1);
+        let journal = world.create().unwrap();
+        commit_range(&journal, 1..40).unwrap();
+        let mut seen = 0;
+        journal
+            .replay(1, &mut |position, bytes| {
+                if seen == 0 {
+                    journal.release(1000).unwrap();
+                    commit_range(&journal, 40..120).unwrap();
+                }
+                seen += 1;
+                assert_eq!(position.sequence, seen);
+                assert_eq!(bytes, record(seen, bytes.len()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(seen, 39);
+        assert!(journal.first_sequence() > 20, "the test must release");
+        commit_range(&journal, 120..130).unwrap();
+        assert!(journal.status().preallocated_bytes < 16 * 65536, "{:?}", journal.status());
+    }
+}

@@ -13,7 +13,7 @@ pub(crate) use slots::SlotShelf;
 use crate::format::{BatchHeader, SegmentHeader, Stamp};
 
 /// Something on a member that may hold batches.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Unit {
     pub name: BlobName,
     pub bytes: u64,

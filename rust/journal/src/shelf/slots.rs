@@ -63,13 +63,18 @@ impl SlotShelf {
     }
 
     fn create(&self, log: &dyn Log, bytes: u64) -> Result<Arc<Unit>> {
-        let name = guard(&self.slots).draw_name()?;
-        let made = log.create_log(&name, bytes);
-        if let Err(error) = made {
-            guard(&self.slots).names.remove(&name);
-            return Err(error);
+        loop {
+            let name = guard(&self.slots).draw_name()?;
+            match log.create_log(&name, bytes) {
+                Ok(()) => return Ok(Arc::new(Unit { name, bytes })),
+                // Left behind by an earlier opening that was making a spare when it ended.
+                Err(error) if error.is(&codes::BLOB_EXISTS) => {}
+                Err(error) => {
+                    guard(&self.slots).names.remove(&name);
+                    return Err(error);
+                }
+            }
         }
-        Ok(Arc::new(Unit { name, bytes }))
     }
 
     /// The slot for a new segment: a free one, or one made now.
