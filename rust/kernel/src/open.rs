@@ -1,8 +1,9 @@
 //! Opening and creating: what was asked for, what is there, and what follows from both.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use dwk_base::{Error, PoolId, Result, Seams, codes};
 use dwk_catalog::Catalog;
@@ -162,6 +163,9 @@ impl Opening<'_> {
             let text = format!("{geometry} needs {needed} drives and {given} were given");
             return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
         }
+        if let (Some(path), Drives::Count(_)) = (&self.spec.path, &drives) {
+            make_directory(path)?;
+        }
         let found = self.locator.drives(&locations, Find::Making)?;
         let drives = found.into_iter().collect::<Result<Vec<_>>>()?;
         let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
@@ -202,6 +206,31 @@ impl Opening<'_> {
         let path = self.spec.path.as_deref().map(text_of);
         path.unwrap_or_else(|| "the drives that were given".to_owned())
     }
+}
+
+/// Makes a directory with its parents, each durable before the next.
+fn make_directory(path: &Path) -> Result<()> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let missing: Vec<_> = absolute.ancestors().take_while(|part| !part.exists()).collect();
+    for part in missing.into_iter().rev() {
+        let made = fs::create_dir(part).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        });
+        let parent = part.parent().unwrap_or(part);
+        made.and_then(|()| fs::File::open(parent)?.sync_all()).map_err(|error| {
+            let text = format!("cannot make the directory {}: {error}", text_of(part));
+            let code = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    &codes::DRIVE_READ_ONLY
+                }
+                io::ErrorKind::StorageFull => &codes::DRIVE_FULL,
+                _ => &codes::DRIVE_IO,
+            };
+            Error::new(code, text).caused_by(error)
+        })?;
+    }
+    Ok(())
 }
 
 /// What suits a number of drives: a copy on two, one parity on three, two on more, and stripes not
