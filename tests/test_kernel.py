@@ -152,7 +152,9 @@ def test_a_reader_is_a_file(kernel: dw.Kernel) -> None:
         assert reader.read_range(7, 9) == data[7:16]
         assert reader.tell() == 100_050
         reader.seek(0)
-        assert io.BufferedReader(reader).read() == data
+        buffered = io.BufferedReader(reader)
+        assert buffered.read() == data
+        buffered.detach()
         with pytest.raises(ValueError, match=r"object\.range"):
             reader.read_range(199_999, 2)
     with pytest.raises(errors.State):
