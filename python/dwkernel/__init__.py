@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import errors, hashing
+    from dwkernel import erasure, errors, hashing
     from dwkernel.errors import DwError
 
 # What `dw.name` means: the module that defines it, and its name there (None: the module itself).
 _LAZY: dict[str, tuple[str, str | None]] = {
     "DwError": ("dwkernel.errors", "DwError"),
+    "erasure": ("dwkernel.erasure", None),
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
 }
 
-__all__ = ["DwError", "__version__", "errors", "hashing"]
+__all__ = ["DwError", "__version__", "erasure", "errors", "hashing"]
 
 
 def __getattr__(name: str) -> object:

@@ -123,13 +123,48 @@ impl Shared {
         }
     }
 
+    /// Copies `from` to the bytes from `start` on.
+    ///
+    /// # Panics
+    /// If the buffer is read-only: whoever calls has checked [`Self::is_writable`].
+    #[allow(unsafe_code)]
+    pub(crate) fn write(&self, start: usize, from: &[u8]) {
+        self.check(start, from.len());
+        assert!(self.is_writable());
+        // SAFETY: the range lies in the writable export, which lives as long as `self`.
+        unsafe {
+            let into = self.buffer.buf_ptr().cast::<u8>().add(start);
+            racy_copy(from.as_ptr(), into, from.len());
+        }
+    }
+
+    /// True if the buffer may be written to.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.buffer.readonly()
+    }
+
+    /// Length of each dimension, in items.
+    pub(crate) fn shape(&self) -> &[usize] {
+        self.buffer.shape()
+    }
+
+    /// Length of an item.
+    pub(crate) fn item_bytes(&self) -> usize {
+        self.buffer.item_size()
+    }
+
+    /// Where the buffer begins.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.buffer.buf_ptr().cast()
+    }
+
     fn check(&self, start: usize, length: usize) {
         let end = start.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.len()), "{start}+{length} of {}", self.len());
     }
 }
 
-/// Copies `length` bytes although another thread may write to `from` or read `into` meanwhile.
+/// Copies `length` bytes although other threads may use either range meanwhile.
 ///
 /// An assembly instruction has no data race in the sense of the language: whatever the hardware loads is
 /// stored. Other architectures go by atomic words and bytes, which is the same promise in more steps.

@@ -7,14 +7,18 @@
 
 mod buffers;
 mod detach;
+mod erasure;
 mod errors;
 mod hashing;
+mod rows;
 
 use pyo3::prelude::*;
 
 /// The native part of dwkernel; use the public modules instead.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
     use super::errors::error_registry;
     #[pymodule_export]

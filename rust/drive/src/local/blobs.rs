@@ -17,9 +17,6 @@ use super::temporary::Temporaries;
 use crate::checks::{self, guard};
 use crate::{BlobInfo, BlobName};
 
-/// Reads of at least this much are announced, so that the device works ahead.
-const ANNOUNCED_BYTES_MIN: usize = 256 * 1024;
-
 pub(super) struct Blobs {
     root: Arc<Root>,
     temporaries: Arc<Temporaries>,
@@ -157,9 +154,6 @@ impl Blobs {
                 file
             }
         };
-        if into.len() >= ANNOUNCED_BYTES_MIN {
-            file.will_need(offset, into.len() as u64);
-        }
         self.root.read(&*file, name.as_str(), offset, into)
     }
 

@@ -76,8 +76,6 @@ pub(super) trait File: Send + Sync {
     fn allocate(&self, bytes: u64) -> Io<()>;
     /// Switches the page cache off (or on again) for writes to come.
     fn set_direct(&self, direct: bool) -> Io<()>;
-    /// Says that a range will be read soon; only a hint.
-    fn will_need(&self, offset: u64, bytes: u64);
     /// Makes content and size durable.
     fn sync(&self, tag: &'static str) -> Io<()>;
     /// Makes content durable, and of the metadata what is needed to read it.

@@ -96,7 +96,7 @@ impl Taken {
 
     /// Holds the lock until it is dropped.
     pub(super) fn hold(self, blobs: Arc<Blobs>, mode: LockMode) -> Box<dyn Lock> {
-        Box::new(Held { file: self.file, blobs, mode })
+        Box::new(Held { file: self.file, blobs, mode, process: std::process::id() })
     }
 }
 
@@ -104,14 +104,17 @@ struct Held {
     file: Box<dyn File>,
     blobs: Arc<Blobs>,
     mode: LockMode,
+    process: u32,
 }
 
 impl Lock for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // A forked child has a copy of the lock, and closing a copy does not let go: neither may it say so.
+        let is_ours = self.process == std::process::id() && self.mode == LockMode::Exclusive;
         // While names wait for a sync the text stays: the next holder syncs them.
-        if self.mode == LockMode::Exclusive && self.blobs.is_synced() {
+        if is_ours && self.blobs.is_synced() {
             let _ = self.file.set_bytes(0);
         }
     }

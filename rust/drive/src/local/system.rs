@@ -17,13 +17,16 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 /// A directory of the operating system, held open: if it is removed, nothing is made in its place.
 pub(super) struct System {
     root: OwnedFd,
+    /// It has no device: nothing waits for one, and there is no cache to go past.
+    is_memory: bool,
 }
 
 impl System {
     pub(super) fn open(path: &Path) -> Io<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
-        Ok(Self { root })
+        let is_memory = lies_in_memory(&root);
+        Ok(Self { root, is_memory })
     }
 
     /// The number of the file system's device.
@@ -55,7 +58,7 @@ impl Files for System {
             How::ReadNow => open_cached(&self.root, path, flags)?,
             _ => retry_on_intr(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
         };
-        Ok(Box::new(SystemFile(file)))
+        Ok(Box::new(SystemFile { file, is_memory: self.is_memory }))
     }
 
     fn rename_new(&self, from: &str, to: &str) -> Io<()> {
@@ -144,47 +147,54 @@ fn node(stat: &fs::Stat) -> Node {
     }
 }
 
-struct SystemFile(OwnedFd);
+struct SystemFile {
+    file: OwnedFd,
+    is_memory: bool,
+}
 
 impl File for SystemFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> Io<usize> {
-        retry_on_intr(|| io::pread(&self.0, &mut *into, offset))
+        retry_on_intr(|| io::pread(&self.file, &mut *into, offset))
     }
 
     fn read_at_now(&self, into: &mut [u8], offset: u64) -> Io<usize> {
-        read_without_waiting(&self.0, into, offset)
+        // Memory does not know the flag, nor does it need it.
+        if self.is_memory {
+            return self.read_at(into, offset);
+        }
+        read_without_waiting(&self.file, into, offset)
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Io<usize> {
-        retry_on_intr(|| io::pwritev(&self.0, parts, offset))
+        retry_on_intr(|| io::pwritev(&self.file, parts, offset))
     }
 
     fn node(&self) -> Io<Node> {
-        fs::fstat(&self.0).map(|stat| node(&stat))
+        fs::fstat(&self.file).map(|stat| node(&stat))
     }
 
     fn set_bytes(&self, bytes: u64) -> Io<()> {
-        retry_on_intr(|| fs::ftruncate(&self.0, bytes))
+        retry_on_intr(|| fs::ftruncate(&self.file, bytes))
     }
 
     fn allocate(&self, bytes: u64) -> Io<()> {
-        preallocate(&self.0, bytes)
+        preallocate(&self.file, bytes)
     }
 
     fn set_direct(&self, direct: bool) -> Io<()> {
-        bypass_cache(&self.0, direct)
-    }
-
-    fn will_need(&self, offset: u64, bytes: u64) {
-        announce_read(&self.0, offset, bytes);
+        match self.is_memory {
+            true if direct => Err(Errno::INVAL),
+            true => Ok(()),
+            false => bypass_cache(&self.file, direct),
+        }
     }
 
     fn sync(&self, _tag: &'static str) -> Io<()> {
-        sync_whole(&self.0)
+        sync_whole(&self.file)
     }
 
     fn sync_data(&self, _tag: &'static str) -> Io<()> {
-        sync_content(&self.0)
+        sync_content(&self.file)
     }
 
     fn try_lock(&self, mode: LockMode) -> Io<bool> {
@@ -193,7 +203,7 @@ impl File for SystemFile {
             LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
             LockMode::Shared => FlockOperation::NonBlockingLockShared,
         };
-        match retry_on_intr(|| fs::flock(&self.0, operation)) {
+        match retry_on_intr(|| fs::flock(&self.file, operation)) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(errno) => Err(errno),
@@ -203,12 +213,12 @@ impl File for SystemFile {
 
 #[cfg(target_os = "linux")]
 use self::linux::{
-    announce_read, bypass_cache, links, open_cached, preallocate, read_without_waiting,
+    bypass_cache, lies_in_memory, links, open_cached, preallocate, read_without_waiting,
     rename_exclusively, sync_content, sync_file_system, sync_whole,
 };
 #[cfg(not(target_os = "linux"))]
 use self::other::{
-    announce_read, bypass_cache, links, open_cached, preallocate, read_without_waiting,
+    bypass_cache, lies_in_memory, links, open_cached, preallocate, read_without_waiting,
     rename_exclusively, sync_content, sync_file_system, sync_whole,
 };
 
@@ -216,9 +226,8 @@ use self::other::{
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::IoSliceMut;
-    use std::num::NonZeroU64;
 
-    use rustix::fs::{Advice, FallocateFlags, RenameFlags, ResolveFlags};
+    use rustix::fs::{FallocateFlags, RenameFlags, ResolveFlags};
     use rustix::io::ReadWriteFlags;
 
     use super::{Errno, Io, Mode, OFlags, OwnedFd, fs, io, retry_on_intr};
@@ -243,6 +252,12 @@ mod linux {
         }
     }
 
+    pub(super) fn lies_in_memory(root: &OwnedFd) -> bool {
+        /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h.
+        const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+        fs::fstatfs(root).is_ok_and(|stat| MEMORY.contains(&(stat.f_type as u64)))
+    }
+
     pub(super) fn preallocate(file: &OwnedFd, bytes: u64) -> Io<()> {
         retry_on_intr(|| fs::fallocate(file, FallocateFlags::empty(), 0, bytes))
     }
@@ -251,10 +266,6 @@ mod linux {
         let flags = fs::fcntl_getfl(file)?;
         let flags = if direct { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
         fs::fcntl_setfl(file, flags)
-    }
-
-    pub(super) fn announce_read(file: &OwnedFd, offset: u64, bytes: u64) {
-        let _ = fs::fadvise(file, offset, NonZeroU64::new(bytes), Advice::WillNeed);
     }
 
     pub(super) const fn links(stat: &fs::Stat) -> u64 {
@@ -291,6 +302,10 @@ mod other {
         Err(Errno::AGAIN)
     }
 
+    pub(super) fn lies_in_memory(_root: &OwnedFd) -> bool {
+        false
+    }
+
     pub(super) fn preallocate(file: &OwnedFd, bytes: u64) -> Io<()> {
         retry_on_intr(|| fs::ftruncate(file, bytes))
     }
@@ -298,8 +313,6 @@ mod other {
     pub(super) fn bypass_cache(_file: &OwnedFd, direct: bool) -> Io<()> {
         if direct { Err(Errno::INVAL) } else { Ok(()) }
     }
-
-    pub(super) fn announce_read(_file: &OwnedFd, _offset: u64, _bytes: u64) {}
 
     pub(super) fn links(stat: &fs::Stat) -> u64 {
         u64::from(stat.st_nlink)

@@ -282,6 +282,18 @@ fn drives_on_one_file_system_say_so() {
 #[test]
 fn read_now_reads_what_is_cached() {
     let (_home, _path, drive) = drive();
+    reads_now(&drive);
+}
+
+#[test]
+fn read_now_never_waits_on_tmpfs() {
+    match TempDir::new_in("/dev/shm") {
+        Ok(home) => reads_now(&LocalDrive::create(home.path().join("d1")).unwrap()),
+        Err(error) => println!("skipped: no directory in /dev/shm: {error}"),
+    }
+}
+
+fn reads_now(drive: &LocalDrive) {
     drive.put(&name("s/0123"), &[bytes(5000, 7)]).unwrap();
     let mut into = [0; 6000];
     drive.read(&name("s/0123"), 0, &mut into).unwrap();

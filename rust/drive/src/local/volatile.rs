@@ -485,8 +485,6 @@ impl File for VolatileFile {
         Ok(())
     }
 
-    fn will_need(&self, _offset: u64, _bytes: u64) {}
-
     fn sync(&self, tag: &'static str) -> Io<()> {
         self.files.sync(tag, |world| {
             world.make_durable(self.thing, tag);

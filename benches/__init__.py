@@ -1,0 +1,1 @@
+"""Measurements from Python: `python -m benches` compares with peers, `pytest benches` tracks us."""

@@ -1,0 +1,49 @@
+"""BLAKE3 against the `blake3` package.
+
+Limited by the vector units: one input below 16 KiB cannot fill them, batches can; above, both run
+the same kernels and the ratio is 1 within noise.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from benches.duel import Row, duel
+from benches.peers import module
+from dwkernel import hashing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BATCH_BYTES = 4 << 20
+
+
+def rows() -> Iterator[Row]:
+    """Measure one by one from 64 KiB on, batches below."""
+    peer = module("blake3")
+    for size, target in ((64 << 10, "≥ 0.97"), (1 << 20, "≥ 0.97"), (16 << 20, "≥ 0.97")):
+        data = os.urandom(size)
+        contenders: dict[str, Callable[[], object]] = {"dwkernel": lambda d=data: hashing.blake3(d)}
+        if peer:
+            contenders["blake3"] = lambda d=data: peer.blake3(d).digest()
+        yield duel(f"BLAKE3 of {size >> 10} KiB", size, contenders, target)
+    for size in (1 << 10, 4 << 10, 16 << 10):
+        yield batched(size, 1)
+        yield batched(size, None)
+    data = os.urandom(1 << 20)
+    yield duel("CRC-64/NVME of 1 MiB", 1 << 20, {"dwkernel": lambda: hashing.crc64nvme(data)})
+
+
+def batched(size: int, threads: int | None) -> Row:
+    """Measure a batch against the peer's one by one."""
+    peer = module("blake3")
+    batch = [os.urandom(size) for _ in range(BATCH_BYTES // size)]
+    contenders: dict[str, Callable[[], object]] = {
+        "dwkernel": lambda: hashing.blake3_many(batch, threads=threads)
+    }
+    if peer:
+        contenders["blake3"] = lambda: [peer.blake3(one).digest() for one in batch]
+    how = "one thread" if threads == 1 else "all processors"
+    target = "≥ 3" if size == 4 << 10 else ""
+    return duel(f"BLAKE3 of {size >> 10} KiB, batched, {how}", BATCH_BYTES, contenders, target)
