@@ -3,7 +3,8 @@
 //! What limits it: warm cases the vector units and loads, cold ones the memory (the last column is the
 //! rate at which the same loop reads the same data). Options: `--json FILE`, `--quick`. Other load on the
 //! machine disturbs the rates more than the ratios; the ratio is the median of the rounds' ratios.
-#![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
+// The peer counts in `int`.
+#![allow(unsafe_code, missing_docs, clippy::unwrap_used, clippy::cast_possible_wrap)]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -207,9 +208,14 @@ fn encode(
     let mut stripes = arena.stripes(n, length, sets);
     let pointers: Vec<Vec<*mut u8>> =
         stripes.iter_mut().map(|s| s.iter_mut().map(|s| s.as_mut_ptr()).collect()).collect();
-    // SAFETY: runners take turns; each set's shards are disjoint.
     let slices = |set: &[*mut u8], range: std::ops::Range<usize>| -> Vec<&'static mut [u8]> {
-        set[range].iter().map(|&p| unsafe { std::slice::from_raw_parts_mut(p, length) }).collect()
+        set[range]
+            .iter()
+            .map(|&p| {
+                // SAFETY: runners take turns; each set's shards are disjoint.
+                unsafe { std::slice::from_raw_parts_mut(p, length) }
+            })
+            .collect()
     };
     let data: Vec<Vec<&'static [u8]>> =
         pointers.iter().map(|set| slices(set, 0..k).into_iter().map(|s| &*s).collect()).collect();

@@ -366,19 +366,18 @@ impl<L: Lane, const K: usize, const M: usize> Step<L> for FourPoint<'_, L, K, M>
                 }};
             }
             if K == 0 {
-                if k % 4 > 0 {
-                    match k % 4 {
-                        1 => group!(k / 4, 1),
-                        2 => group!(k / 4, 2),
-                        _ => group!(k / 4, 3),
-                    }
+                match k % 4 {
+                    0 => {}
+                    1 => group!(k / 4, 1),
+                    2 => group!(k / 4, 2),
+                    _ => group!(k / 4, 3),
                 }
                 for g in (0..k / 4).rev() {
                     group!(g, 4);
                 }
             } else {
                 each_group!(K / 4, g, { group!(g, 4) });
-                if K % 4 > 0 {
+                if !K.is_multiple_of(4) {
                     group!(K / 4, K % 4);
                 }
             }
@@ -524,14 +523,3 @@ pub(super) unsafe fn rows<L: Lane, const M: usize>(
     // SAFETY: passed on.
     unsafe { run::<L, _, _, 0, M>(&step, &step, &step.shards, accumulate, wide) }
 }
-
-/// `$call!(K)` for the constant `K` that equals `$k`, or for 0 where there is none up to 20.
-macro_rules! with_count {
-    ($k:expr, $call:ident) => {
-        with_count!(@ $k, $call, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
-    };
-    (@ $k:expr, $call:ident, $($n:literal)*) => {
-        match $k { $($n => $call!($n),)* _ => $call!(0) }
-    };
-}
-pub(super) use with_count;
