@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
 use bytes::Bytes;
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_journal::{Apply, Journal, Position};
-use dwk_pool::{Ledger, Pool, Stripe};
+use dwk_pool::{Control, Ledger, Pool, Stripe, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
 use crate::keeper::Keeper;
@@ -65,6 +65,8 @@ pub struct Meta {
     pool: Arc<Pool>,
     options: Options,
     state: Arc<RwLock<State>>,
+    /// Why the map is not to be trusted any more.
+    broken: Arc<OnceLock<Error>>,
     staging: Mutex<Staging>,
     pins: Arc<Pins>,
     me: Weak<Self>,
@@ -87,22 +89,31 @@ impl Meta {
         Self::open(pool, options)
     }
 
-    /// Loads the last checkpoint and replays the journal from there.
+    /// Loads the last checkpoint and replays the journal from there, then brings drives that were away up
+    /// to date.
     ///
     /// # Errors
     /// `journal.damaged`, `data.corrupt`, `format.damaged`
     pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
         let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
-        pool.journal().set_apply(Arc::new(Applier(Arc::clone(&state))));
-        Ok(Arc::new_cyclic(|me| Self {
+        let broken = Arc::new(OnceLock::new());
+        let applier = Applier { state: Arc::clone(&state), broken: Arc::clone(&broken) };
+        pool.journal().set_apply(Arc::new(applier));
+        let meta = Arc::new_cyclic(|me| Self {
             pool,
             options,
             state,
+            broken,
             staging: Mutex::default(),
             pins: Arc::default(),
             me: Weak::clone(me),
             keeper: Keeper::default(),
-        }))
+        });
+        if meta.pool.check_writable().is_ok() {
+            // A drive that cannot be brought up to date stays stale: it is read, and status says so.
+            let _ = meta.pool.refresh(&*meta, &Control::default());
+        }
+        Ok(meta)
     }
 
     /// The pool under it.
@@ -186,9 +197,9 @@ impl Meta {
     /// `journal.members` it is not known whether the change will be there at the next opening.
     pub fn commit(&self, change: Change) -> Result<u64> {
         check_sizes(&change)?;
-        self.pool.check_writable()?;
-        self.keeper.hold_back(self)?;
+        self.check_writable()?;
         let record = encode(&change);
+        self.keeper.hold_back(self, record.len() as u64)?;
         let mut staging = self.lock_staging();
         self.check(&staging, &change)?;
         let pending = self.journal().submit(record)?;
@@ -206,8 +217,15 @@ impl Meta {
 
     /// Commits the kernel's own bookkeeping, which requires nothing.
     pub(crate) fn commit_record(&self, record: RecordWriter) -> Result<Position> {
-        self.pool.check_writable()?;
+        self.check_writable()?;
         self.journal().commit(record.finish())
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.broken.get() {
+            Some(error) => Err(error.clone()),
+            None => self.pool.check_writable(),
+        }
     }
 
     fn check(&self, staging: &Staging, change: &Change) -> Result<()> {
@@ -321,14 +339,19 @@ fn put(record: &mut RecordWriter, key: &[u8], body: &[u8], content: &Source) {
 }
 
 /// Called by the journal's leader, in the order of the log.
-struct Applier(Arc<RwLock<State>>);
+struct Applier {
+    state: Arc<RwLock<State>>,
+    broken: Arc<OnceLock<Error>>,
+}
 
 impl Apply for Applier {
     fn apply(&self, position: Position, record: &Bytes) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Every record that reaches the journal was built by this version's encoder.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Every record that reaches the journal was built by this version's encoder: this is a bug, and
+        // the map is not what the journal says any more.
         if let Err(error) = state.apply(position, record) {
-            debug_assert!(false, "a record of our own is damaged: {error}");
+            let text = format!("record {} does not apply", position.sequence);
+            let _ = self.broken.set(Error::new(&codes::INTERNAL_BUG, text).caused_by(error));
         }
     }
 }
@@ -341,6 +364,10 @@ impl Ledger for Meta {
     fn stripes(&self, after: Option<StripeId>, limit: usize) -> Result<Vec<Stripe>> {
         let state = self.state();
         Ok(state.stripes_after(after).take(limit).map(|kept| kept.stripe.clone()).collect())
+    }
+
+    fn usage(&self, seat: u16) -> Result<Usage> {
+        Ok(self.state().usage(seat))
     }
 
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {

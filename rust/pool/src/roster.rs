@@ -92,6 +92,12 @@ impl Seat {
         let less = |free: u64| Some(free.saturating_sub(bytes));
         let _ = self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
+
+    /// Adds deleted bytes to the room that is left.
+    pub fn gave_back(&self, bytes: u64) {
+        let more = |free: u64| Some(free.saturating_add(bytes).min(self.capacity_bytes));
+        let _ = self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
 }
 
 /// Every seat, in the order of index, at one epoch.

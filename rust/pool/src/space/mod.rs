@@ -1,0 +1,162 @@
+//! The space of a pool: stripes written to, read from and repaired on its drives.
+//!
+//! # Overview
+//! [`Space::fill`] gives a buffer for a stripe's content, [`Space::write`] encodes it and hands the shards
+//! to the drives, [`Writing::wait`] returns when every shard is durable. [`Space::read`] and
+//! [`Space::start_read`] return verified content, reconstructed where shards are lost, late or damaged.
+//! [`Space::scrub`], [`Space::rebuild`] and [`Space::refresh`] repair.
+//!
+//! # Consistency
+//! A stripe is never changed. It counts when somebody above commits it; until then its shards are
+//! orphans. A shard is believed only if its header agrees with the committed row and its blocks with
+//! its header; shards of one stripe must agree on the checks of all of them.
+//!
+//! # Retries
+//! A shard that a drive refused goes to another drive. A drive that failed or was late is reported to
+//! the [`Watch`] and not tried again for this stripe.
+//!
+//! # Cancellation
+//! A [`Writing`] that is dropped removes what it wrote. Repairs end at the next stripe.
+
+mod buffers;
+mod coding;
+mod encode;
+mod filling;
+mod header;
+mod headers;
+mod options;
+mod placement;
+mod read;
+mod recover;
+mod room;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use dwk_base::{PoolId, Result, Seams, StripeId};
+use dwk_erasure::CodeSpec;
+
+use self::buffers::Memory;
+use self::coding::Coding;
+use self::headers::Headers;
+use crate::{RosterCell, Stripe, Watch};
+
+pub use self::filling::Filling;
+pub use self::options::SpaceOptions;
+pub use self::read::Reading;
+pub use self::write::Writing;
+
+/// The tags of every sync that this part asks drives for.
+pub const SYNC_TAGS: &[&str] = &[write::SYNC_REMOVE, write::SYNC_WRITE];
+
+/// The space of a pool. Cheap to share between threads.
+pub struct Space {
+    shared: Arc<Shared>,
+}
+
+/// What everything that works on stripes needs.
+pub(crate) struct Shared {
+    pool: PoolId,
+    coding: Coding,
+    options: SpaceOptions,
+    roster: Arc<RosterCell>,
+    watch: Arc<dyn Watch>,
+    seams: Seams,
+    /// For stripes on their way in, and repairs.
+    memory: Arc<Memory>,
+    memory_bytes: usize,
+    /// For reads under way.
+    read_memory: Arc<Memory>,
+    headers: Headers,
+    repairs: Mutex<BTreeSet<StripeId>>,
+    outboxes: Mutex<BTreeMap<u16, Arc<write::Outbox>>>,
+    /// Stripes on their way: who waits for memory helps those that wait for another drive.
+    flights: Mutex<Vec<Weak<write::Flight>>>,
+}
+
+impl Space {
+    /// A space on the drives of `roster`, each stripe encoded with `code`.
+    ///
+    /// # Errors
+    /// `store.option`, `geometry.invalid`
+    pub fn with_code(
+        pool: PoolId,
+        code: CodeSpec,
+        options: SpaceOptions,
+        roster: Arc<RosterCell>,
+        watch: Arc<dyn Watch>,
+        seams: Seams,
+    ) -> Result<Self> {
+        options.check()?;
+        let coding = Coding::new(code);
+        coding.code(&code)?;
+        // A quarter is for reads.
+        let memory_bytes = (options.memory_bytes / 4 * 3) as usize;
+        let read_bytes = (options.memory_bytes / 4) as usize;
+        let headers = Headers::new(options.header_cache_bytes);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                pool,
+                coding,
+                options,
+                roster,
+                watch,
+                seams,
+                memory: Memory::new(memory_bytes),
+                memory_bytes,
+                read_memory: Memory::new(read_bytes),
+                headers,
+                repairs: Mutex::default(),
+                outboxes: Mutex::default(),
+                flights: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Content of a full stripe with the drives of now, in bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        let shape = self.shared.full_shape();
+        shape.data * shape.shard_bytes
+    }
+
+    /// Removes a stripe's shards from the drives. What cannot be removed now is found as an orphan later.
+    pub fn remove(&self, stripe: &Stripe) {
+        self.shared.remove(stripe);
+    }
+
+    /// Takes the list of stripes that reads found damaged since it was taken last.
+    pub fn take_repairs(&self) -> Vec<StripeId> {
+        std::mem::take(&mut *lock(&self.shared.repairs)).into_iter().collect()
+    }
+}
+
+impl Shared {
+    /// Remembers a stripe that is to be repaired.
+    pub(crate) fn note_repair(&self, id: StripeId) {
+        let mut repairs = lock(&self.repairs);
+        if repairs.len() < self.options.repairs_max {
+            repairs.insert(id);
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("pool", &self.shared.pool).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}

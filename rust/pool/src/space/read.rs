@@ -1,0 +1,266 @@
+//! Content on its way out: from the data shards, verified; from all of them where some are not well.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use dwk_base::{Error, Result, codes};
+
+use super::recover::Recovery;
+use super::shard::{Fetch, Piece, whole_blocks};
+use super::{Shared, Space, header};
+use crate::Stripe;
+
+/// Recovery works on so many bytes of each shard at a time.
+const WINDOW_BYTES: usize = 1 << 20;
+/// Reads of at most this length are tried on the caller's own thread first.
+const NOW_BYTES_MAX: usize = 256 << 10;
+
+/// A read under way.
+pub struct Reading {
+    shared: Arc<Shared>,
+    stripe: Arc<Stripe>,
+    offset: usize,
+    bytes: usize,
+    /// By data shard, in order; empty if there was no memory to read ahead.
+    fetches: Vec<Option<Fetch>>,
+}
+
+/// A part of a read: bytes of one data shard.
+#[derive(Clone, Debug)]
+struct Part {
+    index: usize,
+    range: Range<usize>,
+    /// Where they go.
+    to: usize,
+}
+
+impl Space {
+    /// Begins to read `bytes` of a stripe's content from `offset`; more of them may be under way at once.
+    pub fn start_read(&self, stripe: &Stripe, offset: u32, bytes: u32) -> Reading {
+        let (offset, bytes) = (offset as usize, bytes as usize);
+        let stripe = Arc::new(stripe.clone());
+        let shared = &self.shared;
+        let fetches = if in_stripe(&stripe, offset, bytes).is_ok() {
+            shared.start_parts(&stripe, &parts(&stripe, offset, bytes))
+        } else {
+            Vec::new()
+        };
+        Reading { shared: Arc::clone(shared), stripe, offset, bytes, fetches }
+    }
+
+    /// Fills `into` with a stripe's content from `offset`.
+    ///
+    /// # Errors
+    /// `object.range` beyond the content; `data.corrupt` if more is lost than the code survives: what is
+    /// in `into` is not to be used then.
+    pub fn read(&self, stripe: &Stripe, offset: u32, into: &mut [u8]) -> Result<()> {
+        in_stripe(stripe, offset as usize, into.len())?;
+        if into.len() <= NOW_BYTES_MAX {
+            let parts = parts(stripe, offset as usize, into.len());
+            let now = |part: &Part| {
+                let into = &mut into[part.to..part.to + part.range.len()];
+                self.shared.read_now(stripe, part, into)
+            };
+            if parts.iter().all(now) {
+                return Ok(());
+            }
+        }
+        let bytes = u32::try_from(into.len()).unwrap_or(u32::MAX);
+        self.start_read(stripe, offset, bytes).wait_into(into)
+    }
+}
+
+/// The parts of a read of `bytes` from `offset`.
+fn parts(stripe: &Stripe, offset: usize, bytes: usize) -> Vec<Part> {
+    let (shard, end) = (stripe.shard_bytes as usize, offset + bytes);
+    if bytes == 0 {
+        return Vec::new();
+    }
+    (offset / shard..end.div_ceil(shard))
+        .map(|index| {
+            let (from, to) = (offset.max(index * shard), end.min((index + 1) * shard));
+            Part { index, range: from - index * shard..to - index * shard, to: from - offset }
+        })
+        .collect()
+}
+
+fn in_stripe(stripe: &Stripe, offset: usize, bytes: usize) -> Result<()> {
+    if stripe.shard_bytes > 0 && offset + bytes <= stripe.payload_bytes as usize {
+        return Ok(());
+    }
+    let text = format!("{bytes} bytes from {offset} are not in stripe {}", stripe.id);
+    Err(Error::new(&codes::OBJECT_RANGE, text).with("stripe", stripe.id))
+}
+
+impl Reading {
+    /// Waits, and fills `into`, which is as long as the read.
+    ///
+    /// # Errors
+    /// `buffer.length`, and those of [`Space::read`].
+    pub fn wait_into(mut self, into: &mut [u8]) -> Result<()> {
+        in_stripe(&self.stripe, self.offset, self.bytes)?;
+        if into.len() != self.bytes {
+            let text = format!("{} bytes do not take {}", into.len(), self.bytes);
+            return Err(Error::new(&codes::BUFFER_LENGTH, text));
+        }
+        let parts = parts(&self.stripe, self.offset, self.bytes);
+        if self.fetches.is_empty() {
+            return self.read_piecewise(&parts, into);
+        }
+        let mut table: Option<Vec<u64>> = None;
+        let mut missing = Vec::new();
+        let mut mixed = false;
+        for (part, fetch) in parts.iter().zip(std::mem::take(&mut self.fetches)) {
+            let Some(piece) = fetch.and_then(|fetch| self.shared.land(&self.stripe, &fetch)) else {
+                missing.push(part.clone());
+                continue;
+            };
+            let checks = &piece.header.shard_checks;
+            mixed |= table.get_or_insert_with(|| checks.clone()) != checks;
+            into[part.to..part.to + part.range.len()].copy_from_slice(piece.bytes(&part.range));
+        }
+        let missing = if mixed { parts } else { missing };
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            self.shared.recover(&self.stripe, &missing, mixed, into)
+        }
+    }
+
+    /// There was no memory to read ahead: little by little.
+    fn read_piecewise(&self, parts: &[Part], into: &mut [u8]) -> Result<()> {
+        for part in parts {
+            for start in part.range.clone().step_by(WINDOW_BYTES) {
+                let range = start..part.range.end.min(start + WINDOW_BYTES);
+                let to = part.to + start - part.range.start;
+                let piece = Part { index: part.index, range, to };
+                self.shared.recover(&self.stripe, &[piece], false, into)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Asks the drives for all parts, if there is memory for them.
+    fn start_parts(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Vec<Option<Fetch>> {
+        let buffers: Option<Vec<_>> = parts
+            .iter()
+            .map(|part| self.read_memory.try_take(self.fetch_bytes(stripe, &part.range)))
+            .collect();
+        let Some(buffers) = buffers else { return Vec::new() };
+        parts
+            .iter()
+            .zip(buffers)
+            .map(|(part, buffer)| self.fetch(stripe, part.index, part.range.clone(), buffer))
+            .collect()
+    }
+
+    /// Waits as long as a read may be late.
+    fn land(&self, stripe: &Stripe, fetch: &Fetch) -> Option<Piece> {
+        match fetch.ticket.wait_for(self.options.late_read)? {
+            Ok(piece) => Some(piece),
+            Err(error) => {
+                self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
+                None
+            }
+        }
+    }
+
+    /// Fills the parts from whatever shards there are. `mixed`: trust none without its fellows.
+    fn recover(
+        self: &Arc<Self>,
+        stripe: &Arc<Stripe>,
+        parts: &[Part],
+        mixed: bool,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let starts = parts.iter().map(|part| part.range.start).min().unwrap_or(0);
+        let ends = parts.iter().map(|part| part.range.end).max().unwrap_or(0);
+        let all = whole_blocks(&(starts..ends), self.options.block_bytes, stripe.shard_bytes);
+        let window = WINDOW_BYTES.max(self.options.block_bytes as usize);
+        for start in all.clone().step_by(window) {
+            let range = start..all.end.min(start + window);
+            let within = |part: &Part| {
+                let (from, to) = (part.range.start.max(range.start), part.range.end.min(range.end));
+                (from < to).then(|| Part {
+                    index: part.index,
+                    range: from..to,
+                    to: part.to + from - part.range.start,
+                })
+            };
+            let parts: Vec<Part> = parts.iter().filter_map(within).collect();
+            self.recover_window(stripe, &parts, &range, mixed, into)?;
+        }
+        Ok(())
+    }
+
+    fn recover_window(
+        self: &Arc<Self>,
+        stripe: &Arc<Stripe>,
+        parts: &[Part],
+        range: &Range<usize>,
+        mixed: bool,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let mut recovery = Recovery::new(self, stripe, range.clone())?;
+        if mixed {
+            recovery.read(&(0..stripe.placement.len()).collect::<Vec<_>>());
+        }
+        let wanted: Vec<usize> = parts.iter().map(|part| part.index).collect();
+        recovery.gather(&wanted)?;
+        let lost: Vec<usize> =
+            wanted.into_iter().filter(|index| !recovery.have.contains_key(index)).collect();
+        let mut computed = self.read_memory.take_anyway(lost.len() * range.len());
+        if !lost.is_empty() {
+            let rows = computed.as_mut().chunks_mut(range.len());
+            recovery.compute(lost.iter().copied().zip(rows).collect())?;
+        }
+        for part in parts {
+            let target = &mut into[part.to..part.to + part.range.len()];
+            match lost.iter().position(|index| *index == part.index) {
+                None => target.copy_from_slice(recovery.have[&part.index].bytes(&part.range)),
+                Some(row) => {
+                    let from = row * range.len() + part.range.start - range.start;
+                    target.copy_from_slice(&computed.as_ref()[from..from + part.range.len()]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a part on the caller's own thread; false if that would wait, or if anything is wrong.
+    fn read_now(&self, stripe: &Stripe, part: &Part, into: &mut [u8]) -> bool {
+        self.try_read_now(stripe, part, into).unwrap_or(false)
+    }
+
+    fn try_read_now(&self, stripe: &Stripe, part: &Part, into: &mut [u8]) -> Result<bool> {
+        let roster = self.roster.load();
+        let seat = stripe.placement.get(part.index).and_then(|seat| roster.seat(*seat));
+        let Some(drive) = seat.and_then(|seat| seat.readable()) else { return Ok(false) };
+        let Some(header) = self.headers.get(stripe.id, part.index) else { return Ok(false) };
+        let name = header::name(stripe.id, part.index)?;
+        let blocks = whole_blocks(&part.range, header.block_bytes, stripe.shard_bytes);
+        let at = (header.bytes() + blocks.start) as u64;
+        let first = blocks.start / header.block_bytes as usize;
+        if blocks == part.range {
+            let got = drive.drive().read_now(&name, at, into)?;
+            return Ok(got == Some(into.len()) && header.verify(first, into).is_ok());
+        }
+        let mut buffer = self.read_memory.take_anyway(blocks.len());
+        let got = drive.drive().read_now(&name, at, buffer.as_mut())?;
+        if got != Some(blocks.len()) || header.verify(first, buffer.as_ref()).is_err() {
+            return Ok(false);
+        }
+        let from = part.range.start - blocks.start;
+        into.copy_from_slice(&buffer.as_ref()[from..from + into.len()]);
+        Ok(true)
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reading({} bytes of stripe {})", self.bytes, self.stripe.id)
+    }
+}

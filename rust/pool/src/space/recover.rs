@@ -1,0 +1,176 @@
+//! Content of shards that are lost, late or damaged, from those that are not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwk_base::{Error, Result, codes};
+use dwk_erasure::{Code, Shard};
+
+use super::Shared;
+use super::shard::{Fetch, Piece};
+use crate::Stripe;
+
+/// What one stripe's shards hold in one range of bytes, as it is found out.
+pub(crate) struct Recovery<'a> {
+    shared: &'a Arc<Shared>,
+    stripe: &'a Arc<Stripe>,
+    code: Code,
+    range: Range<usize>,
+    pub(crate) have: BTreeMap<usize, Piece>,
+    /// Not to be had, with the reason where it is known.
+    pub(crate) lost: BTreeMap<usize, Option<Error>>,
+    late: Vec<Fetch>,
+    /// Bytes that were read.
+    pub(crate) read_bytes: u64,
+}
+
+impl<'a> Recovery<'a> {
+    /// For the bytes `range` of every shard.
+    pub(crate) fn new(
+        shared: &'a Arc<Shared>,
+        stripe: &'a Arc<Stripe>,
+        range: Range<usize>,
+    ) -> Result<Self> {
+        let code = shared.coding.stored(stripe.code)?;
+        if code.shards() != stripe.placement.len() {
+            let text = format!("stripe {} has not as many shards as its code", stripe.id);
+            return Err(Error::new(&codes::FORMAT_DAMAGED, text));
+        }
+        let (have, lost) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { shared, stripe, code, range, have, lost, late: Vec::new(), read_bytes: 0 })
+    }
+
+    /// The code of the stripe.
+    pub(crate) fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// Reads until the `wanted` shards are there or can be computed.
+    ///
+    /// # Errors
+    /// `data.corrupt`: too much is lost.
+    pub(crate) fn gather(&mut self, wanted: &[usize]) -> Result<()> {
+        loop {
+            let lost: Vec<usize> = self.lost.keys().copied().collect();
+            let Ok(set) = self.code.read_set(&lost, wanted) else {
+                if self.wait_for_late() {
+                    continue;
+                }
+                return Err(self.too_many_lost());
+            };
+            let missing: Vec<usize> =
+                set.into_iter().filter(|index| !self.have.contains_key(index)).collect();
+            if missing.is_empty() && self.agree() {
+                return Ok(());
+            }
+            self.read(&missing);
+        }
+    }
+
+    /// Reads these shards at once; those that fail are lost.
+    pub(crate) fn read(&mut self, indexes: &[usize]) {
+        let bytes = self.shared.fetch_bytes(self.stripe, &self.range);
+        let mut fetches = Vec::with_capacity(indexes.len());
+        for index in indexes {
+            let buffer = self.shared.read_memory.take_anyway(bytes);
+            match self.shared.fetch(self.stripe, *index, self.range.clone(), buffer) {
+                Some(fetch) => fetches.push(fetch),
+                None => drop(self.lost.insert(*index, None)),
+            }
+        }
+        let patience = self.shared.options.late_read;
+        for fetch in fetches {
+            self.land(fetch, patience);
+        }
+    }
+
+    fn land(&mut self, fetch: Fetch, patience: Duration) {
+        match fetch.ticket.wait_for(patience) {
+            Some(Ok(piece)) => {
+                self.read_bytes += self.range.len() as u64;
+                self.have.insert(fetch.index, piece);
+            }
+            Some(Err(error)) => {
+                self.shared.note_failed_read(self.stripe, fetch.index, fetch.seat, &error);
+                self.lost.insert(fetch.index, Some(error));
+            }
+            None => {
+                self.lost.insert(fetch.index, None);
+                self.late.push(fetch);
+            }
+        }
+    }
+
+    /// The last hope: gives late drives the time that a drive may take. True if one of them answered.
+    fn wait_for_late(&mut self) -> bool {
+        let patience = self.shared.options.drive_timeout;
+        while let Some(fetch) = self.late.pop() {
+            let (index, seat) = (fetch.index, fetch.seat);
+            let before = self.have.len();
+            self.land(fetch, patience);
+            if self.have.len() > before {
+                self.lost.remove(&index);
+                return true;
+            }
+            if let Some(fetch) = self.late.pop_if(|fetch| fetch.index == index) {
+                let text = format!("no answer within {} s", patience.as_secs());
+                self.shared.watch.failed(seat, &Error::new(&codes::DRIVE_TIMEOUT, text));
+                drop(fetch);
+            }
+        }
+        false
+    }
+
+    /// Two stripes must not be mixed: those that disagree with the most about the checks of all shards are
+    /// lost. True if all agree.
+    fn agree(&mut self) -> bool {
+        let tables: Vec<&[u64]> =
+            self.have.values().map(|piece| piece.header.shard_checks.as_slice()).collect();
+        let votes = |table: &[u64]| tables.iter().filter(|other| **other == table).count();
+        let Some(best) = tables.iter().max_by_key(|table| votes(table)) else { return true };
+        let right = best.to_vec();
+        let differs = |(index, piece): (&usize, &Piece)| {
+            (piece.header.shard_checks != right).then_some(*index)
+        };
+        let dissent: BTreeSet<usize> = self.have.iter().filter_map(differs).collect();
+        for index in &dissent {
+            let text = format!("shard {index} of stripe {} belongs to another one", self.stripe.id);
+            let error = Error::new(&codes::FORMAT_DAMAGED, text);
+            let seat = self.stripe.placement[*index];
+            self.shared.note_failed_read(self.stripe, *index, seat, &error);
+            self.have.remove(index);
+            self.lost.insert(*index, Some(error));
+        }
+        dissent.is_empty()
+    }
+
+    /// Computes the shard `index`, which was among the wanted ones and is lost, into `into`.
+    pub(crate) fn compute(&self, wanted: Vec<(usize, &mut [u8])>) -> Result<()> {
+        let indexes: Vec<usize> = wanted.iter().map(|(index, _)| *index).collect();
+        let mut targets: BTreeMap<usize, &mut [u8]> = wanted.into_iter().collect();
+        let mut shards: Vec<Shard<'_>> = (0..self.code.shards())
+            .map(|index| match (targets.remove(&index), self.have.get(&index)) {
+                (Some(target), _) => Shard::Lost(target),
+                (None, Some(piece)) => Shard::Present(piece.bytes(&self.range)),
+                (None, None) => Shard::Absent,
+            })
+            .collect();
+        self.code.reconstruct(&mut shards, &indexes).map_err(|error| {
+            Error::new(&codes::INTERNAL_BUG, "a stripe cannot be computed").caused_by(error)
+        })
+    }
+
+    fn too_many_lost(&self) -> Error {
+        let lost: Vec<String> = self.lost.keys().map(ToString::to_string).collect();
+        let text =
+            format!("of stripe {}, shards {} cannot be read", self.stripe.id, lost.join(", "));
+        let error = Error::new(&codes::DATA_CORRUPT, text).with("stripe", self.stripe.id);
+        let cause = self.lost.values().flatten().next().cloned();
+        match cause {
+            Some(cause) => error.caused_by(cause),
+            None => error,
+        }
+    }
+}

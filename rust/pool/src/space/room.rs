@@ -1,0 +1,158 @@
+//! Which drives could take how much, and what a new stripe looks like on them.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dwk_base::{Epoch, Error, Result, codes};
+use dwk_drive::{ALIGNMENT, Drive};
+use dwk_erasure::Code;
+
+use super::Shared;
+use super::encode::Shape;
+use super::placement::{self, Candidate};
+use crate::roster::{Roster, Seat};
+
+/// How long a drive may take to say how much room it has.
+const ASK: Duration = Duration::from_secs(1);
+
+/// Who may fill the reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// New data.
+    Store,
+    /// What is needed to free room or to be safe again.
+    Keep,
+}
+
+/// Drives that refused a stripe.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused {
+    /// They failed, or were late.
+    pub(crate) failed: Vec<u16>,
+    /// They have no room.
+    pub(crate) full: Vec<u16>,
+}
+
+impl Refused {
+    fn has(&self, seat: u16) -> bool {
+        self.failed.contains(&seat) || self.full.contains(&seat)
+    }
+}
+
+/// A stripe to be: what it is encoded with, and where it goes.
+pub(crate) struct Plan {
+    pub(crate) code: Code,
+    pub(crate) shape: Shape,
+    pub(crate) placement: Vec<u16>,
+    pub(crate) epoch: Epoch,
+}
+
+impl Shared {
+    /// The largest payload of a shard in a stripe of `shards`.
+    pub(crate) fn shard_bytes_max(&self, shards: usize) -> usize {
+        // A quarter of the memory: two on their way, one that fills, one for whoever comes next.
+        let share = (self.memory_bytes / 4).saturating_sub(ALIGNMENT) / shards.max(1);
+        let header = Shape::new(share, 1, shards, self.options.block_bytes).header_bytes;
+        let most = share.saturating_sub(header).min(self.options.shard_bytes_max as usize);
+        (most / ALIGNMENT * ALIGNMENT).max(ALIGNMENT)
+    }
+
+    /// What a full stripe on the drives of now looks like. Room is not looked at.
+    pub(crate) fn full_shape(&self) -> Shape {
+        let roster = self.roster.load();
+        let (drives, lost) = (roster.writable().count(), lost(&roster, &Refused::default()));
+        let spec = (0..=drives).rev().find_map(|drives| self.coding.on(drives, lost));
+        let (k, m) = spec.map_or((1, 0), |spec| (spec.k(), spec.m()));
+        Shape::new(k * self.shard_bytes_max(k + m), k, m, self.options.block_bytes)
+    }
+
+    /// A stripe for `bytes` of content on the drives of now, none of them in `refused`.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`
+    pub(crate) fn plan(&self, bytes: usize, purpose: Purpose, refused: &Refused) -> Result<Plan> {
+        let roster = self.roster.load();
+        let lost = lost(&roster, refused);
+        let here = |seat: &&std::sync::Arc<Seat>| !refused.has(seat.index);
+        let drives = roster.writable().filter(here).count();
+        let mut possible = false;
+        for drives in (1..=drives.min(self.coding.shards())).rev() {
+            let Some(spec) = self.coding.on(drives, lost) else { break };
+            possible = true;
+            let shape = Shape::new(bytes, spec.k(), spec.m(), self.options.block_bytes);
+            let candidates = self.candidates(&roster, shape.file_bytes(), purpose, refused);
+            let (shards, width) = (shape.shards(), self.options.scatter_width);
+            let chosen = placement::choose(&candidates, shards, width, &*self.seams.random);
+            if let Some(placement) = chosen {
+                let code = self.coding.code(&spec)?;
+                return Ok(Plan { code, shape, placement, epoch: roster.epoch });
+            }
+        }
+        if possible {
+            let text = format!("no room for {bytes} bytes on enough drives");
+            return Err(Error::new(&codes::POOL_FULL, text).with("drives", drives));
+        }
+        let text =
+            format!("{drives} drives are too few for a stripe that is as safe as the others");
+        Err(Error::new(&codes::DRIVES_TOO_MANY_LOST, text).with("drives", drives))
+    }
+
+    /// One more drive for a shard of a stripe that has shards on `taken`, none of `refused`.
+    pub(crate) fn another(
+        &self,
+        taken: &[u16],
+        refused: &Refused,
+        file_bytes: usize,
+        purpose: Purpose,
+    ) -> Option<u16> {
+        let roster = self.roster.load();
+        let candidates = self.candidates(&roster, file_bytes, purpose, refused);
+        let (shards, width) = (taken.len(), self.options.scatter_width);
+        placement::choose_another(&candidates, taken, shards, width, &*self.seams.random)
+    }
+
+    /// Every writable drive with what it has room for; 0 where a shard of `bytes` does not fit.
+    fn candidates(
+        &self,
+        roster: &Roster,
+        bytes: usize,
+        purpose: Purpose,
+        refused: &Refused,
+    ) -> Vec<Candidate> {
+        let here = roster.writable().filter(|seat| !refused.has(seat.index));
+        here.map(|seat| {
+            let mut free_bytes = self.free_bytes(seat, purpose);
+            if free_bytes < bytes as u64 && Self::ask_room(seat) {
+                free_bytes = self.free_bytes(seat, purpose);
+            }
+            let free_bytes = if free_bytes < bytes as u64 { 0 } else { free_bytes };
+            Candidate { seat: seat.index, free_bytes, domain: seat.failure_domain.clone() }
+        })
+        .collect()
+    }
+
+    fn free_bytes(&self, seat: &Seat, purpose: Purpose) -> u64 {
+        let reserve = match purpose {
+            Purpose::Store => (seat.capacity_bytes as f64 * self.options.reserve_fraction) as u64,
+            Purpose::Keep => 0,
+        };
+        seat.free_bytes.load(Ordering::Relaxed).saturating_sub(reserve)
+    }
+
+    /// Asks a drive how much room it has; false if it does not say.
+    fn ask_room(seat: &Seat) -> bool {
+        let Some(drive) = seat.writable() else { return false };
+        let answer = drive.submit(Drive::capacity).wait_for(ASK);
+        let Some(Ok(capacity)) = answer else { return false };
+        seat.free_bytes.store(capacity.free_bytes, Ordering::Relaxed);
+        true
+    }
+}
+
+/// Drives that cannot be read, and those that just refused.
+fn lost(roster: &Roster, refused: &Refused) -> usize {
+    let gone = |seat: &&std::sync::Arc<Seat>| {
+        seat.readable().is_none() || refused.failed.contains(&seat.index)
+    };
+    roster.seats.iter().filter(gone).count()
+}

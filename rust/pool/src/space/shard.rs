@@ -1,0 +1,173 @@
+//! Parts of shards, read from a drive and verified there, on the drive's own thread.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use dwk_base::{Error, Result, codes};
+use dwk_drive::{Drive, Ticket};
+
+use super::Shared;
+use super::buffers::Buffer;
+use super::header::{self, Header};
+use crate::Stripe;
+
+/// Verified bytes of a shard's payload.
+pub(crate) struct Piece {
+    pub(crate) header: Arc<Header>,
+    buffer: Buffer,
+    /// Where in the buffer they begin.
+    start: usize,
+    range: Range<usize>,
+}
+
+impl Piece {
+    /// The bytes `range` of the shard's payload, which is within what was asked for.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        let from = self.start + range.start - self.range.start;
+        &self.buffer.as_ref()[from..from + range.len()]
+    }
+}
+
+/// A read of a shard that is on its way.
+pub(crate) struct Fetch {
+    pub(crate) index: usize,
+    pub(crate) seat: u16,
+    pub(crate) ticket: Ticket<Piece>,
+}
+
+/// Which bytes of a shard cover `range` in whole blocks.
+pub(crate) fn whole_blocks(
+    range: &Range<usize>,
+    block_bytes: u32,
+    shard_bytes: u32,
+) -> Range<usize> {
+    let block = block_bytes as usize;
+    range.start / block * block..range.end.next_multiple_of(block).min(shard_bytes as usize)
+}
+
+impl Shared {
+    /// What a buffer for `range` of a shard takes: whole blocks, and the header before the first one.
+    pub(crate) fn fetch_bytes(&self, stripe: &Stripe, range: &Range<usize>) -> usize {
+        let block_bytes = self.options.block_bytes;
+        let header = header::header_bytes(stripe.placement.len(), stripe.shard_bytes, block_bytes);
+        header + whole_blocks(range, block_bytes, stripe.shard_bytes).len()
+    }
+
+    /// Asks the drive for a part of a shard; `None` if that drive cannot be read now.
+    pub(crate) fn fetch(
+        self: &Arc<Self>,
+        stripe: &Arc<Stripe>,
+        index: usize,
+        range: Range<usize>,
+        buffer: Buffer,
+    ) -> Option<Fetch> {
+        let seat = *stripe.placement.get(index)?;
+        let roster = self.roster.load();
+        let drive = roster.seat(seat)?.readable()?;
+        let (shared, stripe) = (Arc::clone(self), Arc::clone(stripe));
+        let ticket = drive.submit(move |drive| shared.load(drive, &stripe, index, range, buffer));
+        Some(Fetch { index, seat, ticket })
+    }
+
+    /// Reads and verifies a part of a shard on the caller's thread.
+    pub(crate) fn load(
+        self: &Arc<Self>,
+        drive: &dyn Drive,
+        stripe: &Stripe,
+        index: usize,
+        range: Range<usize>,
+        mut buffer: Buffer,
+    ) -> Result<Piece> {
+        let name = header::name(stripe.id, index)?;
+        let known = self.headers.get(stripe.id, index);
+        // The first block comes with the header in one read.
+        let together = known.is_none() && range.start == 0;
+        let (header, mut got) = match known {
+            Some(header) => (header, 0),
+            None => {
+                let bytes = buffer.as_mut();
+                let guess = header::header_bytes(
+                    stripe.placement.len(),
+                    stripe.shard_bytes,
+                    self.options.block_bytes,
+                );
+                let wanted = if together { bytes.len() } else { guess.min(bytes.len()) };
+                let got = drive.read(&name, 0, &mut bytes[..wanted])?;
+                (Arc::new(self.take_header(drive, stripe, index, &bytes[..got])?), got)
+            }
+        };
+        let length = header.bytes();
+        let blocks = whole_blocks(&range, header.block_bytes, stripe.shard_bytes);
+        let needed = if together { length + blocks.len() } else { blocks.len() };
+        if buffer.len() < needed {
+            // Its blocks are larger than those that are written now.
+            (buffer, got) = (self.read_memory.take_anyway(needed), 0);
+        }
+        let start = if together { length } else { 0 };
+        let target = &mut buffer.as_mut()[start..start + blocks.len()];
+        let have = if together { got.saturating_sub(length).min(target.len()) } else { 0 };
+        let at = (length + blocks.start + have) as u64;
+        let more =
+            if have < target.len() { drive.read(&name, at, &mut target[have..])? } else { 0 };
+        if have + more < target.len() {
+            return Err(damaged(stripe, index, "it ends early"));
+        }
+        header.verify(blocks.start / header.block_bytes as usize, target)?;
+        self.headers.put(Arc::clone(&header));
+        Ok(Piece { header, buffer, start, range: blocks })
+    }
+
+    /// The header of a shard, of which `begin` is the beginning.
+    pub(crate) fn take_header(
+        &self,
+        drive: &dyn Drive,
+        stripe: &Stripe,
+        index: usize,
+        begin: &[u8],
+    ) -> Result<Header> {
+        let length = header::length(begin)?;
+        let most = header::header_bytes(stripe.placement.len(), stripe.shard_bytes, 512);
+        let header = if length <= begin.len() {
+            Header::decode(begin)?
+        } else if length > most {
+            return Err(damaged(stripe, index, "its header is too long"));
+        } else {
+            let mut bytes = vec![0; length];
+            let got = drive.read(&header::name(stripe.id, index)?, 0, &mut bytes)?;
+            Header::decode(&bytes[..got])?
+        };
+        header.agree(self.pool, stripe, index)?;
+        Ok(header)
+    }
+
+    /// Notes what a failed read says about the stripe and the drive.
+    pub(crate) fn note_failed_read(&self, stripe: &Stripe, index: usize, seat: u16, error: &Error) {
+        self.headers.forget(stripe.id, index);
+        if error.is(&codes::DRIVE_FAILED) || error.is(&codes::DRIVE_MISSING) {
+            return self.watch.failed(seat, error);
+        }
+        self.note_repair(stripe.id);
+        // A shard that is not there may have moved while it was read.
+        if !error.is(&codes::BLOB_NOT_FOUND) {
+            self.watch.corrupted(seat, error.message());
+        }
+    }
+}
+
+pub(crate) fn damaged(stripe: &Stripe, index: usize, why: &str) -> Error {
+    let text = format!("shard {index} of stripe {} is damaged: {why}", stripe.id);
+    Error::new(&codes::FORMAT_DAMAGED, text).with("stripe", stripe.id).with("shard", index)
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Piece({:?})", self.range)
+    }
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fetch(shard {} on {})", self.index, self.seat)
+    }
+}

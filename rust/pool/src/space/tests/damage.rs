@@ -1,0 +1,244 @@
+//! Every loss and damage that the code survives gives the right bytes; beyond it, right or refused.
+
+use std::time::Duration;
+
+use dwk_base::codes;
+use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_erasure::CodeSpec;
+use proptest::prelude::*;
+
+use super::super::lock;
+use super::world::{RS42, World, bytes, options};
+use crate::{SpaceOptions, State, Stripe};
+
+/// What is done to a shard's file.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    FlipHeader,
+    FlipPayload,
+    Truncate,
+    TruncateInHeader,
+    Empty,
+    Zero,
+    Extend,
+    /// The file of the other stripe in this one's place.
+    OtherStripe,
+    /// The file of the next shard in this one's place.
+    OtherShard,
+    Remove,
+}
+
+const HARMS: [Harm; 10] = [
+    Harm::FlipHeader,
+    Harm::FlipPayload,
+    Harm::Truncate,
+    Harm::TruncateInHeader,
+    Harm::Empty,
+    Harm::Zero,
+    Harm::Extend,
+    Harm::OtherStripe,
+    Harm::OtherShard,
+    Harm::Remove,
+];
+
+fn harm(world: &World, stripe: &Stripe, other: &Stripe, index: usize, harm: Harm, at: usize) {
+    let (drive, entry) = world.entry(stripe, index);
+    let whole = drive.raw(&entry).unwrap();
+    let mut damaged = whole.clone();
+    let damaged = match harm {
+        Harm::FlipHeader => {
+            damaged[at % 4096] ^= 1 << (at % 8);
+            Some(damaged)
+        }
+        Harm::FlipPayload => {
+            let byte = 4096 + at % (damaged.len() - 4096);
+            damaged[byte] ^= 1 << (at % 8);
+            Some(damaged)
+        }
+        Harm::Truncate => Some(damaged[..damaged.len() - 1 - at % (damaged.len() - 4096)].to_vec()),
+        Harm::TruncateInHeader => Some(damaged[..at % 4096].to_vec()),
+        Harm::Empty => Some(Vec::new()),
+        Harm::Zero => Some(vec![0; damaged.len()]),
+        Harm::Extend => Some([damaged, vec![1; 10]].concat()),
+        Harm::OtherStripe => {
+            let (drive, entry) = world.entry(other, index);
+            drive.raw(&entry)
+        }
+        Harm::OtherShard => {
+            let (drive, entry) = world.entry(stripe, (index + 1) % stripe.placement.len());
+            drive.raw(&entry).or(Some(whole))
+        }
+        Harm::Remove => None,
+    };
+    drive.set_raw(&entry, damaged);
+}
+
+#[test]
+fn every_loss_of_up_to_t_drives_gives_the_right_bytes() {
+    for (code, tolerance) in [
+        (RS42, 2),
+        (CodeSpec::Copies { n: 3 }, 2),
+        (CodeSpec::Xor { k: 3 }, 1),
+        (CodeSpec::ReedSolomon { k: 3, m: 3 }, 3),
+        (CodeSpec::Lrc { k: 4, l: 2, g: 2 }, 3),
+    ] {
+        let shards = code.k() + code.m();
+        let world = World::new(shards, code, 1);
+        let content = bytes(1, 20_000.min(world.space.payload_bytes_max()));
+        let stripe = world.put(&content).unwrap();
+        for pattern in 0u32..1 << shards {
+            let lost: Vec<u16> =
+                (0..shards as u16).filter(|seat| pattern >> seat & 1 == 1).collect();
+            lost.iter().for_each(|seat| world.set_state(*seat, State::Failed));
+            match world.get(&stripe) {
+                Ok(read) => assert!(read == content, "{code} without {lost:?}"),
+                Err(error) => {
+                    assert!(lost.len() > tolerance, "{code} without {lost:?}: {error}");
+                    assert!(error.is(&codes::DATA_CORRUPT), "{error}");
+                }
+            }
+            lost.iter().for_each(|seat| world.set_state(*seat, State::Ok));
+        }
+    }
+}
+
+#[test]
+fn every_damage_to_two_shards_gives_the_right_bytes_and_is_noted() {
+    let world = World::new(6, RS42, 2);
+    for (seed, first) in HARMS.into_iter().enumerate() {
+        for second in HARMS {
+            let content = bytes(seed as u64, 60_000);
+            let (stripe, other) = (world.put(&content).unwrap(), world.put(&content).unwrap());
+            let a = seed % 4;
+            harm(&world, &stripe, &other, a, first, 1000 * seed + 77);
+            harm(&world, &stripe, &other, a + 1, second, 9000 - 500 * seed);
+            let read =
+                world.get(&stripe).unwrap_or_else(|error| panic!("{first:?} {second:?}: {error}"));
+            assert!(read == content, "{first:?} {second:?}");
+            let harmless = |harm| matches!(harm, Harm::Extend);
+            let noted = world.space.take_repairs();
+            if !harmless(first) {
+                assert_eq!(noted, [stripe.id], "{first:?} {second:?}");
+            }
+            world.space.remove(&stripe);
+            world.space.remove(&other);
+        }
+    }
+    assert!(lock(&world.watch.failed).is_empty());
+    assert!(!lock(&world.watch.corrupted).is_empty());
+}
+
+#[test]
+fn beyond_t_a_read_is_refused_and_never_wrong() {
+    let world = World::new(6, RS42, 3);
+    for (seed, kind) in HARMS.into_iter().enumerate() {
+        let content = bytes(seed as u64, 60_000);
+        let other = world.put(&bytes(99, 60_000)).unwrap();
+        let stripe = world.put(&content).unwrap();
+        (0..3).for_each(|index| harm(&world, &stripe, &other, index, kind, 4096 + seed * 37));
+        match world.get(&stripe) {
+            Ok(read) => assert!(read == content, "{kind:?}"),
+            Err(error) => assert!(error.is(&codes::DATA_CORRUPT), "{kind:?}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn shards_of_two_stripes_of_one_name_are_never_mixed() {
+    // As if two writers had drawn the same name: each shard is right in itself.
+    let world = World::new(6, RS42, 4);
+    let (a, b) = (bytes(1, 60_000), bytes(2, 60_000));
+    let first = world.put(&a).unwrap();
+    let other = World::new(6, RS42, 4);
+    let second = other.put(&b).unwrap();
+    assert_eq!(first.id, second.id, "the same seed draws the same name");
+    for foreign in 0..6usize {
+        for index in 0..foreign {
+            let seat = second.placement[index];
+            let from = other.entry(&second, index);
+            let here = world.memory[usize::from(first.placement[index])].clone();
+            assert_eq!(first.placement[index], seat);
+            here.set_raw(&from.1, from.0.raw(&from.1));
+        }
+        world.space.shared.headers.forget_all();
+        match world.get(&first) {
+            Ok(read) => assert!(read == a || read == b, "{foreign} foreign shards were mixed in"),
+            Err(error) => assert!(error.is(&codes::DATA_CORRUPT), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn drives_that_err_or_flip_what_they_read_are_read_around() {
+    for effect in [Effect::Error(&codes::DRIVE_IO), Effect::Flip] {
+        let world = World::new(6, RS42, 5);
+        let content = bytes(1, 64 << 10);
+        let stripe = world.put(&content).unwrap();
+        for drive in [1, 4] {
+            world.drives[drive].inject(Fault::new(effect).on(Operation::Read));
+        }
+        for _ in 0..3 {
+            assert!(world.get(&stripe).unwrap() == content);
+        }
+        assert_eq!(world.space.take_repairs(), [stripe.id]);
+    }
+}
+
+#[test]
+fn a_late_drive_is_read_around() {
+    let options = SpaceOptions {
+        late_read: Duration::from_millis(50),
+        drive_timeout: Duration::from_millis(2000),
+        ..options()
+    };
+    let world = World::with(6, RS42, 6, options);
+    let content = bytes(1, 64 << 10);
+    let stripe = world.put(&content).unwrap();
+    let late = usize::from(stripe.placement[1]);
+    world.drives[late].inject(Fault::new(Effect::Hang).on(Operation::Read));
+    assert!(world.get(&stripe).unwrap() == content);
+    world.drives[late].release();
+    world.drives[late].heal();
+    // One that is needed is waited for.
+    let needed: Vec<_> = stripe.placement[..3].to_vec();
+    needed.iter().take(2).for_each(|seat| world.set_state(*seat, State::Failed));
+    let slow = Fault::new(Effect::Delay(Duration::from_millis(150))).on(Operation::Read);
+    world.drives[usize::from(needed[2])].inject(slow);
+    let mut read = vec![0; content.len()];
+    world.space.read(&stripe, 0, &mut read).unwrap();
+    assert!(read == content);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_damage_gives_right_bytes_or_is_refused(
+        seed: u64,
+        length in 1usize..65_536,
+        harms in proptest::collection::vec((0usize..6, 0usize..HARMS.len(), any::<usize>()), 0..5),
+        ranges in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
+    ) {
+        let world = World::new(6, RS42, seed);
+        let content = bytes(seed, length);
+        let stripe = world.put(&content).unwrap();
+        let other = world.put(&bytes(!seed, length)).unwrap();
+        let mut harmed = std::collections::BTreeSet::new();
+        for (index, kind, at) in harms {
+            if harmed.insert(index) {
+                harm(&world, &stripe, &other, index, HARMS[kind], at);
+            }
+        }
+        for (from, bytes) in ranges {
+            let from = from.index(length);
+            let mut into = vec![0; bytes.index(length - from) + 1];
+            match world.space.read(&stripe, from as u32, &mut into) {
+                Ok(()) => prop_assert!(into == content[from..from + into.len()]),
+                Err(error) => {
+                    prop_assert!(harmed.len() > 2, "{}", error);
+                    prop_assert!(error.is(&codes::DATA_CORRUPT));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What a space promises, on drives in memory whose power can be cut.
+
+mod damage;
+mod storing;
+mod world;

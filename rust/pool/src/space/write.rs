@@ -1,0 +1,524 @@
+//! Stripes on their way to the drives.
+//!
+//! Each drive's thread puts the shards that wait for it and syncs them together. A shard that a drive
+//! refused goes to another one; if there is none, the stripe is encoded anew for fewer drives.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use dwk_base::{Error, Result, StripeId, codes};
+use dwk_drive::{BlobName, Drive};
+
+use super::coding::numbers;
+use super::encode::{Parts, Shape, encode};
+use super::filling::Filling;
+use super::room::{Plan, Purpose, Refused};
+use super::{Shared, Space, header, lock};
+use crate::Stripe;
+
+/// Makes a shard durable.
+pub(crate) const SYNC_WRITE: &str = "stripe.write";
+/// Makes the removal of a shard durable, so that it does not come back as an orphan.
+pub(crate) const SYNC_REMOVE: &str = "stripe.remove";
+/// Shards that share a sync.
+const SHARDS_PER_SYNC: usize = 4;
+
+/// A stripe on its way to the drives. Dropping it removes what was written.
+pub struct Writing {
+    flight: Arc<Flight>,
+    waited: bool,
+}
+
+/// A stripe on its way, shared by its owner and the drives' threads.
+pub(crate) struct Flight {
+    shared: Arc<Shared>,
+    purpose: Purpose,
+    payload_bytes: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held by whoever looks after it.
+    settling: Mutex<()>,
+}
+
+struct State {
+    stripe: Stripe,
+    file_bytes: usize,
+    /// Empty once all are durable.
+    shards: Vec<Parts>,
+    slots: Vec<Slot>,
+    refused: Refused,
+    result: Option<Result<()>>,
+    /// Nobody wants it any more.
+    abandoned: bool,
+    errands: u64,
+}
+
+enum Slot {
+    /// Not with a drive yet.
+    Unsent,
+    /// With a drive since then, by the errand of this number.
+    Pending(u64, Duration),
+    Durable,
+    Refused(Error),
+}
+
+/// A shard that waits for its drive.
+struct Errand {
+    flight: Arc<Flight>,
+    index: usize,
+    number: u64,
+    name: BlobName,
+    told: bool,
+}
+
+/// The shards that wait for one drive.
+#[derive(Default)]
+pub(crate) struct Outbox(Mutex<VecDeque<Errand>>);
+
+impl Space {
+    /// Encodes what was filled and hands the shards to the drives. Returns at once.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`
+    pub fn write(&self, filling: Filling) -> Result<Writing> {
+        let (shared, payload_bytes) = (&self.shared, filling.len());
+        let plan = shared.plan(payload_bytes, filling.purpose, &Refused::default())?;
+        let purpose = filling.purpose;
+        let buffer = if filling.buffer.len() < plan.shape.bytes() {
+            // Fewer drives than when it began to fill: the parity takes more.
+            let mut larger = shared.memory.take_anyway(plan.shape.bytes());
+            larger.as_mut()[..payload_bytes].copy_from_slice(filling.content());
+            larger
+        } else {
+            filling.buffer
+        };
+        let (stripe, shards) = shared.encode(buffer, &plan, payload_bytes)?;
+        let state = State::new(stripe, plan.shape, shards);
+        let flight = Arc::new(Flight {
+            shared: Arc::clone(shared),
+            purpose,
+            payload_bytes,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            settling: Mutex::new(()),
+        });
+        let mut flights = lock(&shared.flights);
+        flights.retain(|flight| flight.strong_count() > 0);
+        flights.push(Arc::downgrade(&flight));
+        drop(flights);
+        flight.send_all();
+        Ok(Writing { flight, waited: false })
+    }
+}
+
+impl Shared {
+    fn encode(
+        &self,
+        buffer: super::buffers::Buffer,
+        plan: &Plan,
+        payload_bytes: usize,
+    ) -> Result<(Stripe, Vec<Parts>)> {
+        let stripe = Stripe {
+            id: StripeId::draw(&*self.seams.random),
+            epoch: plan.epoch,
+            code: numbers(&plan.code),
+            shard_bytes: plan.shape.shard_bytes as u32,
+            payload_bytes: payload_bytes as u32,
+            placement: plan.placement.clone(),
+        };
+        let block_bytes = self.options.block_bytes;
+        let shards = encode(buffer, plan.shape, &plan.code, self.pool, &stripe, block_bytes)?;
+        Ok((stripe, shards))
+    }
+
+    /// What a shard of a stripe takes on its drive.
+    pub(crate) fn file_bytes(&self, stripe: &Stripe) -> u64 {
+        let (shards, block_bytes) = (stripe.placement.len(), self.options.block_bytes);
+        let header = header::header_bytes(shards, stripe.shard_bytes, block_bytes);
+        header as u64 + u64::from(stripe.shard_bytes)
+    }
+
+    fn outbox(&self, seat: u16) -> Arc<Outbox> {
+        Arc::clone(lock(&self.outboxes).entry(seat).or_default())
+    }
+
+    /// Looks after stripes whose drives refused and whose owners are not looking.
+    pub(crate) fn help_flights(&self) {
+        let flights: Vec<_> =
+            lock(&self.flights).iter().filter_map(std::sync::Weak::upgrade).collect();
+        for flight in flights {
+            if let Ok(_settling) = flight.settling.try_lock() {
+                flight.settle_refused();
+            }
+        }
+    }
+
+    /// Deletes the shards of a stripe and waits for it, but for no drive longer than it may take.
+    pub(crate) fn remove(&self, stripe: &Stripe) {
+        let roster = self.roster.load();
+        let mut tickets = Vec::new();
+        for (index, seat) in stripe.placement.iter().enumerate() {
+            self.headers.forget(stripe.id, index);
+            let (Some(seat), Ok(name)) = (roster.seat(*seat), header::name(stripe.id, index))
+            else {
+                continue;
+            };
+            let Some(drive) = seat.readable() else { continue };
+            let ticket = drive.submit(move |drive| {
+                drive.delete(&name)?;
+                drive.sync(SYNC_REMOVE)
+            });
+            tickets.push((Arc::clone(seat), ticket));
+        }
+        let bytes = self.file_bytes(stripe);
+        for (seat, ticket) in tickets {
+            match ticket.wait_for(self.options.drive_timeout) {
+                Some(Ok(())) => seat.gave_back(bytes),
+                None => self.watch.failed(seat.index, &late()),
+                Some(Err(error)) if error.is(&codes::BLOB_NOT_FOUND) => {}
+                Some(Err(error)) => self.watch.failed(seat.index, &error),
+            }
+        }
+    }
+}
+
+impl State {
+    fn new(stripe: Stripe, shape: Shape, shards: Vec<Parts>) -> Self {
+        Self {
+            stripe,
+            file_bytes: shape.file_bytes(),
+            shards,
+            slots: Vec::new(),
+            refused: Refused::default(),
+            result: None,
+            abandoned: false,
+            errands: 0,
+        }
+    }
+
+    fn refusals(&mut self, now: Duration, timeout: Duration) -> Vec<(usize, Error)> {
+        let mut refusals = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if matches!(slot, Slot::Pending(_, since) if now.saturating_sub(*since) >= timeout) {
+                *slot = Slot::Refused(late());
+            }
+            if let Slot::Refused(error) = slot {
+                refusals.push((index, error.clone()));
+            }
+        }
+        refusals
+    }
+}
+
+fn late() -> Error {
+    Error::new(&codes::DRIVE_TIMEOUT, "the drive did not answer in time")
+}
+
+impl Flight {
+    /// Hands every shard to the drive where it is placed.
+    fn send_all(self: &Arc<Self>) {
+        let shards = {
+            let mut state = lock(&self.state);
+            state.slots.clear();
+            let shards = state.shards.len();
+            state.slots.extend((0..shards).map(|_| Slot::Unsent));
+            shards
+        };
+        (0..shards).for_each(|index| self.send(index));
+    }
+
+    /// Hands a shard to the drive where it is placed.
+    fn send(self: &Arc<Self>, index: usize) {
+        let mut state = lock(&self.state);
+        state.errands += 1;
+        let (number, seat) = (state.errands, state.stripe.placement[index]);
+        let roster = self.shared.roster.load();
+        let seat_now = roster.seat(seat).and_then(|seat| Some((seat, seat.writable()?)));
+        let name = header::name(state.stripe.id, index);
+        let (Some((seat, drive)), Ok(name)) = (seat_now, name) else {
+            state.slots[index] = Slot::Refused(gone());
+            return;
+        };
+        seat.took(state.file_bytes as u64);
+        state.slots[index] = Slot::Pending(number, self.shared.seams.clock.monotonic());
+        drop(state);
+        let outbox = self.shared.outbox(seat.index);
+        let flight = Arc::clone(self);
+        lock(&outbox.0).push_back(Errand { flight, index, number, name, told: false });
+        drop(drive.submit(move |drive| {
+            outbox.run(drive);
+            Ok(())
+        }));
+    }
+
+    /// Waits until every shard is durable somewhere, or cannot be.
+    fn settle(self: &Arc<Self>) -> Result<Stripe> {
+        let _settling = lock(&self.settling);
+        loop {
+            self.settle_refused();
+            let state = lock(&self.state);
+            match &state.result {
+                Some(Ok(())) => return Ok(state.stripe.clone()),
+                Some(Err(error)) => return Err(error.clone()),
+                None => {}
+            }
+            let waiting = |state: &mut State| {
+                state.result.is_none()
+                    && !state.slots.iter().any(|slot| matches!(slot, Slot::Refused(_)))
+            };
+            let patience = self.shared.options.drive_timeout.min(Duration::from_millis(250));
+            drop(
+                self.changed
+                    .wait_timeout_while(state, patience, waiting)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    /// Finds other drives for what was refused. The caller holds `settling`.
+    fn settle_refused(self: &Arc<Self>) {
+        let now = self.shared.seams.clock.monotonic();
+        let (refusals, placement) = {
+            let mut state = lock(&self.state);
+            if state.result.is_some() || state.abandoned {
+                return;
+            }
+            let refusals = state.refusals(now, self.shared.options.drive_timeout);
+            (refusals, state.stripe.placement.clone())
+        };
+        if refusals.is_empty() {
+            return;
+        }
+        for (index, error) in &refusals {
+            self.refuse(placement[*index], error);
+        }
+        for (index, _) in &refusals {
+            if !self.send_elsewhere(*index) {
+                return self.encode_anew();
+            }
+        }
+    }
+
+    /// Notes that a drive refused.
+    fn refuse(&self, seat: u16, error: &Error) {
+        let mut state = lock(&self.state);
+        if error.is(&codes::DRIVE_FULL) {
+            state.refused.full.push(seat);
+        } else {
+            state.refused.failed.push(seat);
+        }
+        drop(state);
+        let roster = self.shared.roster.load();
+        let in_service = roster.seat(seat).is_some_and(|seat| seat.writable().is_some());
+        if in_service && !error.is(&codes::DRIVE_FULL) {
+            self.shared.watch.failed(seat, error);
+        }
+    }
+
+    /// Sends a shard to a drive that has none of this stripe; false if there is none.
+    fn send_elsewhere(self: &Arc<Self>, index: usize) -> bool {
+        let mut state = lock(&self.state);
+        let (taken, bytes) = (state.stripe.placement.clone(), state.file_bytes);
+        let seat = self.shared.another(&taken, &state.refused, bytes, self.purpose);
+        let Some(seat) = seat else { return false };
+        state.stripe.placement[index] = seat;
+        drop(state);
+        self.send(index);
+        true
+    }
+
+    /// Encodes the content for the drives that are left.
+    fn encode_anew(self: &Arc<Self>) {
+        let done = self.try_encode_anew();
+        match done {
+            Ok(()) => self.send_all(),
+            Err(error) => {
+                let mut state = lock(&self.state);
+                state.result = Some(Err(error));
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    fn try_encode_anew(self: &Arc<Self>) -> Result<()> {
+        let (data, refused) = {
+            let state = lock(&self.state);
+            let data = usize::from(state.stripe.code.data);
+            let payloads = state.shards.iter().take(data).map(|[_, payload]| payload.clone());
+            (payloads.collect::<Vec<_>>(), state.refused.clone())
+        };
+        let plan = self.shared.plan(self.payload_bytes, self.purpose, &refused)?;
+        // Whoever waits for memory may be waiting for this stripe.
+        let mut buffer = self.shared.memory.take_anyway(plan.shape.bytes());
+        let (mut room, mut left) = (buffer.as_mut(), self.payload_bytes);
+        for payload in data {
+            let taken = left.min(payload.len());
+            room[..taken].copy_from_slice(&payload[..taken]);
+            (room, left) = (&mut room[taken..], left - taken);
+        }
+        let (stripe, shards) = self.shared.encode(buffer, &plan, self.payload_bytes)?;
+        let mut state = lock(&self.state);
+        let (before, slots) =
+            (std::mem::replace(&mut state.stripe, stripe), std::mem::take(&mut state.slots));
+        state.shards = shards;
+        state.file_bytes = plan.shape.file_bytes();
+        drop(state);
+        self.shared.remove_written(&before, &slots);
+        Ok(())
+    }
+
+    /// Nobody wants it any more: what is on the drives goes, what comes there goes then.
+    fn abandon(&self) {
+        let mut state = lock(&self.state);
+        state.abandoned = true;
+        state.shards.clear();
+        let slots = std::mem::take(&mut state.slots);
+        let stripe = state.stripe.clone();
+        drop(state);
+        self.shared.remove_written(&stripe, &slots);
+    }
+
+    /// What an errand is to write, unless it was taken off.
+    fn parts(&self, errand: &Errand) -> Option<Parts> {
+        let state = lock(&self.state);
+        if state.is_current(errand) { state.shards.get(errand.index).cloned() } else { None }
+    }
+
+    /// Takes an errand's result; false if nobody wants it any more.
+    fn report(&self, errand: &Errand, result: Result<()>) -> bool {
+        let mut state = lock(&self.state);
+        if !state.is_current(errand) {
+            return false;
+        }
+        state.slots[errand.index] = match result {
+            Ok(()) => Slot::Durable,
+            Err(error) => Slot::Refused(error),
+        };
+        if state.slots.iter().all(|slot| matches!(slot, Slot::Durable)) {
+            state.shards.clear();
+            state.result = Some(Ok(()));
+        }
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+}
+
+impl State {
+    fn is_current(&self, errand: &Errand) -> bool {
+        let slot = self.slots.get(errand.index);
+        matches!(slot, Some(Slot::Pending(number, _)) if *number == errand.number)
+    }
+}
+
+impl Shared {
+    /// Asks the drives to delete those shards of a stripe that they wrote. Does not wait.
+    fn remove_written(&self, stripe: &Stripe, slots: &[Slot]) {
+        let roster = self.roster.load();
+        for (index, _) in slots.iter().enumerate().filter(|(_, slot)| matches!(slot, Slot::Durable))
+        {
+            let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat)).cloned();
+            let (Some(seat), Ok(name)) = (seat, header::name(stripe.id, index)) else { continue };
+            let Some(drive) = seat.readable().cloned() else { continue };
+            let bytes = self.file_bytes(stripe);
+            drop(drive.submit(move |drive| {
+                drive.delete(&name)?;
+                seat.gave_back(bytes);
+                drive.sync(SYNC_REMOVE)
+            }));
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::new(&codes::DRIVE_FAILED, "the drive was taken out of service")
+}
+
+impl Outbox {
+    /// Runs on the drive's thread: puts what waits, and syncs it together.
+    fn run(&self, drive: &dyn Drive) {
+        let errands: Vec<Errand> = {
+            let mut waiting = lock(&self.0);
+            let count = waiting.len().min(SHARDS_PER_SYNC);
+            waiting.drain(..count).collect()
+        };
+        let mut put = Vec::with_capacity(errands.len());
+        for errand in errands {
+            let Some(parts) = errand.flight.parts(&errand) else {
+                errand.dismiss();
+                continue;
+            };
+            match drive.put(&errand.name, &parts) {
+                Ok(()) => put.push(errand),
+                Err(error) => drop(errand.tell(Err(error))),
+            }
+        }
+        if put.is_empty() {
+            return;
+        }
+        let synced = drive.sync(SYNC_WRITE);
+        for errand in put {
+            let name = errand.name.clone();
+            if !errand.tell(synced.clone()) && synced.is_ok() {
+                // It came too late. If it cannot be deleted, it is an orphan.
+                let _ = drive.delete(&name).and_then(|()| drive.sync(SYNC_REMOVE));
+            }
+        }
+    }
+}
+
+impl Errand {
+    fn tell(mut self, result: Result<()>) -> bool {
+        self.told = true;
+        self.flight.report(&self, result)
+    }
+
+    fn dismiss(mut self) {
+        self.told = true;
+    }
+}
+
+impl Drop for Errand {
+    /// The drive's thread ended before it came to this.
+    fn drop(&mut self) {
+        if !self.told {
+            self.flight.report(self, Err(gone()));
+        }
+    }
+}
+
+impl Writing {
+    /// Waits until every shard is durable and says where they are. A shard that a drive refused or was late
+    /// with is on another one then.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`: what was written is removed.
+    pub fn wait(mut self) -> Result<Stripe> {
+        let result = self.flight.settle();
+        self.waited = result.is_ok();
+        result
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.waited {
+            self.flight.abandon();
+        }
+    }
+}
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = lock(&self.flight.state);
+        f.debug_struct("Writing").field("stripe", &state.stripe.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flight({} bytes)", self.payload_bytes)
+    }
+}
