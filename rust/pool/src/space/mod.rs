@@ -38,8 +38,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dwk_base::{PoolId, Result, Seams, StripeId};
-use dwk_erasure::CodeSpec;
+use dwk_base::{Error, PoolId, Result, Seams, StripeId, codes};
+use dwk_erasure::{CodeSpec, Geometry};
 
 use self::buffers::Memory;
 use self::coding::Coding;
@@ -80,7 +80,26 @@ pub(crate) struct Shared {
 }
 
 impl Space {
-    /// A space on the drives of `roster`, each stripe encoded with `code`.
+    /// A space on the drives of `roster`, each stripe encoded as `geometry` says.
+    ///
+    /// # Errors
+    /// `geometry.not_storable`, `geometry.invalid`, `store.option`
+    pub fn new(
+        pool: PoolId,
+        geometry: &Geometry,
+        options: SpaceOptions,
+        roster: Arc<RosterCell>,
+        watch: Arc<dyn Watch>,
+        seams: Seams,
+    ) -> Result<Self> {
+        if let Some(why) = geometry.not_storable_reason() {
+            let text = format!("{geometry} cannot be stored yet: {why}");
+            return Err(Error::new(&codes::GEOMETRY_NOT_STORABLE, text));
+        }
+        Self::with_code(pool, geometry.stripe_code(), options, roster, watch, seams)
+    }
+
+    /// A space whose stripes are encoded with `code`.
     ///
     /// # Errors
     /// `store.option`, `geometry.invalid`

@@ -89,7 +89,9 @@ fn every_loss_of_up_to_t_drives_gives_the_right_bytes() {
         for pattern in 0u32..1 << shards {
             let lost: Vec<u16> =
                 (0..shards as u16).filter(|seat| pattern >> seat & 1 == 1).collect();
-            lost.iter().for_each(|seat| world.set_state(*seat, State::Failed));
+            for seat in &lost {
+                world.set_state(*seat, State::Failed);
+            }
             match world.get(&stripe) {
                 Ok(read) => assert!(read == content, "{code} without {lost:?}"),
                 Err(error) => {
@@ -97,7 +99,9 @@ fn every_loss_of_up_to_t_drives_gives_the_right_bytes() {
                     assert!(error.is(&codes::DATA_CORRUPT), "{error}");
                 }
             }
-            lost.iter().for_each(|seat| world.set_state(*seat, State::Ok));
+            for seat in &lost {
+                world.set_state(*seat, State::Ok);
+            }
         }
     }
 }
@@ -188,7 +192,7 @@ fn drives_that_err_or_flip_what_they_read_are_read_around() {
 fn a_late_drive_is_read_around() {
     let options = SpaceOptions {
         late_read: Duration::from_millis(50),
-        drive_timeout: Duration::from_millis(2000),
+        drive_timeout: Duration::from_secs(2),
         ..options()
     };
     let world = World::with(6, RS42, 6, options);
