@@ -118,6 +118,11 @@ pub struct SlotState {
 }
 
 impl SlotState {
+    /// Of a drive whose slots are both lost: whatever lies in them is overwritten.
+    pub const fn fresh() -> Self {
+        Self { current: Slot::B, revision: 0 }
+    }
+
     /// The slot that holds the present superblock.
     pub const fn current(&self) -> Slot {
         self.current
@@ -186,7 +191,7 @@ impl Superblock {
     /// # Errors
     /// `buffer.length` if it does not fit a slot; else what the drive says.
     pub fn create(&self, drive: &dyn Drive) -> Result<SlotState> {
-        let mut state = SlotState { current: Slot::B, revision: 0 };
+        let mut state = SlotState::fresh();
         self.store(drive, &mut state)?;
         self.store(drive, &mut state)?;
         Ok(state)

@@ -83,16 +83,12 @@ fn load_runs(
     for stripe in root.runs.iter().flat_map(|run| &run.stripes) {
         state.load_stripe(stripe.id, Some(moved.get(&stripe.id).unwrap_or(stripe).clone()));
     }
-    state.loaded(root);
+    state.loaded(&root);
     Ok(())
 }
 
 /// Reads a run whose stripes lie at `places`.
-fn open_run<'a>(
-    space: &'a Space,
-    run: &'a RunRef,
-    places: Vec<Stripe>,
-) -> Entries<impl FnMut(&mut [u8]) -> Result<usize> + use<'a>> {
+fn open_run<'a>(space: &'a Space, run: &'a RunRef, places: Vec<Stripe>) -> Entries<'a> {
     let (mut piece, mut offset) = (0, 0u32);
     Entries::new(run.entries, move |into| {
         let Some(at) = run.content.pieces.get(piece) else { return Ok(0) };
@@ -172,13 +168,13 @@ fn write_snapshot(meta: &Meta, snapshot: &Snapshot) -> Result<()> {
     let bottom = keep.is_empty();
     let mut out = RunWriter::new(meta);
     let mut fresh = EncodedEntries::new(snapshot.entries());
-    let mut runs: Vec<Entries<Box<dyn FnMut(&mut [u8]) -> Result<usize> + '_>>> = Vec::new();
+    let mut runs = Vec::new();
     for run in &merging {
         let places = run.stripes.iter().map(|stripe| meta.placed(stripe.id));
         let places = places.collect::<Result<Vec<_>>>()?;
-        runs.push(open_run(meta.pool().space(), run, places).boxed());
+        runs.push(open_run(meta.pool().space(), run, places));
     }
-    runs.push(Entries::new(snapshot.len(), Box::new(move |into| Ok(fresh.fill(into)))));
+    runs.push(Entries::new(snapshot.len(), move |into: &mut [u8]| Ok(fresh.fill(into))));
     merge(runs, bottom, |entry| out.push(&entry))?;
     let (staged, run) = out.finish()?;
     let mut record = RecordWriter::new();

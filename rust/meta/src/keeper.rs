@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::{checkpoint, pack};
 const HOLD_BACK: u64 = 4;
 /// How long a writer waits for the keeper before it goes on all the same.
 const HOLD_BACK_TIME: Duration = Duration::from_secs(10);
+/// How many times the journal's length is looked at while it grows to its limit.
+const LOOKS: u64 = 16;
 /// Stripes dropped in one record.
 const DROP_MAX: usize = 1024;
 
@@ -39,6 +41,8 @@ pub struct CollectReport {
 pub(crate) struct Keeper {
     alone: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes of records since somebody last looked how long the journal is.
+    unlooked_bytes: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -58,9 +62,14 @@ impl Keeper {
     }
 
     /// Wakes the keeper when the journal is long; waits for it when it is far too long.
-    pub(crate) fn hold_back(&self, meta: &Meta) -> Result<()> {
+    pub(crate) fn hold_back(&self, meta: &Meta, record_bytes: u64) -> Result<()> {
         let limit = meta.options().journal_bytes_max;
-        let bytes = meta.journal().live_bytes();
+        let since = self.unlooked_bytes.fetch_add(record_bytes, Ordering::Relaxed) + record_bytes;
+        if since < limit / LOOKS {
+            return Ok(());
+        }
+        self.unlooked_bytes.store(0, Ordering::Relaxed);
+        let bytes = meta.journal().bytes_since(0);
         if bytes <= limit {
             return Ok(());
         }
@@ -209,7 +218,9 @@ fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             return Ok(report);
         }
         let mut record = RecordWriter::new();
-        stripes.iter().for_each(|stripe| record.push(&Operation::DropStripe(stripe.id)));
+        for stripe in &stripes {
+            record.push(&Operation::DropStripe(stripe.id));
+        }
         meta.commit_record(record)?;
         for stripe in &stripes {
             meta.pool().space().remove(stripe);

@@ -10,7 +10,7 @@ use std::sync::{
 use bytes::Bytes;
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_journal::{Apply, Journal, Position};
-use dwk_pool::{Ledger, Pool, Stripe};
+use dwk_pool::{Control, Ledger, Pool, Stripe, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
 use crate::keeper::Keeper;
@@ -87,14 +87,15 @@ impl Meta {
         Self::open(pool, options)
     }
 
-    /// Loads the last checkpoint and replays the journal from there.
+    /// Loads the last checkpoint and replays the journal from there, then brings drives that were away up
+    /// to date.
     ///
     /// # Errors
     /// `journal.damaged`, `data.corrupt`, `format.damaged`
     pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
         let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
         pool.journal().set_apply(Arc::new(Applier(Arc::clone(&state))));
-        Ok(Arc::new_cyclic(|me| Self {
+        let meta = Arc::new_cyclic(|me| Self {
             pool,
             options,
             state,
@@ -102,7 +103,12 @@ impl Meta {
             pins: Arc::default(),
             me: Weak::clone(me),
             keeper: Keeper::default(),
-        }))
+        });
+        if meta.pool.check_writable().is_ok() {
+            // A drive that cannot be brought up to date stays stale: it is read, and status says so.
+            let _ = meta.pool.refresh(&*meta, &Control::default());
+        }
+        Ok(meta)
     }
 
     /// The pool under it.
@@ -187,8 +193,8 @@ impl Meta {
     pub fn commit(&self, change: Change) -> Result<u64> {
         check_sizes(&change)?;
         self.pool.check_writable()?;
-        self.keeper.hold_back(self)?;
         let record = encode(&change);
+        self.keeper.hold_back(self, record.len() as u64)?;
         let mut staging = self.lock_staging();
         self.check(&staging, &change)?;
         let pending = self.journal().submit(record)?;
@@ -341,6 +347,10 @@ impl Ledger for Meta {
     fn stripes(&self, after: Option<StripeId>, limit: usize) -> Result<Vec<Stripe>> {
         let state = self.state();
         Ok(state.stripes_after(after).take(limit).map(|kept| kept.stripe.clone()).collect())
+    }
+
+    fn usage(&self, seat: u16) -> Result<Usage> {
+        Ok(self.state().usage(seat))
     }
 
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {

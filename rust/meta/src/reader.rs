@@ -103,12 +103,12 @@ impl ContentReader {
             let done = match piece.place {
                 Place::Journal { .. } => {
                     let to = (at - offset) as usize;
-                    self.from_journal(piece, span, &mut into[to..to + span.bytes as usize])?;
+                    self.copy_journal(piece, span, &mut into[to..to + span.bytes as usize])?;
                     span.bytes
                 }
                 Place::Stripe { .. } => {
                     let to = (at - offset) as usize;
-                    self.from_stripes(at, horizon, &mut into[to..to + rest as usize])?
+                    self.copy_stripes(at, horizon, &mut into[to..to + rest as usize])?
                 }
             };
             at += done;
@@ -117,7 +117,7 @@ impl ContentReader {
         Ok((at.max(offset) - offset) as usize)
     }
 
-    fn from_journal(&self, piece: Piece, span: Span, into: &mut [u8]) -> Result<()> {
+    fn copy_journal(&self, piece: Piece, span: Span, into: &mut [u8]) -> Result<()> {
         let Place::Journal { position, offset } = piece.place else { return Ok(()) };
         let mut whole = vec![0; piece.bytes as usize];
         let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
@@ -127,7 +127,7 @@ impl ContentReader {
     }
 
     /// Copies the next span out, with reads under way up to `horizon`.
-    fn from_stripes(&mut self, at: u64, horizon: u64, into: &mut [u8]) -> Result<u64> {
+    fn copy_stripes(&mut self, at: u64, horizon: u64, into: &mut [u8]) -> Result<u64> {
         let waiting = self.window.copy(at, into);
         if waiting > 0 {
             return Ok(waiting);

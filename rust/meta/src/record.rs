@@ -191,7 +191,9 @@ mod tests {
             Operation::Relocate { key: b"k", version: 8, content: Content::default() },
             Operation::Root(Root { folded: 77, runs: Vec::new() }),
         ];
-        operations.iter().for_each(|operation| writer.push(operation));
+        for operation in &operations {
+            writer.push(operation);
+        }
         let record = writer.finish();
         let mut read = Vec::new();
         visit(&record, |operation, offset| {

@@ -109,18 +109,22 @@ fn damaged(why: &str) -> Error {
     Error::new(&codes::FORMAT_DAMAGED, format!("a checkpoint is damaged: {why}"))
 }
 
-/// Reads entries one after the other from anything that fills a buffer.
-pub(crate) struct Entries<F> {
-    fill: F,
+/// Gives the next bytes of a run, 0 at its end.
+pub(crate) type Fill<'a> = Box<dyn FnMut(&mut [u8]) -> Result<usize> + 'a>;
+
+/// Reads entries one after the other.
+pub(crate) struct Entries<'a> {
+    fill: Fill<'a>,
     buffer: Vec<u8>,
     start: usize,
     left: u64,
     last: Option<Vec<u8>>,
 }
 
-impl<F: FnMut(&mut [u8]) -> Result<usize>> Entries<F> {
-    /// `fill` gives the next bytes, 0 at the end; `entries` is how many there must be.
-    pub(crate) const fn new(entries: u64, fill: F) -> Self {
+impl<'a> Entries<'a> {
+    /// Reads from `fill`; `entries` is how many there must be.
+    pub(crate) fn new(entries: u64, fill: impl FnMut(&mut [u8]) -> Result<usize> + 'a) -> Self {
+        let fill: Fill<'a> = Box::new(fill);
         Self { fill, buffer: Vec::new(), start: 0, left: entries, last: None }
     }
 
@@ -157,8 +161,8 @@ impl<F: FnMut(&mut [u8]) -> Result<usize>> Entries<F> {
 }
 
 /// Merges runs, oldest first: of equal keys the newest entry stays; `bottom` drops what went.
-pub(crate) fn merge<F: FnMut(&mut [u8]) -> Result<usize>>(
-    mut runs: Vec<Entries<F>>,
+pub(crate) fn merge(
+    mut runs: Vec<Entries<'_>>,
     bottom: bool,
     mut emit: impl FnMut(Entry) -> Result<()>,
 ) -> Result<()> {
@@ -199,7 +203,7 @@ mod tests {
         (pairs.len() as u64, writer.finish())
     }
 
-    fn entries((count, bytes): (u64, Vec<u8>)) -> Entries<impl FnMut(&mut [u8]) -> Result<usize>> {
+    fn entries((count, bytes): (u64, Vec<u8>)) -> Entries<'static> {
         let mut rest = bytes;
         Entries::new(count, move |into| {
             let take = rest.len().min(7).min(into.len());

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use dwk_base::{Result, StripeId};
 use dwk_journal::Position;
-use dwk_pool::Stripe;
+use dwk_pool::{Stripe, Usage};
 
 use crate::record::{NewContent, Operation, Root, visit};
 use crate::row::{Content, Piece, Place, Row};
@@ -33,6 +33,8 @@ pub(crate) struct State {
     inline: BTreeSet<(u64, Key)>,
     /// Stripes that nobody refers to, with the record since when.
     dead: BTreeMap<StripeId, u64>,
+    /// What the table says lies on each seat.
+    usage: BTreeMap<u16, Usage>,
     dirty_rows: BTreeSet<Key>,
     dirty_stripes: BTreeSet<StripeId>,
     root: Root,
@@ -87,11 +89,7 @@ impl State {
                     self.place_stripe(stripe);
                 }
             }
-            Operation::DropStripe(id) => {
-                self.stripes.remove(&id);
-                self.dead.remove(&id);
-                self.dirty_stripes.insert(id);
-            }
+            Operation::DropStripe(id) => self.drop_stripe(id),
             Operation::Root(root) => self.set_root(root, sequence),
         }
     }
@@ -106,9 +104,7 @@ impl State {
     pub(crate) fn load_stripe(&mut self, id: StripeId, stripe: Option<Stripe>) {
         match stripe {
             Some(stripe) => self.place_stripe(stripe),
-            None => {
-                self.stripes.remove(&id);
-            }
+            None => self.drop_stripe(id),
         }
         self.dirty_stripes.remove(&id);
     }
@@ -116,7 +112,7 @@ impl State {
     /// After all runs are loaded: what they add up to.
     ///
     /// Runs name stripes and the rows in them in any order: what is live is counted here, anew.
-    pub(crate) fn loaded(&mut self, root: Root) {
+    pub(crate) fn loaded(&mut self, root: &Root) {
         self.applied = root.folded;
         self.live_bytes = 0;
         self.dead = self.stripes.keys().map(|id| (*id, root.folded)).collect();
@@ -165,9 +161,38 @@ impl State {
 
     fn place_stripe(&mut self, stripe: Stripe) {
         let id = stripe.id;
+        self.lies(&stripe, true);
         let live_bytes = self.stripes.get(&id).map_or(0, |kept| kept.live_bytes);
-        self.stripes.insert(id, Kept { stripe, live_bytes });
+        if let Some(old) = self.stripes.insert(id, Kept { stripe, live_bytes }) {
+            self.lies(&old.stripe, false);
+        }
         self.dirty_stripes.insert(id);
+    }
+
+    fn drop_stripe(&mut self, id: StripeId) {
+        if let Some(old) = self.stripes.remove(&id) {
+            self.lies(&old.stripe, false);
+        }
+        self.dead.remove(&id);
+        self.dirty_stripes.insert(id);
+    }
+
+    /// Counts a stripe's shards on (or off) the seats that hold them.
+    fn lies(&mut self, stripe: &Stripe, more: bool) {
+        let bytes = u64::from(stripe.shard_bytes);
+        for seat in &stripe.placement {
+            let usage = self.usage.entry(*seat).or_default();
+            if more {
+                (usage.shards, usage.bytes) = (usage.shards + 1, usage.bytes + bytes);
+            } else {
+                usage.shards = usage.shards.saturating_sub(1);
+                usage.bytes = usage.bytes.saturating_sub(bytes);
+            }
+        }
+    }
+
+    pub(crate) fn usage(&self, seat: u16) -> Usage {
+        self.usage.get(&seat).copied().unwrap_or_default()
     }
 
     /// Counts a content's pieces in (or out of) the stripes that hold them.

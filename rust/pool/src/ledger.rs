@@ -4,6 +4,15 @@ use dwk_base::{Result, StripeId};
 
 use crate::Stripe;
 
+/// What lies on one seat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Shards.
+    pub shards: u64,
+    /// Their payload.
+    pub bytes: u64,
+}
+
 /// The table of stripes. What it returns is committed; what it is told is durable on return.
 pub trait Ledger: Send + Sync {
     /// The stripe, if it is still there.
@@ -23,4 +32,25 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// Those of a commit.
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool>;
+
+    /// What lies on a seat, as far as the table knows.
+    ///
+    /// # Errors
+    /// Those of reading the table.
+    fn usage(&self, seat: u16) -> Result<Usage> {
+        const PAGE: usize = 1024;
+        let (mut usage, mut after) = (Usage::default(), None);
+        loop {
+            let page = self.stripes(after, PAGE)?;
+            for stripe in &page {
+                let here = stripe.placement.iter().filter(|index| **index == seat).count() as u64;
+                usage.shards += here;
+                usage.bytes += here * u64::from(stripe.shard_bytes);
+            }
+            match page.last() {
+                Some(last) => after = Some(last.id),
+                None => return Ok(usage),
+            }
+        }
+    }
 }

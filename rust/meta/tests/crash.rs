@@ -1,0 +1,141 @@
+//! The power goes at every I/O step; what was acknowledged is there afterwards, and nothing else half.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod world;
+
+use std::sync::Arc;
+
+use dwk_base::Result;
+use dwk_drive::MemoryDrive;
+use dwk_meta::Meta;
+use dwk_pool::Control;
+use world::{Model, World, bytes, delete, get, holder, put};
+
+/// What the store must say after the restart.
+#[derive(Default)]
+struct Ledger {
+    acknowledged: Model,
+    /// The change under way when the power went: it happened or it did not.
+    unsure: Option<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Ledger {
+    fn put(&mut self, meta: &Arc<Meta>, key: &str, content: Vec<u8>) -> Result<()> {
+        self.unsure = Some((key.as_bytes().to_vec(), Some(content.clone())));
+        put(meta, key.as_bytes(), &content)?;
+        self.acknowledged.insert(key.as_bytes().to_vec(), content);
+        self.unsure = None;
+        Ok(())
+    }
+
+    fn delete(&mut self, meta: &Arc<Meta>, key: &str) -> Result<()> {
+        self.unsure = Some((key.as_bytes().to_vec(), None));
+        delete(meta, key.as_bytes())?;
+        self.acknowledged.remove(key.as_bytes());
+        self.unsure = None;
+        Ok(())
+    }
+
+    /// Settles the unsure change by what is there, then everything must be as acknowledged.
+    fn check(&mut self, meta: &Arc<Meta>, when: &str) {
+        if let Some((key, content)) = self.unsure.take() {
+            let now = get(meta, &key).unwrap_or_else(|error| panic!("{when}: {error}"));
+            if now == content {
+                match now {
+                    Some(content) => self.acknowledged.insert(key, content),
+                    None => self.acknowledged.remove(&key),
+                };
+            }
+        }
+        world::check(meta, &self.acknowledged, when);
+    }
+}
+
+/// A bit of everything. Stops at the first error, which is the cut.
+fn script(world: &World, meta: &Arc<Meta>, ledger: &mut Ledger) -> Result<()> {
+    ledger.put(meta, "small", bytes(1, 500))?;
+    ledger.put(meta, "large", bytes(2, 50_000))?;
+    ledger.delete(meta, "old")?;
+    ledger.put(meta, "small", bytes(3, 700))?;
+    meta.checkpoint()?;
+    ledger.put(meta, "late", bytes(4, 900))?;
+    ledger.delete(meta, "large")?;
+    meta.collect()?;
+    meta.checkpoint()?;
+    ledger.put(meta, "last", bytes(5, 20_000))?;
+    let _ = world;
+    meta.close()
+}
+
+fn prepare(world: &World) -> Result<Ledger> {
+    let meta = world.create()?;
+    let mut ledger = Ledger::default();
+    ledger.put(&meta, "old", bytes(9, 3000))?;
+    ledger.put(&meta, "kept", bytes(8, 1000))?;
+    meta.close()?;
+    Ok(ledger)
+}
+
+/// Cuts at each step of `script` in turn, for several ways in which the unsynced part survives.
+fn cut_everywhere(
+    drives: usize,
+    geometry: &'static str,
+    seeds: std::ops::Range<u64>,
+    script: fn(&World, &Arc<Meta>, &mut Ledger) -> Result<()>,
+) {
+    for seed in seeds {
+        for step in 1.. {
+            let mut world = World::new(drives, geometry, seed * 1000 + step);
+            let mut ledger = prepare(&world).expect("nothing is cut yet");
+            world.power.cut_in(step);
+            let done = world.open().and_then(|meta| script(&world, &meta, &mut ledger));
+            let cut = world.power.is_cut();
+            assert!(cut || done.is_ok(), "step {step}: {done:?}");
+            world.restart();
+            let when = format!("{geometry}, seed {seed}, cut at step {step}");
+            let meta = world.open().unwrap_or_else(|error| panic!("{when}: {error}"));
+            ledger.check(&meta, &when);
+            // It goes on.
+            ledger.put(&meta, "after", bytes(6, 5000)).unwrap_or_else(|e| panic!("{when}: {e}"));
+            meta.checkpoint().unwrap_or_else(|error| panic!("{when}: {error}"));
+            ledger.check(&meta, &when);
+            if !cut {
+                assert!(step > 50, "the script made only {step} steps");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn power_cut_at_every_step_of_put_delete_checkpoint_and_recycle() {
+    cut_everywhere(3, "2+1", 0..seeds(2), script);
+}
+
+#[test]
+fn power_cut_at_every_step_on_a_mirror() {
+    cut_everywhere(2, "mirror:2", 0..seeds(1), script);
+}
+
+/// A drive is lost, another takes its place.
+fn replace(world: &World, meta: &Arc<Meta>, ledger: &mut Ledger) -> Result<()> {
+    let fresh = MemoryDrive::new("fresh");
+    let fresh = dwk_drive::FaultyDrive::new(Arc::new(fresh), &world.power, 99);
+    let fresh: Arc<dyn dwk_drive::Drive> = Arc::new(fresh);
+    ledger.put(meta, "before", bytes(7, 30_000))?;
+    meta.pool().replace(&**meta, "d2", &fresh, &holder(), &Control::default())?;
+    ledger.put(meta, "behind", bytes(8, 30_000))?;
+    meta.pool().rebuild(&**meta, None, &Control::default())?;
+    meta.close()
+}
+
+#[test]
+fn power_cut_at_every_step_of_replace_and_rebuild() {
+    cut_everywhere(3, "2+1", 0..seeds(1), replace);
+}
+
+/// More ways in a long run.
+fn seeds(few: u64) -> u64 {
+    if std::env::var_os("DWK_LONG").is_some() { few * 20 } else { few }
+}

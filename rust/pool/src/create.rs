@@ -1,0 +1,219 @@
+//! A new pool on empty drives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
+use dwk_drive::{
+    Attached, Drive, FORMAT_VERSION, Features, Holder, Lock, LockMode, MemberRow, MemberState,
+    Superblock,
+};
+use dwk_erasure::Geometry;
+use dwk_journal::{Identity, Journal, Member};
+
+use crate::membership::{Membership, Present, Table};
+use crate::pool::{NewDrive, Pool, PoolOptions};
+use crate::space::Space;
+use crate::warden::{Evicting, Warden, Watching, candidates, members_wanted};
+
+impl Pool {
+    /// Makes a pool of empty drives. Until it returns, nothing that was on them has changed except that
+    /// they may carry the superblock of a pool that never began.
+    ///
+    /// # Errors
+    /// `geometry.not_storable`, `drives.too_few`, `drive.duplicate`, `drive.not_empty`, `store.locked`, and
+    /// those of the drives.
+    pub fn create(
+        drives: &[NewDrive],
+        geometry: &Geometry,
+        options: &PoolOptions,
+        seams: Seams,
+        holder: &Holder,
+    ) -> Result<Arc<Self>> {
+        check(drives, geometry)?;
+        let locks = drives.iter().map(|new| new.drive.lock(holder, LockMode::Exclusive));
+        let locks = locks.collect::<Result<Vec<_>>>()?;
+        drives.iter().try_for_each(|new| check_empty(&*new.drive))?;
+
+        let superblock = first_superblock(drives, geometry, &seams)?;
+        let ids: Vec<DriveId> = superblock.members.iter().map(|row| row.id).collect();
+        let mut present = BTreeMap::new();
+        for (new, id) in drives.iter().zip(&ids) {
+            let slots = Superblock { drive: *id, ..superblock.clone() }.create(&*new.drive)?;
+            present.insert(*id, Present { drive: Attached::new(Arc::clone(&new.drive)), slots });
+        }
+        let tried = superblock.epoch;
+        let table = Table { superblock, present, suspect: BTreeMap::new(), tried };
+        let locks = ids.into_iter().zip(locks).collect();
+        begin(table, locks, geometry, options, seams, warnings(drives))
+    }
+}
+
+fn begin(
+    table: Table,
+    locks: BTreeMap<DriveId, Box<dyn Lock>>,
+    geometry: &Geometry,
+    options: &PoolOptions,
+    seams: Seams,
+    warnings: Vec<String>,
+) -> Result<Arc<Pool>> {
+    let tolerance = geometry.tolerance();
+    let id = table.superblock.pool;
+    let timeout = options.drive_timeout;
+    let membership = Arc::new(Membership::new(table, tolerance, timeout, seams.clone()));
+    let warden = Warden::new(Arc::clone(&membership), tolerance);
+
+    let roster = membership.roster().load();
+    let wanted = members_wanted(tolerance, roster.seats.len());
+    let chosen: Vec<_> = candidates(&roster, &[]).into_iter().take(wanted).collect();
+    let member =
+        |seat: &Arc<crate::Seat>| seat.drive.clone().map(|drive| Member { id: seat.id, drive });
+    let members = chosen.iter().filter_map(member).collect();
+    membership.change(|superblock| {
+        superblock.journal = chosen.iter().map(|seat| seat.id).collect();
+        Ok(())
+    })?;
+    let identity = Identity { pool: id, epoch: membership.epoch() };
+    let evicting = Arc::new(Evicting(Arc::clone(&warden)));
+    let journal =
+        Journal::create(identity, members, options.journal.clone(), evicting, seams.clone())?;
+    let journal = Arc::new(journal);
+    warden.set_journal(&journal);
+    let watching = Arc::new(Watching(Arc::clone(&warden)));
+    let roster = Arc::clone(membership.roster());
+    let space = Space::with_code(
+        id,
+        geometry.stripe_code(),
+        options.space.clone(),
+        roster,
+        watching,
+        seams.clone(),
+    )?;
+    Ok(Arc::new(Pool {
+        id,
+        geometry: geometry.clone(),
+        membership,
+        warden,
+        space,
+        journal,
+        locks: Mutex::new(locks),
+        warnings,
+        read_only: None,
+        closed: AtomicBool::new(false),
+        seams,
+    }))
+}
+
+fn check(drives: &[NewDrive], geometry: &Geometry) -> Result<()> {
+    if let Some(why) = geometry.not_storable_reason() {
+        let text = format!("{geometry} cannot be stored yet: {why}");
+        return Err(Error::new(&codes::GEOMETRY_NOT_STORABLE, text).with("geometry", geometry));
+    }
+    if drives.len() < geometry.drives() {
+        let (given, needed) = (drives.len(), geometry.drives());
+        let text = format!("{geometry} needs {needed} drives and {given} were given");
+        return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
+    }
+    let mut seen = BTreeSet::new();
+    for new in drives {
+        let location = new.drive.describe().location;
+        if !seen.insert(location.clone()) {
+            let text = format!("{location} was given twice");
+            return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
+        }
+    }
+    Ok(())
+}
+
+/// A drive that carries nothing, or only the superblock of a pool that never began.
+pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
+    let location = drive.describe().location;
+    let not_empty = |what: String| {
+        Error::new(&codes::DRIVE_NOT_EMPTY, format!("{location} holds {what}"))
+            .with("drive", &location)
+    };
+    match Superblock::load(drive) {
+        Ok(None) => {}
+        Ok(Some(loaded)) if unborn(drive, &loaded.superblock)? => {}
+        Ok(Some(loaded)) => {
+            let pool = loaded.superblock.pool;
+            return Err(not_empty(format!("pool {pool}")).with("pool", pool));
+        }
+        Err(error) => {
+            return Err(not_empty("a superblock that cannot be read".into()).caused_by(error));
+        }
+    }
+    let folders = [Some("s"), None].into_iter();
+    for folder in folders {
+        if let Some(blob) = drive.list(folder, None, 1)?.into_iter().next() {
+            return Err(not_empty(format!("the blob {}", blob.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Creating a pool, or taking this drive into one, stopped early: nothing was ever stored on it.
+fn unborn(drive: &dyn Drive, superblock: &Superblock) -> Result<bool> {
+    let logs = drive.log().map_or(Ok(Vec::new()), dwk_drive::Log::list_logs)?;
+    let no_member = superblock.member(superblock.drive).is_none();
+    Ok((superblock.epoch <= Epoch(2) || no_member) && logs.is_empty())
+}
+
+fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> Result<Superblock> {
+    let random = &*seams.random;
+    let epoch = Epoch(1);
+    let mut members = Vec::new();
+    for (index, new) in drives.iter().enumerate() {
+        members.push(MemberRow {
+            index: index as u16,
+            id: DriveId::draw(random),
+            name: new.name.clone(),
+            state: MemberState::Ok,
+            location: new.drive.describe().location,
+            labels: new.labels.clone(),
+            capacity_bytes: new.drive.capacity()?.total_bytes,
+            epoch,
+        });
+    }
+    let now = seams.clock.unix_ns();
+    Ok(Superblock {
+        format_version: FORMAT_VERSION,
+        features: Features::default(),
+        pool: PoolId::draw(random),
+        drive: DriveId::default(),
+        epoch,
+        created_unix_ns: now,
+        written_unix_ns: now,
+        clean: false,
+        geometry: geometry.to_string(),
+        members,
+        journal: Vec::new(),
+        keyring: Vec::new(),
+        options: Vec::new(),
+    })
+}
+
+/// Two drives on one file system fail together.
+fn warnings(drives: &[NewDrive]) -> Vec<String> {
+    shared_domains(drives.iter().map(|new| (new.name.clone(), new.drive.describe().failure_domain)))
+}
+
+/// A warning for each failure domain that several drives share.
+pub(crate) fn shared_domains(
+    drives: impl Iterator<Item = (String, Option<String>)>,
+) -> Vec<String> {
+    let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, domain) in drives {
+        if let Some(domain) = domain {
+            domains.entry(domain).or_default().push(name);
+        }
+    }
+    let shared = domains.into_values().filter(|names| names.len() > 1);
+    shared
+        .map(|names| {
+            let names = names.join(", ");
+            format!("{names} lie on one file system and fail together: use one drive for each")
+        })
+        .collect()
+}

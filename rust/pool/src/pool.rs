@@ -1,0 +1,245 @@
+//! A pool, open: its drives, its space, its journal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
+use dwk_drive::{Drive, Lock};
+use dwk_erasure::Geometry;
+use dwk_journal::Journal;
+
+use crate::interim::{Control, RebuildReport, ScrubReport};
+use crate::membership::Membership;
+use crate::roster::Roster;
+use crate::space::{Space, SpaceOptions};
+use crate::warden::Warden;
+use crate::{Ledger, State};
+
+/// Sizes and limits of a pool.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// Of stripes and their buffers.
+    pub space: SpaceOptions,
+    /// Of the journal.
+    pub journal: dwk_journal::Options,
+    /// How long a drive may take to write a superblock.
+    pub drive_timeout: Duration,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            space: SpaceOptions::default(),
+            journal: dwk_journal::Options::default(),
+            drive_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A drive on its way into a pool.
+pub struct NewDrive {
+    /// The drive, empty.
+    pub drive: Arc<dyn Drive>,
+    /// What people will call it: `"d1"`.
+    pub name: String,
+    /// What its owner calls it by; `domain` and `host` say which drives fail together.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Drives made one space.
+pub struct Pool {
+    pub(crate) id: PoolId,
+    pub(crate) geometry: Geometry,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) warden: Arc<Warden>,
+    pub(crate) space: Space,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) locks: Mutex<BTreeMap<DriveId, Box<dyn Lock>>>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) read_only: Option<String>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) seams: Seams,
+}
+
+impl Pool {
+    /// Its identity.
+    pub const fn id(&self) -> PoolId {
+        self.id
+    }
+
+    /// Its geometry.
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Membership's version.
+    pub fn epoch(&self) -> Epoch {
+        self.membership.epoch()
+    }
+
+    /// Where content goes.
+    pub const fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Where commits go.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Who is in it now.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.membership.roster().load()
+    }
+
+    /// What was noticed while opening.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The seams that it was opened with.
+    pub const fn seams(&self) -> &Seams {
+        &self.seams
+    }
+
+    /// Fails if the pool cannot be written to.
+    ///
+    /// # Errors
+    /// `store.closed`, `pool.read_only`
+    pub fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        match &self.read_only {
+            None => Ok(()),
+            Some(why) => Err(Error::new(&codes::POOL_READ_ONLY, why.clone())),
+        }
+    }
+
+    /// Fails if the pool was closed.
+    ///
+    /// # Errors
+    /// `store.closed`
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::new(&codes::STORE_CLOSED, "the pool is closed"));
+        }
+        Ok(())
+    }
+
+    /// Verifies every shard of every stripe, the journal's copies and the superblocks, and repairs what
+    /// it finds.
+    ///
+    /// # Errors
+    /// `store.closed`, `pool.read_only`, and those of writing repairs.
+    pub fn scrub(&self, ledger: &dyn Ledger, control: &Control) -> Result<ScrubReport> {
+        self.check_writable()?;
+        let journal = self.journal.scrub()?;
+        // A change writes every superblock anew, damaged ones too.
+        self.membership.change(|_| Ok(()))?;
+        self.warden.mend()?;
+        let mut report = self.space.scrub(ledger, control)?;
+        report.journal_repairs = journal.repaired_batches;
+        if report.is_clean() {
+            self.clear_suspects();
+        }
+        Ok(report)
+    }
+
+    /// Restores what is missing: on `drive`, or everywhere. A drive whose place another one took, and on
+    /// which nothing is left, is a member no more.
+    ///
+    /// # Errors
+    /// `drive.unknown`, `store.closed`, `pool.read_only`, and those of reading and writing stripes.
+    pub fn rebuild(
+        &self,
+        ledger: &dyn Ledger,
+        drive: Option<&str>,
+        control: &Control,
+    ) -> Result<RebuildReport> {
+        self.check_writable()?;
+        let seat =
+            drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
+        self.warden.mend()?;
+        let report = self.space.rebuild(ledger, seat, control)?;
+        self.retire_empty(ledger)?;
+        Ok(report)
+    }
+
+    /// Brings drives that were away up to date, reading only what changed.
+    ///
+    /// # Errors
+    /// As [`rebuild`](Self::rebuild).
+    pub fn refresh(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
+        self.check_writable()?;
+        let roster = self.roster();
+        for seat in roster.seats.iter().filter(|seat| seat.state == State::Stale) {
+            self.space.refresh(ledger, seat.index, control)?;
+            self.membership.change(|superblock| {
+                crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Ok);
+                Ok(())
+            })?;
+        }
+        self.warden.mend()
+    }
+
+    fn clear_suspects(&self) {
+        let roster = self.roster();
+        for seat in roster.seats.iter().filter(|seat| seat.state == State::Suspect) {
+            self.membership.clear(seat.id);
+        }
+    }
+
+    /// Ends membership of drives that were replaced and hold nothing any more.
+    pub(crate) fn retire_empty(&self, ledger: &dyn Ledger) -> Result<()> {
+        let roster = self.roster();
+        for seat in &roster.seats {
+            let replaced = seat.labels.contains_key(crate::replace::REPLACED);
+            if !replaced || ledger.usage(seat.index)?.shards > 0 {
+                continue;
+            }
+            self.membership.change(|superblock| {
+                crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Removed);
+                superblock.journal.retain(|member| *member != seat.id);
+                Ok(())
+            })?;
+            self.lock_locks().remove(&seat.id);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lock_locks(&self) -> std::sync::MutexGuard<'_, BTreeMap<DriveId, Box<dyn Lock>>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the journal, marks the superblocks clean and gives the drives back. A second call does
+    /// nothing.
+    ///
+    /// # Errors
+    /// Those of writing superblocks; everything acknowledged is durable all the same.
+    pub fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.warden.close();
+        let done = if self.read_only.is_none() {
+            self.journal.close().and_then(|()| {
+                self.membership.change(|superblock| {
+                    superblock.clean = true;
+                    Ok(())
+                })
+            })
+        } else {
+            Ok(())
+        };
+        self.lock_locks().clear();
+        done
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! A new drive takes an old one's place.
+//!
+//! The old seat keeps its number until nothing is left on it, so that a kill in the middle leaves a pool
+//! in which `rebuild` goes on.
+
+use std::sync::Arc;
+
+use dwk_base::{DriveId, Error, Result, codes};
+use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Superblock};
+
+use crate::Ledger;
+use crate::create::check_empty;
+use crate::interim::{Control, RebuildReport};
+use crate::membership::Present;
+use crate::pool::Pool;
+use crate::roster::Seat;
+
+/// The label of a seat whose place another drive took.
+pub(crate) const REPLACED: &str = "replaced";
+
+impl Pool {
+    /// Puts `new`, an empty drive, in the place of `old` and rebuilds onto it.
+    ///
+    /// # Errors
+    /// `drive.unknown`, `drive.not_empty`, `drive.duplicate`, `store.locked`, and those of a rebuild. Once the
+    /// new drive is a member, an error leaves it one: `rebuild` goes on.
+    pub fn replace(
+        &self,
+        ledger: &dyn Ledger,
+        old: &str,
+        new: &Arc<dyn Drive>,
+        holder: &Holder,
+        control: &Control,
+    ) -> Result<RebuildReport> {
+        self.check_writable()?;
+        let roster = self.roster();
+        let seat = Arc::clone(roster.named(old)?);
+        let location = new.describe().location;
+        let here = |other: &&Arc<Seat>| other.readable().is_some() && other.location == location;
+        if let Some(other) = roster.seats.iter().find(here) {
+            let text = format!("{location} is {} of this pool", other.name);
+            return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
+        }
+        let lock = new.lock(holder, LockMode::Exclusive)?;
+        check_empty(&**new)?;
+        let id = DriveId::draw(&*self.seams.random);
+        self.seat_new(&seat, id, Arc::clone(new))?;
+        self.lock_locks().insert(id, lock);
+        self.rebuild(ledger, None, control)
+    }
+
+    fn seat_new(&self, old: &Seat, id: DriveId, new: Arc<dyn Drive>) -> Result<()> {
+        let capacity_bytes = new.capacity()?.total_bytes;
+        let location = new.describe().location;
+        {
+            let mut table = self.membership.lock();
+            let blank = Superblock { drive: id, clean: false, ..table.superblock.clone() };
+            // Only the next change makes it a member; until then it carries a pool that does not know it.
+            let slots = blank.create(&*new)?;
+            table.present.insert(id, Present { drive: Attached::new(new), slots });
+        }
+        let added = self.membership.change(|superblock| {
+            let index =
+                superblock.members.iter().map(|row| row.index).max().map_or(0, |max| max + 1);
+            let mut labels = old.labels.clone();
+            labels.remove(REPLACED);
+            for row in superblock.members.iter_mut().filter(|row| row.id == old.id) {
+                row.labels.insert(REPLACED.to_owned(), index.to_string());
+                row.name = format!("{}.old", old.name);
+                if row.state == MemberState::Ok {
+                    row.state = MemberState::Draining;
+                }
+            }
+            let (name, epoch) = (old.name.clone(), superblock.epoch);
+            superblock.members.push(MemberRow {
+                index,
+                id,
+                name,
+                state: MemberState::Ok,
+                location,
+                labels,
+                capacity_bytes,
+                epoch,
+            });
+            Ok(())
+        });
+        if added.is_err() {
+            self.membership.lock().present.remove(&id);
+        }
+        added
+    }
+}

@@ -1,0 +1,209 @@
+//! What the pool is like now, and what to do about it.
+
+use std::collections::BTreeMap;
+
+use dwk_base::{Epoch, PoolId, Result};
+
+use crate::pool::Pool;
+use crate::roster::{Seat, State};
+use crate::warden::members_wanted;
+use crate::{Ledger, Stripe};
+
+/// How safe the stored bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redundancy {
+    /// Every stripe has all its shards, the journal all its copies.
+    Full,
+    /// Everything can be read; something is missing.
+    Degraded,
+    /// Something cannot be read with the drives that are here.
+    Lost,
+}
+
+impl Redundancy {
+    /// As status and docs spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Degraded => "degraded",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// One drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriveStatus {
+    /// What people call it: `"d1"`.
+    pub name: String,
+    /// Where it lies.
+    pub location: String,
+    /// How it is doing.
+    pub state: State,
+    /// All of its room.
+    pub capacity_bytes: u64,
+    /// Room that is left on it.
+    pub free_bytes: u64,
+    /// What the pool keeps on it, without preallocated room.
+    pub used_bytes: u64,
+    /// Shards on it.
+    pub shards: u64,
+    /// True if it holds the journal.
+    pub journal: bool,
+    /// What its owner calls it by.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Its identity.
+    pub id: PoolId,
+    /// Its geometry, as it prints.
+    pub geometry: String,
+    /// How many arbitrary drives it can lose when redundancy is full.
+    pub tolerance: usize,
+    /// Membership's version.
+    pub epoch: Epoch,
+    /// Why it can only be read, if so.
+    pub read_only: Option<String>,
+    /// The drives, in the order in which they joined.
+    pub drives: Vec<DriveStatus>,
+    /// How safe the stored bytes are.
+    pub redundancy: Redundancy,
+    /// Stripes that miss a shard.
+    pub degraded_stripes: u64,
+    /// Stripes that cannot be read now.
+    pub lost_stripes: u64,
+    /// Content that fits all drives together.
+    pub usable_bytes: u64,
+    /// What to do.
+    pub advice: Vec<String>,
+    /// What was noticed while opening.
+    pub warnings: Vec<String>,
+}
+
+impl Pool {
+    /// The pool as it is now. Looks at the table of stripes only where a drive is not well.
+    ///
+    /// # Errors
+    /// Those of reading the table.
+    pub fn status(&self, ledger: &dyn Ledger) -> Result<PoolStatus> {
+        let roster = self.roster();
+        let journal = self.membership.lock().superblock.journal.clone();
+        let mut drives = Vec::new();
+        for seat in &roster.seats {
+            drives.push(drive_status(seat, ledger, journal.contains(&seat.id))?);
+        }
+        let gone: Vec<u16> = roster
+            .seats
+            .iter()
+            .filter(|seat| seat.readable().is_none())
+            .map(|seat| seat.index)
+            .collect();
+        let (degraded, lost) = self.count_damage(ledger, &gone)?;
+        let live = drives.iter().filter(|drive| drive.journal && drive.state.readable()).count();
+        let short = live < members_wanted(self.geometry.tolerance(), roster.seats.len());
+        let suspect = drives.iter().any(|drive| drive.state != State::Ok);
+        let redundancy = match (lost, degraded) {
+            (1.., _) => Redundancy::Lost,
+            (0, 0) if !short && !suspect => Redundancy::Full,
+            _ => Redundancy::Degraded,
+        };
+        let capacity = roster.writable().map(|seat| seat.capacity_bytes).sum::<u64>();
+        let usable_bytes = (capacity as f64 * self.geometry.data_fraction()) as u64;
+        let advice = advice(&drives, degraded, lost, short);
+        Ok(PoolStatus {
+            id: self.id,
+            geometry: self.geometry.to_string(),
+            tolerance: self.geometry.tolerance(),
+            epoch: roster.epoch,
+            read_only: self.read_only.clone(),
+            drives,
+            redundancy,
+            degraded_stripes: degraded,
+            lost_stripes: lost,
+            usable_bytes,
+            advice,
+            warnings: self.warnings.clone(),
+        })
+    }
+
+    /// How many stripes miss a shard on the seats that are gone, and how many miss too many.
+    fn count_damage(&self, ledger: &dyn Ledger, gone: &[u16]) -> Result<(u64, u64)> {
+        const PAGE: usize = 1024;
+        let (mut degraded, mut lost, mut after) = (0, 0, None);
+        let roster = self.roster();
+        let left = |index: &u16| gone.contains(index) || roster.seat(*index).is_none();
+        let any = !gone.is_empty() || roster.seats.iter().any(|seat| seat.state != State::Ok);
+        if !any {
+            return Ok((0, 0));
+        }
+        loop {
+            let page = ledger.stripes(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok((degraded, lost)) };
+            after = Some(last.id);
+            for stripe in &page {
+                let missing = missing(stripe, left);
+                degraded += u64::from(!missing.is_empty());
+                lost += u64::from(!missing.is_empty() && !self.space.readable(stripe, &missing));
+            }
+        }
+    }
+}
+
+fn missing(stripe: &Stripe, left: impl Fn(&u16) -> bool) -> Vec<usize> {
+    let shards = stripe.placement.iter().enumerate();
+    shards.filter(|(_, seat)| left(seat)).map(|(shard, _)| shard).collect()
+}
+
+fn drive_status(seat: &Seat, ledger: &dyn Ledger, journal: bool) -> Result<DriveStatus> {
+    let usage = ledger.usage(seat.index)?;
+    let capacity = seat.readable().and_then(|drive| drive.drive().capacity().ok());
+    Ok(DriveStatus {
+        name: seat.name.clone(),
+        location: seat.location.clone(),
+        state: seat.state,
+        capacity_bytes: capacity.map_or(seat.capacity_bytes, |room| room.total_bytes),
+        free_bytes: capacity.map_or(0, |room| room.free_bytes),
+        used_bytes: usage.bytes,
+        shards: usage.shards,
+        journal,
+        labels: seat.labels.clone(),
+    })
+}
+
+fn advice(drives: &[DriveStatus], degraded: u64, lost: u64, short: bool) -> Vec<String> {
+    let mut advice = Vec::new();
+    for drive in drives {
+        let (name, location) = (&drive.name, &drive.location);
+        match drive.state {
+            State::Missing => advice.push(format!(
+                "{name} is missing: bring {location} back and open again, or run `drive replace {name} NEW`"
+            )),
+            State::Failed => advice.push(format!(
+                "{name} failed: run `drive replace {name} NEW` with an empty drive"
+            )),
+            State::Suspect => advice
+                .push(format!("{name} returned damaged data: run `scrub`, and watch the drive")),
+            State::Stale => advice.push(format!(
+                "{name} was away: it is brought up to date at the next opening for writing"
+            )),
+            State::Draining => {
+                advice.push(format!("{name} is being emptied: run `rebuild` to finish"));
+            }
+            State::Ok | State::Foreign => {}
+        }
+    }
+    if lost > 0 {
+        advice.push(format!(
+            "{lost} stripes cannot be read: bring missing drives back before anything else"
+        ));
+    } else if degraded > 0 && advice.is_empty() {
+        advice.push(format!("{degraded} stripes miss a shard: run `rebuild`"));
+    }
+    if short && advice.is_empty() {
+        advice.push("the journal has fewer copies than it should: add a drive".to_owned());
+    }
+    advice
+}
