@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-fn late() -> Error {
+pub(crate) fn late() -> Error {
     Error::new(&codes::DRIVE_TIMEOUT, "the drive did not answer in time")
 }
 

@@ -13,7 +13,7 @@ use crate::{SpaceOptions, State, Stripe};
 
 /// What is done to a shard's file.
 #[derive(Clone, Copy, Debug)]
-enum Harm {
+pub(super) enum Harm {
     FlipHeader,
     FlipPayload,
     Truncate,
@@ -28,7 +28,7 @@ enum Harm {
     Remove,
 }
 
-const HARMS: [Harm; 10] = [
+pub(super) const HARMS: [Harm; 10] = [
     Harm::FlipHeader,
     Harm::FlipPayload,
     Harm::Truncate,
@@ -41,9 +41,19 @@ const HARMS: [Harm; 10] = [
     Harm::Remove,
 ];
 
-fn harm(world: &World, stripe: &Stripe, other: &Stripe, index: usize, harm: Harm, at: usize) {
+pub(super) fn harm(
+    world: &World,
+    stripe: &Stripe,
+    other: &Stripe,
+    index: usize,
+    harm: Harm,
+    at: usize,
+) {
     let (drive, entry) = world.entry(stripe, index);
-    let whole = drive.raw(&entry).unwrap();
+    let Some(whole) = drive.raw(&entry) else { return };
+    if whole.len() <= 4096 {
+        return;
+    }
     let mut damaged = whole.clone();
     let damaged = match harm {
         Harm::FlipHeader => {
