@@ -131,3 +131,84 @@ impl Lane {
         Ok(sender)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::faulty::{Effect, Fault, Operation};
+    use crate::{BlobName, FaultyDrive, MemoryDrive, Power};
+
+    fn hanging() -> (FaultyDrive, Arc<Attached>, Ticket<()>) {
+        let drive = FaultyDrive::new(Arc::new(MemoryDrive::new("d")), &Power::new(), 1);
+        drive.inject(Fault::new(Effect::Hang).on(Operation::Sync));
+        let attached = Attached::new(Arc::new(drive.clone()));
+        let stuck = attached.submit(|drive| drive.sync("test"));
+        (drive, attached, stuck)
+    }
+
+    #[test]
+    fn a_drive_that_hangs_is_given_up_and_its_job_goes_on() {
+        let (drive, _attached, stuck) = hanging();
+        assert!(stuck.wait_for(Duration::from_millis(10)).is_none());
+        drive.release();
+        assert!(stuck.wait().is_ok());
+    }
+
+    #[test]
+    fn the_log_does_not_wait_for_blobs() {
+        let (drive, attached, stuck) = hanging();
+        attached.submit_log(Drive::capacity).wait().unwrap();
+        assert!(stuck.wait_for(Duration::ZERO).is_none());
+        drive.release();
+    }
+
+    #[test]
+    fn jobs_of_a_lane_run_one_by_one_in_their_order() {
+        let attached = Attached::new(Arc::new(MemoryDrive::new("d")));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tickets = (0..100).map(|number| {
+            let order = Arc::clone(&order);
+            attached.submit(move |drive| {
+                order.lock().unwrap().push(number);
+                drive.put(&BlobName::new(format!("s/{number}"))?, &[])
+            })
+        });
+        tickets.collect::<Vec<_>>().into_iter().for_each(|ticket| ticket.wait().unwrap());
+        assert!(order.lock().unwrap().iter().copied().eq(0..100));
+    }
+
+    #[test]
+    fn a_job_that_panics_is_an_error_for_all_who_wait() {
+        let attached = Attached::new(Arc::new(MemoryDrive::new("d")));
+        let fallen = attached.submit(|_| -> Result<()> { panic!("a bug, on purpose") });
+        assert!(fallen.wait().unwrap_err().is(&codes::DRIVE_FAILED));
+        let later = attached.submit(Drive::capacity);
+        assert!(later.wait().unwrap_err().is(&codes::DRIVE_FAILED));
+        assert!(attached.submit_log(Drive::capacity).wait().is_ok());
+    }
+
+    #[test]
+    fn what_was_handed_over_is_done_even_if_nobody_waits() {
+        let memory = MemoryDrive::new("d");
+        let attached = Attached::new(Arc::new(memory.clone()));
+        let done = Arc::new(AtomicUsize::new(0));
+        for number in 0..50 {
+            let done = Arc::clone(&done);
+            drop(attached.submit(move |drive| {
+                drive.put(&BlobName::new(format!("s/{number}"))?, &[])?;
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }));
+        }
+        drop(attached);
+        for _ in 0..500 {
+            if done.load(Ordering::SeqCst) == 50 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(memory.entries().len(), 50);
+    }
+}

@@ -1,6 +1,8 @@
 //! The journal itself: commits, reads, and everything that changes who holds it.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,7 +14,7 @@ use crate::mend::{self, Failure};
 use crate::open::{Opening, clear, survey};
 use crate::queue::{Queue, Round, State};
 use crate::replica::Replica;
-use crate::segment::Segment;
+use crate::segment::{Mark, Segment};
 use crate::sync::guard;
 use crate::view::View;
 use crate::writer::Writer;
@@ -155,11 +157,12 @@ impl Journal {
         from_sequence: u64,
         visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
     ) -> Result<()> {
+        let wanted = from_sequence..=self.last_sequence();
         for segment in self.inner.view.segments() {
             for mark in segment.marks() {
-                if mark.count > 0 && mark.next_sequence() > from_sequence {
+                if mark.next_sequence() > *wanted.start() && mark.first_sequence <= *wanted.end() {
                     let batch = self.inner.view.batch(&segment, &mark)?;
-                    visit_batch(&batch, from_sequence, visit)?;
+                    visit_batch(&batch, &wanted, visit)?;
                 }
             }
         }
@@ -232,7 +235,7 @@ impl Journal {
     /// journal lay on the drive is given up.
     ///
     /// # Errors
-    /// `drive.duplicate`, `journal.damaged`, those of the new drive (nothing has changed then), those of
+    /// `drive.duplicate`, `drive.failed` (it was evicted in this opening), `journal.damaged`, those of the drive (nothing has changed then), those of
     /// `joined`: the journal stops, because the list of members is not known any more
     pub fn add_member(&self, member: Member, joined: &dyn Fn() -> Result<()>) -> Result<()> {
         self.inner.add_member(member, joined)
@@ -290,6 +293,7 @@ impl Journal {
         drop(state);
         let mut writer = self.inner.writer();
         drop(guard(&self.inner.apply)); // the last round is applied
+        self.inner.view.replicas().iter().for_each(|replica| replica.drain());
         match writer.as_mut() {
             None => Ok(()),
             Some(writer) => match writer.stopped.replace(closed) {
@@ -415,6 +419,10 @@ impl Inner {
             let message = format!("drive {} is a member of the journal already", member.id);
             return Err(Error::new(&codes::DRIVE_DUPLICATE, message).with("drive", member.id));
         }
+        if self.writer().as_ref().is_some_and(|writer| writer.evicted.contains(&member.id)) {
+            let message = format!("drive {} failed the journal since it was opened", member.id);
+            return Err(Error::new(&codes::DRIVE_FAILED, message).with("drive", member.id));
+        }
         let replica = Arc::new(Replica::new(member, &self.options));
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
         clear(&replica, found)?;
@@ -451,9 +459,8 @@ impl Inner {
         replica: &Arc<Replica>,
         report: &mut ScrubReport,
     ) -> Result<()> {
-        let marks = segment.marks();
-        let lack = mend::inspect(replica, segment, &marks);
-        report.verified_bytes += marks.iter().map(|mark| u64::from(mark.bytes)).sum::<u64>();
+        let lack = mend::inspect(replica, segment);
+        report.verified_bytes += segment.live_bytes();
         if lack.is_nothing() {
             self.view.note_good(replica.id, segment.number);
             return Ok(());
@@ -461,28 +468,33 @@ impl Inner {
         self.view.note_bad(replica.id, segment.number);
         let mut writer = self.writer();
         let Some(writer) = writer.as_mut() else { return Ok(()) };
-        if !self.view.replicas().iter().any(|member| Arc::ptr_eq(member, replica)) {
+        let member = self.view.replicas().iter().any(|member| Arc::ptr_eq(member, replica));
+        if !member || writer.stopped.is_some() {
             return Ok(()); // evicted or removed meanwhile
         }
-        let mut good = Vec::new();
-        for mark in lack.batches {
-            match self.view.batch(segment, &mark) {
-                Ok(batch) => good.push((mark, batch)),
+        // Again, with all that was written since: nothing is written as long as this thread is here.
+        let mut lack = mend::inspect(replica, segment);
+        let mut good = HashMap::new();
+        for mark in &lack.batches {
+            match self.view.batch(segment, mark) {
+                Ok(batch) => drop(good.insert(mark.offset, batch)),
                 Err(_) => report.lost_batches += 1,
             }
         }
-        let marks: Vec<_> = good.iter().map(|(mark, _)| *mark).collect();
-        let fetch = |mark: &crate::segment::Mark| {
-            let found = good.iter().find(|(good, _)| good == mark);
-            found.map(|(_, batch)| batch.clone()).ok_or_else(|| format::damaged("not fetched"))
+        let whole = lack.batches.len() == good.len();
+        lack.batches.retain(|mark| good.contains_key(&mark.offset));
+        let fetch = |mark: &Mark| {
+            good.get(&mark.offset).cloned().ok_or_else(|| format::damaged("a batch went away"))
         };
-        match mend::mend(replica, segment, &marks, &fetch, SYNC_MEND) {
+        match mend::mend(replica, segment, &lack, &fetch, SYNC_MEND) {
             Ok(count) => report.repaired_batches += count,
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
-            Err(Failure::Lost(_)) => {}
+            Err(Failure::Lost(error)) => return Err(error),
         }
-        if marks.len() == good.len() && report.lost_batches == 0 {
+        if whole {
             self.view.note_good(replica.id, segment.number);
+            // A slot that was of no use is given back only now.
+            drop(replica.start(|shelf, drive| shelf.tidy(drive)));
         }
         Ok(())
     }
@@ -535,17 +547,17 @@ fn read_only() -> Error {
     Error::new(&codes::POOL_READ_ONLY, "the journal was opened to be read only")
 }
 
-/// Visits the records of a verified batch.
+/// Visits the wanted records of a verified batch.
 fn visit_batch(
     batch: &[u8],
-    from_sequence: u64,
+    wanted: &RangeInclusive<u64>,
     visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let header = BatchHeader::peek(batch)
         .ok_or_else(|| format::damaged("a verified batch of the journal has no header"))?;
     let records = format::records(batch, &header)?;
     for (sequence, (offset, bytes)) in (header.first_sequence..).zip(records) {
-        if sequence >= from_sequence {
+        if wanted.contains(&sequence) {
             let place = header.offset + offset;
             let position = Position { sequence, segment: header.segment, offset: place, bytes };
             visit(position, &batch[offset as usize..(offset + bytes) as usize])?;

@@ -5,6 +5,7 @@ use dwk_base::{Error, Result};
 
 use crate::replica::Replica;
 use crate::segment::{Mark, Segment};
+use crate::shelf::Place;
 use crate::view::{View, has_batch};
 
 /// Why a copy could not be made right.
@@ -17,42 +18,45 @@ pub(crate) enum Failure {
 }
 
 /// What a copy of a segment lacks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lack {
-    pub header: bool,
+    pub place: Place,
     pub batches: Vec<Mark>,
 }
 
 impl Lack {
     pub(crate) fn is_nothing(&self) -> bool {
-        !self.header && self.batches.is_empty()
+        self.place == Place::Good && self.batches.is_empty()
     }
 }
 
-/// Reads a member's copy of a segment, as far as `marks` go, and says what is wrong with it.
-pub(crate) fn inspect(replica: &Replica, segment: &Segment, marks: &[Mark]) -> Lack {
-    let header = segment.header(replica.id);
-    let good_header = replica.shelf().header_is(replica.drive(), &header).unwrap_or(false);
-    let longest = marks.iter().map(|mark| mark.bytes).max().unwrap_or(0);
-    let mut buffer = vec![0; longest as usize];
-    let bad = |mark: &&Mark| !has_batch(replica, segment, mark, &mut buffer[..mark.bytes as usize]);
-    let batches = marks.iter().filter(bad).copied().collect();
-    Lack { header: !good_header, batches }
+/// Reads a member's copy of a segment, as far as the log goes now, and says what is wrong with it.
+pub(crate) fn inspect(replica: &Replica, segment: &Segment) -> Lack {
+    let mut batches = segment.marks();
+    let place = replica.shelf().place(replica.drive(), &segment.header(replica.id));
+    if place != Place::Unusable {
+        let longest = batches.iter().map(|mark| mark.bytes).max().unwrap_or(0);
+        let mut buffer = vec![0; longest as usize];
+        batches
+            .retain(|mark| !has_batch(replica, segment, mark, &mut buffer[..mark.bytes as usize]));
+    }
+    Lack { place, batches }
 }
 
 /// Writes what a copy lacks and makes it durable. Returns how many batches and headers were written.
 pub(crate) fn mend(
     replica: &Replica,
     segment: &Segment,
-    lack: &[Mark],
+    lack: &Lack,
     fetch: &dyn Fn(&Mark) -> Result<Bytes>,
     tag: &'static str,
 ) -> Result<u64, Failure> {
     let header = segment.header(replica.id);
     let number = segment.number;
-    let begun = replica.run(move |shelf, drive| shelf.begin(drive, &header));
+    let anew = lack.place == Place::Unusable;
+    let begun = replica.run(move |shelf, drive| shelf.begin(drive, &header, anew));
     let mut written = u64::from(begun.map_err(Failure::Member)?);
-    for mark in lack {
+    for mark in &lack.batches {
         let batch = fetch(mark).map_err(Failure::Lost)?;
         let offset = mark.offset;
         replica
@@ -75,7 +79,6 @@ pub(crate) fn copy(
     segment: &Segment,
     tag: &'static str,
 ) -> Result<u64, Failure> {
-    let marks = segment.marks();
-    let lack = inspect(replica, segment, &marks);
-    mend(replica, segment, &lack.batches, &|mark| view.batch(segment, mark), tag)
+    let lack = inspect(replica, segment);
+    mend(replica, segment, &lack, &|mark| view.batch(segment, mark), tag)
 }

@@ -8,10 +8,10 @@ use dwk_base::{DriveId, Error, Random, Result, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
-use crate::mend::{self, Failure};
+use crate::mend::{self, Failure, Lack};
 use crate::replica::Replica;
 use crate::segment::Mark;
-use crate::shelf::Found;
+use crate::shelf::{Found, Place};
 use crate::view::{View, is_batch};
 use crate::writer::{Tip, Writer};
 use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
@@ -149,8 +149,8 @@ impl Opening {
         let mut written = 0;
         for segment in chain.segments.values() {
             let marks = segment.marks();
-            let lack: Vec<Mark> =
-                marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
+            let batches = marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
+            let lack = Lack { place: Place::Good, batches };
             let fetch = |mark: &Mark| self.fetch(mark, chain);
             written += mend::mend(&self.replicas[index], segment, &lack, &fetch, SYNC_MEND)?;
         }
@@ -183,6 +183,7 @@ impl Opening {
             tip,
             floor,
             retired: Vec::new(),
+            evicted: Vec::new(),
             stopped: None,
         }
     }
@@ -221,11 +222,13 @@ fn in_use(found: &Found) -> bool {
 /// Tells a member's shelf what is what; returns which batches of the log its copy has.
 fn adopt(replica: &Replica, found: &[Found], chain: &Chain) -> HashSet<Hash> {
     let Assignment { keep, rest } = chain::assign(found, chain, replica.shelf().slots());
-    let kept: BTreeSet<_> = keep.iter().map(|(_, unit)| unit).collect();
+    let kept: HashSet<_> = keep.iter().map(|(segment, unit)| (*segment, unit)).collect();
+    // A slot may hold, behind its segment's batches, good ones of another segment from an earlier use.
     let have = found
         .iter()
-        .filter(|found| kept.contains(&found.unit))
-        .flat_map(|found| found.batches.iter().map(|batch| batch.hash))
+        .flat_map(|found| found.batches.iter().map(move |batch| (&found.unit, batch)))
+        .filter(|(unit, batch)| kept.contains(&(batch.segment, *unit)))
+        .map(|(_, batch)| batch.hash)
         .collect();
     replica.shelf().adopt(keep, rest);
     have

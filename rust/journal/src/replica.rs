@@ -1,13 +1,14 @@
 //! A member at work: its drive, its shelf, and the limit to its patience.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dwk_base::{DriveId, Error, Result, codes};
 use dwk_drive::{Attached, Drive, Ticket};
 
 use crate::shelf::{BlobShelf, Shelf, SlotShelf};
+use crate::sync::guard;
 use crate::{Member, Options};
 
 /// A member's copy of the log.
@@ -16,6 +17,8 @@ pub(crate) struct Replica {
     drive: Arc<Attached>,
     shelf: Arc<dyn Shelf>,
     timeout: Duration,
+    /// A free segment that is being made.
+    spare: Mutex<Option<Ticket<()>>>,
 }
 
 impl Replica {
@@ -25,7 +28,13 @@ impl Replica {
         } else {
             Arc::new(BlobShelf::default())
         };
-        Self { id: member.id, drive: member.drive, shelf, timeout: options.member_timeout }
+        Self {
+            id: member.id,
+            drive: member.drive,
+            shelf,
+            timeout: options.member_timeout,
+            spare: Mutex::default(),
+        }
     }
 
     pub(crate) fn shelf(&self) -> &dyn Shelf {
@@ -69,7 +78,15 @@ impl Replica {
         if self.shelf.wants_spare(count) {
             let shelf = Arc::clone(&self.shelf);
             // Whether it worked is seen when a segment is needed.
-            drop(self.drive.submit(move |drive| shelf.make_spare(drive)));
+            *guard(&self.spare) = Some(self.drive.submit(move |drive| shelf.make_spare(drive)));
+        }
+    }
+
+    /// Waits until nothing is under way on the drive, but not for ever.
+    pub(crate) fn drain(&self) {
+        let _ = self.run(|_, _| Ok(()));
+        if let Some(spare) = guard(&self.spare).take() {
+            let _ = self.finish(&spare);
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Writer {
     pub floor: u64,
     /// Out of the log, but perhaps still being read.
     pub retired: Vec<Arc<Segment>>,
+    /// Members that failed in this opening: they are not trusted again in it.
+    pub evicted: Vec<DriveId>,
     pub stopped: Option<Error>,
 }
 
@@ -155,6 +157,7 @@ impl Writer {
                     return Err(self.stop(&error, "a failing drive could not be evicted"));
                 }
             }
+            self.evicted.push(drive);
             self.view.leave(drive);
         }
         Ok(())

@@ -201,7 +201,11 @@ struct RunWriter {
 
 impl RunWriter {
     fn new(meta: &Meta) -> Self {
-        Self { upload: meta.upload(), writer: dwk_base::codec::Writer::new(), entries: 0 }
+        Self {
+            upload: meta.upload().with_reserve(),
+            writer: dwk_base::codec::Writer::new(),
+            entries: 0,
+        }
     }
 
     fn push(&mut self, entry: &Entry) -> Result<()> {
@@ -217,7 +221,7 @@ impl RunWriter {
 
     fn finish(mut self) -> Result<(crate::upload::Staged, RunRef)> {
         self.flush()?;
-        let staged = self.upload.finish_in_stripes()?;
+        let staged = self.upload.finish()?;
         let content: Content = staged.content();
         let stripes = staged.stripes().cloned().collect();
         Ok((staged, RunRef { content, stripes, entries: self.entries }))

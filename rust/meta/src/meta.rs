@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
 use bytes::Bytes;
@@ -65,6 +65,8 @@ pub struct Meta {
     pool: Arc<Pool>,
     options: Options,
     state: Arc<RwLock<State>>,
+    /// Why the map is not to be trusted any more.
+    broken: Arc<OnceLock<Error>>,
     staging: Mutex<Staging>,
     pins: Arc<Pins>,
     me: Weak<Self>,
@@ -94,11 +96,14 @@ impl Meta {
     /// `journal.damaged`, `data.corrupt`, `format.damaged`
     pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
         let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
-        pool.journal().set_apply(Arc::new(Applier(Arc::clone(&state))));
+        let broken = Arc::new(OnceLock::new());
+        let applier = Applier { state: Arc::clone(&state), broken: Arc::clone(&broken) };
+        pool.journal().set_apply(Arc::new(applier));
         let meta = Arc::new_cyclic(|me| Self {
             pool,
             options,
             state,
+            broken,
             staging: Mutex::default(),
             pins: Arc::default(),
             me: Weak::clone(me),
@@ -192,7 +197,7 @@ impl Meta {
     /// `journal.members` it is not known whether the change will be there at the next opening.
     pub fn commit(&self, change: Change) -> Result<u64> {
         check_sizes(&change)?;
-        self.pool.check_writable()?;
+        self.check_writable()?;
         let record = encode(&change);
         self.keeper.hold_back(self, record.len() as u64)?;
         let mut staging = self.lock_staging();
@@ -212,8 +217,15 @@ impl Meta {
 
     /// Commits the kernel's own bookkeeping, which requires nothing.
     pub(crate) fn commit_record(&self, record: RecordWriter) -> Result<Position> {
-        self.pool.check_writable()?;
+        self.check_writable()?;
         self.journal().commit(record.finish())
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.broken.get() {
+            Some(error) => Err(error.clone()),
+            None => self.pool.check_writable(),
+        }
     }
 
     fn check(&self, staging: &Staging, change: &Change) -> Result<()> {
@@ -327,14 +339,19 @@ fn put(record: &mut RecordWriter, key: &[u8], body: &[u8], content: &Source) {
 }
 
 /// Called by the journal's leader, in the order of the log.
-struct Applier(Arc<RwLock<State>>);
+struct Applier {
+    state: Arc<RwLock<State>>,
+    broken: Arc<OnceLock<Error>>,
+}
 
 impl Apply for Applier {
     fn apply(&self, position: Position, record: &Bytes) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Every record that reaches the journal was built by this version's encoder.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Every record that reaches the journal was built by this version's encoder: this is a bug, and
+        // the map is not what the journal says any more.
         if let Err(error) = state.apply(position, record) {
-            debug_assert!(false, "a record of our own is damaged: {error}");
+            let text = format!("record {} does not apply", position.sequence);
+            let _ = self.broken.set(Error::new(&codes::INTERNAL_BUG, text).caused_by(error));
         }
     }
 }

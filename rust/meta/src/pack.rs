@@ -68,9 +68,9 @@ impl<'a> Packer<'a> {
         if items.is_empty() {
             return Ok(());
         }
-        let mut upload = self.meta.upload();
+        let mut upload = self.meta.upload().with_reserve();
         upload.append(&bytes)?;
-        let staged = upload.finish_in_stripes()?;
+        let staged = upload.finish()?;
         let content = staged.content();
         let mut record = RecordWriter::new();
         staged.stripes().for_each(|stripe| record.push(&Operation::AddStripe(stripe.clone())));

@@ -25,6 +25,8 @@ pub struct Upload {
     filling: Option<Filling>,
     in_flight: VecDeque<Flight>,
     written: Written,
+    /// The kernel's own bookkeeping may fill what is reserved for it.
+    reserve: bool,
 }
 
 /// Stripes on the drives that no commit names yet. Dropping it removes them.
@@ -57,7 +59,15 @@ impl Upload {
             filling: None,
             in_flight: VecDeque::new(),
             written: Written { pool, stripes: Vec::new() },
+            reserve: false,
         }
+    }
+
+    /// Content that goes to stripes, into reserved room if it must: packing and checkpoints make room.
+    pub(crate) fn with_reserve(mut self) -> Self {
+        self.reserve = true;
+        self.inline_bytes_max = 0;
+        self
     }
 
     /// Takes `bytes`.
@@ -133,7 +143,8 @@ impl Upload {
                 return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, text));
             }
             let space = self.written.pool.space();
-            self.filling = Some(space.fill(space.payload_bytes_max())?);
+            let filling = space.fill(space.payload_bytes_max())?;
+            self.filling = Some(if self.reserve { filling.with_reserve() } else { filling });
         }
         self.filling.as_mut().ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "no stripe fills"))
     }
@@ -165,20 +176,7 @@ impl Upload {
     ///
     /// # Errors
     /// Those of [`append`](Self::append); then nothing of it stays.
-    pub fn finish(self) -> Result<Staged> {
-        self.end(false)
-    }
-
-    /// Like [`finish`](Self::finish), but small content goes to a stripe as well.
-    pub(crate) fn finish_in_stripes(self) -> Result<Staged> {
-        self.end(true)
-    }
-
-    fn end(mut self, in_stripes: bool) -> Result<Staged> {
-        if in_stripes && !self.small.is_empty() {
-            let small = std::mem::take(&mut self.small);
-            self.append_large(&small)?;
-        }
+    pub fn finish(mut self) -> Result<Staged> {
         if self.filling.as_ref().is_some_and(|filling| filling.len() > 0) {
             self.flush()?;
         }

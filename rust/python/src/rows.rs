@@ -14,7 +14,7 @@ use crate::buffers::{Input, Shared};
 use crate::errors;
 
 /// Scratch for one piece of all rows: fits the second-level cache.
-const SCRATCH_BYTES: usize = 512 << 10;
+const SCRATCH_BYTES: usize = 256 << 10;
 const PIECE_BYTES_MAX: usize = 64 << 10;
 const PIECE_BYTES_MIN: usize = 4 << 10;
 /// Rows of scratch begin this much apart beyond a page, or all would fall into the same cache sets.

@@ -98,6 +98,18 @@ fn of_an_unsynced_log_write_any_subset_of_sectors_is_kept() {
 }
 
 #[test]
+fn unsynced_deletions_do_not_shorten_a_page() {
+    let (_, _, drive) = world(1);
+    for blob in ["s/a", "s/b", "s/c", "s/d"] {
+        drive.put(&name(blob), &[]).unwrap();
+    }
+    drive.sync("test").unwrap();
+    drive.delete(&name("s/a")).unwrap();
+    drive.delete(&name("s/b")).unwrap();
+    assert_eq!(drive.list(Some("s"), None, 2).unwrap().len(), 2);
+}
+
+#[test]
 fn an_omitted_sync_says_ok_and_syncs_nothing() {
     let blob = name("s/a");
     let put = |drive: &FaultyDrive| {
@@ -126,9 +138,12 @@ fn a_failed_sync_loses_what_it_should_have_kept_even_if_it_is_retried() {
         log.write_log(&log_name, 0, &[bytes(4096, 7)]).unwrap();
         drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::SyncLog).times(1));
         assert!(log.sync_log(&log_name, "test").is_err());
-        log.write_log(&log_name, 0, &[bytes(4096, 8)]).unwrap();
         log.sync_log(&log_name, "test").unwrap();
         let mut read = [0; 4096];
+        log.read_log(&log_name, 0, &mut read).unwrap();
+        assert_eq!(read, [7; 4096], "what is lost is seen until the power goes");
+        log.write_log(&log_name, 0, &[bytes(4096, 8)]).unwrap();
+        log.sync_log(&log_name, "test").unwrap();
         log.read_log(&log_name, 0, &mut read).unwrap();
         assert_eq!(read, [8; 4096]);
     };

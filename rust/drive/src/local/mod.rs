@@ -333,4 +333,6 @@ mod power_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod twin_tests;
+#[cfg(test)]
 mod volatile;

@@ -135,7 +135,7 @@ impl Output<'_> {
         IoSlice::advance_slices(&mut slices, 0);
         while !slices.is_empty() {
             let written = match self.file.write_at(slices, self.offset) {
-                // The file system took the flag but not the write: go through the cache.
+                // It took the flag but not the write, or the rest of a short one: go through the cache.
                 Err(Errno::INVAL) if self.file.set_direct(false).is_ok() => {
                     self.file.write_at(slices, self.offset)
                 }
@@ -144,10 +144,6 @@ impl Output<'_> {
             let written = self.root.done("pwritev", self.path, written)?;
             if written == 0 {
                 return Err(self.root.error("pwritev", self.path, Errno::IO));
-            }
-            if !written.is_multiple_of(ALIGNMENT) {
-                // The rest is not aligned any more.
-                let _ = self.file.set_direct(false);
             }
             self.offset += written as u64;
             IoSlice::advance_slices(&mut slices, written);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dwk_base::{Random, SeededRandom};
+
 use super::tests::{bytes, me, name};
 use super::volatile::Machine;
 use super::*;
@@ -155,6 +157,44 @@ fn live(machine: &Machine, promises: &mut Promises) -> Result<()> {
     noted.sync()
 }
 
+/// A life by chance: calls in any order, processes that are killed.
+fn live_by_chance(machine: &Machine, promises: &mut Promises, seed: u64) -> Result<()> {
+    const BLOBS: [&str; 6] = ["s/0001", "s/0002", "s/00ff", "s/ab00", "x", "t/0001"];
+    const LOGS: [&str; 2] = ["journal.0", "journal.1"];
+    let random = SeededRandom::new(seed);
+    let mut noted = Noted { drive: start(machine), promises };
+    noted.make()?;
+    let mut lock = noted.drive.lock(&me(), LockMode::Exclusive)?;
+    for number in 1..60 {
+        let (blob, log) = (BLOBS[random.below(6) as usize], LOGS[random.below(2) as usize]);
+        let is_log = noted.promises.logs.get(log).is_some_and(|log| log.presence == Presence::Yes);
+        let has_blob = noted.promises.blobs.get(blob).is_some_and(|states| is_some_last(states));
+        match random.below(12) {
+            0..5 if has_blob => noted.delete(blob)?,
+            0..5 => noted.put(blob, bytes(random.below(12_000) as usize, number))?,
+            5 => noted.sync()?,
+            6 | 7 if is_log => noted.write_log(log, random.below(2) as usize * 4096, number)?,
+            8 if is_log => noted.sync_log(log)?,
+            9 if is_log => noted.delete_log(log)?,
+            6..10 => noted.create_log(log)?,
+            10 => noted.superblock(if number % 2 == 0 { Slot::A } else { Slot::B }, number)?,
+            _ => {
+                if random.below(2) == 0 {
+                    machine.kill();
+                }
+                drop(lock);
+                noted.drive = start(machine);
+                lock = noted.drive.lock(&me(), LockMode::Exclusive)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_some_last(states: &[Option<Bytes>]) -> bool {
+    states.last().is_some_and(Option::is_some)
+}
+
 /// Compares what is found after the cut with what was promised.
 fn check(machine: &Machine, is_there: bool, promises: &Promises) -> Result<(), String> {
     if !is_there {
@@ -249,6 +289,22 @@ fn long() -> bool {
 fn what_was_acknowledged_survives_a_cut_at_every_step() {
     let steps = cut_everywhere(None, if long() { 200 } else { 8 });
     assert!(steps.unwrap_or_else(|broken| panic!("{broken}")) > 60);
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_cut_in_any_life() {
+    for seed in 0..if long() { 50_000 } else { 400 } {
+        let machine = Machine::new(seed);
+        machine.cut_at(SeededRandom::new(seed).below(300));
+        let mut promises = Promises::default();
+        let lived = live_by_chance(&machine, &mut promises, seed);
+        let is_cut = lived.as_ref().is_err_and(|error| error.is(&codes::DRIVE_IO));
+        assert!(lived.is_ok() || is_cut, "seed {seed}: {}", lived.unwrap_err());
+        let is_there = machine.restart();
+        if let Err(broken) = check(&machine, is_there, &promises) {
+            panic!("seed {seed}: {broken}");
+        }
+    }
 }
 
 #[test]

@@ -30,8 +30,9 @@ impl System {
     }
 
     /// The number of the file system's device.
+    #[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
     pub(super) fn device(&self) -> Io<u64> {
-        Ok(fs::fstat(&self.root)?.st_dev)
+        Ok(fs::fstat(&self.root)?.st_dev as u64)
     }
 
     fn directory(&self, path: &str) -> Io<OwnedFd> {
@@ -139,11 +140,12 @@ fn kind(file_type: FileType) -> Kind {
     }
 }
 
+#[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
 fn node(stat: &fs::Stat) -> Node {
     Node {
         kind: kind(FileType::from_raw_mode(stat.st_mode)),
         bytes: u64::try_from(stat.st_size).unwrap_or(0),
-        links: links(stat),
+        links: stat.st_nlink as u64,
     }
 }
 
@@ -213,12 +215,12 @@ impl File for SystemFile {
 
 #[cfg(target_os = "linux")]
 use self::linux::{
-    bypass_cache, lies_in_memory, links, open_cached, preallocate, read_without_waiting,
+    bypass_cache, lies_in_memory, open_cached, preallocate, read_without_waiting,
     rename_exclusively, sync_content, sync_file_system, sync_whole,
 };
 #[cfg(not(target_os = "linux"))]
 use self::other::{
-    bypass_cache, lies_in_memory, links, open_cached, preallocate, read_without_waiting,
+    bypass_cache, lies_in_memory, open_cached, preallocate, read_without_waiting,
     rename_exclusively, sync_content, sync_file_system, sync_whole,
 };
 
@@ -268,10 +270,6 @@ mod linux {
         fs::fcntl_setfl(file, flags)
     }
 
-    pub(super) const fn links(stat: &fs::Stat) -> u64 {
-        stat.st_nlink
-    }
-
     pub(super) fn sync_whole(file: &OwnedFd) -> Io<()> {
         fs::fsync(file)
     }
@@ -312,10 +310,6 @@ mod other {
 
     pub(super) fn bypass_cache(_file: &OwnedFd, direct: bool) -> Io<()> {
         if direct { Err(Errno::INVAL) } else { Ok(()) }
-    }
-
-    pub(super) fn links(stat: &fs::Stat) -> u64 {
-        u64::from(stat.st_nlink)
     }
 
     /// `fsync` leaves the device's own cache alone on Apple's systems.

@@ -438,7 +438,7 @@ impl File for VolatileFile {
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Io<usize> {
         self.check_aligned(parts, offset)?;
-        let mut content = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
+        let mut content = parts.iter().map(|part| &part[..]).collect::<Vec<_>>().concat();
         // Some writes are short; those of whole sectors by whole sectors, as kernels have it.
         let whole = (offset as usize | content.len()).is_multiple_of(SECTOR_BYTES);
         let unit = if whole { SECTOR_BYTES } else { 1 };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dwk_base::{Error, PoolId, Result, codes};
 use dwk_drive::{BlobName, Drive};
 
-use super::{Append, Found, Shelf, Unit};
+use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BatchHeader, SegmentHeader};
 use crate::sync::guard;
 
@@ -122,7 +122,7 @@ impl Shelf for BlobShelf {
         Ok(())
     }
 
-    fn begin(&self, _drive: &dyn Drive, _header: &SegmentHeader) -> Result<bool> {
+    fn begin(&self, _drive: &dyn Drive, _header: &SegmentHeader, _anew: bool) -> Result<bool> {
         Ok(false)
     }
 
@@ -138,8 +138,8 @@ impl Shelf for BlobShelf {
         drive.sync(tag)
     }
 
-    fn header_is(&self, _drive: &dyn Drive, _header: &SegmentHeader) -> Result<bool> {
-        Ok(true)
+    fn place(&self, _drive: &dyn Drive, _header: &SegmentHeader) -> Place {
+        Place::Good
     }
 
     fn read(

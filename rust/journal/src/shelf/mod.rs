@@ -13,7 +13,7 @@ pub(crate) use slots::SlotShelf;
 use crate::format::{BatchHeader, SegmentHeader, Stamp};
 
 /// Something on a member that may hold batches.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Unit {
     pub name: BlobName,
     pub bytes: u64,
@@ -39,6 +39,16 @@ pub(crate) struct Append {
     pub header: Option<Bytes>,
 }
 
+/// How the place of a segment is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Good,
+    /// Its header is not as it should be.
+    BadHeader,
+    /// It is missing, or not as long as it should be.
+    Unusable,
+}
+
 /// One member's copy. All of it is called on threads that may block.
 pub(crate) trait Shelf: Send + Sync {
     /// True if units are slots, which hold a segment each; false if each is a batch.
@@ -62,8 +72,9 @@ pub(crate) trait Shelf: Send + Sync {
     /// Writes a batch and makes it durable.
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()>;
 
-    /// Prepares a segment to be written again in parts; true if its header was not as it should be.
-    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool>;
+    /// Prepares a segment to be written again in parts, in another place if `anew` says that the old one
+    /// is of no use; true if a header was written.
+    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader, anew: bool) -> Result<bool>;
 
     /// Writes a batch again, over whatever is there; durable after [`settle`](Self::settle).
     fn restore(&self, drive: &dyn Drive, segment: u64, offset: u32, batch: &Bytes) -> Result<()>;
@@ -71,8 +82,8 @@ pub(crate) trait Shelf: Send + Sync {
     /// Makes what was restored in a segment durable.
     fn settle(&self, drive: &dyn Drive, segment: u64, tag: &'static str) -> Result<()>;
 
-    /// True if the segment's header is as it should be.
-    fn header_is(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool>;
+    /// Looks at the place of a segment, but for its batches.
+    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place;
 
     /// Fills `into` from `offset` of a segment, within the batch that begins at `batch`.
     fn read(

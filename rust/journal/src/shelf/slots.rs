@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dwk_base::{Error, PoolId, Result, codes};
-use dwk_drive::{BlobName, Drive, Log};
+use dwk_drive::{BlobInfo, BlobName, Drive, Log};
 
-use super::{Append, Found, Shelf, Unit};
+use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
 use crate::sync::guard;
 
@@ -63,13 +63,18 @@ impl SlotShelf {
     }
 
     fn create(&self, log: &dyn Log, bytes: u64) -> Result<Arc<Unit>> {
-        let name = guard(&self.slots).draw_name()?;
-        let made = log.create_log(&name, bytes);
-        if let Err(error) = made {
-            guard(&self.slots).names.remove(&name);
-            return Err(error);
+        loop {
+            let name = guard(&self.slots).draw_name()?;
+            match log.create_log(&name, bytes) {
+                Ok(()) => return Ok(Arc::new(Unit { name, bytes })),
+                // Left behind by an earlier opening that was making a spare when it ended.
+                Err(error) if error.is(&codes::BLOB_EXISTS) => {}
+                Err(error) => {
+                    guard(&self.slots).names.remove(&name);
+                    return Err(error);
+                }
+            }
         }
-        Ok(Arc::new(Unit { name, bytes }))
     }
 
     /// The slot for a new segment: a free one, or one made now.
@@ -81,6 +86,23 @@ impl SlotShelf {
         };
         guard(&self.slots).used.insert(segment, Arc::clone(&unit));
         Ok(unit)
+    }
+
+    /// A new slot for a segment. Never one that is there already: what it holds may be the only copy of
+    /// something. The old one is left over.
+    fn replace(&self, log: &dyn Log, header: &SegmentHeader) -> Result<Arc<Unit>> {
+        let unit = self.create(log, u64::from(header.segment_bytes))?;
+        let mut slots = guard(&self.slots);
+        let old = slots.used.insert(header.segment, Arc::clone(&unit));
+        slots.rest.extend(old.map(|old| Unit::clone(&old)));
+        Ok(unit)
+    }
+
+    fn has_header(&self, log: &dyn Log, header: &SegmentHeader) -> bool {
+        let mut block = vec![0; BLOCK];
+        let Ok(unit) = self.slot(header.segment) else { return false };
+        log.read_log(&unit.name, 0, &mut block).is_ok()
+            && SegmentHeader::parse(&block).as_ref() == Some(header)
     }
 
     fn remove(&self, log: &dyn Log, unit: &Unit) -> Result<()> {
@@ -167,20 +189,14 @@ impl Shelf for SlotShelf {
         log.sync_log(&unit.name, tag)
     }
 
-    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool> {
+    fn begin(&self, drive: &dyn Drive, header: &SegmentHeader, anew: bool) -> Result<bool> {
         let log = log(drive)?;
         let held = guard(&self.slots).used.get(&header.segment).cloned();
-        let unit = if let Some(unit) = held {
-            unit
-        } else {
-            // Never a slot that is there already: what it holds may be the only copy of something.
-            let unit = self.create(log, u64::from(header.segment_bytes))?;
-            guard(&self.slots).used.insert(header.segment, Arc::clone(&unit));
-            unit
+        let unit = match held.filter(|_| !anew) {
+            Some(_) if self.has_header(log, header) => return Ok(false),
+            Some(unit) => unit,
+            None => self.replace(log, header)?,
         };
-        if self.header_is(drive, header)? {
-            return Ok(false);
-        }
         log.write_log(&unit.name, 0, &[header.encode()])?;
         Ok(true)
     }
@@ -194,11 +210,20 @@ impl Shelf for SlotShelf {
         log(drive)?.sync_log(&self.slot(segment)?.name, tag)
     }
 
-    fn header_is(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<bool> {
-        let unit = self.slot(header.segment)?;
-        let mut block = vec![0; BLOCK];
-        log(drive)?.read_log(&unit.name, 0, &mut block)?;
-        Ok(SegmentHeader::parse(&block).as_ref() == Some(header))
+    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place {
+        let (Ok(log), Ok(unit)) = (log(drive), self.slot(header.segment)) else {
+            return Place::Unusable;
+        };
+        let there = |info: &BlobInfo| {
+            info.name == unit.name && info.bytes == u64::from(header.segment_bytes)
+        };
+        if !log.list_logs().is_ok_and(|logs| logs.iter().any(there)) {
+            Place::Unusable
+        } else if self.has_header(log, header) {
+            Place::Good
+        } else {
+            Place::BadHeader
+        }
     }
 
     fn read(

@@ -98,8 +98,12 @@ impl Register {
         self.state.lock().unwrap().0
     }
 
-    pub fn raise(&self) -> Result<Epoch> {
-        self.change(|state| state.0 = state.0.next())
+    /// A new epoch in which only `present` are members: who is away when the log is opened is none any more.
+    pub fn begin(&self, present: &[usize]) -> Result<Epoch> {
+        self.change(|state| {
+            state.0 = state.0.next();
+            state.1.retain(|index| present.contains(index));
+        })
     }
 
     pub fn join(&self, index: usize) -> Result<()> {
@@ -220,11 +224,11 @@ impl World {
         Journal::create(identity, members, self.options.clone(), membership, self.seams())
     }
 
-    /// Opens with those members whose index `present` accepts.
+    /// Opens with those members whose index `present` accepts; the others are members no more.
     pub fn open_with(&self, present: impl Fn(usize) -> bool) -> Result<(Journal, Recovery)> {
-        let epoch = self.register.raise()?;
-        let members = self.register.members().into_iter().filter(|index| present(*index));
-        let members = members.map(|index| self.member(index)).collect();
+        let here: Vec<_> = self.register.members().into_iter().filter(|i| present(*i)).collect();
+        let epoch = self.register.begin(&here)?;
+        let members = here.into_iter().map(|index| self.member(index)).collect();
         let identity = Identity { pool: POOL, epoch };
         let membership: Arc<dyn Membership> = Arc::clone(&self.register) as _;
         Journal::open(identity, members, self.options.clone(), membership, self.seams())
