@@ -95,7 +95,9 @@ pub(crate) fn check_stripe(
 ) -> Result<Done> {
     let all: Vec<usize> = (0..stripe.placement.len()).collect();
     // What lies on the drives counts, not what is remembered of it.
-    all.iter().for_each(|index| shared.headers.forget(stripe.id, *index));
+    for index in &all {
+        shared.headers.forget(stripe.id, *index);
+    }
     let mut recovery = Recovery::new(shared, stripe, 0..stripe.shard_bytes as usize)?;
     recovery.read(&all);
     while !recovery.agree() {}
@@ -123,7 +125,9 @@ pub(crate) fn check_stripe(
         }
     }
     done.missing_shards = wanted.all().len() as u64;
-    if !wanted.is_empty() {
+    if wanted.is_empty() {
+        recovery.gather(&(0..usize::from(stripe.code.data)).collect::<Vec<_>>())?;
+    } else {
         let restored = shared.restore(ledger, &mut recovery, stripe, &wanted, None)?;
         done.restored_shards = restored.shards;
         done.unrestored_shards = restored.refused;
@@ -131,8 +135,6 @@ pub(crate) fn check_stripe(
         if restored.refused == 0 {
             shared.forget_repair(stripe.id);
         }
-    } else {
-        recovery.gather(&(0..usize::from(stripe.code.data)).collect::<Vec<_>>())?;
     }
     done.read_bytes = recovery.read_bytes;
     Ok(done)

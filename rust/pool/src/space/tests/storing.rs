@@ -104,7 +104,7 @@ fn a_writing_that_is_dropped_leaves_nothing() {
         drop(world.space.write(filling).unwrap());
         // The drives' threads are done with it when they come to what was asked later.
         for seat in &world.roster.load().seats {
-            seat.drive.as_ref().unwrap().submit(|drive| drive.capacity()).wait().unwrap();
+            seat.drive.as_ref().unwrap().submit(Drive::capacity).wait().unwrap();
         }
         for seat in &world.roster.load().seats {
             seat.drive.as_ref().unwrap().submit(|drive| drive.sync("test")).wait().unwrap();
