@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dwkernel._progress import showing
 from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from dwkernel import _native
     from dwkernel.reports import Progress
@@ -56,7 +56,7 @@ class Pool:
         """
         with showing(progress, "scrub", "stripes", None) as show:
             native = self._native.scrub(self._caller, parse_duration(timeout), _rate(rate), show)
-        return ScrubReport(**_work(native))
+        return ScrubReport(**native)
 
     def rebuild(
         self,
@@ -82,7 +82,7 @@ class Pool:
             native = self._native.rebuild(
                 self._caller, parse_duration(timeout), drive, _rate(rate), show
             )
-        return RebuildReport(**_work(native))
+        return RebuildReport(**native)
 
     def replace(
         self,
@@ -111,17 +111,8 @@ class Pool:
             native = self._native.replace(
                 self._caller, parse_duration(timeout), old, os.fspath(new), _rate(rate), show
             )
-        return RebuildReport(**_work(native))
+        return RebuildReport(**native)
 
 
 def _rate(rate: Size | None) -> int:
     return 0 if rate is None else parse_size(rate)
-
-
-def _work(native: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {name: value for name, value in native.items() if isinstance(value, int)}
-    return {
-        "seconds": native["seconds"],
-        "numbers": numbers,
-        "notes": list(native.get("notes", ())),
-    }

@@ -25,6 +25,11 @@ impl Deadline {
         self.at.saturating_sub(self.clock.monotonic())
     }
 
+    /// The moment, on the monotonic clock.
+    pub const fn at(&self) -> Duration {
+        self.at
+    }
+
     /// The clock that it is measured on.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock

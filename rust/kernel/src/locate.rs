@@ -102,6 +102,14 @@ impl Locator {
         self.place(location)?.drive(find)
     }
 
+    /// True if both mean one drive.
+    ///
+    /// # Errors
+    /// `drive.url`
+    pub(crate) fn same(&self, one: &str, other: &str) -> Result<bool> {
+        Ok(self.place(one)?.real() == self.place(other)?.real())
+    }
+
     fn place(&self, location: &str) -> Result<Place> {
         let bad = |why: &str| {
             let text = format!("not a drive: {location:?}: {why}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dwk_base::{Error, Result, Seams, codes};
 use dwk_catalog::Source;
+use dwk_pool::Progress;
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -208,9 +209,36 @@ impl Watcher {
             return Ok(());
         }
         self.next = now + EVERY;
+        self.call(Some((done, total)))
+    }
+
+    /// Told how far long work is, if there is news; looks at signals in any case.
+    ///
+    /// # Errors
+    /// `context.cancelled`
+    pub(crate) fn tell_progress(&mut self, progress: Option<&Progress>) -> Result<()> {
+        if self.raised.is_some() {
+            return Ok(());
+        }
+        let Some(progress) = progress else { return self.call(None) };
+        // Names of stripes are spread evenly, so a part of them says how many there are.
+        let total = progress.stripes as f64 / progress.fraction;
+        let total = if progress.fraction > 0.0 { Some(total.round() as u64) } else { None };
+        self.call(Some((progress.stripes, total)))
+    }
+
+    /// Raises what Python raised, if the operation ended well all the same.
+    pub(crate) fn ended(&mut self) -> PyResult<()> {
+        self.raised.take().map_or(Ok(()), Err)
+    }
+
+    fn call(&mut self, news: Option<(u64, Option<u64>)>) -> Result<()> {
         let told = Python::attach(|py| {
             py.check_signals()?;
-            self.progress.as_ref().map_or(Ok(()), |tell| tell.call1(py, (done, total)).map(drop))
+            match (news, &self.progress) {
+                (Some(news), Some(tell)) => tell.call1(py, news).map(drop),
+                _ => Ok(()),
+            }
         });
         told.map_err(|raised| {
             self.raised = Some(raised);

@@ -6,7 +6,7 @@ mod pool;
 
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
-pub use pool::{Collect, Rebuild, Replace, Scrub, Status, StoreStatus};
+pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
 
 /// What [`crate::Kernel::execute`] does inside the door. Only this crate makes operations.
 pub(crate) mod sealed {
