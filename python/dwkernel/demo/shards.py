@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# `s/ab/cd/<stripe>.<index>`: docs/format/shard.md
+# `blobs/s/ab/cd/<stripe>.<index>`: docs/format/drive.md and shard.md
 _SHARD = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{2})")
 
 
@@ -34,7 +34,7 @@ class ShardMap:
 def shards_on(drive: Path) -> dict[str, tuple[int, Path]]:
     """Return for each stripe the shard on a drive; nothing if the drive is gone."""
     found = {}
-    for path in (drive / "s").rglob("*.*"):
+    for path in (drive / "blobs" / "s").rglob("*.*"):
         match = _SHARD.fullmatch(path.name)
         if match:
             found[match[1]] = (int(match[2], 16), path)
