@@ -19,7 +19,7 @@ pub(crate) struct Recipe {
 /// local groups a group's own parity is used where it is enough.
 pub(crate) fn recipes(parity: &Matrix, present: &Set, wanted: &Set) -> Result<Vec<Recipe>, usize> {
     let solved = Solved::new(parity, present);
-    let mut by_sources: Vec<(Set, Vec<(usize, Vec<u8>)>)> = Vec::new();
+    let mut by_sources: Vec<(Set, Vec<Sum>)> = Vec::new();
     for target in wanted.iter() {
         let factors = solved.factors(target).ok_or(target)?;
         let used: Set = (0..factors.len()).filter(|&j| factors[j] != 0).collect();
@@ -37,7 +37,10 @@ pub(crate) fn complete(parity: &Matrix, present: &Set) -> bool {
     solved.lost.iter().all(|&j| solved.factors(j).is_some())
 }
 
-fn recipe(sources: Set, rows: &[(usize, Vec<u8>)]) -> Recipe {
+/// A wanted shard and the factor of every shard in the sum that gives it.
+type Sum = (usize, Vec<u8>);
+
+fn recipe(sources: Set, rows: &[Sum]) -> Recipe {
     let columns: Vec<usize> = sources.iter().collect();
     let matrix = Matrix::from_fn(rows.len(), columns.len(), |r, c| rows[r].1[columns[c]]);
     Recipe { sources, targets: rows.iter().map(|&(target, _)| target).collect(), matrix }

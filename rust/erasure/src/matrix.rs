@@ -123,14 +123,21 @@ pub(crate) fn hamming(k: usize) -> Matrix {
     Matrix::from_fn(checks, k, |row, j| {
         let bits = positions[j].count_ones() as usize;
         // The overall parity also covers the checks, each of which repeats this data shard.
-        if row + 1 == checks { u8::from(bits % 2 == 0) } else { (positions[j] >> row & 1) as u8 }
+        if row + 1 == checks {
+            u8::from(bits.is_multiple_of(2))
+        } else {
+            (positions[j] >> row & 1) as u8
+        }
     })
 }
 
+/// What is answered for codes that are refused for their size anyway.
+const SHARDS_BEYOND: usize = 256;
+
 /// Check shards of Hamming's code for `k` data shards, with the overall parity.
 pub(crate) fn hamming_checks(k: usize) -> usize {
-    let inner = (2..).find(|r| (1usize << r) > k + r).unwrap_or(usize::BITS as usize);
-    inner + 1
+    let inner = (2..20).find(|r| (1usize << r) > k + r);
+    inner.map_or(SHARDS_BEYOND, |checks| checks + 1)
 }
 
 #[cfg(test)]

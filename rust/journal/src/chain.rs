@@ -158,3 +158,105 @@ pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment 
     let rest = found.iter().map(|found| &found.unit).filter(|unit| !kept.contains(unit)).cloned();
     Assignment { keep, rest: rest.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Batch, FIRST_OFFSET};
+    use bytes::Bytes;
+    use dwk_base::{Epoch, PoolId, codes};
+    use dwk_drive::BlobName;
+
+    /// A log of one record per batch, three batches per segment, as one copy sees it.
+    fn log(epochs: &[u64], after: Option<&BatchHeader>) -> Vec<BatchHeader> {
+        let mut batches: Vec<BatchHeader> = after.cloned().into_iter().collect();
+        for epoch in epochs {
+            let last = batches.last();
+            let full = last.is_some_and(|last| last.offset > FIRST_OFFSET * 2);
+            let header = BatchHeader {
+                hash: [0; 32],
+                bytes: 0,
+                stamp: [1; 16],
+                pool: PoolId::from_u128(1),
+                epoch: Epoch(*epoch),
+                number: last.map_or(1, |last| last.number + 1),
+                segment: last.map_or(1, |last| last.segment + u64::from(full)),
+                segment_bytes: 16384,
+                offset: last.filter(|_| !full).map_or(FIRST_OFFSET, BatchHeader::end),
+                count: 0,
+                first_sequence: last.map_or(1, BatchHeader::next_sequence),
+                floor: 1,
+                previous: last.map_or([0; 32], |last| last.hash),
+            };
+            let record = Bytes::from(format!("{epoch}"));
+            batches.push(Batch::build(header, &[record]).header);
+        }
+        batches.drain(..usize::from(after.is_some()));
+        batches
+    }
+
+    /// A copy: each segment's batches in a slot of its own.
+    fn copy(batches: &[BatchHeader]) -> Vec<Found> {
+        let mut slots: BTreeMap<u64, Vec<BatchHeader>> = BTreeMap::new();
+        for batch in batches {
+            slots.entry(batch.segment).or_default().push(batch.clone());
+        }
+        let found = |(segment, batches): (u64, Vec<BatchHeader>)| Found {
+            unit: Unit {
+                name: BlobName::new(format!("journal.{segment:04}")).unwrap(),
+                bytes: 16384,
+            },
+            stamps: vec![[1; 16]],
+            batches,
+        };
+        slots.into_iter().map(found).collect()
+    }
+
+    fn tip(copies: &[Vec<Found>]) -> Hash {
+        choose(copies).unwrap().tip.hash
+    }
+
+    #[test]
+    fn the_longest_copy_of_the_highest_epoch_wins() {
+        let log_a = log(&[1, 1, 1, 1, 1], None);
+        assert_eq!(tip(&[copy(&log_a[..3]), copy(&log_a), copy(&[])]), log_a[4].hash);
+        // A branch that went on under a higher epoch beats a longer one that did not.
+        let branch = log(&[2], Some(&log_a[2]));
+        let other = [&log_a[..3], &branch[..]].concat();
+        let chain = choose(&[copy(&log_a), copy(&other)]).unwrap();
+        assert_eq!(chain.tip.hash, branch[0].hash);
+        assert!(!chain.sources.contains_key(&log_a[4].hash), "of the discarded branch");
+        assert_eq!(chain.sources[&log_a[0].hash].len(), 2);
+    }
+
+    #[test]
+    fn a_batch_that_one_copy_lacks_is_taken_from_another_and_one_that_all_lack_is_refused() {
+        let log = log(&[1; 8], None);
+        let without = |index: usize| {
+            let mut batches = log.clone();
+            batches.remove(index);
+            copy(&batches)
+        };
+        for index in 0..7 {
+            assert_eq!(tip(&[without(index), without((index + 1) % 7)]), log[7].hash);
+            let refused = choose(&[without(index), without(index)]);
+            assert!(refused.is_err_and(|error| error.is(&codes::JOURNAL_DAMAGED)), "{index}");
+        }
+        assert_eq!(tip(&[without(7)]), log[6].hash, "without a successor it is the tail");
+    }
+
+    #[test]
+    fn batches_that_do_not_fit_each_other_are_refused() {
+        let good = log(&[1, 1], None);
+        let next = log(&[1], Some(&good[1])).remove(0);
+        for wrong in [
+            BatchHeader { number: 9, ..next.clone() },
+            BatchHeader { first_sequence: 9, ..next.clone() },
+            BatchHeader { offset: 4096 * 5, ..next },
+        ] {
+            let batches = [&good[..], &[wrong]].concat();
+            assert!(choose(&[copy(&batches)]).is_err_and(|e| e.is(&codes::JOURNAL_DAMAGED)));
+        }
+        assert!(choose(&[vec![], vec![]]).is_err_and(|e| e.is(&codes::JOURNAL_DAMAGED)));
+    }
+}

@@ -24,6 +24,7 @@
 //! Commits wait at most about `member_timeout` per batch. Reads wait for the drive.
 
 mod chain;
+mod engine;
 mod format;
 mod journal;
 mod mend;

@@ -113,6 +113,7 @@ impl Opening {
             }
         }
         let view = Arc::new(View::new(self.replicas, chain.segments));
+        view.raise_epoch(self.identity.epoch);
         for (drive, _) in failed {
             view.leave(drive);
             recovery.evicted.push(drive);
@@ -173,10 +174,10 @@ impl Opening {
     }
 
     fn writer(&self, stamp: Stamp, tip: Tip, floor: u64, view: Arc<View>) -> Writer {
+        view.raise_epoch(self.identity.epoch);
         Writer {
             pool: self.identity.pool,
             stamp,
-            epoch: self.identity.epoch,
             options: self.options.clone(),
             membership: Arc::clone(&self.membership),
             view,
@@ -184,7 +185,6 @@ impl Opening {
             floor,
             retired: Vec::new(),
             evicted: Vec::new(),
-            stopped: None,
         }
     }
 }

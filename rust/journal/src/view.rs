@@ -1,10 +1,11 @@
 //! What readers need: who the members are, which segments there are, whose copy is known to be bad.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Error, Result, codes};
+use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_chunk::blake3;
 
 use crate::Position;
@@ -22,15 +23,33 @@ pub(crate) struct View {
     replicas: RwLock<Vec<Arc<Replica>>>,
     segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
     bad: Mutex<BTreeSet<(DriveId, u64)>>,
+    epoch: AtomicU64,
+    stopped: OnceLock<Error>,
 }
 
 impl View {
     pub(crate) fn new(replicas: Vec<Arc<Replica>>, segments: BTreeMap<u64, Arc<Segment>>) -> Self {
-        Self {
-            replicas: RwLock::new(replicas),
-            segments: RwLock::new(segments),
-            bad: Mutex::default(),
-        }
+        Self { replicas: RwLock::new(replicas), segments: RwLock::new(segments), ..Self::default() }
+    }
+
+    /// The epoch under which the next batch is written.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Epochs never go back.
+    pub(crate) fn raise_epoch(&self, epoch: Epoch) {
+        self.epoch.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// Why nothing is written any more.
+    pub(crate) fn stopped(&self) -> Option<&Error> {
+        self.stopped.get()
+    }
+
+    /// Ends all writing; the first reason stays.
+    pub(crate) fn stop(&self, why: Error) -> &Error {
+        self.stopped.get_or_init(|| why)
     }
 
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {

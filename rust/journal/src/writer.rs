@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, codes};
+use dwk_base::{DriveId, Error, PoolId, Result, codes};
 
 use crate::format::{
     BATCH_HEADER_BYTES, Batch, BatchHeader, FIRST_OFFSET, Hash, RECORD_HEADER_BYTES, Stamp,
@@ -28,7 +28,6 @@ use crate::{Membership, Options, Position, SYNC_BATCH};
 pub(crate) struct Writer {
     pub pool: PoolId,
     pub stamp: Stamp,
-    pub epoch: Epoch,
     pub options: Options,
     pub membership: Arc<dyn Membership>,
     pub view: Arc<View>,
@@ -39,7 +38,6 @@ pub(crate) struct Writer {
     pub retired: Vec<Arc<Segment>>,
     /// Members that failed in this opening: they are not trusted again in it.
     pub evicted: Vec<DriveId>,
-    pub stopped: Option<Error>,
 }
 
 /// What the next batch goes on from.
@@ -59,7 +57,7 @@ impl Writer {
     /// # Errors
     /// `journal.members`: the journal has stopped. Whether the batch survives is not known.
     pub(crate) fn write(&mut self, records: &[Bytes]) -> Result<Vec<Position>> {
-        if let Some(error) = &self.stopped {
+        if let Some(error) = self.view.stopped() {
             return Err(error.clone());
         }
         let batch = self.build(records);
@@ -101,7 +99,7 @@ impl Writer {
             bytes: size,
             stamp: self.stamp,
             pool: self.pool,
-            epoch: self.epoch,
+            epoch: self.view.epoch(),
             number: self.tip.number + 1,
             segment,
             segment_bytes,
@@ -152,7 +150,7 @@ impl Writer {
                 return Err(self.stop(&why, "no drive is left that holds the journal"));
             }
             match self.membership.evict(drive, &why) {
-                Ok(epoch) => self.epoch = self.epoch.max(epoch),
+                Ok(epoch) => self.view.raise_epoch(epoch),
                 Err(error) => {
                     return Err(self.stop(&error, "a failing drive could not be evicted"));
                 }
@@ -164,10 +162,10 @@ impl Writer {
     }
 
     /// Ends the journal: every later commit fails.
-    pub(crate) fn stop(&mut self, why: &Error, what: &str) -> Error {
+    pub(crate) fn stop(&self, why: &Error, what: &str) -> Error {
         let message = format!("the journal has stopped, because {what}: {}", why.message());
         let error = Error::new(&codes::JOURNAL_MEMBERS, message).caused_by(why.clone());
-        self.stopped.get_or_insert(error).clone()
+        self.view.stop(error).clone()
     }
 
     /// Gives back the room of segments below a floor that is durable, when nobody reads them.

@@ -16,7 +16,6 @@
 //! Long work takes a [`Control`]; what was done stays done, and the next run goes on.
 
 mod create;
-mod interim;
 mod ledger;
 mod membership;
 mod open;
@@ -28,11 +27,13 @@ mod status;
 mod stripe;
 mod warden;
 
-pub use interim::{Control, RebuildReport, ScrubReport};
 pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
-pub use space::{Filling, Reading, SYNC_TAGS, Space, SpaceOptions, Writing};
+pub use space::{
+    Control, Filling, Progress, Reading, RebuildReport, SYNC_TAGS, ScrubReport, Space,
+    SpaceOptions, Writing,
+};
 pub use status::{DriveStatus, PoolStatus, Redundancy};
 pub use stripe::{Stripe, StripeCode};

@@ -11,9 +11,9 @@ use dwk_drive::{Drive, Lock};
 use dwk_erasure::Geometry;
 use dwk_journal::Journal;
 
-use crate::interim::{Control, RebuildReport, ScrubReport};
 use crate::membership::Membership;
 use crate::roster::Roster;
+use crate::space::{Control, RebuildReport, ScrubReport};
 use crate::space::{Space, SpaceOptions};
 use crate::warden::Warden;
 use crate::{Ledger, State};

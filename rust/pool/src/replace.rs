@@ -10,10 +10,10 @@ use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Super
 
 use crate::Ledger;
 use crate::create::check_empty;
-use crate::interim::{Control, RebuildReport};
 use crate::membership::Present;
 use crate::pool::Pool;
 use crate::roster::Seat;
+use crate::space::{Control, RebuildReport};
 
 /// The label of a seat whose place another drive took.
 pub(crate) const REPLACED: &str = "replaced";

@@ -53,8 +53,8 @@ pub(crate) fn blake3<'py>(
 /// Args:
 ///     buffers: an iterable of C-contiguous buffers.
 ///     key: 32 bytes, as for `blake3`.
-///     threads: how many at most; by default one for each processor that the process may use. A
-///         thread more is started for each MiB, and gone at the end of the call.
+///     threads: how many at most; by default this batch's fair share of the processors that the
+///         process may use. A thread more is started for each MiB, and gone at the end of the call.
 ///
 /// Returns:
 ///     A list of 32 bytes each, in the order of the buffers; each equals `blake3` of that buffer.
@@ -79,7 +79,8 @@ pub(crate) fn blake3_many<'py>(
     let sources: Vec<Source<'_>> = inputs.iter().map(Input::source).collect();
     let bytes = inputs.iter().map(Input::len).sum();
     let hashes = detach_if_long(py, bytes, || {
-        let threads = threads.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+        let _batch = RunningBatch::start();
+        let threads = threads.unwrap_or_else(RunningBatch::fair_threads);
         Ok(hash_all(key.as_ref(), &sources, threads))
     })?;
     PyList::new(py, hashes.iter().map(|hash| PyBytes::new(py, hash)))
@@ -124,6 +125,29 @@ pub(crate) fn crc64nvme<'py>(py: Python<'py>, data: &Bound<'py, PyAny>) -> PyRes
 #[pyfunction]
 pub(crate) fn crc64_join(a: u64, b: u64, b_bytes: u64) -> u64 {
     dwk_chunk::crc64_join(a, b, b_bytes)
+}
+
+/// Counts the batches that run, so that together they start no more threads than there are processors.
+struct RunningBatch;
+
+static RUNNING_BATCHES: AtomicUsize = AtomicUsize::new(0);
+
+impl RunningBatch {
+    fn start() -> Self {
+        RUNNING_BATCHES.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+
+    fn fair_threads() -> usize {
+        let processors = available_parallelism().map_or(1, usize::from);
+        processors / RUNNING_BATCHES.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for RunningBatch {
+    fn drop(&mut self) {
+        RUNNING_BATCHES.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn key_of(key: &Bound<'_, PyAny>) -> PyResult<[u8; 32]> {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use dwk_base::{Error, Result, codes};
 use rustix::io::Errno;
 
-use super::files::{File, How, Kind};
-use super::handles::Handles;
+use super::files::{File, How, Kind, Node};
+use super::handles::{Handles, Since};
 use super::layout;
 use super::output::{Buffers, Output};
 use super::root::{Root, is_offset};
@@ -140,9 +140,18 @@ impl Blobs {
         self.root.trusted().is_ok() && guard(&self.dirty).is_empty()
     }
 
+    /// The open file of a blob, unless the file was removed: by us, behind our back, or with the drive.
+    fn kept(&self, name: &BlobName) -> Result<Arc<dyn File>, Since> {
+        let file = self.handles.get(name)?;
+        if matches!(file.node(), Ok(Node { links: 1.., .. })) {
+            return Ok(file);
+        }
+        self.handles.forget(name);
+        self.handles.get(name)
+    }
+
     pub(super) fn read(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<usize> {
-        self.root.alive()?;
-        let file = match self.handles.get(name) {
+        let file = match self.kept(name) {
             Ok(file) => file,
             Err(since) => {
                 let path = layout::blob(name);
@@ -163,8 +172,7 @@ impl Blobs {
         offset: u64,
         into: &mut [u8],
     ) -> Result<Option<usize>> {
-        self.root.alive()?;
-        let file = match self.handles.get(name) {
+        let file = match self.kept(name) {
             Ok(file) => file,
             Err(since) => match self.root.files().open(&layout::blob(name), How::ReadNow) {
                 Ok(file) => {
@@ -174,7 +182,7 @@ impl Blobs {
                 }
                 Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.not_found(name)),
                 // Whatever else is wrong, the waiting read will say it.
-                Err(_) => return Ok(None),
+                Err(_) => return self.root.alive().map(|()| None),
             },
         };
         if !is_offset(offset, into.len()) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dwk_base::{Error, Result};
 use rustix::io::Errno;
 
-use super::files::{File, How, Kind};
+use super::files::{File, How, Kind, Node};
 use super::layout::{self, LOGS};
 use super::output::{Buffers, Output};
 use super::root::Root;
@@ -80,7 +80,11 @@ impl Logs {
     fn open(&self, name: &BlobName) -> Result<Arc<OpenLog>> {
         let mut open = guard(&self.open);
         if let Some(log) = open.get(name) {
-            return Ok(Arc::clone(log));
+            if matches!(log.reader.node(), Ok(Node { links: 1.., .. })) {
+                return Ok(Arc::clone(log));
+            }
+            // Removed behind our back; whatever has its name now is another log.
+            open.remove(name);
         }
         let path = layout::log(name);
         let writer = self.open_file(name, &path, How::Write)?;

@@ -11,8 +11,9 @@ use rustix::io::{self, Errno, retry_on_intr};
 use super::files::{File, Files, How, Io, Kind, Node};
 use crate::{Capacity, LockMode};
 
-const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
-const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+/// Nobody else's: without a key of its own a pool's root key lies on its drives.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 
 /// A directory of the operating system, held open: if it is removed, nothing is made in its place.
 pub(super) struct System {

@@ -162,6 +162,44 @@ fn a_log_that_is_removed_behind_our_back_is_noticed_by_the_sync() {
 }
 
 #[test]
+fn what_is_removed_or_replaced_behind_our_back_is_noticed_though_it_is_open() {
+    let (_home, path, drive) = drive();
+    let (blob, log) = (name("s/0123"), name("journal.0"));
+    let (blob_path, log_path) = (path.join("blobs/s/01/23/0123"), path.join("logs/journal.0"));
+    drive.put(&blob, &[bytes(10, 1)]).unwrap();
+    drive.create_log(&log, 4096).unwrap();
+    drive.read(&blob, 0, &mut [0; 10]).unwrap();
+    drive.read_log(&log, 0, &mut [0; 10]).unwrap();
+    fs::remove_file(&blob_path).unwrap();
+    fs::remove_file(&log_path).unwrap();
+    for code in [
+        drive.read(&blob, 0, &mut [0; 10]).unwrap_err().code(),
+        drive.read_log(&log, 0, &mut [0; 10]).unwrap_err().code(),
+        drive.write_log(&log, 0, &[bytes(4096, 1)]).unwrap_err().code(),
+    ] {
+        assert_eq!(code, &codes::BLOB_NOT_FOUND);
+    }
+    fs::write(&blob_path, [7; 5]).unwrap();
+    fs::write(&log_path, [7; 8192]).unwrap();
+    let mut read = [0; 5];
+    assert_eq!((drive.read(&blob, 0, &mut read).unwrap(), read), (5, [7; 5]));
+    drive.read_log(&log, 8000, &mut read).unwrap();
+    assert_eq!(read, [7; 5]);
+}
+
+#[test]
+fn what_is_stored_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_home, path, drive) = drive();
+    drive.put(&name("s/0123"), &[]).unwrap();
+    drive.write_superblock(Slot::A, &[1]).unwrap();
+    for file in ["blobs", "blobs/s/01/23/0123", "superblock.a"] {
+        let mode = fs::metadata(path.join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file}");
+    }
+}
+
+#[test]
 fn a_log_that_was_cut_short_is_refused_and_not_read_as_zeroes() {
     let (_home, path, drive) = drive();
     let log = name("journal.0");

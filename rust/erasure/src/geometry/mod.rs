@@ -311,7 +311,9 @@ impl Geometry {
         let period = if near && n.is_multiple_of(2) { n / 2 } else { n };
         let mut groups: Vec<Vec<usize>> =
             (0..period).map(|c| vec![step * c % n, (step * c + 1) % n]).collect();
-        groups.iter_mut().for_each(|pair| pair.sort_unstable());
+        for pair in &mut groups {
+            pair.sort_unstable();
+        }
         groups.sort_unstable();
         groups.dedup();
         groups

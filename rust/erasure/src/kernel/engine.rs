@@ -101,6 +101,12 @@ impl<'a, const K: usize, const M: usize> Shards<'a, K, M> {
         }
     }
 
+    /// The same shards, their number not known at compile time.
+    #[inline(always)]
+    fn rolled(&self) -> Shards<'a, 0, M> {
+        Shards { fixed: [], any: self.any, targets: self.targets, length: self.length }
+    }
+
     #[inline(always)]
     fn count(&self) -> usize {
         if K == 0 { self.any.len() } else { K }
@@ -179,13 +185,14 @@ unsafe fn bulk<L: Lane, S: Step<L>, const V: usize, const MODE: u8>(
 const TWO_LINES_BYTES_MAX: usize = 40 << 10;
 
 /// Walks `step` over all bytes of the shards, streaming if the stripe outgrows the cache and its targets
-/// are aligned alike. `accumulate`: the targets are read too, so that streaming would not pay.
+/// are aligned alike; `rests` does the same for what is less than a register. `accumulate`: the targets are read too, so that streaming would not pay.
 ///
 /// # Safety
 /// The lane's instructions are there.
 #[inline(always)]
-pub(super) unsafe fn run<L: Lane, S: Step<L>, const K: usize, const M: usize>(
+unsafe fn run<L: Lane, S: Step<L>, R: Step<L>, const K: usize, const M: usize>(
     step: &S,
+    rests: &R,
     shards: &Shards<'_, K, M>,
     accumulate: bool,
     wide: bool,
@@ -208,7 +215,7 @@ pub(super) unsafe fn run<L: Lane, S: Step<L>, const K: usize, const M: usize>(
         };
         for (at, count) in [(0, start), (end, length - end)] {
             if count > 0 {
-                step.step::<1, PART>(at, count);
+                rests.step::<1, PART>(at, count);
             }
         }
     }
@@ -359,19 +366,18 @@ impl<L: Lane, const K: usize, const M: usize> Step<L> for FourPoint<'_, L, K, M>
                 }};
             }
             if K == 0 {
-                if k % 4 > 0 {
-                    match k % 4 {
-                        1 => group!(k / 4, 1),
-                        2 => group!(k / 4, 2),
-                        _ => group!(k / 4, 3),
-                    }
+                match k % 4 {
+                    0 => {}
+                    1 => group!(k / 4, 1),
+                    2 => group!(k / 4, 2),
+                    _ => group!(k / 4, 3),
                 }
                 for g in (0..k / 4).rev() {
                     group!(g, 4);
                 }
             } else {
                 each_group!(K / 4, g, { group!(g, 4) });
-                if K % 4 > 0 {
+                if !K.is_multiple_of(4) {
                     group!(K / 4, K % 4);
                 }
             }
@@ -461,8 +467,9 @@ pub(super) unsafe fn xor<L: Lane, const K: usize>(
     wide: bool,
 ) {
     let step = Xor::<K> { shards: Shards::new(sources, targets), accumulate };
+    let rests = Xor::<0> { shards: step.shards.rolled(), accumulate };
     // SAFETY: passed on.
-    unsafe { run::<L, _, K, 1>(&step, &step.shards, accumulate, wide) }
+    unsafe { run::<L, _, _, K, 1>(&step, &rests, &step.shards, accumulate, wide) }
 }
 
 /// # Safety
@@ -478,7 +485,8 @@ pub(super) unsafe fn plus_q<L: Lane, const K: usize>(
     unsafe {
         let (two, four) = (L::factor(transform, 0), L::factor(transform, 1));
         let step = PlusQ::<L, K> { shards: Shards::new(sources, targets), two, four };
-        run::<L, _, K, 2>(&step, &step.shards, false, wide);
+        let rests = PlusQ::<L, 0> { shards: step.shards.rolled(), two, four };
+        run::<L, _, _, K, 2>(&step, &rests, &step.shards, false, wide);
     }
 }
 
@@ -493,8 +501,10 @@ pub(super) unsafe fn four_point<L: Lane, const K: usize, const M: usize>(
 ) {
     let shards = Shards::new(sources, targets);
     let step = FourPoint::<L, K, M> { shards, transform, lane: PhantomData };
+    let shards = step.shards.rolled();
+    let rests = FourPoint::<L, 0, M> { shards, transform, lane: PhantomData };
     // SAFETY: passed on.
-    unsafe { run::<L, _, K, M>(&step, &step.shards, false, wide) }
+    unsafe { run::<L, _, _, K, M>(&step, &rests, &step.shards, false, wide) }
 }
 
 /// # Safety
@@ -511,16 +521,5 @@ pub(super) unsafe fn rows<L: Lane, const M: usize>(
     let shards = Shards::new(sources, targets);
     let step = Rows::<L, M> { shards, transform, first, accumulate, lane: PhantomData };
     // SAFETY: passed on.
-    unsafe { run::<L, _, 0, M>(&step, &step.shards, accumulate, wide) }
+    unsafe { run::<L, _, _, 0, M>(&step, &step, &step.shards, accumulate, wide) }
 }
-
-/// `$call!(K)` for the constant `K` that equals `$k`, or for 0 where there is none up to 20.
-macro_rules! with_count {
-    ($k:expr, $call:ident) => {
-        with_count!(@ $k, $call, 8)
-    };
-    (@ $k:expr, $call:ident, $($n:literal)*) => {
-        match $k { $($n => $call!($n),)* _ => $call!(0) }
-    };
-}
-pub(super) use with_count;

@@ -56,7 +56,7 @@ unsafe impl Lane for Ymm {
     #[inline(always)]
     unsafe fn factor(transform: &Transform, index: usize) -> __m256i {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { _mm256_set1_epi64x(*transform.affine.get_unchecked(index) as i64) }
+        unsafe { _mm256_set1_epi64x(transform.affine.get_unchecked(index).cast_signed()) }
     }
     #[inline(always)]
     unsafe fn mul(value: __m256i, factor: __m256i) -> __m256i {

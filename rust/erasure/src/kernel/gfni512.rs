@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_stream_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
-use super::engine::{self, Lane, with_count};
+use super::engine::{self, Lane};
 use super::{Kernel, Shape, Tables, Transform};
 
 pub(super) static KERNEL: Kernel = Kernel {
@@ -70,7 +70,7 @@ unsafe impl Lane for Zmm {
     #[inline(always)]
     unsafe fn factor(transform: &Transform, index: usize) -> __m512i {
         // SAFETY: the caller knows that the table has this entry.
-        unsafe { _mm512_set1_epi64(*transform.affine.get_unchecked(index) as i64) }
+        unsafe { _mm512_set1_epi64(transform.affine.get_unchecked(index).cast_signed()) }
     }
     #[inline(always)]
     unsafe fn mul(value: __m512i, factor: __m512i) -> __m512i {
@@ -102,48 +102,58 @@ fn apply(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], ac
     }
 }
 
+/// `$call!(K)` for the constant `K` that equals `$k`, or for 0 where there is none up to 20.
+macro_rules! with_count {
+    ($k:expr, $call:ident) => {
+        with_count!(@ $k, $call, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
+    };
+    (@ $k:expr, $call:ident, $($n:literal)*) => {
+        match $k { $($n => $call!($n),)* _ => $call!(0) }
+    };
+}
+
 #[target_feature(enable = "avx512f,avx512bw,gfni")]
 unsafe fn xor(sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
     macro_rules! call {
-        // SAFETY: this function has the lane's instructions.
         ($k:literal) => {
-            unsafe { engine::xor::<Zmm, $k>(sources, targets, accumulate, true) }
+            engine::xor::<Zmm, $k>(sources, targets, accumulate, true)
         };
     }
-    with_count!(sources.len(), call);
+    // SAFETY: this function has the lane's instructions.
+    unsafe { with_count!(sources.len(), call) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,gfni")]
 unsafe fn plus_q(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
     macro_rules! call {
-        // SAFETY: this function has the lane's instructions.
         ($k:literal) => {
-            unsafe { engine::plus_q::<Zmm, $k>(transform, sources, targets, true) }
+            engine::plus_q::<Zmm, $k>(transform, sources, targets, true)
         };
     }
-    with_count!(sources.len(), call);
+    // SAFETY: this function has the lane's instructions.
+    unsafe { with_count!(sources.len(), call) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,gfni")]
 unsafe fn three(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
     macro_rules! call {
         ($k:literal) => {
-            // SAFETY: this function has the lane's instructions.
-            unsafe { engine::four_point::<Zmm, $k, 3>(transform, sources, targets, true) }
+            engine::four_point::<Zmm, $k, 3>(transform, sources, targets, true)
         };
     }
-    with_count!(sources.len(), call);
+    // SAFETY: this function has the lane's instructions.
+    unsafe { with_count!(sources.len(), call) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,gfni")]
 unsafe fn four(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
     macro_rules! call {
         ($k:literal) => {
-            // SAFETY: this function has the lane's instructions.
-            unsafe { engine::four_point::<Zmm, $k, 4>(transform, sources, targets, true) }
+            engine::four_point::<Zmm, $k, 4>(transform, sources, targets, true)
         };
     }
-    with_count!(sources.len(), call);
+    // SAFETY: this function has the lane's instructions.
+    unsafe { with_count!(sources.len(), call) }
 }
 
 /// Four rows at a time, then the rest.

@@ -5,6 +5,10 @@
 //! The choice is made once, by what the processor can do; the environment variable
 //! `DWKERNEL_ERASURE_KERNEL` (a name of [`names`]) overrides it where that processor can run it.
 
+// The engine's parts must end up inside a function that has the lane's instructions, and its loops run
+// over registers by index so that they unroll.
+#![allow(clippy::inline_always, clippy::needless_range_loop)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod cache;

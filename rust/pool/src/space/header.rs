@@ -206,7 +206,7 @@ pub(crate) fn length(bytes: &[u8]) -> Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 

@@ -20,16 +20,24 @@
 
 mod buffers;
 mod coding;
+mod control;
 mod encode;
 mod filling;
 mod header;
 mod headers;
 mod options;
+mod orphans;
 mod placement;
+mod presence;
 mod read;
+mod rebuild;
 mod recover;
+mod report;
+mod restore;
 mod room;
+mod scrub;
 mod shard;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -38,21 +46,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use dwk_base::{PoolId, Result, Seams, StripeId};
-use dwk_erasure::CodeSpec;
+use dwk_base::{Epoch, Error, PoolId, Result, Seams, StripeId, codes};
+use dwk_erasure::{CodeSpec, Geometry};
 
 use self::buffers::Memory;
 use self::coding::Coding;
 use self::headers::Headers;
 use crate::{RosterCell, Stripe, Watch};
 
+pub use self::control::{Control, Progress};
 pub use self::filling::Filling;
 pub use self::options::SpaceOptions;
 pub use self::read::Reading;
+pub use self::report::{RebuildReport, ScrubReport};
 pub use self::write::Writing;
 
 /// The tags of every sync that this part asks drives for.
-pub const SYNC_TAGS: &[&str] = &[write::SYNC_REMOVE, write::SYNC_WRITE];
+pub const SYNC_TAGS: &[&str] =
+    &[orphans::SYNC_QUARANTINE, restore::SYNC_REPAIR, write::SYNC_REMOVE, write::SYNC_WRITE];
 
 /// The space of a pool. Cheap to share between threads.
 pub struct Space {
@@ -62,6 +73,8 @@ pub struct Space {
 /// What everything that works on stripes needs.
 pub(crate) struct Shared {
     pool: PoolId,
+    /// The epoch in which this opening began: what is older, this process did not write.
+    opened: Epoch,
     coding: Coding,
     options: SpaceOptions,
     roster: Arc<RosterCell>,
@@ -80,7 +93,26 @@ pub(crate) struct Shared {
 }
 
 impl Space {
-    /// A space on the drives of `roster`, each stripe encoded with `code`.
+    /// A space on the drives of `roster`, each stripe encoded as `geometry` says.
+    ///
+    /// # Errors
+    /// `geometry.not_storable`, `geometry.invalid`, `store.option`
+    pub fn new(
+        pool: PoolId,
+        geometry: &Geometry,
+        options: SpaceOptions,
+        roster: Arc<RosterCell>,
+        watch: Arc<dyn Watch>,
+        seams: Seams,
+    ) -> Result<Self> {
+        if let Some(why) = geometry.not_storable_reason() {
+            let text = format!("{geometry} cannot be stored yet: {why}");
+            return Err(Error::new(&codes::GEOMETRY_NOT_STORABLE, text));
+        }
+        Self::with_code(pool, geometry.stripe_code(), options, roster, watch, seams)
+    }
+
+    /// A space whose stripes are encoded with `code`.
     ///
     /// # Errors
     /// `store.option`, `geometry.invalid`
@@ -102,6 +134,7 @@ impl Space {
         Ok(Self {
             shared: Arc::new(Shared {
                 pool,
+                opened: roster.load().epoch,
                 coding,
                 options,
                 roster,
@@ -129,6 +162,11 @@ impl Space {
         self.shared.remove(stripe);
     }
 
+    /// True if a stripe can be read without the shards `missing`.
+    pub fn readable(&self, stripe: &Stripe, missing: &[usize]) -> bool {
+        self.shared.coding.stored(stripe.code).is_ok_and(|code| code.tolerates(missing))
+    }
+
     /// Takes the list of stripes that reads found damaged since it was taken last.
     pub fn take_repairs(&self) -> Vec<StripeId> {
         std::mem::take(&mut *lock(&self.shared.repairs)).into_iter().collect()
@@ -142,6 +180,11 @@ impl Shared {
         if repairs.len() < self.options.repairs_max {
             repairs.insert(id);
         }
+    }
+
+    /// A stripe was repaired.
+    pub(crate) fn forget_repair(&self, id: StripeId) {
+        lock(&self.repairs).remove(&id);
     }
 }
 

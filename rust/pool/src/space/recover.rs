@@ -42,6 +42,11 @@ impl<'a> Recovery<'a> {
         Ok(Self { shared, stripe, code, range, have, lost, late: Vec::new(), read_bytes: 0 })
     }
 
+    /// The bytes of each shard that it is about.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
     /// The code of the stripe.
     pub(crate) fn code(&self) -> &Code {
         &self.code
@@ -125,7 +130,7 @@ impl<'a> Recovery<'a> {
 
     /// Two stripes must not be mixed: those that disagree with the most about the checks of all shards are
     /// lost. True if all agree.
-    fn agree(&mut self) -> bool {
+    pub(crate) fn agree(&mut self) -> bool {
         let tables: Vec<&[u64]> =
             self.have.values().map(|piece| piece.header.shard_checks.as_slice()).collect();
         let votes = |table: &[u64]| tables.iter().filter(|other| **other == table).count();

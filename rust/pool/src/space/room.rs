@@ -13,7 +13,7 @@ use super::placement::{self, Candidate};
 use crate::roster::{Roster, Seat};
 
 /// How long a drive may take to say how much room it has.
-const ASK: Duration = Duration::from_secs(1);
+pub(crate) const ASK: Duration = Duration::from_secs(1);
 
 /// Who may fill the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

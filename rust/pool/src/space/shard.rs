@@ -49,9 +49,14 @@ pub(crate) fn whole_blocks(
 impl Shared {
     /// What a buffer for `range` of a shard takes: whole blocks, and the header before the first one.
     pub(crate) fn fetch_bytes(&self, stripe: &Stripe, range: &Range<usize>) -> usize {
-        let block_bytes = self.options.block_bytes;
-        let header = header::header_bytes(stripe.placement.len(), stripe.shard_bytes, block_bytes);
-        header + whole_blocks(range, block_bytes, stripe.shard_bytes).len()
+        let blocks = whole_blocks(range, self.options.block_bytes, stripe.shard_bytes);
+        self.header_bytes(stripe) + blocks.len()
+    }
+
+    /// How long the headers of a stripe are that is written now.
+    pub(crate) fn header_bytes(&self, stripe: &Stripe) -> usize {
+        let (shards, block_bytes) = (stripe.placement.len(), self.options.block_bytes);
+        header::header_bytes(shards, stripe.shard_bytes, block_bytes)
     }
 
     /// Asks the drive for a part of a shard; `None` if that drive cannot be read now.
@@ -83,19 +88,14 @@ impl Shared {
         let known = self.headers.get(stripe.id, index);
         // The first block comes with the header in one read.
         let together = known.is_none() && range.start == 0;
-        let (header, mut got) = match known {
-            Some(header) => (header, 0),
-            None => {
-                let bytes = buffer.as_mut();
-                let guess = header::header_bytes(
-                    stripe.placement.len(),
-                    stripe.shard_bytes,
-                    self.options.block_bytes,
-                );
-                let wanted = if together { bytes.len() } else { guess.min(bytes.len()) };
-                let got = drive.read(&name, 0, &mut bytes[..wanted])?;
-                (Arc::new(self.take_header(drive, stripe, index, &bytes[..got])?), got)
-            }
+        let (header, mut got) = if let Some(header) = known {
+            (header, 0)
+        } else {
+            let guess = self.header_bytes(stripe).min(buffer.len());
+            let wanted = if together { buffer.len() } else { guess };
+            let got = drive.read(&name, 0, &mut buffer.as_mut()[..wanted])?;
+            let begin = &buffer.as_ref()[..got];
+            (Arc::new(self.take_header(drive, stripe, index, begin)?), got)
         };
         let length = header.bytes();
         let blocks = whole_blocks(&range, header.block_bytes, stripe.shard_bytes);

@@ -135,9 +135,7 @@ impl Shared {
 
     /// What a shard of a stripe takes on its drive.
     pub(crate) fn file_bytes(&self, stripe: &Stripe) -> u64 {
-        let (shards, block_bytes) = (stripe.placement.len(), self.options.block_bytes);
-        let header = header::header_bytes(shards, stripe.shard_bytes, block_bytes);
-        header as u64 + u64::from(stripe.shard_bytes)
+        self.header_bytes(stripe) as u64 + u64::from(stripe.shard_bytes)
     }
 
     fn outbox(&self, seat: u16) -> Arc<Outbox> {
@@ -212,7 +210,7 @@ impl State {
     }
 }
 
-fn late() -> Error {
+pub(crate) fn late() -> Error {
     Error::new(&codes::DRIVE_TIMEOUT, "the drive did not answer in time")
 }
 

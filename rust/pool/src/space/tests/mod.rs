@@ -1,5 +1,6 @@
 //! What a space promises, on drives in memory whose power can be cut.
 
 mod damage;
+mod repairing;
 mod storing;
 mod world;

@@ -112,6 +112,18 @@ fn copy(seat: &Seat, state: State) -> Seat {
     }
 }
 
+fn open(
+    code: CodeSpec,
+    options: &SpaceOptions,
+    roster: &Arc<RosterCell>,
+    watch: &Arc<Heard>,
+    seed: u64,
+) -> Space {
+    let (roster, watch) = (Arc::clone(roster), Arc::clone(watch) as Arc<dyn Watch>);
+    let seams = Seams::seeded(seed);
+    Space::with_code(PoolId::from_u128(7), code, options.clone(), roster, watch, seams).unwrap()
+}
+
 impl World {
     pub(super) fn new(drives: usize, code: CodeSpec, seed: u64) -> Self {
         Self::with(drives, code, seed, options())
@@ -127,20 +139,12 @@ impl World {
         let roster = Arc::new(RosterCell::default());
         let watch = Arc::new(Heard::default());
         *lock(&watch.roster) = Some(Arc::clone(&roster));
-        let pool = PoolId::from_u128(7);
-        let space = Space::with_code(
-            pool,
-            code,
-            options.clone(),
-            Arc::clone(&roster),
-            Arc::clone(&watch) as Arc<dyn Watch>,
-            Seams::seeded(seed),
-        )
-        .unwrap();
+        let space = open(code, &options, &roster, &watch, seed);
         let (table, epoch) = (Table::default(), 0);
         let mut world =
             Self { code, options, memory, drives, power, roster, watch, table, space, epoch };
         world.seat_all();
+        world.space = open(code, &world.options, &world.roster, &world.watch, seed);
         world
     }
 
@@ -174,16 +178,9 @@ impl World {
 
     /// A new process opens the pool.
     pub(super) fn reopen(&mut self) {
-        self.space = Space::with_code(
-            PoolId::from_u128(7),
-            self.code,
-            self.options.clone(),
-            Arc::clone(&self.roster),
-            Arc::clone(&self.watch) as Arc<dyn Watch>,
-            Seams::seeded(self.power.steps()),
-        )
-        .unwrap();
         self.seat_all();
+        let seed = self.power.steps();
+        self.space = open(self.code, &self.options, &self.roster, &self.watch, seed);
     }
 
     pub(super) fn set_state(&self, index: u16, state: State) {
@@ -213,6 +210,15 @@ impl World {
         self.space.start_read(stripe, 0, stripe.payload_bytes).wait_into(&mut again)?;
         assert!(content == again, "read and start_read differ");
         Ok(content)
+    }
+
+    /// What the drives' threads were asked for is done and durable.
+    pub(super) fn settle(&self) {
+        for seat in &self.roster.load().seats {
+            if let Some(drive) = &seat.drive {
+                let _ = drive.submit(|drive| drive.sync("test")).wait();
+            }
+        }
     }
 
     /// The file of a shard.

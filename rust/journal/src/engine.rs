@@ -1,0 +1,238 @@
+//! What stands behind the journal: threads that lead, and what changes between two batches.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use dwk_base::{Error, Result, Seams, codes};
+
+use crate::format;
+use crate::mend::{self, Failure};
+use crate::open::{clear, survey};
+use crate::queue::{Queue, Round, State};
+use crate::replica::Replica;
+use crate::segment::{Mark, Segment};
+use crate::sync::guard;
+use crate::view::View;
+use crate::writer::Writer;
+use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_MEND, ScrubReport};
+
+/// The journal, shared by its handle and everything that is pending.
+pub(crate) struct Engine {
+    pub identity: Identity,
+    pub options: Options,
+    pub seams: Seams,
+    pub view: Arc<View>,
+    pub queue: Queue,
+    /// `None` if the log was opened read-only.
+    pub writer: Mutex<Option<Writer>>,
+    /// Held from before a leader steps down until its round is applied: this keeps the order.
+    pub apply: Mutex<Option<Arc<dyn Apply>>>,
+    pub last_sequence: AtomicU64,
+    pub read_only: bool,
+}
+
+impl Engine {
+    pub(crate) fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        guard(&self.writer)
+    }
+
+    pub(crate) fn submit(&self, record: Bytes) -> Result<(Arc<Round>, usize)> {
+        if self.read_only {
+            return Err(read_only());
+        }
+        if record.len() > self.options.record_bytes_max as usize {
+            let message = format!(
+                "a record of {} bytes is longer than {}",
+                record.len(),
+                self.options.record_bytes_max
+            );
+            return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, message));
+        }
+        let mut state = self.queue.lock();
+        while !self.queue.has_room(&state, record.len()) {
+            let Some(front) = state.front() else { break };
+            state = self.step(state, &front);
+        }
+        self.queue.push(&mut state, record)
+    }
+
+    /// Leads, or waits until `round` is done or a leader is wanted.
+    pub(crate) fn step<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        round: &Round,
+    ) -> MutexGuard<'a, State> {
+        if !Queue::try_lead(&mut state) {
+            return Queue::wait(state, round);
+        }
+        drop(state);
+        self.lead();
+        self.queue.lock()
+    }
+
+    /// Writes the front round as one batch, steps down, applies it, and tells its waiters.
+    fn lead(&self) {
+        let mut lead = Lead { engine: self, round: None, leading: true };
+        if !self.options.batch_delay.is_zero() {
+            self.seams.clock.sleep(self.options.batch_delay);
+        }
+        let mut writer = self.writer();
+        let Some(waiting) = self.queue.take() else { return };
+        lead.round = Some(Arc::clone(&waiting.round));
+        let outcome = match writer.as_mut() {
+            Some(writer) => writer.write(&waiting.records),
+            None => Err(read_only()),
+        };
+        if let Some(last) = outcome.as_ref().ok().and_then(|positions| positions.last()) {
+            self.last_sequence.store(last.sequence, Ordering::Release);
+        }
+        let apply = guard(&self.apply);
+        drop(writer);
+        lead.step_down();
+        if let (Ok(positions), Some(apply)) = (&outcome, &*apply) {
+            for (position, record) in positions.iter().zip(&waiting.records) {
+                apply.apply(*position, record);
+            }
+        }
+        drop(apply);
+        lead.round = None;
+        self.queue.settle(&waiting.round, outcome);
+    }
+
+    pub(crate) fn add_member(&self, member: Member, joined: &dyn Fn() -> Result<()>) -> Result<()> {
+        if self.read_only {
+            return Err(read_only());
+        }
+        if self.view.replicas().iter().any(|replica| replica.id == member.id) {
+            let message = format!("drive {} is a member of the journal already", member.id);
+            return Err(Error::new(&codes::DRIVE_DUPLICATE, message).with("drive", member.id));
+        }
+        if self.writer().as_ref().is_some_and(|writer| writer.evicted.contains(&member.id)) {
+            let message = format!("drive {} failed the journal since it was opened", member.id);
+            return Err(Error::new(&codes::DRIVE_FAILED, message).with("drive", member.id));
+        }
+        let replica = Arc::new(Replica::new(member, &self.options));
+        let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
+        clear(&replica, found)?;
+        // Most of it while commits go on, the rest between two of them.
+        self.copy_to(&replica)?;
+        let mut writer = self.writer();
+        let writer = writer.as_mut().ok_or_else(read_only)?;
+        if let Some(error) = writer.view.stopped() {
+            return Err(error.clone());
+        }
+        self.copy_to(&replica)?;
+        if let Err(error) = joined() {
+            writer.stop(&error, "the new list of members may or may not be durable");
+            return Err(error);
+        }
+        self.view.join(replica);
+        Ok(())
+    }
+
+    fn copy_to(&self, replica: &Replica) -> Result<()> {
+        for segment in self.view.segments() {
+            match mend::copy(&self.view, replica, &segment, SYNC_COPY) {
+                Ok(_) => {}
+                Err(Failure::Member(error) | Failure::Lost(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies one member's copy of a segment and repairs it.
+    pub(crate) fn scrub(
+        &self,
+        segment: &Segment,
+        replica: &Arc<Replica>,
+        report: &mut ScrubReport,
+    ) -> Result<()> {
+        let lack = mend::inspect(replica, segment);
+        report.verified_bytes += segment.live_bytes();
+        if lack.is_nothing() {
+            self.view.note_good(replica.id, segment.number);
+            return Ok(());
+        }
+        self.view.note_bad(replica.id, segment.number);
+        let mut writer = self.writer();
+        let Some(writer) = writer.as_mut() else { return Ok(()) };
+        let member = self.view.replicas().iter().any(|member| Arc::ptr_eq(member, replica));
+        if !member || self.view.stopped().is_some() {
+            return Ok(()); // evicted or removed meanwhile
+        }
+        // Again, with all that was written since: nothing is written as long as this thread is here.
+        let mut lack = mend::inspect(replica, segment);
+        let mut good = HashMap::new();
+        for mark in &lack.batches {
+            match self.view.batch(segment, mark) {
+                Ok(batch) => drop(good.insert(mark.offset, batch)),
+                Err(_) => report.lost_batches += 1,
+            }
+        }
+        let whole = lack.batches.len() == good.len();
+        lack.batches.retain(|mark| good.contains_key(&mark.offset));
+        let fetch = |mark: &Mark| {
+            good.get(&mark.offset).cloned().ok_or_else(|| format::damaged("a batch went away"))
+        };
+        match mend::mend(replica, segment, &lack, &fetch, SYNC_MEND) {
+            Ok(count) => report.repaired_batches += count,
+            Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
+            Err(Failure::Lost(error)) => return Err(error),
+        }
+        if whole {
+            self.view.note_good(replica.id, segment.number);
+            // A slot that was of no use is given back only now.
+            drop(replica.start(|shelf, drive| shelf.tidy(drive)));
+        }
+        Ok(())
+    }
+
+    /// Repairs the copies that readers found damaged.
+    pub(crate) fn mend_noted(&self) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
+        let mut report = ScrubReport::default();
+        for (drive, number) in self.view.bad() {
+            let replica = self.view.replicas().into_iter().find(|replica| replica.id == drive);
+            if let (Some(segment), Some(replica)) = (self.view.segment(number), replica) {
+                self.scrub(&segment, &replica, &mut report)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A thread's turn to lead. If it panics (in `apply`), nothing that waits may wait for ever.
+struct Lead<'a> {
+    engine: &'a Engine,
+    round: Option<Arc<Round>>,
+    leading: bool,
+}
+
+impl Lead<'_> {
+    fn step_down(&mut self) {
+        if std::mem::take(&mut self.leading) {
+            self.engine.queue.hand_over();
+        }
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = Error::new(&codes::INTERNAL_BUG, "the journal's leader panicked");
+            if let Some(round) = &self.round {
+                self.engine.queue.settle(round, Err(why.clone()));
+            }
+            self.engine.queue.fail_all(&why);
+        }
+        self.step_down();
+    }
+}
+
+pub(crate) fn read_only() -> Error {
+    Error::new(&codes::POOL_READ_ONLY, "the journal was opened to be read only")
+}

@@ -1,0 +1,133 @@
+//! Long work: how far it is, how fast it may be, and an early end.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dwk_base::{Clock, StripeId};
+
+/// How long a throttled worker sleeps before it looks whether it is to end.
+const NAP: Duration = Duration::from_millis(50);
+
+type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
+
+/// Steers a scrub or rebuild, from any thread.
+#[derive(Default)]
+pub struct Control {
+    cancelled: AtomicBool,
+    rate_bytes_per_s: AtomicU64,
+    progress: Option<Listener>,
+    deadline: Option<Duration>,
+    after: Option<StripeId>,
+    onto: Option<u16>,
+}
+
+/// How far it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// The part of all stripes that is done, 0 to 1; names of stripes are spread evenly.
+    pub fraction: f64,
+    /// Stripes looked at.
+    pub stripes: u64,
+    /// Shards written anew.
+    pub restored_shards: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Everything up to this stripe is done: where a later run can go on.
+    pub after: Option<StripeId>,
+}
+
+impl Control {
+    /// No limit, nobody listens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Calls `listener` after every stripe, from the working threads.
+    #[must_use]
+    pub fn on_progress(mut self, listener: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(listener));
+        self
+    }
+
+    /// Reads and writes at most this many bytes per second; 0: as fast as it goes.
+    #[must_use]
+    pub fn with_rate(self, bytes_per_s: u64) -> Self {
+        self.set_rate(bytes_per_s);
+        self
+    }
+
+    /// Ends at this time of the monotonic clock.
+    #[must_use]
+    pub const fn until(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Goes on after this stripe.
+    #[must_use]
+    pub const fn starting_after(mut self, stripe: StripeId) -> Self {
+        self.after = Some(stripe);
+        self
+    }
+
+    /// New shards go to this seat as far as they can.
+    #[must_use]
+    pub const fn onto(mut self, seat: u16) -> Self {
+        self.onto = Some(seat);
+        self
+    }
+
+    /// Ends at the next stripe.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Changes the rate while it works.
+    pub fn set_rate(&self, bytes_per_s: u64) {
+        self.rate_bytes_per_s.store(bytes_per_s, Ordering::SeqCst);
+    }
+
+    pub(crate) const fn after(&self) -> Option<StripeId> {
+        self.after
+    }
+
+    pub(crate) const fn preferred(&self) -> Option<u16> {
+        self.onto
+    }
+
+    pub(crate) fn is_over(&self, clock: &dyn Clock) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+            || self.deadline.is_some_and(|deadline| clock.monotonic() >= deadline)
+    }
+
+    pub(crate) fn tell(&self, progress: &Progress) {
+        if let Some(listener) = &self.progress {
+            listener(progress);
+        }
+    }
+
+    /// Sleeps until `bytes` since `start` are not too fast.
+    pub(crate) fn throttle(&self, clock: &dyn Clock, start: Duration, bytes: u64) {
+        loop {
+            let rate = self.rate_bytes_per_s.load(Ordering::SeqCst);
+            if rate == 0 || self.is_over(clock) {
+                return;
+            }
+            let due = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
+            let left = due.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return;
+            }
+            clock.sleep(left.min(NAP));
+        }
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
+}

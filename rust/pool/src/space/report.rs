@@ -1,0 +1,89 @@
+//! What a scrub or rebuild found and did.
+
+use dwk_base::StripeId;
+
+/// Names of lost stripes that a report holds; their number is always right.
+pub(crate) const NAMED_MAX: usize = 1000;
+
+/// What a scrub found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Stripes that were read whole.
+    pub stripes: u64,
+    /// Shards that were read and found right.
+    pub good_shards: u64,
+    /// Shards that were damaged or missing on drives that are here.
+    pub damaged_shards: u64,
+    /// Shards of drives that are not here: a rebuild restores them.
+    pub absent_shards: u64,
+    /// Shards that were written anew.
+    pub restored_shards: u64,
+    /// Damaged shards that could not be written anew.
+    pub unrestored_shards: u64,
+    /// Stripes that cannot be read any more.
+    pub lost_stripes: u64,
+    /// Some of them.
+    pub lost: Vec<StripeId>,
+    /// Stripes whose parity is not that of their data although every check is right.
+    pub inconsistent_stripes: u64,
+    /// Shards that no stripe names, left by crashes: in quarantine, or too young for it.
+    pub orphans: u64,
+    /// Orphans that were removed after quarantine.
+    pub removed_orphans: u64,
+    /// Files among the shards that are none of this pool's. They are left alone.
+    pub foreign_files: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Copies of the journal that were written anew.
+    pub journal_repairs: u64,
+    /// False if it was ended early.
+    pub finished: bool,
+    /// Everything up to this stripe is done.
+    pub after: Option<StripeId>,
+}
+
+impl ScrubReport {
+    /// True if everything was looked at and nothing wrong is left.
+    pub fn is_clean(&self) -> bool {
+        self.finished
+            && self.unrestored_shards == 0
+            && self.lost_stripes == 0
+            && self.inconsistent_stripes == 0
+    }
+}
+
+/// What a rebuild did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Stripes looked at.
+    pub stripes: u64,
+    /// Shards that were missing.
+    pub missing_shards: u64,
+    /// Shards that were written anew.
+    pub restored_shards: u64,
+    /// Shards that could not be: no drive has room, or too much is lost.
+    pub unrestored_shards: u64,
+    /// Stripes that cannot be read any more.
+    pub lost_stripes: u64,
+    /// Some of them.
+    pub lost: Vec<StripeId>,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Files that should not be there and were removed (from a drive that was away).
+    pub removed_files: u64,
+    /// False if it was ended early.
+    pub finished: bool,
+    /// Everything up to this stripe is done.
+    pub after: Option<StripeId>,
+}
+
+impl RebuildReport {
+    /// True if everything was looked at and nothing is missing any more.
+    pub const fn is_complete(&self) -> bool {
+        self.finished && self.unrestored_shards == 0 && self.lost_stripes == 0
+    }
+}

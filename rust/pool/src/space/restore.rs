@@ -1,0 +1,225 @@
+//! Shards written anew: computed from the others, written to a drive, then committed if they moved.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dwk_base::{Error, Result, codes};
+use dwk_chunk::crc64nvme;
+use dwk_drive::Drive;
+
+use super::Shared;
+use super::encode::{Parts, of};
+use super::header::{self, join_blocks};
+use super::recover::Recovery;
+use super::room::{Purpose, Refused};
+use super::write::{SYNC_REMOVE, late};
+use crate::{Ledger, Stripe};
+
+/// Makes a restored shard durable.
+pub(crate) const SYNC_REPAIR: &str = "stripe.repair";
+
+/// What is to be restored of a stripe.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// On the drives where they belong: nothing right is there.
+    pub(crate) in_place: Vec<usize>,
+    /// On another drive, since theirs is not to be used; gone.
+    pub(crate) elsewhere: Vec<usize>,
+    /// On another drive; what is there can still be read.
+    pub(crate) moving: Vec<usize>,
+}
+
+impl Wanted {
+    pub(crate) fn all(&self) -> Vec<usize> {
+        let all = self.in_place.iter().chain(&self.elsewhere).chain(&self.moving);
+        all.copied().collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_place.is_empty() && self.elsewhere.is_empty() && self.moving.is_empty()
+    }
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) shards: u64,
+    /// No drive could take them.
+    pub(crate) refused: u64,
+    pub(crate) written_bytes: u64,
+}
+
+impl Shared {
+    /// Restores the wanted shards of a stripe.
+    ///
+    /// # Errors
+    /// `data.corrupt` if too much is lost; those of the ledger.
+    pub(crate) fn restore(
+        self: &Arc<Self>,
+        ledger: &dyn Ledger,
+        recovery: &mut Recovery<'_>,
+        stripe: &Arc<Stripe>,
+        wanted: &Wanted,
+        preferred: Option<u16>,
+    ) -> Result<Restored> {
+        for index in wanted.in_place.iter().chain(&wanted.elsewhere) {
+            recovery.have.remove(index);
+            recovery.lost.entry(*index).or_insert(None);
+        }
+        let indexes = wanted.all();
+        recovery.gather(&indexes)?;
+        let shards = self.compute_shards(recovery, stripe, &indexes)?;
+        let (mut restored, mut moved) = (Restored::default(), (**stripe).clone());
+        for (index, parts) in indexes.into_iter().zip(shards) {
+            let own = wanted.in_place.contains(&index).then(|| stripe.placement[index]);
+            let Some(seat) = self.place(&moved, index, &parts, own, preferred) else {
+                restored.refused += 1;
+                continue;
+            };
+            moved.placement[index] = seat;
+            restored.shards += 1;
+            restored.written_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        }
+        if moved != **stripe {
+            self.commit(ledger, stripe, &moved)?;
+        }
+        Ok(restored)
+    }
+
+    /// Says where the shards are now; what is wrong then goes.
+    fn commit(&self, ledger: &dyn Ledger, old: &Stripe, new: &Stripe) -> Result<()> {
+        let done = ledger.moved(old, new);
+        // After an error nobody knows which of the two counts: both stay, one of them is an orphan.
+        let obsolete = if done? { (old, new) } else { (new, old) };
+        for index in 0..old.placement.len() {
+            if old.placement[index] != new.placement[index] {
+                self.headers.forget(old.id, index);
+                self.remove_one(obsolete.0, index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes one shard if its drive is here, without waiting.
+    fn remove_one(&self, stripe: &Stripe, index: usize) {
+        let roster = self.roster.load();
+        let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat)).cloned();
+        let (Some(seat), Ok(name)) = (seat, header::name(stripe.id, index)) else { return };
+        let Some(drive) = seat.readable().cloned() else { return };
+        let bytes = self.file_bytes(stripe);
+        drop(drive.submit(move |drive| {
+            drive.delete(&name)?;
+            seat.gave_back(bytes);
+            drive.sync(SYNC_REMOVE)
+        }));
+    }
+
+    /// The wanted shards with their headers, each equal to the check that the others have of it.
+    fn compute_shards(
+        &self,
+        recovery: &Recovery<'_>,
+        stripe: &Stripe,
+        indexes: &[usize],
+    ) -> Result<Vec<Parts>> {
+        let length = stripe.shard_bytes as usize;
+        let lost = indexes.iter().filter(|index| !recovery.have.contains_key(index));
+        let mut buffers: Vec<_> =
+            lost.map(|index| (*index, self.read_memory.take_anyway(length))).collect();
+        let targets = buffers.iter_mut().map(|(index, buffer)| (*index, buffer.as_mut()));
+        recovery.compute(targets.collect())?;
+        let mut computed: std::collections::BTreeMap<usize, _> = buffers.into_iter().collect();
+        let Some(header) = recovery.have.values().next().map(|piece| Arc::clone(&piece.header))
+        else {
+            return Err(Error::new(&codes::INTERNAL_BUG, "a stripe was restored from nothing"));
+        };
+        let parts = |index: &usize| {
+            let payload = if let Some(buffer) = computed.remove(index) {
+                Bytes::from_owner(buffer)
+            } else {
+                let mut copy = self.read_memory.take_anyway(length);
+                copy.as_mut().copy_from_slice(recovery.have[index].bytes(&(0..length)));
+                Bytes::from_owner(copy)
+            };
+            let blocks: Vec<u64> =
+                payload.chunks(header.block_bytes as usize).map(crc64nvme).collect();
+            let check = join_blocks(&blocks, stripe.shard_bytes, header.block_bytes);
+            if check != header.shard_checks[*index] {
+                let text = format!("shard {index} of stripe {} comes out wrong", stripe.id);
+                return Err(Error::new(&codes::DATA_CORRUPT, text).with("stripe", stripe.id));
+            }
+            let checks = header.shard_checks.clone();
+            let own = of(self.pool, stripe, *index, header.block_bytes, checks, blocks).encode();
+            let mut aligned = self.read_memory.take_anyway(own.len());
+            aligned.as_mut().copy_from_slice(&own);
+            Ok([Bytes::from_owner(aligned), payload])
+        };
+        indexes.iter().map(parts).collect()
+    }
+
+    /// Writes a shard to its own drive, to the preferred one, or to any that has none of this stripe.
+    fn place(
+        &self,
+        stripe: &Stripe,
+        index: usize,
+        parts: &Parts,
+        own: Option<u16>,
+        preferred: Option<u16>,
+    ) -> Option<u16> {
+        let bytes = parts.iter().map(Bytes::len).sum();
+        let preferred = preferred.filter(|seat| !stripe.placement.contains(seat));
+        let mut refused = Refused::default();
+        for seat in own.into_iter().chain(preferred) {
+            if self.put_shard(stripe, index, seat, parts, &mut refused) {
+                return Some(seat);
+            }
+        }
+        loop {
+            let seat = self.another(&stripe.placement, &refused, bytes, Purpose::Keep)?;
+            if self.put_shard(stripe, index, seat, parts, &mut refused) {
+                return Some(seat);
+            }
+        }
+    }
+
+    /// Puts a shard on a drive, in the place of whatever is there by its name.
+    fn put_shard(
+        &self,
+        stripe: &Stripe,
+        index: usize,
+        seat: u16,
+        parts: &Parts,
+        refused: &mut Refused,
+    ) -> bool {
+        let roster = self.roster.load();
+        let here = roster.seat(seat).and_then(|seat| Some((seat, seat.readable()?)));
+        let (Some((seat, drive)), Ok(name)) = (here, header::name(stripe.id, index)) else {
+            refused.failed.push(seat);
+            return false;
+        };
+        let shard = parts.clone();
+        let write = move |drive: &dyn Drive| {
+            match drive.delete(&name) {
+                Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
+                _ => {}
+            }
+            drive.put(&name, &shard)?;
+            drive.sync(SYNC_REPAIR)
+        };
+        let answer = drive.submit(write).wait_for(self.options.drive_timeout);
+        let error = match answer {
+            Some(Ok(())) => {
+                seat.took(self.file_bytes(stripe));
+                return true;
+            }
+            Some(Err(error)) => error,
+            None => late(),
+        };
+        if error.is(&codes::DRIVE_FULL) {
+            refused.full.push(seat.index);
+        } else {
+            refused.failed.push(seat.index);
+            self.watch.failed(seat.index, &error);
+        }
+        false
+    }
+}

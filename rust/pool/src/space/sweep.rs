@@ -1,0 +1,172 @@
+//! Goes over all stripes, page by page, several at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dwk_base::{Error, Result, StripeId, codes};
+
+use super::control::{Control, Progress};
+use super::presence::{Found, Presence};
+use super::report::NAMED_MAX;
+use super::{Shared, lock};
+use crate::roster::Seat;
+use crate::{Ledger, Stripe};
+
+/// Stripes of a page: what a resumed run repeats at most.
+const PAGE: usize = 128;
+
+/// What work on one stripe did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) restored_shards: u64,
+    pub(crate) unrestored_shards: u64,
+    pub(crate) missing_shards: u64,
+    pub(crate) good_shards: u64,
+    pub(crate) absent_shards: u64,
+    pub(crate) inconsistent: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+}
+
+/// What all of it did.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) progress: Progress,
+    pub(crate) done: Done,
+    pub(crate) lost_stripes: u64,
+    pub(crate) lost: Vec<StripeId>,
+    pub(crate) finished: bool,
+    pub(crate) foreign: u64,
+    failure: Option<Error>,
+}
+
+/// What is done with each stripe, and with each page of files.
+pub(crate) trait Work: Sync {
+    /// Looks after one stripe. `found`: what lies on the drives that are walked along.
+    fn stripe(&self, stripe: &Arc<Stripe>, found: &Found) -> Result<Done>;
+
+    /// Looks at what lies on the drives, once a page is done.
+    fn files(&self, found: &Found) -> Result<()> {
+        let _ = found;
+        Ok(())
+    }
+}
+
+/// One going over all stripes.
+pub(crate) struct Sweep<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) ledger: &'a dyn Ledger,
+    pub(crate) control: &'a Control,
+    pub(crate) seats: Vec<Arc<Seat>>,
+}
+
+impl Sweep<'_> {
+    /// Does the work on every stripe.
+    ///
+    /// # Errors
+    /// Those of the ledger; what is wrong with single stripes is in the tally.
+    pub(crate) fn run(self, work: &dyn Work) -> Result<Tally> {
+        let mut presence = Presence::new(self.seats.clone(), self.control.after())?;
+        let start = self.shared.seams.clock.monotonic();
+        let tally = Mutex::new(Tally::default());
+        let mut after = self.control.after();
+        lock(&tally).progress.after = after;
+        loop {
+            let page = self.ledger.stripes(after, PAGE)?;
+            let last = page.last().map(|stripe| stripe.id);
+            let found = presence.up_to(last);
+            lock(&tally).foreign += found.foreign;
+            let page: Vec<Arc<Stripe>> = page.into_iter().map(Arc::new).collect();
+            self.work_on(&page, &found, work, &tally, start);
+            if let Some(failure) = lock(&tally).failure.take() {
+                return Err(failure);
+            }
+            if self.control.is_over(&*self.shared.seams.clock) {
+                break;
+            }
+            work.files(&found)?;
+            let mut tally = lock(&tally);
+            if last.is_none() && found.shards.is_empty() && found.foreign == 0 {
+                (tally.finished, tally.progress.fraction) = (true, 1.0);
+                self.control.tell(&tally.progress);
+                break;
+            }
+            after = last.or(after);
+            tally.progress.after = after;
+        }
+        Ok(tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn work_on(
+        &self,
+        page: &[Arc<Stripe>],
+        found: &Found,
+        work: &dyn Work,
+        tally: &Mutex<Tally>,
+        start: Duration,
+    ) {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(stripe) = page.get(next.fetch_add(1, Ordering::SeqCst)) {
+                if self.control.is_over(&*self.shared.seams.clock) || lock(tally).failure.is_some()
+                {
+                    return;
+                }
+                let result = work.stripe(stripe, found);
+                let bytes = {
+                    let mut tally = lock(tally);
+                    tally.add(stripe.id, result);
+                    self.control.tell(&tally.progress);
+                    tally.progress.read_bytes + tally.progress.written_bytes
+                };
+                self.control.throttle(&*self.shared.seams.clock, start, bytes);
+            }
+        };
+        let workers = self.shared.options.repair_width.clamp(1, page.len().max(1));
+        std::thread::scope(|scope| {
+            for _ in 1..workers {
+                // If there are no more threads, this one does it alone.
+                let _ = std::thread::Builder::new()
+                    .name("dwk-repair".to_owned())
+                    .spawn_scoped(scope, work);
+            }
+            work();
+        });
+    }
+}
+
+impl Tally {
+    fn add(&mut self, stripe: StripeId, result: Result<Done>) {
+        let done = match result {
+            Ok(done) => done,
+            Err(error) if error.is(&codes::DATA_CORRUPT) => {
+                self.lost_stripes += 1;
+                if self.lost.len() < NAMED_MAX {
+                    self.lost.push(stripe);
+                }
+                Done::default()
+            }
+            Err(error) => {
+                self.failure.get_or_insert(error);
+                return;
+            }
+        };
+        let (all, progress) = (&mut self.done, &mut self.progress);
+        all.restored_shards += done.restored_shards;
+        all.unrestored_shards += done.unrestored_shards;
+        all.missing_shards += done.missing_shards;
+        all.good_shards += done.good_shards;
+        all.absent_shards += done.absent_shards;
+        all.inconsistent += done.inconsistent;
+        all.read_bytes += done.read_bytes;
+        all.written_bytes += done.written_bytes;
+        progress.stripes += 1;
+        progress.restored_shards += done.restored_shards;
+        progress.read_bytes += done.read_bytes;
+        progress.written_bytes += done.written_bytes;
+        let [a, b, c, d, ..] = *stripe.as_bytes();
+        let fraction = f64::from(u32::from_be_bytes([a, b, c, d])) / 2f64.powi(32);
+        progress.fraction = progress.fraction.max(fraction);
+    }
+}
