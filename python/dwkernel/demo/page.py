@@ -125,7 +125,7 @@ def _tiles(story: Story) -> str:
 def _proofs(story: Story) -> str:
     items = "".join(
         f'<li><span class="mark{"" if proof.held else " no"}">{"✓" if proof.held else "✗"}</span>'
-        f'<div>{html.escape(proof.claim[:1].upper() + proof.claim[1:])}'
+        f"<div>{html.escape(proof.claim[:1].upper() + proof.claim[1:])}"
         f'<div class="soft">{html.escape(proof.text)}</div></div></li>'
         for proof in story.proofs
     )
@@ -149,8 +149,12 @@ def _stripes(maps: list[tuple[str, ShardMap]]) -> str:
         shares = f"{len(columns)} of {len(shown.stripes)} stripes"
         drawings.append(f'<h3>{html.escape(title)} <span class="soft">· {shares}</span></h3>')
         drawings.append(svg.stripe_map(shown, columns, _DATA_SHARDS, title))
-    lead = "Rows are drives, columns are stripes. Any four of a stripe's six shards hold its content."
-    return section("Where the stripes lie", lead, f'<div class="key">{key}</div>{"".join(drawings)}')
+    lead = (
+        "Rows are drives, columns are stripes. Any four of a stripe's six shards hold its content."
+    )
+    return section(
+        "Where the stripes lie", lead, f'<div class="key">{key}</div>{"".join(drawings)}'
+    )
 
 
 def _throughput(story: Story) -> str:
@@ -170,9 +174,7 @@ def _colour(name: str) -> str:
 
 
 def _capacity(story: Story) -> str:
-    rows = [
-        svg.Bar(drive, used, format_size(used), "data") for drive, used, _ in story.capacity
-    ]
+    rows = [svg.Bar(drive, used, format_size(used), "data") for drive, used, _ in story.capacity]
     stored = sum(used for _, used, _ in story.capacity)
     factor = stored / story.bytes if story.bytes else 0
     rows.append(svg.Bar("content", story.bytes, format_size(story.bytes), "good"))

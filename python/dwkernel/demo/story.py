@@ -183,7 +183,9 @@ class _Teller:
         self.story.files = len(self.files)
         self.story.bytes = sum(file.bytes for file in self.files)
         text = f"{len(self.files)} files, {format_size(self.story.bytes)}"
-        self._step("read the originals and take their digests", start, amount=self.story.bytes, text=text)
+        self._step(
+            "read the originals and take their digests", start, amount=self.story.bytes, text=text
+        )
 
     def _store(self) -> None:
         start = time.perf_counter()
@@ -268,7 +270,9 @@ class _Teller:
             start = time.perf_counter()
             report_scrub = kernel.pool.scrub()
             stored = sum(self.maps[0][1].bytes.values())
-            self._step("scrub: verify and repair every shard", start, amount=stored, text=str(report_scrub))
+            self._step(
+                "scrub: verify and repair every shard", start, amount=stored, text=str(report_scrub)
+            )
 
     def _prove_redundancy(self) -> None:
         with dw.open(self.path) as kernel:
@@ -336,7 +340,9 @@ def _machine(path: Path) -> dict[str, str]:
     model = platform.machine()
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = next(line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line)
+        model = next(
+            line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line
+        )
     except (OSError, StopIteration):
         pass
     usage = shutil.disk_usage(path)

@@ -31,7 +31,9 @@ class File:
 
 def default_trees() -> list[Path]:
     """Return the running Python's standard library and site-packages."""
-    paths = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    paths = [
+        Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
     trees: list[Path] = []
     for path in paths:
         real = path.resolve()
