@@ -43,7 +43,7 @@ def test_every_source_is_read_back_bit_for_bit(
         reading, writing = os.pipe()
         feeder = threading.Thread(target=lambda: _feed(writing, data))
         feeder.start()
-        with open(reading, "rb", buffering=0) as source:
+        with os.fdopen(reading, "rb", buffering=0) as source:
             info = kernel.put("docs/a", source)
         feeder.join()
     elif kind == "file":
@@ -63,7 +63,7 @@ def test_every_source_is_read_back_bit_for_bit(
 
 
 def _feed(writing: int, data: bytes) -> None:
-    with open(writing, "wb") as pipe:
+    with os.fdopen(writing, "wb") as pipe:
         pipe.write(data)
 
 
@@ -187,10 +187,8 @@ def test_threads_share_a_store(kernel: dw.Kernel) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for thread in range(8):
-        assert all(
-            kernel[f"docs/{thread}-{n}"] == bytes([thread]) * n * 1000 for n in range(20)
-        )
+    for number in range(8):
+        assert all(kernel[f"docs/{number}-{n}"] == bytes([number]) * n * 1000 for n in range(20))
 
 
 def test_progress_is_told_and_may_end_a_put(kernel: dw.Kernel) -> None:
@@ -295,8 +293,8 @@ def test_a_closed_kernel_says_so(kernel: dw.Kernel) -> None:
     for use in (
         lambda: kernel.head("docs/a"),
         lambda: kernel.put("docs/b", b""),
-        lambda: kernel.pool.status(),
-        lambda: reader.read(),
+        kernel.pool.status,
+        reader.read,
     ):
         with pytest.raises(errors.State) as caught:
             use()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwkernel as dw
 from dwkernel import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make(path: Path | None, **options: Any) -> None:

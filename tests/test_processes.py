@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import dwkernel as dw
 from dwkernel import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOLD = """
 import sys, dwkernel as dw
@@ -91,8 +94,8 @@ def _in_the_child(kernel: dw.Kernel, reader: dw.Reader) -> int:
         for use in (
             lambda: kernel.head("docs/a"),
             lambda: kernel.put("docs/c", b""),
-            lambda: reader.read(),
-            lambda: kernel.close(),
+            reader.read,
+            kernel.close,
         ):
             try:
                 use()
@@ -101,10 +104,9 @@ def _in_the_child(kernel: dw.Kernel, reader: dw.Reader) -> int:
                     return 2
             else:
                 return 3
-        # What is dropped in the child must not reach the parent's drives.
-        del kernel, reader
     except BaseException:  # noqa: BLE001 - the child must not run the parent's tests
         return 4
+    # What is dropped here must not reach the parent's drives.
     return 0
 
 
@@ -133,7 +135,8 @@ def work(thread):
             say("deleted", key, epoch, step)
         else:
             say("put?", key, epoch, step)
-            kernel.put(key, content(epoch, thread, step), metadata={"at": f"{epoch} {thread} {step}"})
+            at = {"at": f"{epoch} {thread} {step}"}
+            kernel.put(key, content(epoch, thread, step), metadata=at)
             say("put", key, epoch, step)
 
 kernel = dw.open(sys.argv[1])
@@ -143,7 +146,7 @@ with ThreadPoolExecutor(4) as pool:
 
 
 def test_kill_9_in_a_mixed_load_loses_nothing_acknowledged(path: Path) -> None:
-    """Each key is one thread's alone, so what it may hold is the last acknowledged or the last begun."""
+    """Each key is one thread's alone: it holds what was acknowledged or begun last."""
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")  # noqa: T201 - to replay the data, though not the moment
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""How `progress=` is shown: a bar on a terminal, a line now and then in a pipe, or a caller's callable."""
+"""How `progress=` is shown: a bar on a terminal, lines in a pipe, or a caller's callable."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def showing(
 
 @contextlib.contextmanager
 def _bar(work: str, unit: str, total: int | None) -> Iterator[Callable[[int, int | None], None]]:
-    from rich.console import Console  # noqa: PLC0415 - only who wants a bar pays for it
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress as Bar,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    # Only who wants a bar pays for it.
+    from rich import progress as rich_progress  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
 
     amount = (
-        [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+        [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()]
+        if unit == "bytes"
+        else [rich_progress.MofNCompleteColumn()]
     )
-    columns = [TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn()]
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = [
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        *amount,
+        rich_progress.TimeRemainingColumn(),
+    ]
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(work, total=total)
 
         def show(done: int, known: int | None) -> None:

@@ -1,8 +1,8 @@
 """The same verbs for asyncio.
 
-Each verb is its twin of `dwkernel.open` on a thread: the event loop goes on meanwhile. Cancelling a task
-gives up waiting; the verb ends by itself, by its deadline at the latest, and a put that was given up is
-there whole or not at all.
+Each verb is its twin of `dwkernel.open` on a thread: the event loop goes on meanwhile. Cancelling a
+task gives up waiting; the verb ends by itself, by its deadline at the latest, and a put that was
+given up is there whole or not at all.
 
 >>> import asyncio
 >>> import dwkernel as dw
@@ -19,12 +19,12 @@ b'hi'
 from __future__ import annotations
 
 import asyncio
-import builtins
 from typing import TYPE_CHECKING, Any, Self
 
 from dwkernel import kernel as sync
 
 if TYPE_CHECKING:
+    import builtins
     import os
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
     from types import TracebackType
@@ -40,7 +40,7 @@ __all__ = ["AsyncContainers", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
 
 
 class _Opening:
-    """What `open` returns: awaited it is a kernel, in `async with` one that is closed at the end."""
+    """What `open` returns: a kernel when awaited, in `async with` one that is closed at the end."""
 
     def __init__(self, work: Callable[[], Awaitable[AsyncKernel]]) -> None:
         self._work = work

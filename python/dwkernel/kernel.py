@@ -64,12 +64,12 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     """Open a store, or create one.
 
     Args:
-        path: holds pointers and caches; the drives are the truth. May be left out if `drives` says where
-            they are.
+        path: holds pointers and caches; the drives are the truth. May be left out if `drives` says
+            where they are.
         drives: a number (directories made under the path), or a list of paths and URLs (`file://`,
             `memory://`). Left out: where they were; for a new store as many as the geometry needs.
-        geometry: for a new store, such as `"4+2"` or `"raid6:8"`; left out, what suits the number of
-            drives (six drives: `"4+2"`).
+        geometry: for a new store, such as `"4+2"` or `"raid6:8"`; left out, what suits the number
+            of drives (six drives: `"4+2"`).
         create: False opens and never creates; True refuses an existing store; `"if_missing"` does
             whichever fits.
         read_only: change nothing, and let other readers in.
@@ -80,8 +80,8 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         NotFound: `store.not_found`
         Exists: `store.exists`, `drive.not_empty`
         Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`
-        Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`, `drive.url`,
-            `store.option`
+        Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,
+            `drive.url`, `store.option`
         Unsupported: `format.newer`, `geometry.not_storable`
 
     One process at a time has a store open. A loss that the geometry tolerates needs no flag.
@@ -131,9 +131,9 @@ def _create(create: bool | str) -> str:
 class Kernel:
     """An open store. Threads may share it; a forked child may not.
 
-    Every verb is one operation through the kernel's door: it has a deadline (`timeout=`) and a correlation
-    id, which is in every error. A change is durable and visible when its verb returns. The GIL is
-    released while the store works.
+    Every verb is one operation through the kernel's door: it has a deadline (`timeout=`) and a
+    correlation id, which is in every error. A change is durable and visible when its verb returns.
+    The GIL is released while the store works.
     """
 
     def __init__(self, store: _native.Store, caller: _native.Caller, timeout_s: float) -> None:
@@ -161,8 +161,8 @@ class Kernel:
 
         Args:
             key: `container/name`, UTF-8, kept as given.
-            data: bytes-like, a binary file object (read to its end, in bounded memory) or a path. A buffer
-                that changes meanwhile is stored as it was read.
+            data: bytes-like, a binary file object (read to its end, in bounded memory) or a path. A
+                buffer that changes meanwhile is stored as it was read.
             if_absent: only if there is no such object.
             if_match: only if the object has this etag.
             content_type: what it is, such as `"text/plain"`.
@@ -174,7 +174,8 @@ class Kernel:
         Raises:
             NotFound: `container.not_found`
             Conflict: `object.conflict`
-            Invalid: `object.key`, `object.metadata`, `source.failed` (`__cause__` is what the source raised)
+            Invalid: `object.key`, `object.metadata`, `source.failed` (`__cause__` is what the
+                source raised)
             Full: `pool.full`
             Timeout: `context.deadline`
 
@@ -244,8 +245,8 @@ class Kernel:
         """List keys that begin with `prefix`, in the order of UTF-8 bytes.
 
         Args:
-            prefix: `"docs/"` and what names must begin with; `"docs"` means the same as `"docs/"`; empty means
-                everything.
+            prefix: `"docs/"` and what names must begin with; `"docs"` means the same as `"docs/"`;
+                empty means everything.
             delimiter: keys that have it after the prefix are rolled up into one `Prefix`.
             limit: at most so many entries; None for all of them.
             start_after: only what comes after this key.

@@ -25,6 +25,9 @@ __all__ = ["ContainerInfo", "Listing", "ObjectInfo", "Prefix", "Reader"]
 _PEEK_BYTES = 64 << 10
 
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
 def moment(unix_ns: int) -> datetime:
     """Return a moment, to the microsecond, in UTC."""
     seconds, ns = divmod(unix_ns, 1_000_000_000)
@@ -56,7 +59,7 @@ class ObjectInfo(Report):
     content_type: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    created: datetime = datetime.min.replace(tzinfo=UTC)
+    created: datetime = _NEVER
 
     @classmethod
     def _of(cls, native: _native._ObjectTuple) -> ObjectInfo:
@@ -167,9 +170,9 @@ class Reader(io.RawIOBase):
     """Reads one version of an object, also after it was replaced or deleted.
 
     A seekable binary file. `read()` returns all that is left; wrap it in `io.BufferedReader` or
-    `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from start
-    to end in order verifies the whole object's checksum too. Threads may share it through `read_range`,
-    which has no position.
+    `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from
+    start to end in order verifies the whole object's checksum too. Threads may share it through
+    `read_range`, which has no position.
 
     Raises:
         Corrupt: `data.corrupt`
@@ -228,7 +231,7 @@ class Reader(io.RawIOBase):
         size = left if size is None or size < 0 else min(size, left)
         start, peeked = self._peeked
         skip = self._position - start
-        if 0 <= skip and skip + size <= len(peeked):
+        if skip >= 0 and skip + size <= len(peeked):
             data = peeked[skip : skip + size]
         else:
             data = self._native.read(self._caller, self._timeout_s, self._position, size)
@@ -266,7 +269,7 @@ class Reader(io.RawIOBase):
         """
         self._check()
         if offset < 0 or length < 0 or offset + length > self.info.size:
-            text = f"{length} bytes from {offset} do not lie within the {self.info.size} of {self.name}"
+            text = f"{length} bytes from {offset} do not lie in the {self.info.size} of {self.name}"
             raise errors.new("object.range", text, size=self.info.size)
         return self._native.read(self._caller, self._timeout_s, offset, length)
 

@@ -25,8 +25,8 @@ _WORK_TIMEOUT = "30d"
 class Pool:
     """The drives of a store: `kernel.pool`.
 
-    Long work can be stopped with Ctrl-C and by a raising `progress` callable: what is done stays done,
-    and calling it again goes on. It runs beside reads and writes.
+    Long work can be stopped with Ctrl-C and by a raising `progress` callable: what is done stays
+    done, and calling it again goes on. It runs beside reads and writes.
     """
 
     def __init__(self, native: _native.Pool, caller: _native.Caller) -> None:
@@ -46,7 +46,7 @@ class Pool:
         progress: Callable[[Progress], object] | bool | None = None,
         timeout: Duration = _WORK_TIMEOUT,
     ) -> ScrubReport:
-        """Read and verify everything, superblocks and journal copies included, and repair what is wrong.
+        """Read and verify everything, superblocks and journal too, and repair what is wrong.
 
         Args:
             rate: at most so many bytes per second, such as `"50 MiB"`; None for no limit.

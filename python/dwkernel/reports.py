@@ -1,4 +1,4 @@
-"""What status and long work give back: prints well, shows well in a notebook, is plain data on demand."""
+"""What status and long work give back: for people, for notebooks, and as plain data."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,12 +38,12 @@ Store = Annotated[str, typer.Argument(help="the store's path", show_default=Fals
 Key = Annotated[str, typer.Argument(help="container/name", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Drives = Annotated[
-    Optional[list[str]],  # noqa: UP007, UP045 - typer reads this at run time
+    list[str] | None,
     typer.Option("--drive", "-d", help="where a drive is; once for each", show_default=False),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="everything below")]
 Rate = Annotated[
-    Optional[str],  # noqa: UP007, UP045
+    str | None,
     typer.Option(help="at most so much per second, such as '50 MiB'", show_default=False),
 ]
 
@@ -71,11 +71,11 @@ def create(
     store: Store,
     drives: Drives = None,
     count: Annotated[
-        Optional[int],  # noqa: UP007, UP045
+        int | None,
         typer.Option("--drives", "-n", help="make so many directories under the path", min=1),
     ] = None,
     geometry: Annotated[
-        Optional[str],  # noqa: UP007, UP045
+        str | None,
         typer.Option("--geometry", "-g", help="such as 4+2, raid6:8, mirror:2", show_default=False),
     ] = None,
     as_json: Json = False,
@@ -83,7 +83,7 @@ def create(
     """Make a store."""
     out = Output(as_json=as_json)
     if drives and count:
-        raise typer.BadParameter("give --drive or --drives, not both")  # noqa: EM101, TRY003
+        raise typer.BadParameter("give --drive or --drives, not both")  # noqa: TRY003
     with (
         out.errors_told(),
         dw.open(store, drives=drives or count, geometry=geometry, create=True) as kernel,
@@ -214,7 +214,7 @@ def rm(
     recursive: Recursive = False,
     as_json: Json = False,
 ) -> None:
-    """Delete objects; with -r everything whose key begins so, and a container that is named alone."""
+    """Delete objects; with -r all whose keys begin so, and a container that is named alone."""
     out = Output(as_json=as_json)
     with opened(store, out) as kernel:
         gone: list[str] = []
@@ -356,7 +356,7 @@ def bench(
 def demo(
     path: Annotated[str, typer.Option(help="where the demo's store is made")] = "demo-store",
     source: Annotated[
-        Optional[list[str]],  # noqa: UP007, UP045
+        list[str] | None,
         typer.Option(help="a tree to store instead of Python's own library", show_default=False),
     ] = None,
     limit: Annotated[str, typer.Option(help="store at most so much; all by default")] = "",

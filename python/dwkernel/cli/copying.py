@@ -1,8 +1,8 @@
 """`cp -r`: a tree of files into a container, and back; many files at a time.
 
-What a file system knows of a file beyond its bytes travels in the object's metadata (`mtime_ns`, `mode`).
-Links to files are copied as what they point to; links to directories are not followed; what is
-neither a file nor a directory is left out and said so.
+What a file system knows of a file beyond its bytes travels in the object's metadata (`mtime_ns`,
+`mode`). Links to files are copied as what they point to; links to directories are not followed;
+what is neither a file nor a directory is left out and said so.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _Item = TypeVar("_Item")
 
 
 def files_under(root: Path, copied: Copied) -> Iterator[tuple[Path, str]]:
-    """Yield every file under `root` with its name relative to it; the rest goes to `copied.failed`."""
+    """Yield every file under `root` with its relative name; the rest goes to `copied.failed`."""
 
     def failed(error: OSError) -> None:
         copied.failed[str(error.filename)] = error.strerror or str(error)
@@ -140,7 +140,7 @@ def target_of(name: str, root: Path) -> Path:
 
 
 def get_file(kernel: Kernel, info: ObjectInfo, target: Path) -> None:
-    """Write an object to a file, whole or not at all, with the time and mode that it was stored with."""
+    """Write an object to a file, whole or not at all, with its time and mode."""
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".dwkernel-", dir=target.parent)
     try:

@@ -1,4 +1,4 @@
-"""The demo's report: one HTML page without script, that looks well in light and in dark and on paper."""
+"""The demo's report: one HTML page without script, for light and dark and paper."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _DATA_SHARDS = 4
 
 STYLE = """
 :root { color-scheme: light dark;
-  --page: #f6f7f9; --card: #ffffff; --ink: #16202c; --soft: #5c6b7c; --line: #e1e6ec; --track: #eef1f5;
+  --page: #f6f7f9; --card: #ffffff; --ink: #16202c; --soft: #5c6b7c; --line: #e1e6ec;
+    --track: #eef1f5;
   --data: #2f6fde; --parity: #8fb4f4; --bad: #d9422f; --good: #1c8a55; --warm: #c77d11; }
 @media (prefers-color-scheme: dark) { :root {
-  --page: #0f141a; --card: #171e26; --ink: #e6ecf3; --soft: #93a3b5; --line: #27313c; --track: #212a34;
+  --page: #0f141a; --card: #171e26; --ink: #e6ecf3; --soft: #93a3b5; --line: #27313c;
+    --track: #212a34;
   --data: #5b95f5; --parity: #2f558f; --bad: #f0705e; --good: #46c286; --warm: #e3a64a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
@@ -29,29 +31,38 @@ h1 { font-size: 34px; line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 10
 h2 { font-size: 20px; letter-spacing: -0.01em; margin: 0 0 4px; }
 p { margin: 0 0 14px; } .soft { color: var(--soft); }
 .lead { font-size: 18px; color: var(--soft); max-width: 46em; margin-bottom: 28px; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 24px 28px;
+section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+    padding: 24px 28px;
   margin-top: 22px; break-inside: avoid; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 18px; }
-.tile b { display: block; font-size: 25px; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+    padding: 14px 18px; }
+.tile b { display: block; font-size: 25px; letter-spacing: -0.02em;
+    font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: 14px; }
 ul.proofs { list-style: none; margin: 10px 0 0; padding: 0; }
 ul.proofs li { display: flex; gap: 14px; padding: 11px 0; border-top: 1px solid var(--line); }
 ul.proofs li:first-child { border-top: 0; }
-.mark { flex: none; width: 26px; height: 26px; border-radius: 50%; display: grid; place-items: center;
+.mark { flex: none; width: 26px; height: 26px; border-radius: 50%; display: grid;
+    place-items: center;
   font-weight: 700; color: var(--card); background: var(--good); font-size: 15px; }
 .mark.no { background: var(--bad); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; margin-top: 8px; }
-td, th { text-align: left; padding: 9px 12px 9px 0; border-top: 1px solid var(--line); vertical-align: top; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
+    margin-top: 8px; }
+td, th { text-align: left; padding: 9px 12px 9px 0; border-top: 1px solid var(--line);
+    vertical-align: top; }
 thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: 14px; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td small { color: var(--soft); display: block; font-size: 13px; }
 svg { width: 100%; height: auto; display: block; margin-top: 12px; overflow: visible; }
-svg text { fill: var(--ink); font: 14px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+svg text { fill: var(--ink); font: 14px system-ui, sans-serif;
+    font-variant-numeric: tabular-nums; }
 svg .label { fill: var(--soft); } svg .value { font-weight: 600; } svg .gone { fill: var(--bad); }
 h3 { font-size: 15px; font-weight: 600; margin: 22px 0 0; }
-.key { display: flex; flex-wrap: wrap; gap: 18px; color: var(--soft); font-size: 14px; margin-top: 6px; }
-.key i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 7px; }
+.key { display: flex; flex-wrap: wrap; gap: 18px; color: var(--soft); font-size: 14px;
+    margin-top: 6px; }
+.key i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
+    margin-right: 7px; }
 footer { color: var(--soft); font-size: 14px; margin-top: 30px; }
 @media print { body { background: #fff; } section, .tile { border-color: #ccc; } }
 """
@@ -99,9 +110,9 @@ def section(title: str, lead: str, content: str) -> str:
 def _head(story: Story) -> str:
     good = "Nothing was lost." if story.proved else "Something did not hold."
     text = (
-        f"{story.files:,} real files were stored on six drives at 4+2. One drive was deleted, bytes were "
-        "flipped on another, a writer was killed in the middle of its work. Every claim below was "
-        "checked by reading every byte and comparing digests."
+        f"{story.files:,} real files were stored on six drives at 4+2. One drive was deleted, "
+        "bytes were flipped on another, a writer was killed in the middle of its work. "
+        "Every claim below was checked by reading every byte and comparing digests."
     )
     return f'<h1>{good}</h1><p class="lead">{html.escape(text)}</p>'
 
@@ -194,7 +205,8 @@ def _steps(story: Story) -> str:
         for step in story.steps
     )
     table = (
-        '<table><thead><tr><th>step</th><th class="n">took</th><th class="n">content</th></tr></thead>'
+        '<table><thead><tr><th>step</th><th class="n">took</th><th class="n">content</th></tr>'
+        "</thead>"
         f"<tbody>{rows}</tbody></table>"
     )
     return section("Step by step", "", table)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # `blobs/s/ab/cd/<stripe>.<index>`: docs/format/drive.md and shard.md
 _SHARD = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{2})")

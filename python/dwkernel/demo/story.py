@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dwkernel as dw
 from dwkernel import errors
+from dwkernel.bench import processor
 from dwkernel.cli.copying import THREADS
 from dwkernel.demo import page, shards, trees
 from dwkernel.demo.writer import content
@@ -181,7 +181,7 @@ class _Teller:
         room = int(shutil.disk_usage(self.path).free / _ROOM_FACTOR)
         self.files = trees.collect(sources, min(room, limit or room))
         self.story.files = len(self.files)
-        self.story.bytes = sum(file.bytes for file in self.files)
+        self.story.bytes = sum(file.size for file in self.files)
         text = f"{len(self.files)} files, {format_size(self.story.bytes)}"
         self._step(
             "read the originals and take their digests", start, amount=self.story.bytes, text=text
@@ -230,7 +230,8 @@ class _Teller:
         return wrong + sorted(listed ^ expected)
 
     def _count(self, wrong: list[str]) -> str:
-        return f"{len(self.files) - len(wrong)} of {len(self.files)} files, {format_size(self.story.bytes)}"
+        right = len(self.files) - len(wrong)
+        return f"{right} of {len(self.files)} files, {format_size(self.story.bytes)}"
 
     def _look(self, when: str, damaged: frozenset[tuple[str, str]] = frozenset()) -> None:
         self.maps.append((when, shards.look(self.drives, damaged)))
@@ -337,25 +338,12 @@ def _kill_a_writer(store: Path, seed: int) -> set[int]:
 
 
 def _machine(path: Path) -> dict[str, str]:
-    model = platform.machine()
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = next(
-            line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line
-        )
-    except (OSError, StopIteration):
-        pass
     usage = shutil.disk_usage(path)
     return {
         "dwkernel": dw.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "processor": f"{model}, {os.cpu_count()} threads",
+        "processor": f"{processor()}, {os.cpu_count()} threads",
         "disk": f"{format_size(usage.free)} of {format_size(usage.total)} free",
         "when": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
     }
-
-
-def to_json(story: Story) -> str:
-    """Return the story as JSON."""
-    return json.dumps(story.to_dict(), ensure_ascii=False, indent=2)

@@ -25,7 +25,7 @@ class File:
 
     path: Path
     name: str
-    bytes: int
+    size: int
     digest: bytes
 
 
@@ -43,7 +43,7 @@ def default_trees() -> list[Path]:
 
 
 def collect(trees: Iterable[Path], limit_bytes: int | None) -> list[File]:
-    """Read every regular file of `trees` once and take its digest, until `limit_bytes` are reached."""
+    """Read every regular file of `trees` and take its digest, up to `limit_bytes` of them all."""
     files: list[File] = []
     batch: list[tuple[Path, str, bytes]] = []
     total = waiting = 0

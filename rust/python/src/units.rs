@@ -20,6 +20,6 @@ pub(crate) fn parse_duration(py: Python<'_>, text: &str) -> PyResult<f64> {
 
 /// Bytes for people: `"1.5 KiB"`.
 #[pyfunction]
-pub(crate) fn format_size(bytes: u64) -> String {
-    units::format_size(bytes)
+pub(crate) fn format_size(size: u64) -> String {
+    units::format_size(size)
 }
