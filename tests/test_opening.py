@@ -45,6 +45,22 @@ def test_a_store_may_be_moved(path: Path, tmp_path: Path) -> None:
         assert kernel["docs/a"] == b"stored"
 
 
+def test_a_copy_of_a_store_never_looks_for_the_originals_drives(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    (copy / "d2").rename(copy / "d2.away")
+    with dw.open(copy) as kernel:
+        kernel.put("docs/b", b"only in the copy")
+    (copy / "d2.away").rename(copy / "d2")
+    with dw.open(copy) as kernel:
+        assert [drive.path for drive in kernel.pool.status().drives] == [
+            str(copy / f"d{n}") for n in (1, 2, 3)
+        ]
+        assert kernel["docs/b"] == b"only in the copy"
+    with dw.open(path) as kernel:
+        assert "docs/b" not in kernel
+
+
 def test_drives_may_be_listed_and_moved(path: Path, tmp_path: Path) -> None:
     old = [tmp_path / f"old-{n}" for n in range(3)]
     make(path, drives=old)

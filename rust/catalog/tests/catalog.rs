@@ -42,7 +42,7 @@ fn texts(catalog: &Catalog, options: &ListOptions) -> Vec<String> {
     };
     let mut texts = Vec::new();
     loop {
-        let page = catalog.list(&options, &soon()).unwrap();
+        let page = catalog.list(&options, &soon()).expect("the listing is right");
         texts.extend(page.entries.iter().map(|entry| entry.text().to_owned()));
         match page.next {
             Some(next) => options.start_after = Some(next),

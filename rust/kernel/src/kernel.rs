@@ -11,7 +11,6 @@ use dwk_meta::Meta;
 use dwk_pool::Pool;
 
 use crate::flights::Flights;
-use crate::locate::Locator;
 use crate::operations::sealed::Run;
 use crate::pointers::Pointers;
 use crate::{Context, Door, Guarded};
@@ -29,7 +28,6 @@ pub struct Opened {
     pub(crate) pool: Arc<Pool>,
     pub(crate) meta: Arc<Meta>,
     pub(crate) catalog: Catalog,
-    pub(crate) locator: Locator,
     pub(crate) pointers: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
@@ -125,9 +123,8 @@ impl Opened {
     /// Writes where the drives are now, for the next opening.
     pub(crate) fn point(&self) -> Result<()> {
         let Some(path) = &self.pointers else { return Ok(()) };
-        let roster = self.pool.roster();
-        let locations = roster.seats.iter().map(|seat| seat.location.clone()).collect();
-        Pointers { pool: self.pool.id(), locations }.write(path)
+        let before = Pointers::read(path)?.filter(|pointers| pointers.pool == self.pool.id());
+        Pointers::of(self.pool.id(), &self.pool.roster(), before.as_ref()).write(path)
     }
 
     fn close(&self) -> Result<()> {

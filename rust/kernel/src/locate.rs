@@ -76,15 +76,11 @@ impl Locator {
     ///
     /// # Errors
     /// `drive.url`, `drive.duplicate`
-    pub(crate) fn drives(
-        &self,
-        locations: &[String],
-        find: Find,
-    ) -> Result<Vec<Result<Arc<dyn Drive>>>> {
+    pub(crate) fn drives(locations: &[String], find: Find) -> Result<Vec<Result<Arc<dyn Drive>>>> {
         let mut seen = BTreeMap::new();
         let mut drives = Vec::new();
         for location in locations {
-            let place = self.place(location)?;
+            let place = place(location)?;
             if let Some(first) = seen.insert(place.real(), location) {
                 let text = format!("{location} and {first} are one drive");
                 return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
@@ -98,39 +94,39 @@ impl Locator {
     ///
     /// # Errors
     /// `drive.url`, `drive.missing`, `drive.io`, …
-    pub(crate) fn drive(&self, location: &str, find: Find) -> Result<Arc<dyn Drive>> {
-        self.place(location)?.drive(find)
+    pub(crate) fn drive(location: &str, find: Find) -> Result<Arc<dyn Drive>> {
+        place(location)?.drive(find)
     }
 
     /// True if both mean one drive.
     ///
     /// # Errors
     /// `drive.url`
-    pub(crate) fn same(&self, one: &str, other: &str) -> Result<bool> {
-        Ok(self.place(one)?.real() == self.place(other)?.real())
+    pub(crate) fn same(one: &str, other: &str) -> Result<bool> {
+        Ok(place(one)?.real() == place(other)?.real())
     }
+}
 
-    fn place(&self, location: &str) -> Result<Place> {
-        let bad = |why: &str| {
-            let text = format!("not a drive: {location:?}: {why}");
-            Error::new(&codes::DRIVE_URL, text).with("drive", location)
-        };
-        let path = match location.split_once("://") {
-            Some(("memory", "")) => return Err(bad("a drive in memory needs a name")),
-            Some(("memory", name)) => return Ok(Place::Memory(name.to_owned())),
-            Some(("file", path)) if path.starts_with('/') => {
-                unescaped(path).ok_or_else(|| bad("bad % escape"))?
-            }
-            Some(("file", _)) => return Err(bad("write file:///absolute/path")),
-            Some((scheme, _)) => return Err(bad(&format!("{scheme}:// drives are not built in"))),
-            None if location.is_empty() => return Err(bad("it is empty")),
-            None => location.to_owned(),
-        };
-        if path.contains('\0') {
-            return Err(bad("it holds a NUL"));
+fn place(location: &str) -> Result<Place> {
+    let bad = |why: &str| {
+        let text = format!("not a drive: {location:?}: {why}");
+        Error::new(&codes::DRIVE_URL, text).with("drive", location)
+    };
+    let path = match location.split_once("://") {
+        Some(("memory", "")) => return Err(bad("a drive in memory needs a name")),
+        Some(("memory", name)) => return Ok(Place::Memory(name.to_owned())),
+        Some(("file", path)) if path.starts_with('/') => {
+            unescaped(path).ok_or_else(|| bad("bad % escape"))?
         }
-        Ok(Place::Directory(PathBuf::from(path)))
+        Some(("file", _)) => return Err(bad("write file:///absolute/path")),
+        Some((scheme, _)) => return Err(bad(&format!("{scheme}:// drives are not built in"))),
+        None if location.is_empty() => return Err(bad("it is empty")),
+        None => location.to_owned(),
+    };
+    if path.contains('\0') {
+        return Err(bad("it holds a NUL"));
     }
+    Ok(Place::Directory(PathBuf::from(path)))
 }
 
 impl Place {
@@ -203,7 +199,6 @@ mod tests {
     #[test]
     fn locations_are_paths_and_urls() {
         let locator = Locator::new(Some(PathBuf::from("/s")));
-        let place = |text: &str| locator.place(text);
         assert_eq!(place("a/b").ok(), Some(Place::Directory("a/b".into())));
         assert_eq!(place("file:///a%20b").ok(), Some(Place::Directory("/a b".into())));
         assert_eq!(place("memory://x").ok(), Some(Place::Memory("x".into())));
@@ -223,11 +218,10 @@ mod tests {
 
     #[test]
     fn one_drive_under_two_spellings_is_refused() {
-        let locator = Locator::new(None);
         for (a, b) in
             [("memory://twin", "memory://twin"), ("/tmp/.", "/tmp"), ("/tmp", "file:///tmp")]
         {
-            let twice = locator.drives(&[a.into(), b.into()], Find::Existing);
+            let twice = Locator::drives(&[a.into(), b.into()], Find::Existing);
             assert!(twice.is_err_and(|error| error.is(&codes::DRIVE_DUPLICATE)), "{a} {b}");
         }
     }

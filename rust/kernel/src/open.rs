@@ -106,25 +106,26 @@ impl Opening<'_> {
             // Asked to open, these are it. Asked to create: a path that points to drives which are not
             // there (not mounted, perhaps) is no place for a new store.
             let is_one = self.spec.create == Create::Never || pointers.is_some();
-            let found = is_one || self.carried(&locations)?;
+            let found = is_one || Self::carried(&locations)?;
             return Ok(found.then_some(There { locations, pool: None }));
         }
         let Some(path) = &self.spec.path else { return Ok(None) };
-        if let Some(Pointers { pool, locations }) = pointers {
-            return Ok(Some(There { locations, pool: Some(pool) }));
+        if let Some(pointers) = pointers {
+            let locations = pointers.locations();
+            return Ok(Some(There { locations, pool: Some(pointers.pool) }));
         }
         let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
-        Ok(self.carried(&locations)?.then_some(There { locations, pool: None }))
+        Ok(Self::carried(&locations)?.then_some(There { locations, pool: None }))
     }
 
     /// True if one of the drives is a pool's that has begun, or cannot be told from one.
-    fn carried(&self, locations: &[String]) -> Result<bool> {
-        let drives = self.locator.drives(locations, Find::Existing)?;
+    fn carried(locations: &[String]) -> Result<bool> {
+        let drives = Locator::drives(locations, Find::Existing)?;
         Ok(drives.into_iter().flatten().any(|drive| dwk_pool::carries_pool(&*drive)))
     }
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
-        let found = self.locator.drives(&there.locations, Find::Existing)?;
+        let found = Locator::drives(&there.locations, Find::Existing)?;
         let mut drives = Vec::new();
         let mut lost = None;
         for drive in found {
@@ -166,7 +167,7 @@ impl Opening<'_> {
         if let (Some(path), Drives::Count(_)) = (&self.spec.path, &drives) {
             make_directory(path)?;
         }
-        let found = self.locator.drives(&locations, Find::Making)?;
+        let found = Locator::drives(&locations, Find::Making)?;
         let drives = found.into_iter().collect::<Result<Vec<_>>>()?;
         let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
             drive,
@@ -183,9 +184,9 @@ impl Opening<'_> {
         let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default())?;
         let catalog = Catalog::new(Arc::clone(&meta), self.seams.clone());
         let warnings = warning.into_iter().collect();
-        let (locator, pointers) = (self.locator.clone(), self.spec.path.clone());
+        let pointers = self.spec.path.clone();
         let holder = self.holder();
-        Ok(Opened { pool, meta, catalog, locator, pointers, warnings, holder })
+        Ok(Opened { pool, meta, catalog, pointers, warnings, holder })
     }
 
     fn holder(&self) -> Holder {

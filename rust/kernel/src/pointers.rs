@@ -7,8 +7,10 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dwk_base::{Error, PoolId, Result, codes};
+use dwk_base::{DriveId, Error, PoolId, Result, codes};
+use dwk_pool::{Roster, Seat};
 use serde_json::{Value, json};
 
 use crate::locate::text_of;
@@ -23,10 +25,39 @@ const VERSION: u64 = 0;
 pub(crate) struct Pointers {
     pub(crate) pool: PoolId,
     /// In the order in which status shows them.
-    pub(crate) locations: Vec<String>,
+    pub(crate) drives: Vec<Pointer>,
+}
+
+/// Where one drive was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pointer {
+    pub(crate) id: DriveId,
+    pub(crate) location: String,
 }
 
 impl Pointers {
+    /// Where the seats of `roster` are. A drive that is not here stays where `before` had it: what its
+    /// seat remembers may be from before the whole store was moved or copied.
+    pub(crate) fn of(pool: PoolId, roster: &Roster, before: Option<&Self>) -> Self {
+        let known = |id: DriveId| before.and_then(|before| before.location(id));
+        let point = |seat: &Arc<Seat>| {
+            let location = if seat.drive.is_some() { None } else { known(seat.id) };
+            let location = location.unwrap_or(&seat.location).to_owned();
+            Pointer { id: seat.id, location }
+        };
+        Self { pool, drives: roster.seats.iter().map(point).collect() }
+    }
+
+    fn location(&self, id: DriveId) -> Option<&str> {
+        let found = self.drives.iter().find(|drive| drive.id == id);
+        found.map(|drive| drive.location.as_str())
+    }
+
+    /// All locations.
+    pub(crate) fn locations(&self) -> Vec<String> {
+        self.drives.iter().map(|drive| drive.location.clone()).collect()
+    }
+
     /// Reads `path`/store.json; `None` if it is not there or cannot be understood.
     ///
     /// # Errors
@@ -46,13 +77,15 @@ impl Pointers {
 
     fn from_value(path: &Path, value: &Value) -> Option<Self> {
         let pool = value["pool"].as_str()?.parse().ok()?;
-        let absolute = |drive: &Value| {
-            let location = drive["location"].as_str()?;
+        let pointer = |drive: &Value| {
+            let (id, location) = (drive["id"].as_str()?.parse().ok()?, drive["location"].as_str()?);
             let relative = !location.contains("://") && Path::new(location).is_relative();
-            Some(if relative { text_of(&path.join(location)) } else { location.to_owned() })
+            let location =
+                if relative { text_of(&path.join(location)) } else { location.to_owned() };
+            Some(Pointer { id, location })
         };
-        let locations = value["drives"].as_array()?.iter().map(absolute).collect::<Option<_>>()?;
-        Some(Self { pool, locations })
+        let drives = value["drives"].as_array()?.iter().map(pointer).collect::<Option<_>>()?;
+        Some(Self { pool, drives })
     }
 
     fn to_value(&self, path: &Path) -> Value {
@@ -62,11 +95,8 @@ impl Pointers {
             Ok(inside) if !inside.as_os_str().is_empty() => text_of(inside),
             _ => location.clone(),
         };
-        let drives: Vec<Value> = self
-            .locations
-            .iter()
-            .map(|location| json!({ "location": relative(location) }))
-            .collect();
+        let value = |drive: &Pointer| json!({ "id": drive.id.to_string(), "location": relative(&drive.location) });
+        let drives: Vec<Value> = self.drives.iter().map(value).collect();
         json!({ "version": VERSION, "pool": self.pool.to_string(), "drives": drives })
     }
 
@@ -119,7 +149,11 @@ mod tests {
         let (old, new) = (directory.path().join("old"), directory.path().join("new"));
         let at = |path: &Path| Pointers {
             pool: PoolId::from_u128(7),
-            locations: vec![text_of(&path.join("d1")), "/mnt/x".into(), "memory://m".into()],
+            drives: [text_of(&path.join("d1")), "/mnt/x".into(), "memory://m".into()]
+                .into_iter()
+                .enumerate()
+                .map(|(n, location)| Pointer { id: DriveId::from_u128(n as u128), location })
+                .collect(),
         };
         at(&old).write(&old).unwrap();
         assert_eq!(Pointers::read(&old).unwrap(), Some(at(&old)));

@@ -133,7 +133,7 @@ impl Pool {
             ("read_bytes", report.result.read_bytes),
             ("written_bytes", report.result.written_bytes),
         ]);
-        Ok(Numbers { seconds: report.seconds, numbers, notes })
+        Ok(Numbers { seconds: report.seconds, counts: numbers, notes })
     }
 
     /// Restores what is missing.
@@ -142,11 +142,10 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        drive: Option<String>,
+        drive: Option<&str>,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Numbers> {
-        let drive = drive.as_deref();
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
             kernel.execute(context, Rebuild { drive, work })
@@ -178,7 +177,8 @@ impl Pool {
 #[derive(IntoPyObject)]
 pub(crate) struct Numbers {
     seconds: f64,
-    numbers: BTreeMap<&'static str, u64>,
+    #[pyo3(item = "numbers")]
+    counts: BTreeMap<&'static str, u64>,
     notes: Vec<String>,
 }
 
@@ -205,7 +205,7 @@ fn rebuilt(report: &Timed<RebuildReport>) -> Numbers {
         ("read_bytes", report.result.read_bytes),
         ("written_bytes", report.result.written_bytes),
     ]);
-    Numbers { seconds: report.seconds, numbers, notes }
+    Numbers { seconds: report.seconds, counts: numbers, notes }
 }
 
 impl Pool {
@@ -247,7 +247,7 @@ impl Pool {
                 }
             })
         });
-        let seconds = (clock.monotonic() - start).as_secs_f64();
+        let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
         match done {
             Ok(result) => watcher.ended().map(|()| Timed { seconds, result }),
             Err(error) => Err(watcher.explain(error)),

@@ -196,7 +196,7 @@ impl Store {
             let name = ContainerName::new(name)?;
             kernel.execute(context, CreateContainer { name: &name, options })
         })?;
-        Ok(container_tuple(py, info))
+        Ok(container_tuple(py, &info))
     }
 
     /// What is known of a container.
@@ -211,7 +211,7 @@ impl Store {
             let name = ContainerName::new(name)?;
             kernel.execute(context, GetContainer { name: &name })
         })?;
-        Ok(container_tuple(py, info))
+        Ok(container_tuple(py, &info))
     }
 
     /// A page of containers.
@@ -227,7 +227,7 @@ impl Store {
             let after = after.map(ContainerName::new).transpose()?;
             kernel.execute(context, ListContainers { after: after.as_ref(), limit })
         })?;
-        Ok(page.into_iter().map(|info| container_tuple(py, info)).collect())
+        Ok(page.iter().map(|info| container_tuple(py, info)).collect())
     }
 
     /// Deletes an empty container.
@@ -336,16 +336,16 @@ impl Store {
         caller: &Caller,
         timeout_s: f64,
         key: String,
-        if_match: Option<String>,
+        if_match: Option<&str>,
     ) -> PyResult<()> {
         self.run(py, caller, timeout_s, |kernel, context| {
             let key = Key::new(key)?;
-            kernel.execute(context, Delete { key: &key, if_match: if_match.as_deref() })
+            kernel.execute(context, Delete { key: &key, if_match })
         })
     }
 }
 
-fn container_tuple(py: Python<'_>, info: ContainerInfo) -> ContainerTuple<'_> {
+fn container_tuple<'py>(py: Python<'py>, info: &ContainerInfo) -> ContainerTuple<'py> {
     let options = PyBytes::new(py, &info.options);
     (info.name.to_string(), info.created_unix_ns, options)
 }

@@ -9,7 +9,7 @@ use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
 
 use super::sealed::Run;
 use crate::kernel::Opened;
-use crate::locate::Find;
+use crate::locate::{Find, Locator};
 use crate::{Access, Context, Request, Resource};
 
 /// How the store is.
@@ -35,7 +35,9 @@ impl Run for Status {
     }
 
     fn run(self, store: &Opened, _: &Context) -> Result<StoreStatus> {
-        let pool = store.pool.status(&*store.meta)?;
+        let mut pool = store.pool.status(&*store.meta)?;
+        // A drive that took another one's place has its name: this is the order of `drives=`.
+        pool.drives.sort_by(|one, other| in_order(&one.name).cmp(&in_order(&other.name)));
         let mut warnings = store.warnings.clone();
         if let Some(failure) = store.meta.keeper_failure() {
             warnings.push(format!("folding the journal fails and is tried again: {failure}"));
@@ -160,7 +162,7 @@ impl Run for Replace<'_> {
         store.pool.roster().named(self.old)?;
         store.pool.check_writable()?;
         self.refuse_member(store)?;
-        let new = store.locator.drive(self.new, Find::Making)?;
+        let new = Locator::drive(self.new, Find::Making)?;
         let (control, holder) = (self.work.control(context), &store.holder);
         let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
         // Once it is a member it is one, also when the rebuild ended early.
@@ -177,7 +179,7 @@ impl Replace<'_> {
         let roster = store.pool.roster();
         let here = roster.seats.iter().filter(|seat| seat.drive.is_some());
         for seat in here {
-            if store.locator.same(self.new, &seat.location)? {
+            if Locator::same(self.new, &seat.location)? {
                 let text = format!("{} is {} of this pool", self.new, seat.name);
                 let error = Error::new(&codes::DRIVE_DUPLICATE, text);
                 return Err(error.with("drive", self.new));
@@ -201,6 +203,12 @@ impl Run for Collect {
     fn run(self, store: &Opened, _: &Context) -> Result<CollectReport> {
         store.meta.collect()
     }
+}
+
+/// Sorts `d10` after `d9`.
+fn in_order(name: &str) -> (u64, &str) {
+    let digits: String = name.chars().skip(1).take_while(char::is_ascii_digit).collect();
+    (digits.parse().unwrap_or(u64::MAX), name)
 }
 
 fn request(operation: &'static str, access: Access) -> Request {
