@@ -111,7 +111,7 @@ impl Pool {
         timeout_s: f64,
         rate: u64,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Numbers> {
+    ) -> PyResult<WorkOut> {
         let report =
             self.work(py, caller, timeout_s, (rate, progress), |kernel, context, work| {
                 kernel.execute(context, Scrub { work })
@@ -133,7 +133,7 @@ impl Pool {
             ("read_bytes", report.result.read_bytes),
             ("written_bytes", report.result.written_bytes),
         ]);
-        Ok(Numbers { seconds: report.seconds, counts: numbers, notes })
+        Ok(WorkOut { seconds: report.seconds, numbers, notes })
     }
 
     /// Restores what is missing.
@@ -145,7 +145,7 @@ impl Pool {
         drive: Option<&str>,
         rate: u64,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Numbers> {
+    ) -> PyResult<WorkOut> {
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
             kernel.execute(context, Rebuild { drive, work })
@@ -164,7 +164,7 @@ impl Pool {
         new: &str,
         rate: u64,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<Numbers> {
+    ) -> PyResult<WorkOut> {
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
             kernel.execute(context, Replace { old, new, work })
@@ -175,10 +175,9 @@ impl Pool {
 
 /// What long work came to, as `dwkernel.ScrubReport` and `RebuildReport` take it.
 #[derive(IntoPyObject)]
-pub(crate) struct Numbers {
+pub(crate) struct WorkOut {
     seconds: f64,
-    #[pyo3(item = "numbers")]
-    counts: BTreeMap<&'static str, u64>,
+    numbers: BTreeMap<&'static str, u64>,
     notes: Vec<String>,
 }
 
@@ -193,7 +192,7 @@ fn shown(lost: &[StripeId]) -> (BTreeMap<&'static str, u64>, Vec<String>) {
     (BTreeMap::new(), notes.collect())
 }
 
-fn rebuilt(report: &Timed<RebuildReport>) -> Numbers {
+fn rebuilt(report: &Timed<RebuildReport>) -> WorkOut {
     let (mut numbers, notes) = shown(&report.result.lost);
     numbers.extend([
         ("stripes", report.result.stripes),
@@ -205,7 +204,7 @@ fn rebuilt(report: &Timed<RebuildReport>) -> Numbers {
         ("read_bytes", report.result.read_bytes),
         ("written_bytes", report.result.written_bytes),
     ]);
-    Numbers { seconds: report.seconds, counts: numbers, notes }
+    WorkOut { seconds: report.seconds, numbers, notes }
 }
 
 impl Pool {
