@@ -47,7 +47,8 @@ def test_a_store_may_be_moved(path: Path, tmp_path: Path) -> None:
 
 def test_a_copy_of_a_store_never_looks_for_the_originals_drives(path: Path, tmp_path: Path) -> None:
     make(path, drives=3)
-    copy = Path(shutil.copytree(path, tmp_path / "copy"))
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
     (copy / "d2").rename(copy / "d2.away")
     with dw.open(copy) as kernel:
         kernel.put("docs/b", b"only in the copy")
