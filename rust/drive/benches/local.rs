@@ -182,7 +182,7 @@ fn cold_reads(home: &Path) {
         drive.put(&shard("00", number), &[aligned(length)]).unwrap();
         let blob = shard("00", number);
         let (leaf, base) = (blob.leaf().to_owned(), home.join("cold/blobs/s"));
-        paths.push(base.join(&leaf[..2]).join(&leaf[2..4]).join(&leaf));
+        paths.push(base.join(&leaf[..2]).join(&leaf));
     }
     let forget = |number: usize| {
         let file = File::open(&paths[number % 8]).unwrap();

@@ -113,8 +113,8 @@ impl Journal {
     /// Writes a record; when this returns it is durable on every member, and applied.
     ///
     /// # Errors
-    /// `journal.record_size`, `journal.members` (whether the record survives is not known),
-    /// `pool.read_only`, `store.closed`
+    /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room),
+    /// `journal.members` (whether the record survives is not known), `pool.read_only`, `store.closed`
     pub fn commit(&self, record: Bytes) -> Result<Position> {
         self.submit(record)?.wait()
     }

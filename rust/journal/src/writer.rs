@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dwk_base::{DriveId, Error, PoolId, Result, codes};
+use dwk_drive::Drive;
 
 use crate::format::{
     BATCH_HEADER_BYTES, Batch, BatchHeader, FIRST_OFFSET, Hash, RECORD_HEADER_BYTES, Stamp,
@@ -19,7 +20,7 @@ use crate::format::{
 };
 use crate::replica::Replica;
 use crate::segment::{Mark, Segment};
-use crate::shelf::Append;
+use crate::shelf::{Append, Shelf};
 use crate::sync::Join;
 use crate::view::View;
 use crate::{Membership, Options, Position, SYNC_BATCH};
@@ -55,7 +56,8 @@ impl Writer {
     /// Writes a batch of these records (or none, to make epoch and floor durable) and returns their places.
     ///
     /// # Errors
-    /// `journal.members`: the journal has stopped. Whether the batch survives is not known.
+    /// `drive.full`: nothing was written. `journal.members`: the journal has stopped, and whether the batch
+    /// survives is not known.
     pub(crate) fn write(&mut self, records: &[Bytes]) -> Result<Vec<Position>> {
         if let Some(error) = self.view.stopped() {
             return Err(error.clone());
@@ -64,7 +66,10 @@ impl Writer {
         let header = &batch.header;
         let segment = match &self.tip.segment {
             Some(segment) if segment.number == header.segment => Arc::clone(segment),
-            _ => Arc::new(Segment::begin(header)),
+            _ => {
+                self.reserve(header.segment)?;
+                Arc::new(Segment::begin(header))
+            }
         };
         self.spread(&segment, &batch)?;
         segment.push(Mark::of(header));
@@ -112,22 +117,45 @@ impl Writer {
         Batch::build(header, records)
     }
 
+    /// Has every member take room for a new segment; evicts those that fail.
+    ///
+    /// # Errors
+    /// `drive.full`: a member has no room; nothing was written, and the journal goes on when there is.
+    fn reserve(&mut self, segment: u64) -> Result<()> {
+        let failed = self.on_each(|_| move |shelf, drive| shelf.reserve(drive, segment));
+        if let Some((_, full)) = failed.iter().find(|(_, error)| error.is(&codes::DRIVE_FULL)) {
+            return Err(full.clone());
+        }
+        self.evict_all(failed)
+    }
+
     /// Has every member write and sync the batch; evicts those that do not.
     fn spread(&mut self, segment: &Segment, batch: &Batch) -> Result<()> {
-        let replicas = self.view.replicas();
-        let join = Arc::new(Join::new(replicas.len()));
-        for (index, replica) in replicas.iter().enumerate() {
-            let first = Segment::begins_with(&batch.header);
+        let first = Segment::begins_with(&batch.header);
+        let failed = self.on_each(|replica| {
             let append = Append {
                 segment: segment.number,
                 offset: batch.header.offset,
                 batch: batch.bytes.clone(),
                 header: first.then(|| segment.header(replica.id).encode()),
             };
-            let join = Arc::clone(&join);
+            move |shelf, drive| shelf.append(drive, &append, SYNC_BATCH)
+        });
+        self.evict_all(failed)
+    }
+
+    /// Has every member do a job, all at the same time; returns those that failed or were late, and why.
+    fn on_each<J>(&self, job: impl Fn(&Replica) -> J) -> Vec<(DriveId, Error)>
+    where
+        J: FnOnce(&dyn Shelf, &dyn Drive) -> Result<()> + Send + 'static,
+    {
+        let replicas = self.view.replicas();
+        let join = Arc::new(Join::new(replicas.len()));
+        for (index, replica) in replicas.iter().enumerate() {
+            let (job, join) = (job(replica), Arc::clone(&join));
             // The ticket is not needed: the answer comes by the join, which wakes this thread once.
             drop(replica.start(move |shelf, drive| {
-                join.answer(index, shelf.append(drive, &append, SYNC_BATCH));
+                join.answer(index, job(shelf, drive));
                 Ok(())
             }));
         }
@@ -136,7 +164,7 @@ impl Writer {
             let answer = answer.unwrap_or_else(|| Err(replica.late()));
             answer.err().map(|error| (replica.id, error))
         });
-        self.evict_all(failed.collect())
+        failed.collect()
     }
 
     /// Evicts members one by one.

@@ -402,3 +402,31 @@ fn a_replay_goes_on_undisturbed_while_its_segments_are_released() {
         assert!(journal.status().preallocated_bytes < 16 * 65536, "{:?}", journal.status());
     }
 }
+
+#[test]
+fn a_full_drive_refuses_commits_and_neither_stops_the_journal_nor_loses_its_member() {
+    let world = World::slots(3, 1);
+    let journal = world.create().unwrap();
+    world.faulty(1).set_full(true);
+    let mut next = 1;
+    let error = loop {
+        match journal.commit(record(next, length(next))) {
+            Ok(position) => assert_eq!(position.sequence, next),
+            Err(error) => break error,
+        }
+        next += 1;
+    };
+    assert!(error.is(&codes::DRIVE_FULL), "{error}");
+    assert!(next > 5, "the segment that is there must be used");
+    assert!(journal.commit(record(0, 15000)).unwrap_err().is(&codes::DRIVE_FULL));
+    assert!(journal.status().stopped.is_none());
+    assert_eq!(journal.status().members.len(), 3);
+    world.faulty(1).set_full(false);
+    commit_range(&journal, next..60).unwrap();
+    assert_eq!(numbers(&journal), (1..60).collect::<Vec<_>>());
+    drop(journal);
+    for alone in 0..3 {
+        let (journal, _) = world.open_read_only(|index| index == alone).unwrap();
+        assert_eq!(numbers(&journal), (1..60).collect::<Vec<_>>());
+    }
+}

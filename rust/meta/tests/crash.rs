@@ -4,6 +4,8 @@
 
 mod world;
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use dwk_base::Result;
@@ -77,34 +79,54 @@ fn prepare(world: &World) -> Result<Ledger> {
     Ok(ledger)
 }
 
+type Script = fn(&World, &Arc<Meta>, &mut Ledger) -> Result<()>;
+
 /// Cuts at each step of `script` in turn, for several ways in which the unsynced part survives.
-fn cut_everywhere(
-    drives: usize,
-    geometry: &'static str,
-    seeds: std::ops::Range<u64>,
-    script: fn(&World, &Arc<Meta>, &mut Ledger) -> Result<()>,
-) {
+fn cut_everywhere(drives: usize, geometry: &'static str, seeds: Range<u64>, script: Script) {
     for seed in seeds {
         for step in 1.. {
-            let mut world = World::new(drives, geometry, seed * 1000 + step);
-            let mut ledger = prepare(&world).expect("nothing is cut yet");
-            world.power.cut_in(step);
-            let done = world.open().and_then(|meta| script(&world, &meta, &mut ledger));
-            let cut = world.power.is_cut();
-            assert!(cut || done.is_ok(), "step {step}: {done:?}");
-            world.restart();
-            let when = format!("{geometry}, seed {seed}, cut at step {step}");
-            let meta = world.open().unwrap_or_else(|error| panic!("{when}: {error}"));
-            ledger.check(&meta, &when);
-            // It goes on.
-            ledger.put(&meta, "after", bytes(6, 5000)).unwrap_or_else(|e| panic!("{when}: {e}"));
-            meta.checkpoint().unwrap_or_else(|error| panic!("{when}: {error}"));
-            ledger.check(&meta, &when);
-            if !cut {
+            if !cut_at(&mut World::new(drives, geometry, seed * 1000 + step), step, script) {
                 assert!(step > 50, "the script made only {step} steps");
                 break;
             }
         }
+    }
+}
+
+/// Cuts at one step of `script`; false if the script ended before.
+fn cut_at(world: &mut World, step: u64, script: Script) -> bool {
+    let mut ledger = prepare(world).expect("nothing is cut yet");
+    world.power.cut_in(step);
+    let done = world.open().and_then(|meta| script(world, &meta, &mut ledger));
+    let cut = world.power.is_cut();
+    assert!(cut || done.is_ok(), "step {step}: {done:?}");
+    world.restart();
+    let when = format!("{}, seed {}, cut at step {step}", world.geometry, world.seed);
+    let meta = world.open().unwrap_or_else(|error| panic!("{when}: {error}"));
+    ledger.check(&meta, &when);
+    // It goes on.
+    ledger.put(&meta, "after", bytes(6, 5000)).unwrap_or_else(|e| panic!("{when}: {e}"));
+    meta.checkpoint().unwrap_or_else(|error| panic!("{when}: {error}"));
+    ledger.check(&meta, &when);
+    cut
+}
+
+/// True if some cut loses something when the sync `tag` is left out everywhere.
+fn is_missed(tag: &'static str, script: Script) -> bool {
+    (1..).any(|step| {
+        let mut world = World::new(3, "2+1", 5000 + step);
+        world.drives.iter().for_each(|drive| drive.omit(tag));
+        let run = AssertUnwindSafe(|| cut_at(&mut world, step, script));
+        let outcome = catch_unwind(run);
+        assert!(!matches!(outcome, Ok(false)), "nobody missed {tag}");
+        outcome.is_err()
+    })
+}
+
+#[test]
+fn each_sync_that_is_left_out_is_missed() {
+    for tag in ["journal.batch", "stripe.write"] {
+        assert!(is_missed(tag, script), "{tag}");
     }
 }
 

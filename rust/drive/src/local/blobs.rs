@@ -90,22 +90,26 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes the directories above a blob.
+    /// Makes the directories above a blob, and with them all others of its folder: one sync for all of
+    /// them, and none for each of the blobs to come.
     fn make_directories(&self, name: &BlobName) -> Result<()> {
-        let directory = layout::directory(name);
+        let folder = layout::folder(name.folder());
         // Held over both, so that nobody can use a directory and sync before its parent counts as dirty.
         let mut dirty = guard(&self.dirty);
-        for (slash, _) in directory.match_indices('/').chain([(directory.len(), "")]) {
-            let (path, parent) = (&directory[..slash], directory[..slash].rsplit_once('/'));
-            let Some((parent, _)) = parent else { continue }; // of the skeleton: never made here
-            match self.root.files().make_directory(path) {
-                Ok(()) | Err(Errno::EXIST) => {
-                    dirty.insert(parent.to_owned(), "sync.parent");
-                }
-                Err(errno) => return Err(self.root.error("mkdir", path, errno)),
-            }
+        self.make_directory(&folder)?;
+        dirty.insert(layout::BLOBS.to_owned(), "sync.parent");
+        for sibling in layout::siblings(name.leaf()) {
+            self.make_directory(&format!("{folder}/{sibling}"))?;
         }
+        dirty.insert(folder, "sync.parent");
         Ok(())
+    }
+
+    fn make_directory(&self, path: &str) -> Result<()> {
+        match self.root.files().make_directory(path) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(self.root.error("mkdir", path, errno)),
+        }
     }
 
     pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
@@ -246,20 +250,18 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    /// The blobs of the two levels of hex digits: their order is that of the names.
+    /// The blobs of the directories of hex digits: their order is that of the names.
     fn tree(&mut self, entries: &[(String, Kind)]) -> Result<Vec<BlobInfo>> {
+        let fans = entries.iter().filter(|entry| layout::is_fan(entry));
+        let mut fans = fans.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        fans.sort_unstable();
         let mut page = Vec::new();
-        for outer in levels(entries) {
-            if self.is_before(outer) {
-                continue;
+        for fan in fans {
+            if page.len() >= self.limit {
+                break;
             }
-            for inner in levels(&self.blobs.root.list(&format!("{}/{outer}", self.base))?) {
-                if page.len() >= self.limit {
-                    return Ok(page);
-                }
-                if !self.is_before(&format!("{outer}{inner}")) {
-                    page.extend(self.leaves(&format!("{outer}/{inner}"), self.limit - page.len())?);
-                }
+            if !self.is_before(fan) {
+                page.extend(self.leaves(fan, self.limit - page.len())?);
             }
         }
         Ok(page)
@@ -295,15 +297,4 @@ impl Listing<'_> {
         }
         Ok(page)
     }
-}
-
-/// The levels of the fan-out among a directory's entries, in order.
-fn levels(entries: &[(String, Kind)]) -> impl Iterator<Item = &str> {
-    let mut levels = entries
-        .iter()
-        .filter(|entry| layout::is_level(entry))
-        .map(|(name, _)| name.as_str())
-        .collect::<Vec<_>>();
-    levels.sort_unstable();
-    levels.into_iter()
 }

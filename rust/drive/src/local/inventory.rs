@@ -85,24 +85,10 @@ impl Search<'_> {
     fn folder(&mut self, folder: Option<&str>) -> Result<()> {
         let base = layout::folder(folder);
         for entry in self.entries(&base)? {
-            if layout::is_plain(&entry) {
-                self.leaves(folder, &base, layout::PLAIN)?;
-            } else if layout::is_level(&entry) {
-                self.second_level(folder, &base, &entry.0)?;
+            if layout::is_plain(&entry) || layout::is_fan(&entry) {
+                self.leaves(folder, &base, &entry.0)?;
             } else {
                 self.note(&base, &entry.0);
-            }
-        }
-        Ok(())
-    }
-
-    fn second_level(&mut self, folder: Option<&str>, base: &str, outer: &str) -> Result<()> {
-        let directory = format!("{base}/{outer}");
-        for entry in self.entries(&directory)? {
-            if layout::is_level(&entry) {
-                self.leaves(folder, base, &format!("{outer}/{}", entry.0))?;
-            } else {
-                self.note(&directory, &entry.0);
             }
         }
         Ok(())

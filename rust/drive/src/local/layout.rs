@@ -30,13 +30,19 @@ pub(super) fn folder(folder: Option<&str>) -> String {
     format!("{BLOBS}/{}", folder.unwrap_or(PLAIN))
 }
 
-/// The two levels below a folder in which a leaf lies, or the one for leaves that are not hex.
-pub(super) fn fan(leaf: &str) -> String {
+/// The directory below a folder in which a leaf lies: its first two hex digits, or the one for the rest.
+pub(super) fn fan(leaf: &str) -> &str {
     match leaf.as_bytes() {
-        [a, b, c, d, ..] if [a, b, c, d].into_iter().all(|digit| is_hex(*digit)) => {
-            format!("{}/{}", &leaf[..2], &leaf[2..4])
-        }
-        _ => PLAIN.to_owned(),
+        [a, b, ..] if is_hex(*a) && is_hex(*b) => &leaf[..2],
+        _ => PLAIN,
+    }
+}
+
+/// The directories that are made together with that of a leaf.
+pub(super) fn siblings(leaf: &str) -> Vec<String> {
+    match fan(leaf) {
+        PLAIN => vec![PLAIN.to_owned()],
+        _ => (0..=0xffu8).map(|number| format!("{number:02x}")).collect(),
     }
 }
 
@@ -75,8 +81,8 @@ pub(super) fn is_folder(directory: &str) -> bool {
     directory == PLAIN || BlobName::new(format!("{directory}/x")).is_ok()
 }
 
-/// Two hex digits: a level of the fan-out.
-pub(super) fn is_level((name, kind): &(String, Kind)) -> bool {
+/// Two hex digits: a directory of the fan-out.
+pub(super) fn is_fan((name, kind): &(String, Kind)) -> bool {
     *kind == Kind::Directory && name.len() == 2 && name.bytes().all(is_hex)
 }
 
@@ -102,18 +108,18 @@ mod tests {
             let fan_out = directory.strip_prefix(&folder(name.folder())).unwrap();
             let fan_out = fan_out.strip_prefix('/').unwrap();
             assert_eq!(blob_name(name.folder(), fan_out, file), Some(name.clone()));
-            assert_eq!(blob_name(name.folder(), "ee/ee", file), None);
+            assert_eq!(blob_name(name.folder(), "ee", file), None);
             let path = log(&name);
             assert_eq!(log_name(path.strip_prefix("logs/").unwrap()), Some(name));
         }
-        assert_eq!(blob(&BlobName::new("s/0123ab.00").unwrap()), "blobs/s/01/23/0123ab.00");
+        assert_eq!(blob(&BlobName::new("s/0123ab.00").unwrap()), "blobs/s/01/0123ab.00");
         assert_eq!(blob(&BlobName::new("manifest").unwrap()), "blobs/+/+/manifest");
     }
 
     #[test]
     fn foreign_files_are_no_blobs() {
         for file in ["0123AB", ".hidden", "a+b", "ä", ""] {
-            assert_eq!(blob_name(Some("s"), &fan(file), file), None);
+            assert_eq!(blob_name(Some("s"), fan(file), file), None);
         }
         assert!(is_folder("s") && is_folder("+") && !is_folder("lost+found"));
     }

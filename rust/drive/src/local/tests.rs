@@ -71,7 +71,7 @@ fn what_was_stored_is_there_when_the_drive_is_opened_again() {
     drop(drive);
     let again = LocalDrive::open(&path).unwrap();
     assert_eq!(again.stat(&name("s/0123")).unwrap().bytes, 200_000);
-    assert!(path.join("blobs/s/01/23/0123").is_file());
+    assert!(path.join("blobs/s/01/0123").is_file());
     let mut read = [0; 8192];
     again.read_log(&name("journal.0"), 0, &mut read).unwrap();
     assert_eq!((read[4095], read[4096]), (0, 2));
@@ -165,7 +165,7 @@ fn a_log_that_is_removed_behind_our_back_is_noticed_by_the_sync() {
 fn what_is_removed_or_replaced_behind_our_back_is_noticed_though_it_is_open() {
     let (_home, path, drive) = drive();
     let (blob, log) = (name("s/0123"), name("journal.0"));
-    let (blob_path, log_path) = (path.join("blobs/s/01/23/0123"), path.join("logs/journal.0"));
+    let (blob_path, log_path) = (path.join("blobs/s/01/0123"), path.join("logs/journal.0"));
     drive.put(&blob, &[bytes(10, 1)]).unwrap();
     drive.create_log(&log, 4096).unwrap();
     drive.read(&blob, 0, &mut [0; 10]).unwrap();
@@ -193,7 +193,7 @@ fn what_is_stored_is_for_its_owner_only() {
     let (_home, path, drive) = drive();
     drive.put(&name("s/0123"), &[]).unwrap();
     drive.write_superblock(Slot::A, &[1]).unwrap();
-    for file in ["blobs", "blobs/s/01/23/0123", "superblock.a"] {
+    for file in ["blobs", "blobs/s/01/0123", "superblock.a"] {
         let mode = fs::metadata(path.join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{file}");
     }
@@ -221,14 +221,13 @@ fn foreign_files_are_ignored_and_mentioned() {
     let (_home, path, drive) = drive();
     drive.put(&name("s/0123"), &[]).unwrap();
     drive.put(&name("plain"), &[]).unwrap();
-    for foreign in
-        ["notes.txt", "logs/UPPER", "blobs/s/README", "blobs/s/01/23/4567", "blobs/+/+/.x"]
+    for foreign in ["notes.txt", "logs/UPPER", "blobs/s/README", "blobs/s/01/4567", "blobs/+/+/.x"]
     {
         fs::write(path.join(foreign), "x").unwrap();
     }
     fs::create_dir_all(path.join("blobs/s/zz/01")).unwrap();
-    fs::create_dir_all(path.join("blobs/s/01/23/0123.d")).unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", path.join("blobs/s/01/23/0123.l")).unwrap();
+    fs::create_dir_all(path.join("blobs/s/01/0123.d")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", path.join("blobs/s/01/0123.l")).unwrap();
     assert_eq!(drive.list(Some("s"), None, 10).unwrap().len(), 1);
     assert_eq!(drive.list(None, None, 10).unwrap().len(), 1);
     assert!(drive.list_logs().unwrap().is_empty());
@@ -238,9 +237,9 @@ fn foreign_files_are_ignored_and_mentioned() {
         unknown,
         [
             "blobs/+/+/.x",
-            "blobs/s/01/23/0123.d",
-            "blobs/s/01/23/0123.l",
-            "blobs/s/01/23/4567",
+            "blobs/s/01/0123.d",
+            "blobs/s/01/0123.l",
+            "blobs/s/01/4567",
             "blobs/s/README",
             "blobs/s/zz",
             "logs/UPPER",
@@ -256,7 +255,7 @@ fn symbolic_links_are_not_followed() {
     let outside = home.path().join("outside");
     fs::write(&outside, "secret").unwrap();
     drive.put(&name("s/0123"), &[]).unwrap();
-    std::os::unix::fs::symlink(&outside, path.join("blobs/s/01/23/0123.l")).unwrap();
+    std::os::unix::fs::symlink(&outside, path.join("blobs/s/01/0123.l")).unwrap();
     assert!(drive.read(&name("s/0123.l"), 0, &mut [0; 6]).is_err());
     std::os::unix::fs::symlink(&outside, path.join("superblock.a")).unwrap();
     assert!(drive.write_superblock(Slot::A, &[1]).is_err());

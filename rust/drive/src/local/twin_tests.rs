@@ -177,7 +177,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(10))]
+    #![proptest_config(config(5))]
 
     #[test]
     fn a_local_drive_on_the_real_disk_does_what_memory_does(

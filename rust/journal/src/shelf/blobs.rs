@@ -114,6 +114,10 @@ impl Shelf for BlobShelf {
         Ok(())
     }
 
+    fn reserve(&self, _drive: &dyn Drive, _segment: u64) -> Result<()> {
+        Ok(())
+    }
+
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()> {
         drive.put(&name(append.segment, append.offset)?, std::slice::from_ref(&append.batch))?;
         drive.sync(tag)?;

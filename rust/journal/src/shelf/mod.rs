@@ -69,6 +69,10 @@ pub(crate) trait Shelf: Send + Sync {
     /// Frees what [`adopt`](Self::adopt) called left over. Called when nothing of it is needed any more.
     fn tidy(&self, drive: &dyn Drive) -> Result<()>;
 
+    /// Takes room for a new segment, if that has not been done: then its first batch cannot find the drive
+    /// full.
+    fn reserve(&self, drive: &dyn Drive, segment: u64) -> Result<()>;
+
     /// Writes a batch and makes it durable.
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()>;
 

@@ -77,17 +77,6 @@ impl SlotShelf {
         }
     }
 
-    /// The slot for a new segment: a free one, or one made now.
-    fn claim(&self, log: &dyn Log, segment: u64) -> Result<Arc<Unit>> {
-        let free = guard(&self.slots).free.pop();
-        let unit = match free {
-            Some(unit) => unit,
-            None => self.create(log, u64::from(self.segment_bytes))?,
-        };
-        guard(&self.slots).used.insert(segment, Arc::clone(&unit));
-        Ok(unit)
-    }
-
     /// A new slot for a segment. Never one that is there already: what it holds may be the only copy of
     /// something. The old one is left over.
     fn replace(&self, log: &dyn Log, header: &SegmentHeader) -> Result<Arc<Unit>> {
@@ -174,12 +163,22 @@ impl Shelf for SlotShelf {
         Ok(())
     }
 
+    fn reserve(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
+        if self.slot(segment).is_ok() {
+            return Ok(());
+        }
+        let free = guard(&self.slots).free.pop();
+        let unit = match free {
+            Some(unit) => unit,
+            None => self.create(log(drive)?, u64::from(self.segment_bytes))?,
+        };
+        guard(&self.slots).used.insert(segment, unit);
+        Ok(())
+    }
+
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()> {
         let log = log(drive)?;
-        let unit = match &append.header {
-            Some(_) => self.claim(log, append.segment)?,
-            None => self.slot(append.segment)?,
-        };
+        let unit = self.slot(append.segment)?;
         if let Some(header) = &append.header {
             log.write_log(&unit.name, 0, &[header.clone(), append.batch.clone()])?;
         } else {
