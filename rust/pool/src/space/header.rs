@@ -246,6 +246,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_fields_lie_where_the_format_says() {
+        let (header, _) = sample(12288, 4096);
+        let bytes = header.encode();
+        assert_eq!(&bytes[..8], b"DWKSHARD");
+        assert_eq!(bytes[8..16], [0, 0, 0, 0, 0, 16, 0, 0]);
+        assert_eq!((bytes[31], bytes[47], bytes[48]), (1, 2, 3));
+        assert_eq!(bytes[56..64], [4, 0, 0, 0, 4, 2, 0, 3]);
+        assert_eq!(bytes[64..68], 12288u32.to_le_bytes());
+        assert_eq!(bytes[68..72], (4 * 12288u32 - 5).to_le_bytes());
+        assert_eq!(bytes[72..80], [0, 16, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[80..88], 1u64.to_le_bytes());
+        assert_eq!(bytes[128..136], header.block_checks[0].to_le_bytes());
+        assert_eq!(bytes[4088..], crc64nvme(&bytes[..4088]).to_le_bytes());
+        assert!(bytes[152..4088].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
     fn another_shard_does_not_agree() {
         let (header, _) = sample(4096, 512);
         let stripe = Stripe {
