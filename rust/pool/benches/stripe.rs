@@ -1,7 +1,8 @@
 //! Stripes against plain files, in one run: put, get and rebuild at 4+2 on six directories.
 //!
 //! What limits it: on a disk the device; in memory the copies that the kernel makes and the pages that it
-//! clears. Each figure is the median of interleaved rounds; the ratio is plain time / our time, so that 100 %
+//! clears. The time of the processors, over all threads, stands beside the time of the clock: on a machine that
+//! others use too it is the one to look at. Each figure is the median of interleaved rounds; the ratio is plain time / our time, so that 100 %
 //! is as fast as the plain files.
 //!
 //! `cargo bench -p dwk-pool --bench stripe [-- DIRECTORY...]` (default: the temporary directory and
@@ -15,7 +16,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, StripeId};
 use dwk_drive::{Attached, Drive, LocalDrive};
@@ -52,10 +53,8 @@ fn main() {
 }
 
 fn bench(place: &Path, root: &Path, source: &[u8], bytes: usize, rounds: usize) {
-    let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut took = |what: &'static str, time: Duration| {
-        times.entry(what).or_default().push(time.as_secs_f64());
-    };
+    let mut times: BTreeMap<&str, Vec<Spent>> = BTreeMap::new();
+    let mut took = |what: &'static str, spent: Spent| times.entry(what).or_default().push(spent);
     for round in 0..rounds {
         let bench = Bench::new(&root.join(format!("round{round}")));
         let plain = root.join("plain");
@@ -90,9 +89,9 @@ fn bench(place: &Path, root: &Path, source: &[u8], bytes: usize, rounds: usize) 
         fs::remove_dir_all(root.join(format!("round{round}"))).unwrap();
     }
     println!("{} ({} MiB of content, 4+2, median of {rounds})", place.display(), bytes >> 20);
-    println!("{:12} {:>7} {:>9} {:>9}", "", "ratio", "ours", "plain");
-    let median = |what: &str| {
-        let mut sorted = times[what].clone();
+    println!("{:12} {:>7} {:>9} {:>9} {:>13}", "", "ratio", "ours", "plain", "processors");
+    let median = |what: &str, of: fn(&Spent) -> f64| {
+        let mut sorted: Vec<f64> = times[what].iter().map(of).collect();
         sorted.sort_by(f64::total_cmp);
         sorted[sorted.len() / 2]
     };
@@ -102,17 +101,36 @@ fn bench(place: &Path, root: &Path, source: &[u8], bytes: usize, rounds: usize) 
         ("get again", "get again, plain"),
         ("rebuild", "rebuild, ideal"),
     ] {
-        let (time, base) = (median(ours), median(plain));
+        let clock = |what| median(what, |spent| spent.clock);
+        let (time, base) = (clock(ours), clock(plain));
         let rate = |time: f64| bytes as f64 / time / 1e9;
         let percent = 100.0 * base / time;
-        println!("{ours:12} {percent:6.0}% {:5.2} GB/s {:5.2} GB/s", rate(time), rate(base));
+        let work = |what| median(what, |spent| spent.processors);
+        let (mine, theirs) = (work(ours), work(plain));
+        let (fast, slow) = (rate(time), rate(base));
+        println!(
+            "{ours:12} {percent:6.0}% {fast:5.2} GB/s {slow:5.2} GB/s {mine:5.2} / {theirs:4.2} s"
+        );
     }
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
+/// Seconds.
+struct Spent {
+    clock: f64,
+    processors: f64,
+}
+
+/// Seconds that all threads of this process worked so far.
+fn processors() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+fn timed(work: impl FnOnce()) -> Spent {
+    let (start, before) = (Instant::now(), processors());
     work();
-    start.elapsed()
+    Spent { clock: start.elapsed().as_secs_f64(), processors: processors() - before }
 }
 
 fn noise(bytes: usize) -> Vec<u8> {
@@ -130,7 +148,9 @@ fn noise(bytes: usize) -> Vec<u8> {
 /// The files below `path` are on the device and nothing of them in the page cache; others are left alone.
 fn evict(path: &Path) {
     if path.is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| evict(&entry.unwrap().path()));
+        for entry in fs::read_dir(path).unwrap() {
+            evict(&entry.unwrap().path());
+        }
     } else if let Ok(file) = File::open(path) {
         file.sync_all().unwrap();
         let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
@@ -260,7 +280,9 @@ impl Bench {
         if !filling.is_empty() {
             in_flight.push_back(self.space.write(filling).unwrap());
         }
-        in_flight.into_iter().for_each(|writing| self.keep(writing.wait().unwrap()));
+        for writing in in_flight {
+            self.keep(writing.wait().unwrap());
+        }
     }
 
     /// As a reader does it: some windows under way while one is copied out.
