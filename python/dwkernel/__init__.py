@@ -14,18 +14,55 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import erasure, errors, hashing
+    from dwkernel import aio, erasure, errors, hashing, units
     from dwkernel.errors import DwError
+    from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
+    from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
+    from dwkernel.reports import DriveStatus, PoolStatus, Progress, RebuildReport, ScrubReport
 
 # What `dw.name` means: the module that defines it, and its name there (None: the module itself).
 _LAZY: dict[str, tuple[str, str | None]] = {
+    "ContainerInfo": ("dwkernel.objects", "ContainerInfo"),
+    "DriveStatus": ("dwkernel.reports", "DriveStatus"),
     "DwError": ("dwkernel.errors", "DwError"),
+    "Kernel": ("dwkernel.kernel", "Kernel"),
+    "NotEnforcedWarning": ("dwkernel.kernel", "NotEnforcedWarning"),
+    "ObjectInfo": ("dwkernel.objects", "ObjectInfo"),
+    "PoolStatus": ("dwkernel.reports", "PoolStatus"),
+    "Prefix": ("dwkernel.objects", "Prefix"),
+    "Progress": ("dwkernel.reports", "Progress"),
+    "Reader": ("dwkernel.objects", "Reader"),
+    "RebuildReport": ("dwkernel.reports", "RebuildReport"),
+    "ScrubReport": ("dwkernel.reports", "ScrubReport"),
+    "aio": ("dwkernel.aio", None),
     "erasure": ("dwkernel.erasure", None),
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
+    "open": ("dwkernel.kernel", "open"),
+    "units": ("dwkernel.units", None),
 }
 
-__all__ = ["DwError", "__version__", "erasure", "errors", "hashing"]
+__all__ = [
+    "ContainerInfo",
+    "DriveStatus",
+    "DwError",
+    "Kernel",
+    "NotEnforcedWarning",
+    "ObjectInfo",
+    "PoolStatus",
+    "Prefix",
+    "Progress",
+    "Reader",
+    "RebuildReport",
+    "ScrubReport",
+    "__version__",
+    "aio",
+    "erasure",
+    "errors",
+    "hashing",
+    "open",
+    "units",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 # The compiled module, checked against it by stubtest; docstrings are in the module itself.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, final, overload
 
 import numpy as np
@@ -11,15 +11,22 @@ from typing_extensions import Buffer
 _Buffer: TypeAlias = Buffer | np.ndarray[Any, Any]
 
 __all__ = [
+    "Caller",
     "Code",
     "Geometry",
+    "ObjectReader",
+    "Pool",
+    "Store",
     "__version__",
     "blake3",
     "blake3_many",
     "crc64_join",
     "crc64nvme",
     "error_registry",
+    "format_size",
     "levels",
+    "parse_duration",
+    "parse_size",
 ]
 
 __version__: str
@@ -73,3 +80,99 @@ class Code:
     def __getnewargs__(self) -> tuple[str]: ...
 
 def levels() -> list[str]: ...
+
+# Key, size, version, etag, checksum, content type, metadata, tags, moment of creation in ns.
+_ObjectTuple: TypeAlias = tuple[
+    str, int, int, str, int, str | None, dict[str, str], dict[str, str], int
+]
+# Name, moment of creation in ns, options.
+_ContainerTuple: TypeAlias = tuple[str, int, bytes]
+_Progress: TypeAlias = Callable[[int, int | None], object] | None
+
+@final
+class Caller:
+    def __new__(
+        cls, principal: str, tenant: str | None = None, roles: Sequence[str] = ...
+    ) -> Caller: ...
+
+@final
+class ObjectReader:
+    @property
+    def info(self) -> _ObjectTuple: ...
+    def read(self, caller: Caller, timeout_s: float, offset: int, size: int) -> bytes: ...
+    def readinto(self, caller: Caller, timeout_s: float, offset: int, buffer: Buffer) -> int: ...
+    def close(self) -> None: ...
+
+@final
+class Store:
+    @staticmethod
+    def open(
+        caller: Caller,
+        timeout_s: float,
+        *,
+        path: str | None,
+        drives: int | Sequence[str] | None,
+        geometry: str | None,
+        create: str,
+        read_only: bool,
+        force: bool,
+        program: str,
+    ) -> Store: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def pool(self) -> Pool: ...
+    @property
+    def closed(self) -> bool: ...
+    def close(self, timeout_s: float) -> None: ...
+    def create_container(
+        self, caller: Caller, timeout_s: float, name: str, options: bytes
+    ) -> _ContainerTuple: ...
+    def get_container(self, caller: Caller, timeout_s: float, name: str) -> _ContainerTuple: ...
+    def list_containers(
+        self, caller: Caller, timeout_s: float, after: str | None, limit: int
+    ) -> list[_ContainerTuple]: ...
+    def delete_container(self, caller: Caller, timeout_s: float, name: str) -> None: ...
+    def put(
+        self,
+        caller: Caller,
+        timeout_s: float,
+        key: str,
+        data: object,
+        *,
+        if_absent: bool,
+        if_match: str | None,
+        content_type: str | None,
+        metadata: dict[str, str],
+        tags: dict[str, str],
+        progress: _Progress,
+    ) -> _ObjectTuple: ...
+    def get(self, caller: Caller, timeout_s: float, key: str) -> ObjectReader: ...
+    def head(self, caller: Caller, timeout_s: float, key: str) -> _ObjectTuple: ...
+    def list(
+        self,
+        caller: Caller,
+        timeout_s: float,
+        prefix: str,
+        delimiter: str | None,
+        start_after: str | None,
+        limit: int,
+    ) -> tuple[list[_ObjectTuple | str], str | None]: ...
+    def delete(self, caller: Caller, timeout_s: float, key: str, if_match: str | None) -> None: ...
+
+@final
+class Pool:
+    def status(self, caller: Caller, timeout_s: float) -> dict[str, Any]: ...
+    def scrub(
+        self, caller: Caller, timeout_s: float, rate: int, progress: _Progress
+    ) -> dict[str, Any]: ...
+    def rebuild(
+        self, caller: Caller, timeout_s: float, drive: str | None, rate: int, progress: _Progress
+    ) -> dict[str, Any]: ...
+    def replace(
+        self, caller: Caller, timeout_s: float, old: str, new: str, rate: int, progress: _Progress
+    ) -> dict[str, Any]: ...
+
+def parse_size(text: str) -> int: ...
+def parse_duration(text: str) -> float: ...
+def format_size(bytes: int) -> str: ...

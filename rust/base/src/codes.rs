@@ -37,6 +37,7 @@ codes! {
     CONTAINER_NAME = "container.name", Invalid, false, "Use 1 to 255 bytes of UTF-8 without '/' or NUL";
     CONTAINER_NOT_EMPTY = "container.not_empty", Conflict, false, "Delete the objects in it first";
     CONTAINER_NOT_FOUND = "container.not_found", NotFound, false, "Create the container first";
+    CONTEXT_CANCELLED = "context.cancelled", Timeout, true, "The operation was stopped by who asked for it: ask again to go on";
     CONTEXT_DEADLINE = "context.deadline", Timeout, true, "The operation did not finish in its time: try again with a later deadline";
     CONTEXT_INVALID = "context.invalid", Invalid, false, "Give the operation a principal and a deadline";
     DATA_CORRUPT = "data.corrupt", Corrupt, false, "More shards are lost or damaged than the geometry tolerates: bring missing drives back, then run a scrub";

@@ -201,3 +201,31 @@ fn members_come_and_go_between_batches() {
         assert_eq!(numbers(&journal), (1..60).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn segments_of_another_size_are_read_and_given_back() {
+    let mut world = World::slots(2, 1);
+    let journal = world.create().unwrap();
+    let commit = |journal: &dwk_journal::Journal, range: std::ops::Range<u64>| {
+        for number in range {
+            journal.commit(record(number, 5000)).unwrap();
+        }
+    };
+    commit(&journal, 1..20);
+    journal.close().unwrap();
+    for (turn, segment_bytes) in [(1, 131_072), (2, 32_768), (3, 65_536)] {
+        world.options = Options { segment_bytes, record_bytes_max: 6000, ..small() };
+        let (journal, _) = world.open().unwrap();
+        commit(&journal, turn * 20..turn * 20 + 20);
+        assert_eq!(numbers(&journal), (1..turn * 20 + 20).collect::<Vec<_>>());
+        journal.close().unwrap();
+    }
+    let (journal, _) = world.open().unwrap();
+    journal.release(79).unwrap();
+    commit(&journal, 80..100);
+    journal.close().unwrap();
+    drop(journal);
+    let logs: Vec<_> = world.memories[0].entries();
+    let sizes = logs.iter().map(|entry| world.memories[0].raw(entry).unwrap().len());
+    assert!(sizes.clone().all(|bytes| bytes == 65_536), "{:?}", sizes.collect::<Vec<_>>());
+}

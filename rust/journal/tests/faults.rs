@@ -410,6 +410,7 @@ fn a_full_drive_refuses_commits_and_neither_stops_the_journal_nor_loses_its_memb
     world.faulty(1).set_full(true);
     let mut next = 1;
     let error = loop {
+        assert!(next < 60, "a full drive takes everything, or was evicted");
         match journal.commit(record(next, length(next))) {
             Ok(position) => assert_eq!(position.sequence, next),
             Err(error) => break error,

@@ -1,1 +1,34 @@
-//! The one door.
+//! The one door, and what stands behind it.
+//!
+//! # Overview
+//! A [`Kernel`] is an open store. Whoever wants something of it, be it Python, a command or one day a
+//! protocol, makes a [`Context`] (who, until when, which operation) and calls
+//! [`Kernel::execute`] with an [`Operation`]. There is no other way in.
+//!
+//! # Consistency
+//! An operation that changes something is durable and visible when it returns `Ok`; one that returns an
+//! error changed nothing, except for long work (scrub, rebuild, replace), whose finished parts stay.
+//!
+//! # Cancellation
+//! The context's deadline holds everywhere: before the operation, between pieces of a stream, in queues
+//! and between steps of long work. [`Kernel::close`] waits for what is under way.
+
+mod context;
+mod door;
+mod flights;
+mod forks;
+mod holder;
+mod kernel;
+mod locate;
+mod open;
+pub mod operations;
+mod pointers;
+
+pub use context::{Context, Principal};
+pub use door::{Access, Door, Place, Request, Resource, Stage};
+pub use forks::Guarded;
+pub use kernel::{Kernel, Operation};
+pub use locate::Drives;
+pub use open::{Create, OpenSpec};
+
+pub use dwk_catalog::Deadline;

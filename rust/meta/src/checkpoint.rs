@@ -28,7 +28,7 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
     let first = journal.first_sequence();
     let (root, moved) = last_root(pool, first)?;
     match root {
-        Some(root) => load_runs(pool, &mut state, root, &moved)?,
+        Some(root) => load_runs(pool, &mut state, &root, &moved)?,
         None if first > 1 => {
             let text =
                 format!("the log begins at record {first} and no checkpoint covers the rest");
@@ -65,7 +65,7 @@ fn last_root(pool: &Pool, first: u64) -> Result<(Option<Root>, BTreeMap<StripeId
 fn load_runs(
     pool: &Pool,
     state: &mut State,
-    root: Root,
+    root: &Root,
     moved: &BTreeMap<StripeId, Stripe>,
 ) -> Result<()> {
     for run in &root.runs {
@@ -83,7 +83,7 @@ fn load_runs(
     for stripe in root.runs.iter().flat_map(|run| &run.stripes) {
         state.load_stripe(stripe.id, Some(moved.get(&stripe.id).unwrap_or(stripe).clone()));
     }
-    state.loaded(&root);
+    state.loaded(root);
     Ok(())
 }
 

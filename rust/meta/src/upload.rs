@@ -177,7 +177,7 @@ impl Upload {
     /// # Errors
     /// Those of [`append`](Self::append); then nothing of it stays.
     pub fn finish(mut self) -> Result<Staged> {
-        if self.filling.as_ref().is_some_and(|filling| filling.len() > 0) {
+        if self.filling.as_ref().is_some_and(|filling| !filling.is_empty()) {
             self.flush()?;
         }
         while !self.in_flight.is_empty() {

@@ -153,6 +153,15 @@ pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
     Ok(())
 }
 
+/// True if the drive is a member of a pool that has begun, or cannot be told from one.
+pub fn carries_pool(drive: &dyn Drive) -> bool {
+    match Superblock::load(drive) {
+        Ok(None) => false,
+        Ok(Some(loaded)) => !unborn(drive, &loaded.superblock).unwrap_or(false),
+        Err(_) => true,
+    }
+}
+
 /// Creating a pool, or taking this drive into one, stopped early: nothing was ever stored on it.
 fn unborn(drive: &dyn Drive, superblock: &Superblock) -> Result<bool> {
     let logs = drive.log().map_or(Ok(Vec::new()), dwk_drive::Log::list_logs)?;

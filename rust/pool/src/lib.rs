@@ -27,6 +27,7 @@ mod status;
 mod stripe;
 mod warden;
 
+pub use create::carries_pool;
 pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};

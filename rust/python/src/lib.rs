@@ -10,7 +10,12 @@ mod detach;
 mod erasure;
 mod errors;
 mod hashing;
+mod pool;
+mod reader;
 mod rows;
+mod sources;
+mod store;
+mod units;
 
 use pyo3::prelude::*;
 
@@ -23,6 +28,15 @@ mod _native {
     use super::errors::error_registry;
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
+
+    #[pymodule_export]
+    use super::pool::Pool;
+    #[pymodule_export]
+    use super::reader::ObjectReader;
+    #[pymodule_export]
+    use super::store::{Caller, Store};
+    #[pymodule_export]
+    use super::units::{format_size, parse_duration, parse_size};
 
     use super::{Bound, PyModule, PyModuleMethods, PyResult};
 

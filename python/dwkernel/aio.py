@@ -1,0 +1,228 @@
+"""The same verbs for asyncio.
+
+Each verb is its twin of `dwkernel.open` on a thread: the event loop goes on meanwhile. Cancelling a task
+gives up waiting; the verb ends by itself, by its deadline at the latest, and a put that was given up is
+there whole or not at all.
+
+>>> import asyncio
+>>> import dwkernel as dw
+>>> async def example() -> bytes:
+...     drives = [f"memory://aio-{n}" for n in range(3)]
+...     async with dw.aio.open(drives=drives, create=True) as kernel:
+...         await kernel.containers.create("docs")
+...         await kernel.put("docs/a", b"hi")
+...         return await (await kernel.get("docs/a")).read()
+>>> asyncio.run(example())
+b'hi'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from typing import TYPE_CHECKING, Any, Self
+
+from dwkernel import kernel as sync
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+    from types import TracebackType
+    from typing import BinaryIO
+
+    from typing_extensions import Buffer
+
+    from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader
+    from dwkernel.pool import Pool
+    from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
+
+__all__ = ["AsyncContainers", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
+
+
+class _Opening:
+    """What `open` returns: awaited it is a kernel, in `async with` one that is closed at the end."""
+
+    def __init__(self, work: Callable[[], Awaitable[AsyncKernel]]) -> None:
+        self._work = work
+        self._kernel: AsyncKernel | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncKernel]:
+        return self._work().__await__()
+
+    async def __aenter__(self) -> AsyncKernel:
+        self._kernel = await self._work()
+        return self._kernel
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._kernel is not None:
+            await self._kernel.close()
+
+
+def open(path: str | os.PathLike[str] | None = None, **options: Any) -> _Opening:  # noqa: A001 - `dw.aio.open`
+    """Open a store with the options of `dwkernel.open`: `await` it, or use it in `async with`."""
+
+    async def work() -> AsyncKernel:
+        return AsyncKernel(await asyncio.to_thread(sync.open, path, **options))
+
+    return _Opening(work)
+
+
+class AsyncKernel:
+    """An open store; every verb as on `dwkernel.Kernel`."""
+
+    def __init__(self, kernel: sync.Kernel) -> None:
+        """Wrap an open store."""
+        self.sync = kernel
+        self.containers = AsyncContainers(kernel.containers)
+        self.pool = AsyncPool(kernel.pool)
+
+    async def put(
+        self, key: str, data: Buffer | BinaryIO | os.PathLike[str], **options: Any
+    ) -> ObjectInfo:
+        """Write an object."""
+        return await asyncio.to_thread(self.sync.put, key, data, **options)
+
+    async def get(self, key: str, **options: Any) -> AsyncReader:
+        """Open an object for reading."""
+        return AsyncReader(await asyncio.to_thread(self.sync.get, key, **options))
+
+    async def head(self, key: str, **options: Any) -> ObjectInfo:
+        """Return what is known of an object."""
+        return await asyncio.to_thread(self.sync.head, key, **options)
+
+    async def delete(self, key: str, **options: Any) -> None:
+        """Delete an object."""
+        await asyncio.to_thread(self.sync.delete, key, **options)
+
+    def list(self, prefix: str = "", **options: Any) -> AsyncListing:
+        """List keys; iterate with `async for`."""
+        return AsyncListing(self.sync.list(prefix, **options))
+
+    async def close(self, **options: Any) -> None:
+        """Wait for what is under way and let the drives go."""
+        await asyncio.to_thread(self.sync.close, **options)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self.sync.closed
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+
+class AsyncListing:
+    """A listing, fetched page by page while it is iterated."""
+
+    def __init__(self, listing: Listing) -> None:
+        """Wrap a listing."""
+        self.sync = listing
+
+    async def __aiter__(self) -> AsyncIterator[ObjectInfo | Prefix]:
+        """Iterate in the order of UTF-8 bytes."""
+        pages = self.sync.pages()
+        while page := await asyncio.to_thread(next, pages, None):
+            for entry in page:
+                yield entry
+
+
+class AsyncReader:
+    """Reads one version of an object."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Wrap a reader."""
+        self.sync = reader
+        self.info = reader.info
+
+    async def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes, or all that is left."""
+        return await asyncio.to_thread(self.sync.read, size)
+
+    async def read_range(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes from `offset`."""
+        return await asyncio.to_thread(self.sync.read_range, offset, length)
+
+    async def close(self) -> None:
+        """Let the version go."""
+        await asyncio.to_thread(self.sync.close)
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over pieces of 1 MiB."""
+        while piece := await self.read(1 << 20):
+            yield piece
+
+
+class AsyncContainers:
+    """The containers of a store."""
+
+    def __init__(self, containers: sync.Containers) -> None:
+        """Wrap the containers of a store."""
+        self.sync = containers
+
+    async def create(self, name: str, **options: Any) -> ContainerInfo:
+        """Make a container."""
+        return await asyncio.to_thread(self.sync.create, name, **options)
+
+    async def get(self, name: str, **options: Any) -> ContainerInfo:
+        """Return what is known of a container."""
+        return await asyncio.to_thread(self.sync.get, name, **options)
+
+    async def list(self, **options: Any) -> builtins.list[ContainerInfo]:
+        """Return all containers."""
+        return await asyncio.to_thread(self.sync.list, **options)
+
+    async def delete(self, name: str, **options: Any) -> None:
+        """Delete an empty container."""
+        await asyncio.to_thread(self.sync.delete, name, **options)
+
+
+class AsyncPool:
+    """The drives of a store."""
+
+    def __init__(self, pool: Pool) -> None:
+        """Wrap the pool of a store."""
+        self.sync = pool
+
+    async def status(self, **options: Any) -> PoolStatus:
+        """Return how every drive is."""
+        return await asyncio.to_thread(self.sync.status, **options)
+
+    async def scrub(self, **options: Any) -> ScrubReport:
+        """Read and verify everything and repair what is wrong."""
+        return await asyncio.to_thread(self.sync.scrub, **options)
+
+    async def rebuild(self, drive: str | None = None, **options: Any) -> RebuildReport:
+        """Restore what is missing."""
+        return await asyncio.to_thread(self.sync.rebuild, drive, **options)
+
+    async def replace(self, old: str, new: str | os.PathLike[str], **options: Any) -> RebuildReport:
+        """Put a new drive in an old one's place."""
+        return await asyncio.to_thread(self.sync.replace, old, new, **options)

@@ -1,0 +1,444 @@
+"""Open a store and use it.
+
+>>> import dwkernel as dw
+>>> with dw.open(
+...     drives=[f"memory://doc-{n}" for n in range(6)], geometry="4+2", create=True
+... ) as kernel:
+...     _ = kernel.containers.create("docs")
+...     info = kernel.put("docs/hello.txt", b"hi", content_type="text/plain")
+...     kernel.get("docs/hello.txt").read(), info.size, "docs/none" in kernel
+(b'hi', 2, False)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+
+from dwkernel import _native, errors
+from dwkernel._progress import showing
+from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
+from dwkernel.pool import Pool
+from dwkernel.units import Duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from dwkernel.reports import Progress
+
+__all__ = ["Containers", "Kernel", "NotEnforcedWarning", "open"]
+
+# Every operation has a deadline; these are the ones it has unless its caller says another.
+OPERATION_TIMEOUT = "24h"
+_CLOSE_TIMEOUT = "5min"
+_PAGE_ENTRIES = 1000
+# Options of a container that are kept, and that nothing holds to yet.
+_CONTAINER_OPTIONS = ("quota", "compress")
+
+Location = str | os.PathLike[str]
+
+
+class NotEnforcedWarning(UserWarning):
+    """An option is kept with the store, and this version does not act on it yet."""
+
+
+def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
+    path: Location | None = None,
+    *,
+    drives: int | Sequence[Location] | None = None,
+    geometry: str | None = None,
+    create: bool | Literal["if_missing"] = False,
+    read_only: bool = False,
+    force: bool = False,
+    timeout: Duration = OPERATION_TIMEOUT,
+) -> Kernel:
+    """Open a store, or create one.
+
+    Args:
+        path: holds pointers and caches; the drives are the truth. May be left out if `drives` says where
+            they are.
+        drives: a number (directories made under the path), or a list of paths and URLs (`file://`,
+            `memory://`). Left out: where they were; for a new store as many as the geometry needs.
+        geometry: for a new store, such as `"4+2"` or `"raid6:8"`; left out, what suits the number of
+            drives (six drives: `"4+2"`).
+        create: False opens and never creates; True refuses an existing store; `"if_missing"` does
+            whichever fits.
+        read_only: change nothing, and let other readers in.
+        force: open what lies beyond the geometry's tolerance.
+        timeout: the deadline of every operation that does not say its own.
+
+    Raises:
+        NotFound: `store.not_found`
+        Exists: `store.exists`, `drive.not_empty`
+        Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`
+        Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`, `drive.url`,
+            `store.option`
+        Unsupported: `format.newer`, `geometry.not_storable`
+
+    One process at a time has a store open. A loss that the geometry tolerates needs no flag.
+    """
+    caller = _native.Caller(_principal())
+    timeout_s = parse_duration(timeout)
+    store = _native.Store.open(
+        caller,
+        parse_duration(OPERATION_TIMEOUT),
+        path=None if path is None else os.fspath(path),
+        drives=_drives(drives),
+        geometry=geometry,
+        create=_create(create),
+        read_only=read_only,
+        force=force,
+        program=Path(sys.argv[0] or "python").name,
+    )
+    return Kernel(store, caller, timeout_s)
+
+
+def _principal() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid:{os.getuid()}"
+
+
+def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
+    if drives is None or isinstance(drives, int):
+        if isinstance(drives, bool) or (drives is not None and drives < 0):
+            raise errors.new("store.option", f"drives={drives!r} is no number of drives")
+        return drives
+    if isinstance(drives, str | bytes):
+        raise errors.new("store.option", f"drives={drives!r} is one drive: write a list")
+    return [os.fspath(drive) for drive in drives]
+
+
+def _create(create: bool | str) -> str:
+    known = {False: "never", True: "new", "if_missing": "if_missing"}
+    try:
+        return known[create]
+    except (KeyError, TypeError):
+        text = f'create={create!r} is neither True, False nor "if_missing"'
+        raise errors.new("store.option", text) from None
+
+
+class Kernel:
+    """An open store. Threads may share it; a forked child may not.
+
+    Every verb is one operation through the kernel's door: it has a deadline (`timeout=`) and a correlation
+    id, which is in every error. A change is durable and visible when its verb returns. The GIL is
+    released while the store works.
+    """
+
+    def __init__(self, store: _native.Store, caller: _native.Caller, timeout_s: float) -> None:
+        """Take an open store; use `dwkernel.open`."""
+        self._store = store
+        self._caller = caller
+        self._timeout_s = timeout_s
+        self.containers = Containers(self)
+        self.pool = Pool(store.pool, caller)
+
+    def put(  # noqa: PLR0913 - each option stands alone
+        self,
+        key: str,
+        data: Buffer | BinaryIO | os.PathLike[str],
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        progress: Callable[[Progress], object] | bool | None = None,
+        timeout: Duration | None = None,
+    ) -> ObjectInfo:
+        """Write an object, whole or not at all; durable on return.
+
+        Args:
+            key: `container/name`, UTF-8, kept as given.
+            data: bytes-like, a binary file object (read to its end, in bounded memory) or a path. A buffer
+                that changes meanwhile is stored as it was read.
+            if_absent: only if there is no such object.
+            if_match: only if the object has this etag.
+            content_type: what it is, such as `"text/plain"`.
+            metadata: kept with it.
+            tags: labels to find it by.
+            progress: True shows a bar; a callable gets a `Progress` now and then.
+            timeout: the operation's deadline.
+
+        Raises:
+            NotFound: `container.not_found`
+            Conflict: `object.conflict`
+            Invalid: `object.key`, `object.metadata`, `source.failed` (`__cause__` is what the source raised)
+            Full: `pool.full`
+            Timeout: `context.deadline`
+
+        """
+        if isinstance(data, str):
+            text = "a str is no bytes: encode it, or give pathlib.Path for a file"
+            raise errors.new("buffer.type", text, type="str")
+        source, total = _source(data)
+        with showing(progress, "put", "bytes", total) as show:
+            native = self._store.put(
+                self._caller,
+                self._limit(timeout),
+                key,
+                source,
+                if_absent=if_absent,
+                if_match=if_match,
+                content_type=content_type,
+                metadata=dict(metadata or {}),
+                tags=dict(tags or {}),
+                progress=show,
+            )
+        return ObjectInfo._of(native)  # noqa: SLF001 - of this package
+
+    def get(self, key: str, *, timeout: Duration | None = None) -> Reader:
+        """Open an object for reading: a seekable binary file of the version of now.
+
+        Each read is an operation with its own deadline of `timeout`.
+
+        Raises:
+            NotFound: `object.not_found`, `container.not_found`
+
+        """
+        limit = self._limit(timeout)
+        native = self._store.get(self._caller, limit, key)
+        return Reader(native, ObjectInfo._of(native.info), self._caller, limit)  # noqa: SLF001
+
+    def head(self, key: str, *, timeout: Duration | None = None) -> ObjectInfo:
+        """Return what is known of an object without reading it.
+
+        Raises:
+            NotFound: `object.not_found`, `container.not_found`
+
+        """
+        return ObjectInfo._of(self._store.head(self._caller, self._limit(timeout), key))  # noqa: SLF001
+
+    def delete(
+        self, key: str, *, if_match: str | None = None, timeout: Duration | None = None
+    ) -> None:
+        """Delete an object; with `if_match` only at that etag.
+
+        Raises:
+            NotFound: `object.not_found`, `container.not_found`
+            Conflict: `object.conflict`
+
+        """
+        self._store.delete(self._caller, self._limit(timeout), key, if_match)
+
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        delimiter: str | None = None,
+        limit: int | None = None,
+        start_after: str | None = None,
+        timeout: Duration | None = None,
+    ) -> Listing:
+        """List keys that begin with `prefix`, in the order of UTF-8 bytes.
+
+        Args:
+            prefix: `"docs/"` and what names must begin with; `"docs"` means the same as `"docs/"`; empty means
+                everything.
+            delimiter: keys that have it after the prefix are rolled up into one `Prefix`.
+            limit: at most so many entries; None for all of them.
+            start_after: only what comes after this key.
+            timeout: the deadline of each page.
+
+        Raises:
+            NotFound: `container.not_found`, when it is iterated
+
+        """
+        timeout_s = self._limit(timeout)
+
+        def pages() -> Iterator[list[ObjectInfo | Prefix]]:
+            after, left = start_after, limit
+            while left is None or left > 0:
+                wanted = _PAGE_ENTRIES if left is None else min(left, _PAGE_ENTRIES)
+                entries, after = self._store.list(
+                    self._caller, timeout_s, prefix, delimiter, after, wanted
+                )
+                if entries:
+                    yield [_entry(native) for native in entries]
+                if after is None:
+                    return
+                left = None if left is None else left - len(entries)
+
+        return Listing(pages)
+
+    def close(self, *, timeout: Duration = _CLOSE_TIMEOUT) -> None:
+        """Wait for what is under way and let the drives go; a second call does nothing.
+
+        Raises:
+            Timeout: `context.deadline`: something is still under way; nothing new gets in
+
+        """
+        self._store.close(parse_duration(timeout))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._store.closed
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __getitem__(self, key: str) -> bytes:
+        """Return the whole content of an object."""
+        with self.get(key) as reader:
+            return reader.read()
+
+    def __setitem__(self, key: str, data: Buffer | BinaryIO | os.PathLike[str]) -> None:
+        """Write an object."""
+        self.put(key, data)
+
+    def __delitem__(self, key: str) -> None:
+        """Delete an object."""
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is such an object."""
+        if not isinstance(key, str):
+            return False
+        with contextlib.suppress(errors.NotFound):
+            self.head(key)
+            return True
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over all keys."""
+        return (entry.key for entry in self.list())
+
+    def __repr__(self) -> str:
+        """Name the pool."""
+        state = "closed" if self.closed else "open"
+        return f"<dwkernel.Kernel {self._store.id[:8]} {state}>"
+
+    def _limit(self, timeout: Duration | None) -> float:
+        return self._timeout_s if timeout is None else parse_duration(timeout)
+
+
+class Containers:
+    """The containers of a store: `kernel.containers`."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Take an open store; use `kernel.containers`."""
+        self._store = kernel._store  # noqa: SLF001 - of this module
+        self._caller = kernel._caller  # noqa: SLF001
+        self._limit = kernel._limit  # noqa: SLF001
+
+    def create(
+        self, name: str, *, timeout: Duration | None = None, **options: Any
+    ) -> ContainerInfo:
+        """Make a container.
+
+        Args:
+            name: 1 to 255 bytes of UTF-8 without `/`.
+            timeout: the operation's deadline.
+            options: kept with it; `quota` and `compress` are known but not acted on yet, which a
+                `NotEnforcedWarning` says.
+
+        Raises:
+            Exists: `container.exists`
+            Invalid: `container.name`, `store.option`
+
+        """
+        for option in options:
+            if option not in _CONTAINER_OPTIONS:
+                text = f"a container has no option {option!r}, only {', '.join(_CONTAINER_OPTIONS)}"
+                raise errors.new("store.option", text, option=option)
+        if options:
+            text = f"kept with the container, not acted on yet: {', '.join(options)}"
+            warnings.warn(text, NotEnforcedWarning, stacklevel=2)
+        kept = json.dumps(options, sort_keys=True).encode() if options else b""
+        native = self._store.create_container(self._caller, self._limit(timeout), name, kept)
+        return _container(native)
+
+    def get(self, name: str, *, timeout: Duration | None = None) -> ContainerInfo:
+        """Return what is known of a container.
+
+        Raises:
+            NotFound: `container.not_found`
+
+        """
+        return _container(self._store.get_container(self._caller, self._limit(timeout), name))
+
+    def list(self, *, timeout: Duration | None = None) -> list[ContainerInfo]:
+        """Return all containers, in the order of UTF-8 bytes."""
+        found: list[ContainerInfo] = []
+        while True:
+            after = found[-1].name if found else None
+            page = self._store.list_containers(
+                self._caller, self._limit(timeout), after, _PAGE_ENTRIES
+            )
+            found += [_container(native) for native in page]
+            if len(page) < _PAGE_ENTRIES:
+                return found
+
+    def delete(self, name: str, *, timeout: Duration | None = None) -> None:
+        """Delete an empty container.
+
+        Raises:
+            NotFound: `container.not_found`
+            Conflict: `container.not_empty`
+
+        """
+        self._store.delete_container(self._caller, self._limit(timeout), name)
+
+    def __iter__(self) -> Iterator[ContainerInfo]:
+        """Iterate over all containers."""
+        return iter(self.list())
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a container."""
+        if not isinstance(name, str):
+            return False
+        with contextlib.suppress(errors.NotFound):
+            self.get(name)
+            return True
+        return False
+
+
+def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
+    name, created_unix_ns, options = native
+    return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
+
+
+def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:
+    if isinstance(native, str):
+        return Prefix(native)
+    return ObjectInfo._of(native)  # noqa: SLF001 - of this package
+
+
+def _source(
+    data: Buffer | BinaryIO | os.PathLike[str],
+) -> tuple[Buffer | BinaryIO | str, int | None]:
+    """Return what the native side takes (a str is a path), and its length if it is known."""
+    if isinstance(data, os.PathLike):
+        path = os.fspath(data)
+        try:
+            return path, os.stat(path).st_size  # noqa: PTH116 - any PathLike
+        except OSError as error:
+            raise errors.new("source.failed", f"cannot read {path}", path=path) from error
+    if hasattr(data, "read"):
+        return data, None
+    try:
+        return data, memoryview(data).nbytes
+    except TypeError:
+        return data, None

@@ -1,0 +1,285 @@
+"""What verbs on objects and containers give back."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dwkernel import errors
+from dwkernel.reports import Report
+from dwkernel.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from typing_extensions import Buffer
+
+    from dwkernel import _native
+
+__all__ = ["ContainerInfo", "Listing", "ObjectInfo", "Prefix", "Reader"]
+
+
+# `peek` keeps so much, so that reading line by line does not ask the store for each byte.
+_PEEK_BYTES = 64 << 10
+
+
+def moment(unix_ns: int) -> datetime:
+    """Return a moment, to the microsecond, in UTC."""
+    seconds, ns = divmod(unix_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ns // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo(Report):
+    """What is known of an object without reading it.
+
+    Attributes:
+        key: with its container.
+        size: bytes.
+        version: grows with each change and is never re-used.
+        etag: opaque strong validator, for `if_match`.
+        checksum: CRC-64/NVME of the whole object.
+        content_type: what its writer said it is, or None.
+        metadata: what its writer wanted kept with it.
+        tags: labels to find it by.
+        created: when this version was written.
+
+    """
+
+    key: str
+    size: int
+    version: int
+    etag: str
+    checksum: int
+    content_type: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    created: datetime = datetime.min.replace(tzinfo=UTC)
+
+    @classmethod
+    def _of(cls, native: _native._ObjectTuple) -> ObjectInfo:
+        return cls(*native[:-1], moment(native[-1]))
+
+    @property
+    def name(self) -> str:
+        """The key without its container."""
+        return self.key.split("/", 1)[1]
+
+    @property
+    def container(self) -> str:
+        """The container's name."""
+        return self.key.split("/", 1)[0]
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.key}  {format_size(self.size)}  {self.created:%Y-%m-%d %H:%M:%S}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix(Report):
+    """At least one object whose key begins with `key`, rolled up behind a delimiter."""
+
+    key: str
+
+    def __str__(self) -> str:
+        """The prefix itself."""
+        return self.key
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo(Report):
+    """What is known of a container.
+
+    Attributes:
+        name: its name.
+        created: when it was made.
+        options: as they were given to `create`.
+
+    """
+
+    name: str
+    created: datetime
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
+class Listing:
+    """A listing, fetched page by page while it is iterated; each iteration asks anew.
+
+    What changes meanwhile is seen or not, never torn: each page is what was there in one moment.
+    """
+
+    def __init__(self, pages: Callable[[], Iterator[list[ObjectInfo | Prefix]]]) -> None:
+        """Take what fetches the pages; use `Kernel.list`."""
+        self._pages = pages
+
+    def __iter__(self) -> Iterator[ObjectInfo | Prefix]:
+        """Iterate in the order of UTF-8 bytes."""
+        for page in self._pages():
+            yield from page
+
+    def pages(self) -> Iterator[list[ObjectInfo | Prefix]]:
+        """Iterate by pages."""
+        return self._pages()
+
+    def keys(self) -> list[str]:
+        """Return all keys."""
+        return [entry.key for entry in self]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {"entries": [entry.to_dict() for entry in self]}
+
+    def __str__(self) -> str:
+        """One line for each entry, the first twenty."""
+        return "\n".join(str(entry) for entry in self._head()) or "(nothing)"
+
+    __repr__ = __str__
+
+    def _head(self, count: int = 20) -> Iterator[ObjectInfo | Prefix | str]:
+        for index, entry in enumerate(self):
+            if index == count:
+                yield "…"
+                return
+            yield entry
+
+    def _repr_html_(self) -> str:
+        """Return a table of the first entries for notebooks."""
+        from dwkernel.reports import table  # noqa: PLC0415 - a cycle at import time otherwise
+
+        rows = []
+        for entry in self._head():
+            if isinstance(entry, ObjectInfo):
+                rows.append(
+                    (entry.key, format_size(entry.size), f"{entry.created:%Y-%m-%d %H:%M:%S}")
+                )
+            else:
+                rows.append((str(entry), "", ""))
+        return table(("key", "size", "created"), rows)
+
+
+class Reader(io.RawIOBase):
+    """Reads one version of an object, also after it was replaced or deleted.
+
+    A seekable binary file. `read()` returns all that is left; wrap it in `io.BufferedReader` or
+    `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from start
+    to end in order verifies the whole object's checksum too. Threads may share it through `read_range`,
+    which has no position.
+
+    Raises:
+        Corrupt: `data.corrupt`
+        State: `store.closed`, `store.forked`
+
+    """
+
+    def __init__(
+        self,
+        native: _native.ObjectReader,
+        info: ObjectInfo,
+        caller: _native.Caller,
+        timeout_s: float,
+    ) -> None:
+        """Take an open object; use `Kernel.get`."""
+        super().__init__()
+        self._native = native
+        self._caller = caller
+        self._timeout_s = timeout_s
+        self._position = 0
+        self._peeked = (0, b"")
+        self.info = info
+        self.name = info.key
+
+    @property
+    def mode(self) -> str:
+        """As of a file that was opened for reading."""
+        return "rb"
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        self._check()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move the position, also beyond the end; return it."""
+        self._check()
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}
+        if whence not in base or base[whence] + offset < 0:
+            raise errors.new("object.range", f"cannot seek to {offset} from {whence}")
+        self._position = base[whence] + offset
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to `size` bytes, or all that is left; fewer only at the end."""
+        self._check()
+        left = max(0, self.info.size - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        start, peeked = self._peeked
+        skip = self._position - start
+        if 0 <= skip and skip + size <= len(peeked):
+            data = peeked[skip : skip + size]
+        else:
+            data = self._native.read(self._caller, self._timeout_s, self._position, size)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        return self.read()
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill a writable buffer; return how many bytes were left to fill it with."""
+        self._check()
+        count = self._native.readinto(self._caller, self._timeout_s, self._position, buffer)
+        self._position += count
+        return count
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return bytes ahead without moving the position: at least one unless at the end."""
+        self._check()
+        start, peeked = self._peeked
+        skip = self._position - start
+        if not 0 <= skip < len(peeked):
+            wanted = max(0, min(max(size, _PEEK_BYTES), self.info.size - self._position))
+            peeked = self._native.read(self._caller, self._timeout_s, self._position, wanted)
+            self._peeked, skip = (self._position, peeked), 0
+        return peeked[skip:]
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes from `offset`; the position stays.
+
+        Raises:
+            Invalid: `object.range` if they do not lie within the object
+
+        """
+        self._check()
+        if offset < 0 or length < 0 or offset + length > self.info.size:
+            text = f"{length} bytes from {offset} do not lie within the {self.info.size} of {self.name}"
+            raise errors.new("object.range", text, size=self.info.size)
+        return self._native.read(self._caller, self._timeout_s, offset, length)
+
+    def close(self) -> None:
+        """Let the version go; what it kept may be collected. A second call does nothing."""
+        if not self.closed:
+            self._native.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        """Name the object."""
+        return f"<dwkernel.Reader {self.name} {format_size(self.info.size)}>"
+
+    def _check(self) -> None:
+        if self.closed:
+            raise errors.new("store.closed", f"the reader of {self.name} is closed")

@@ -1,0 +1,118 @@
+"""The drives of a store: how they are, and work on them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dwkernel._progress import showing
+from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
+from dwkernel.units import Duration, Size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwkernel import _native
+    from dwkernel.reports import Progress
+
+__all__ = ["Pool"]
+
+_STATUS_TIMEOUT = "1min"
+# Reading every byte of a large pool takes days; a month is a limit all the same.
+_WORK_TIMEOUT = "30d"
+
+
+class Pool:
+    """The drives of a store: `kernel.pool`.
+
+    Long work can be stopped with Ctrl-C and by a raising `progress` callable: what is done stays done,
+    and calling it again goes on. It runs beside reads and writes.
+    """
+
+    def __init__(self, native: _native.Pool, caller: _native.Caller) -> None:
+        """Take an open store; use `kernel.pool`."""
+        self._native = native
+        self._caller = caller
+
+    def status(self, *, timeout: Duration = _STATUS_TIMEOUT) -> PoolStatus:
+        """Return how every drive is, what is degraded and what to do about it."""
+        native = self._native.status(self._caller, parse_duration(timeout))
+        return PoolStatus._of(native)  # noqa: SLF001 - of this package
+
+    def scrub(
+        self,
+        *,
+        rate: Size | None = None,
+        progress: Callable[[Progress], object] | bool | None = None,
+        timeout: Duration = _WORK_TIMEOUT,
+    ) -> ScrubReport:
+        """Read and verify everything, superblocks and journal copies included, and repair what is wrong.
+
+        Args:
+            rate: at most so many bytes per second, such as `"50 MiB"`; None for no limit.
+            progress: True shows a bar; a callable gets a `Progress` now and then.
+            timeout: the deadline.
+
+        """
+        with showing(progress, "scrub", "stripes", None) as show:
+            native = self._native.scrub(self._caller, parse_duration(timeout), _rate(rate), show)
+        return ScrubReport(**native)
+
+    def rebuild(
+        self,
+        drive: str | None = None,
+        *,
+        rate: Size | None = None,
+        progress: Callable[[Progress], object] | bool | None = None,
+        timeout: Duration = _WORK_TIMEOUT,
+    ) -> RebuildReport:
+        """Restore what is missing, everywhere or of one drive, without rereading what is well.
+
+        Args:
+            drive: as status shows it, by id or path.
+            rate: at most so many bytes per second; None for no limit.
+            progress: True shows a bar; a callable gets a `Progress` now and then.
+            timeout: the deadline.
+
+        Raises:
+            NotFound: `drive.unknown`
+
+        """
+        with showing(progress, "rebuild", "stripes", None) as show:
+            native = self._native.rebuild(
+                self._caller, parse_duration(timeout), drive, _rate(rate), show
+            )
+        return RebuildReport(**native)
+
+    def replace(
+        self,
+        old: str,
+        new: str | os.PathLike[str],
+        *,
+        rate: Size | None = None,
+        progress: Callable[[Progress], object] | bool | None = None,
+        timeout: Duration = _WORK_TIMEOUT,
+    ) -> RebuildReport:
+        """Put a new, empty drive in an old one's place and rebuild onto it.
+
+        Args:
+            old: as status shows it, by id or path; it may be gone.
+            new: a path (made if it is not there) or URL.
+            rate: at most so many bytes per second; None for no limit.
+            progress: True shows a bar; a callable gets a `Progress` now and then.
+            timeout: the deadline.
+
+        Raises:
+            NotFound: `drive.unknown`
+            Exists: `drive.not_empty`
+
+        """
+        with showing(progress, "replace", "stripes", None) as show:
+            native = self._native.replace(
+                self._caller, parse_duration(timeout), old, os.fspath(new), _rate(rate), show
+            )
+        return RebuildReport(**native)
+
+
+def _rate(rate: Size | None) -> int:
+    return 0 if rate is None else parse_size(rate)

@@ -1,0 +1,96 @@
+//! How many operations are under way, so that closing can wait for them.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use dwk_base::{Error, Result, codes};
+use dwk_catalog::Deadline;
+
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    state: Mutex<State>,
+    landed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: usize,
+    closed: bool,
+}
+
+impl Flights {
+    /// One more operation begins.
+    ///
+    /// # Errors
+    /// `store.closed`
+    pub(crate) fn begin(&self) -> Result<Flight<'_>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::new(&codes::STORE_CLOSED, "the store is closed"));
+        }
+        state.under_way += 1;
+        Ok(Flight(self))
+    }
+
+    /// Lets nobody in any more and waits for those inside. False if it was closed already.
+    ///
+    /// # Errors
+    /// `context.deadline`: some are still under way, and the store stays shut for new ones
+    pub(crate) fn close(&self, deadline: &Deadline) -> Result<bool> {
+        let mut state = self.lock();
+        let first = !state.closed;
+        state.closed = true;
+        while state.under_way > 0 {
+            deadline.check()?;
+            let waited = self.landed.wait_timeout(state, deadline.remaining());
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An operation that is under way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Flight<'a>(&'a Flights);
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.under_way -= 1;
+        if state.under_way == 0 && state.closed {
+            self.0.landed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use dwk_base::SystemClock;
+
+    fn in_ms(ms: u64) -> Deadline {
+        Deadline::after(Arc::new(SystemClock::default()), Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn closing_waits_for_what_is_under_way_and_lets_nothing_new_in() {
+        let flights = Flights::default();
+        let flight = flights.begin().unwrap();
+        assert!(flights.close(&in_ms(10)).is_err());
+        assert!(flights.begin().is_err_and(|error| error.is(&codes::STORE_CLOSED)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(flight));
+            assert!(flights.close(&in_ms(10_000)).is_ok());
+        });
+    }
+}

@@ -1,0 +1,136 @@
+//! An open store.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use dwk_base::{Error, PoolId, Result, Seams, codes};
+use dwk_catalog::{Catalog, Deadline};
+use dwk_drive::Holder;
+use dwk_meta::Meta;
+use dwk_pool::Pool;
+
+use crate::flights::Flights;
+use crate::locate::Locator;
+use crate::operations::sealed::Run;
+use crate::pointers::Pointers;
+use crate::{Context, Door, Guarded};
+
+/// How long a kernel that is dropped without having been closed waits for what is under way.
+const DROP_WAIT: Duration = Duration::from_secs(30);
+
+/// Something that can be asked of a store; see [`crate::operations`].
+pub trait Operation: Run {}
+
+impl<O: Run> Operation for O {}
+
+/// What is open.
+pub struct Opened {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) catalog: Catalog,
+    pub(crate) locator: Locator,
+    pub(crate) pointers: Option<PathBuf>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) holder: Holder,
+}
+
+struct Inside {
+    door: Door,
+    flights: Flights,
+    opened: RwLock<Option<Arc<Opened>>>,
+}
+
+/// An open store. Shared between threads; closed when it is dropped.
+pub struct Kernel {
+    inside: Guarded<Inside>,
+    id: PoolId,
+    seams: Seams,
+}
+
+impl Kernel {
+    pub(crate) fn new(opened: Opened, door: Door, seams: Seams) -> Self {
+        let id = opened.pool.id();
+        let opened = RwLock::new(Some(Arc::new(opened)));
+        let inside = Guarded::new(Inside { door, flights: Flights::default(), opened });
+        Self { inside, id, seams }
+    }
+
+    /// The pool's identity.
+    pub fn id(&self) -> PoolId {
+        self.id
+    }
+
+    /// The seams that it was opened with; deadlines are measured on their clock.
+    pub fn seams(&self) -> &Seams {
+        &self.seams
+    }
+
+    /// Does `operation` for whom `context` says. The one door.
+    ///
+    /// # Errors
+    /// `store.closed`, `store.forked`, `context.deadline`, `internal.bug` (a panic, caught), and the
+    /// operation's own; each with the context's correlation id
+    pub fn execute<O: Operation>(&self, context: &Context, operation: O) -> Result<O::Outcome> {
+        let tied = |error: Error| error.in_operation(context.correlation());
+        let inside = self.inside.get().map_err(tied)?;
+        let _flight = inside.flights.begin().map_err(tied)?;
+        let opened = inside.opened().map_err(tied)?;
+        let request = operation.request();
+        inside.door.pass(context, &request, || operation.run(&opened, context))
+    }
+
+    /// True once it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.inside.get().map_or(true, |inside| inside.flights.is_closed())
+    }
+
+    /// Waits for what is under way, makes the rest durable and lets the drives go. Closing a closed
+    /// kernel does nothing.
+    ///
+    /// # Errors
+    /// `context.deadline` (what is under way takes longer; nothing new gets in), `store.forked`, and
+    /// those of writing
+    pub fn close(&self, deadline: &Deadline) -> Result<()> {
+        let inside = self.inside.get()?;
+        inside.flights.close(deadline)?;
+        let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
+        opened.map_or(Ok(()), |opened| opened.close())
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let deadline = Deadline::after(Arc::clone(&self.seams.clock), DROP_WAIT);
+        // Everything acknowledged is durable already; what fails here costs a longer next opening.
+        let _ = crate::door::caught(|| self.close(&deadline));
+    }
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernel").field(&self.id).finish()
+    }
+}
+
+impl Inside {
+    fn opened(&self) -> Result<Arc<Opened>> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || Error::new(&codes::STORE_CLOSED, "the store is closed");
+        opened.as_ref().map(Arc::clone).ok_or_else(closed)
+    }
+}
+
+impl Opened {
+    /// Writes where the drives are now, for the next opening.
+    pub(crate) fn point(&self) -> Result<()> {
+        let Some(path) = &self.pointers else { return Ok(()) };
+        let roster = self.pool.roster();
+        let locations = roster.seats.iter().map(|seat| seat.location.clone()).collect();
+        Pointers { pool: self.pool.id(), locations }.write(path)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.meta.close()
+    }
+}

@@ -1,0 +1,234 @@
+//! From what people write (`6`, `"/mnt/a"`, `"file:///mnt/a"`, `"memory://a"`) to drives.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dwk_base::{Error, Result, codes};
+use dwk_drive::{Drive, LocalDrive, MemoryDrive};
+
+/// The most drives that a number may ask for.
+const COUNT_MAX: usize = 1000;
+
+/// Which drives a store is made of, as people say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Drives {
+    /// As many directories under the store's path: `d1`, `d2`, …
+    Count(usize),
+    /// Each a path or a URL (`file://`, `memory://`).
+    At(Vec<String>),
+}
+
+/// Finds drives relative to a store's path.
+#[derive(Clone, Debug)]
+pub(crate) struct Locator {
+    path: Option<PathBuf>,
+}
+
+/// How a drive is meant to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Find {
+    /// It has to be there.
+    Existing,
+    /// Its directory may be made.
+    Making,
+}
+
+/// One place of a drive.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Directory(PathBuf),
+    Memory(String),
+}
+
+impl Locator {
+    /// Relative to `path`.
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        Self { path }
+    }
+
+    /// The locations that `drives` means.
+    ///
+    /// # Errors
+    /// `store.option`
+    pub(crate) fn locations(&self, drives: &Drives) -> Result<Vec<String>> {
+        match drives {
+            Drives::At(locations) if locations.is_empty() => {
+                Err(Error::new(&codes::STORE_OPTION, "drives= is an empty list"))
+            }
+            Drives::At(locations) => Ok(locations.clone()),
+            Drives::Count(0) => Err(Error::new(&codes::STORE_OPTION, "drives=0 is no store")),
+            Drives::Count(count) if *count > COUNT_MAX => {
+                let text = format!("drives={count} is more than {COUNT_MAX}");
+                Err(Error::new(&codes::STORE_OPTION, text))
+            }
+            Drives::Count(count) => {
+                let path = self.path.as_ref().ok_or_else(|| {
+                    let text = "a number of drives needs a path to make them under";
+                    Error::new(&codes::STORE_OPTION, text)
+                })?;
+                Ok((1..=*count).map(|n| text_of(&path.join(format!("d{n}")))).collect())
+            }
+        }
+    }
+
+    /// The drives at `locations`, in that order; one that is not there is its error.
+    ///
+    /// # Errors
+    /// `drive.url`, `drive.duplicate`
+    pub(crate) fn drives(
+        &self,
+        locations: &[String],
+        find: Find,
+    ) -> Result<Vec<Result<Arc<dyn Drive>>>> {
+        let mut seen = BTreeMap::new();
+        let mut drives = Vec::new();
+        for location in locations {
+            let place = self.place(location)?;
+            if let Some(first) = seen.insert(place.real(), location) {
+                let text = format!("{location} and {first} are one drive");
+                return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
+            }
+            drives.push(place.drive(find));
+        }
+        Ok(drives)
+    }
+
+    /// One drive.
+    ///
+    /// # Errors
+    /// `drive.url`, `drive.missing`, `drive.io`, …
+    pub(crate) fn drive(&self, location: &str, find: Find) -> Result<Arc<dyn Drive>> {
+        self.place(location)?.drive(find)
+    }
+
+    /// True if both mean one drive.
+    ///
+    /// # Errors
+    /// `drive.url`
+    pub(crate) fn same(&self, one: &str, other: &str) -> Result<bool> {
+        Ok(self.place(one)?.real() == self.place(other)?.real())
+    }
+
+    fn place(&self, location: &str) -> Result<Place> {
+        let bad = |why: &str| {
+            let text = format!("not a drive: {location:?}: {why}");
+            Error::new(&codes::DRIVE_URL, text).with("drive", location)
+        };
+        let path = match location.split_once("://") {
+            Some(("memory", "")) => return Err(bad("a drive in memory needs a name")),
+            Some(("memory", name)) => return Ok(Place::Memory(name.to_owned())),
+            Some(("file", path)) if path.starts_with('/') => {
+                unescaped(path).ok_or_else(|| bad("bad % escape"))?
+            }
+            Some(("file", _)) => return Err(bad("write file:///absolute/path")),
+            Some((scheme, _)) => return Err(bad(&format!("{scheme}:// drives are not built in"))),
+            None if location.is_empty() => return Err(bad("it is empty")),
+            None => location.to_owned(),
+        };
+        if path.contains('\0') {
+            return Err(bad("it holds a NUL"));
+        }
+        Ok(Place::Directory(PathBuf::from(path)))
+    }
+}
+
+impl Place {
+    /// The same for every spelling of one place.
+    fn real(&self) -> Self {
+        match self {
+            Self::Directory(path) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Self::Directory(absolute.canonicalize().unwrap_or(absolute))
+            }
+            Self::Memory(name) => Self::Memory(name.clone()),
+        }
+    }
+
+    fn drive(&self, find: Find) -> Result<Arc<dyn Drive>> {
+        match self {
+            Self::Memory(name) => memory(name, find),
+            Self::Directory(path) => local(path, find),
+        }
+    }
+}
+
+fn local(path: &Path, find: Find) -> Result<Arc<dyn Drive>> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let drive = match find {
+        Find::Existing => LocalDrive::open(&path)?,
+        Find::Making => LocalDrive::create(&path)?,
+    };
+    Ok(Arc::new(drive))
+}
+
+/// Drives in memory live as long as the process, so that a store on them can be opened again.
+fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
+    static DRIVES: Mutex<BTreeMap<String, MemoryDrive>> = Mutex::new(BTreeMap::new());
+    let mut drives = DRIVES.lock().unwrap_or_else(PoisonError::into_inner);
+    let location = format!("memory://{name}");
+    if find == Find::Existing && !drives.contains_key(name) {
+        let text = format!("no drive {location} in this process");
+        return Err(Error::new(&codes::DRIVE_MISSING, text).with("drive", location));
+    }
+    let drive = drives.entry(name.to_owned()).or_insert_with(|| MemoryDrive::new(location));
+    Ok(Arc::new(drive.clone()))
+}
+
+pub(crate) fn text_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn unescaped(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        let digits = std::str::from_utf8(&digits)
+            .ok()
+            .filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_paths_and_urls() {
+        let locator = Locator::new(Some(PathBuf::from("/s")));
+        let place = |text: &str| locator.place(text);
+        assert_eq!(place("a/b").ok(), Some(Place::Directory("a/b".into())));
+        assert_eq!(place("file:///a%20b").ok(), Some(Place::Directory("/a b".into())));
+        assert_eq!(place("memory://x").ok(), Some(Place::Memory("x".into())));
+        for text in
+            ["", "memory://", "file://host/a", "s3://bucket", "file:///%zz", "file:///%+1", "a\0"]
+        {
+            assert!(place(text).is_err_and(|error| error.is(&codes::DRIVE_URL)), "{text:?}");
+        }
+        assert_eq!(
+            locator.locations(&Drives::Count(2)).ok(),
+            Some(vec!["/s/d1".into(), "/s/d2".into()])
+        );
+        for drives in [Drives::Count(0), Drives::Count(COUNT_MAX + 1), Drives::At(vec![])] {
+            assert!(locator.locations(&drives).is_err_and(|error| error.is(&codes::STORE_OPTION)));
+        }
+    }
+
+    #[test]
+    fn one_drive_under_two_spellings_is_refused() {
+        let locator = Locator::new(None);
+        for (a, b) in
+            [("memory://twin", "memory://twin"), ("/tmp/.", "/tmp"), ("/tmp", "file:///tmp")]
+        {
+            let twice = locator.drives(&[a.into(), b.into()], Find::Existing);
+            assert!(twice.is_err_and(|error| error.is(&codes::DRIVE_DUPLICATE)), "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Opening and creating: what was asked for, what is there, and what follows from both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use dwk_base::{Error, PoolId, Result, Seams, codes};
+use dwk_catalog::Catalog;
+use dwk_drive::{Drive, Holder};
+use dwk_erasure::Geometry;
+use dwk_meta::Meta;
+use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
+
+use crate::kernel::Opened;
+use crate::locate::{Drives, Find, Locator, text_of};
+use crate::pointers::{Pointers, numbered};
+use crate::{Context, Door, Kernel, holder};
+
+/// What to do if there is no store, or if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Create {
+    /// Open what is there; never make one.
+    #[default]
+    Never,
+    /// Make one; refuse one that is there.
+    New,
+    /// Open what is there, or make one.
+    IfMissing,
+}
+
+/// What to open.
+#[derive(Clone, Debug, Default)]
+pub struct OpenSpec {
+    /// Holds pointers to the drives; without it `drives` says where they are, each time.
+    pub path: Option<PathBuf>,
+    /// The drives, if not where they were.
+    pub drives: Option<Drives>,
+    /// For a new store; by default what suits the number of drives.
+    pub geometry: Option<String>,
+    /// Whether to make one.
+    pub create: Create,
+    /// Change nothing, and let others read meanwhile.
+    pub read_only: bool,
+    /// Open what lies beyond the geometry's tolerance, or half of a mirror that was not closed cleanly.
+    pub force: bool,
+    /// What to say to others who find the drives locked.
+    pub program: String,
+}
+
+impl Kernel {
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// `store.not_found`, `store.exists`, `store.locked`, `store.option`, `drive.*`, `drives.*`,
+    /// `geometry.*`, `format.newer`, and those of recovery; nothing is half-open or half-made after
+    /// one, except that drives may carry the superblock of a pool that never began
+    pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
+        let opened = crate::door::caught(|| {
+            context.deadline().check()?;
+            let opened =
+                Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
+            opened.point_if_writable(spec)?;
+            Ok(opened)
+        });
+        let opened = opened.map_err(|error| error.in_operation(context.correlation()))?;
+        Ok(Self::new(opened, Door::default(), seams.clone()))
+    }
+}
+
+/// A store that is there.
+struct There {
+    locations: Vec<String>,
+    /// Which pool it was, if the path remembers.
+    pool: Option<PoolId>,
+}
+
+struct Opening<'a> {
+    spec: &'a OpenSpec,
+    seams: &'a Seams,
+    locator: Locator,
+}
+
+impl Opening<'_> {
+    fn open(&self) -> Result<Opened> {
+        if self.spec.path.is_none() && self.spec.drives.is_none() {
+            return Err(Error::new(&codes::STORE_OPTION, "give a path, or drives=, or both"));
+        }
+        if self.spec.read_only && self.spec.create == Create::New {
+            return Err(Error::new(&codes::STORE_OPTION, "a new store cannot be read-only"));
+        }
+        let geometry = self.spec.geometry.as_deref().map(str::parse::<Geometry>).transpose()?;
+        match (self.existing()?, self.spec.create) {
+            (Some(_), Create::New) => Err(self.exists()),
+            (Some(there), _) => self.open_at(&there, geometry.as_ref()),
+            (None, Create::Never) => Err(self.not_found()),
+            (None, _) => self.create(geometry),
+        }
+    }
+
+    /// Where a store is that could be meant, if there is one.
+    fn existing(&self) -> Result<Option<There>> {
+        let pointers = self.spec.path.as_deref().map(Pointers::read).transpose()?.flatten();
+        if let Some(drives @ Drives::At(_)) = &self.spec.drives {
+            let locations = self.locator.locations(drives)?;
+            // Asked to open, these are it. Asked to create: a path that points to drives which are not
+            // there (not mounted, perhaps) is no place for a new store.
+            let is_one = self.spec.create == Create::Never || pointers.is_some();
+            let found = is_one || self.carried(&locations)?;
+            return Ok(found.then_some(There { locations, pool: None }));
+        }
+        let Some(path) = &self.spec.path else { return Ok(None) };
+        if let Some(Pointers { pool, locations }) = pointers {
+            return Ok(Some(There { locations, pool: Some(pool) }));
+        }
+        let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
+        Ok(self.carried(&locations)?.then_some(There { locations, pool: None }))
+    }
+
+    /// True if one of the drives is a pool's that has begun, or cannot be told from one.
+    fn carried(&self, locations: &[String]) -> Result<bool> {
+        let drives = self.locator.drives(locations, Find::Existing)?;
+        Ok(drives.into_iter().flatten().any(|drive| dwk_pool::carries_pool(&*drive)))
+    }
+
+    fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
+        let found = self.locator.drives(&there.locations, Find::Existing)?;
+        let mut drives = Vec::new();
+        let mut lost = None;
+        for drive in found {
+            match drive {
+                Ok(drive) => drives.push(drive),
+                Err(error) => lost = Some(error),
+            }
+        }
+        if drives.is_empty() {
+            return Err(lost.unwrap_or_else(|| self.not_found()));
+        }
+        let options = OpenOptions {
+            read_only: self.spec.read_only,
+            force: self.spec.force,
+            expected: there.pool,
+            pool: PoolOptions::default(),
+        };
+        let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;
+        let asked = geometry.filter(|asked| asked.to_string() != pool.geometry().to_string());
+        let other = asked.map(|asked| {
+            format!("opened with geometry {asked}, and the pool's is {}", pool.geometry())
+        });
+        self.finish(pool, other)
+    }
+
+    fn create(&self, geometry: Option<Geometry>) -> Result<Opened> {
+        let geometry = match (geometry, &self.spec.drives) {
+            (Some(geometry), _) => geometry,
+            (None, drives) => default_geometry(drives.as_ref())?,
+        };
+        let drives = self.spec.drives.clone().unwrap_or_else(|| Drives::Count(geometry.drives()));
+        let locations = self.locator.locations(&drives)?;
+        if locations.len() < geometry.drives() {
+            // Said before a directory is made.
+            let (given, needed) = (locations.len(), geometry.drives());
+            let text = format!("{geometry} needs {needed} drives and {given} were given");
+            return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
+        }
+        if let (Some(path), Drives::Count(_)) = (&self.spec.path, &drives) {
+            make_directory(path)?;
+        }
+        let found = self.locator.drives(&locations, Find::Making)?;
+        let drives = found.into_iter().collect::<Result<Vec<_>>>()?;
+        let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
+            drive,
+            name: format!("d{}", index + 1),
+            labels: BTreeMap::new(),
+        };
+        let drives: Vec<_> = drives.into_iter().enumerate().map(named).collect();
+        let options = PoolOptions::default();
+        let pool = Pool::create(&drives, &geometry, &options, self.seams.clone(), &self.holder())?;
+        self.finish(pool, None)
+    }
+
+    fn finish(&self, pool: Arc<Pool>, warning: Option<String>) -> Result<Opened> {
+        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default())?;
+        let catalog = Catalog::new(Arc::clone(&meta), self.seams.clone());
+        let warnings = warning.into_iter().collect();
+        let (locator, pointers) = (self.locator.clone(), self.spec.path.clone());
+        let holder = self.holder();
+        Ok(Opened { pool, meta, catalog, locator, pointers, warnings, holder })
+    }
+
+    fn holder(&self) -> Holder {
+        holder::here(&self.spec.program, self.seams)
+    }
+
+    fn exists(&self) -> Error {
+        let text = format!("there is a store at {}", self.place());
+        Error::new(&codes::STORE_EXISTS, text).with("path", self.place())
+    }
+
+    fn not_found(&self) -> Error {
+        let text = format!("no store at {}", self.place());
+        Error::new(&codes::STORE_NOT_FOUND, text).with("path", self.place())
+    }
+
+    fn place(&self) -> String {
+        let path = self.spec.path.as_deref().map(text_of);
+        path.unwrap_or_else(|| "the drives that were given".to_owned())
+    }
+}
+
+/// Makes a directory with its parents, each durable before the next.
+fn make_directory(path: &Path) -> Result<()> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let missing: Vec<_> = absolute.ancestors().take_while(|part| !part.exists()).collect();
+    for part in missing.into_iter().rev() {
+        let made = fs::create_dir(part).or_else(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(error),
+        });
+        let parent = part.parent().unwrap_or(part);
+        made.and_then(|()| fs::File::open(parent)?.sync_all()).map_err(|error| {
+            let text = format!("cannot make the directory {}: {error}", text_of(part));
+            let code = match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    &codes::DRIVE_READ_ONLY
+                }
+                io::ErrorKind::StorageFull => &codes::DRIVE_FULL,
+                _ => &codes::DRIVE_IO,
+            };
+            Error::new(code, text).caused_by(error)
+        })?;
+    }
+    Ok(())
+}
+
+/// What suits a number of drives: a copy on two, one parity on three, two on more, and stripes not
+/// wider than ten, so that one lost drive does not need all the others.
+fn default_geometry(drives: Option<&Drives>) -> Result<Geometry> {
+    let count = match drives {
+        None => 6,
+        Some(Drives::Count(count)) => *count,
+        Some(Drives::At(locations)) => locations.len(),
+    };
+    match count {
+        0 | 1 => "jbod:1".parse(),
+        2 => "mirror:2".parse(),
+        3 => "2+1".parse(),
+        count => format!("{}+2", count.min(10) - 2).parse(),
+    }
+}
+
+impl Opened {
+    fn point_if_writable(&self, spec: &OpenSpec) -> Result<()> {
+        if spec.read_only { Ok(()) } else { self.point() }
+    }
+}

@@ -1,0 +1,32 @@
+//! Everything that can be asked of a store, one type per operation.
+
+mod containers;
+mod objects;
+mod pool;
+
+pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
+pub use objects::{Delete, Get, Head, List, Put, Read};
+pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
+
+/// What [`crate::Kernel::execute`] does inside the door. Only this crate makes operations.
+pub(crate) mod sealed {
+    use dwk_base::Result;
+
+    use crate::kernel::Opened;
+    use crate::{Context, Request};
+
+    /// How an operation is described and done.
+    pub trait Run {
+        /// What it gives back.
+        type Outcome;
+
+        /// As stages see it.
+        fn request(&self) -> Request;
+
+        /// Does it.
+        ///
+        /// # Errors
+        /// The operation's own
+        fn run(self, store: &Opened, context: &Context) -> Result<Self::Outcome>;
+    }
+}

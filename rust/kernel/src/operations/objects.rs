@@ -1,0 +1,155 @@
+//! Operations on objects.
+
+use dwk_base::Result;
+use dwk_catalog::{Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, PutOptions, Source};
+
+use super::sealed::Run;
+use crate::kernel::Opened;
+use crate::{Access, Context, Request, Resource};
+
+/// Writes an object, whole or not at all: `object.conflict`, `source.failed`, `pool.full`, …
+pub struct Put<'a> {
+    /// Its key.
+    pub key: &'a Key,
+    /// Its bytes.
+    pub source: Source<'a>,
+    /// Conditions, and what is kept with it.
+    pub options: &'a PutOptions,
+    /// Told how far it is, and may end it.
+    pub progress: Progress<'a>,
+}
+
+impl Run for Put<'_> {
+    type Outcome = ObjectInfo;
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.key.to_string());
+        Request { operation: "object.put", access: Access::Write, resource }
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<ObjectInfo> {
+        let Self { key, source, options, progress } = self;
+        store.catalog.put(key, source, options, context.deadline(), progress)
+    }
+}
+
+/// Opens an object for reading: `object.not_found`.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    /// Its key.
+    pub key: &'a Key,
+}
+
+impl Run for Get<'_> {
+    type Outcome = ObjectReader;
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.key.to_string());
+        Request { operation: "object.get", access: Access::Read, resource }
+    }
+
+    fn run(self, store: &Opened, _: &Context) -> Result<ObjectReader> {
+        store.catalog.get(self.key)
+    }
+}
+
+/// How much a [`Read`] takes between two looks at the deadline, in bytes.
+const PIECE_BYTES: usize = 16 << 20;
+
+/// Reads from an object that is open; how many bytes were there: `data.corrupt`, …
+#[derive(Debug)]
+pub struct Read<'a> {
+    /// The object.
+    pub reader: &'a mut ObjectReader,
+    /// From where.
+    pub offset: u64,
+    /// Into here; filled unless the object ends before.
+    pub into: &'a mut [u8],
+}
+
+impl Run for Read<'_> {
+    type Outcome = usize;
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.reader.info().key.to_string());
+        Request { operation: "object.read", access: Access::Read, resource }
+    }
+
+    fn run(self, _: &Opened, context: &Context) -> Result<usize> {
+        let mut filled = 0;
+        // An empty read is asked too: the last look of a whole read is at the end.
+        loop {
+            let end = self.into.len().min(filled + PIECE_BYTES);
+            let piece = &mut self.into[filled..end];
+            let wanted = piece.len();
+            let read = self.reader.read_at(self.offset + filled as u64, piece)?;
+            filled += read;
+            if read < wanted || filled == self.into.len() {
+                return Ok(filled);
+            }
+            context.deadline().check()?;
+        }
+    }
+}
+
+/// What is known of an object: `object.not_found`.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Its key.
+    pub key: &'a Key,
+}
+
+impl Run for Head<'_> {
+    type Outcome = ObjectInfo;
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.key.to_string());
+        Request { operation: "object.head", access: Access::Read, resource }
+    }
+
+    fn run(self, store: &Opened, _: &Context) -> Result<ObjectInfo> {
+        store.catalog.head(self.key)
+    }
+}
+
+/// One page of a listing: `container.not_found`.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    /// What to list.
+    pub options: &'a ListOptions,
+}
+
+impl Run for List<'_> {
+    type Outcome = Page;
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.options.prefix.clone());
+        Request { operation: "object.list", access: Access::Read, resource }
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<Page> {
+        store.catalog.list(self.options, context.deadline())
+    }
+}
+
+/// Deletes an object: `object.not_found`, `object.conflict`.
+#[derive(Clone, Copy, Debug)]
+pub struct Delete<'a> {
+    /// Its key.
+    pub key: &'a Key,
+    /// Only at this etag.
+    pub if_match: Option<&'a str>,
+}
+
+impl Run for Delete<'_> {
+    type Outcome = ();
+
+    fn request(&self) -> Request {
+        let resource = Resource::Object(self.key.to_string());
+        Request { operation: "object.delete", access: Access::Write, resource }
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<()> {
+        store.catalog.delete(self.key, self.if_match, context.deadline())
+    }
+}

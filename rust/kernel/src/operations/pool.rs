@@ -1,0 +1,208 @@
+//! Operations on the pool of drives.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use dwk_base::{Error, Result, codes};
+use dwk_meta::{CollectReport, MetaStatus};
+use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
+
+use super::sealed::Run;
+use crate::kernel::Opened;
+use crate::locate::Find;
+use crate::{Access, Context, Request, Resource};
+
+/// How the store is.
+#[derive(Clone, Debug)]
+pub struct StoreStatus {
+    /// Drives and redundancy.
+    pub pool: PoolStatus,
+    /// What the map holds.
+    pub map: MetaStatus,
+    /// What was noticed while opening, besides what the pool says.
+    pub warnings: Vec<String>,
+}
+
+/// How every drive is, what is degraded and what to do about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Status;
+
+impl Run for Status {
+    type Outcome = StoreStatus;
+
+    fn request(&self) -> Request {
+        request("pool.status", Access::Read)
+    }
+
+    fn run(self, store: &Opened, _: &Context) -> Result<StoreStatus> {
+        let pool = store.pool.status(&*store.meta)?;
+        let mut warnings = store.warnings.clone();
+        if let Some(failure) = store.meta.keeper_failure() {
+            warnings.push(format!("folding the journal fails and is tried again: {failure}"));
+        }
+        Ok(StoreStatus { pool, map: store.meta.status(), warnings })
+    }
+}
+
+/// Called with how far long work is, from its own threads.
+pub type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
+
+/// How long work goes on: nobody's deadline is longer than its context's.
+#[derive(Default)]
+pub struct Work {
+    /// At most so many bytes per second; 0 for no limit.
+    pub rate_bytes_per_s: u64,
+    /// Told how far it is.
+    pub listener: Option<Listener>,
+    /// Set it to end the work at the next stripe.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Work {
+    /// What the pool is steered with.
+    fn control(self, context: &Context) -> Arc<Control> {
+        let itself: Arc<OnceLock<Weak<Control>>> = Arc::default();
+        let (seen, stop, listener) = (Arc::clone(&itself), self.stop, self.listener);
+        let control = Control::new()
+            .with_rate(self.rate_bytes_per_s)
+            .until(context.deadline().at())
+            .on_progress(move |progress| {
+                if let Some(listener) = &listener {
+                    listener(progress);
+                }
+                if stop.load(Ordering::SeqCst)
+                    && let Some(control) = seen.get().and_then(Weak::upgrade)
+                {
+                    control.cancel();
+                }
+            });
+        let control = Arc::new(control);
+        // Set once, here: nobody else has it.
+        let _ = itself.set(Arc::downgrade(&control));
+        control
+    }
+}
+
+/// Fails if the work ended early: by its deadline, or because its caller wanted that.
+fn ended(finished: bool, context: &Context, what: &str) -> Result<()> {
+    if finished {
+        return Ok(());
+    }
+    context.deadline().check()?;
+    let text = format!("the {what} was stopped; what is done stays done");
+    Err(Error::new(&codes::CONTEXT_CANCELLED, text))
+}
+
+/// Reads and verifies everything and repairs what is wrong: `context.cancelled`.
+pub struct Scrub {
+    /// Progress, rate and an early end.
+    pub work: Work,
+}
+
+impl Run for Scrub {
+    type Outcome = ScrubReport;
+
+    fn request(&self) -> Request {
+        request("pool.scrub", Access::Administer)
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<ScrubReport> {
+        let report = store.pool.scrub(&*store.meta, &self.work.control(context))?;
+        ended(report.finished, context, "scrub")?;
+        Ok(report)
+    }
+}
+
+/// Restores what is missing: `drive.unknown`, `context.cancelled`.
+pub struct Rebuild<'a> {
+    /// Only what is missing of this drive.
+    pub drive: Option<&'a str>,
+    /// Progress, rate and an early end.
+    pub work: Work,
+}
+
+impl Run for Rebuild<'_> {
+    type Outcome = RebuildReport;
+
+    fn request(&self) -> Request {
+        request("pool.rebuild", Access::Administer)
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
+        let control = self.work.control(context);
+        let report = store.pool.rebuild(&*store.meta, self.drive, &control)?;
+        store.point()?;
+        ended(report.finished, context, "rebuild")?;
+        Ok(report)
+    }
+}
+
+/// Puts an empty drive in another one's place and rebuilds onto it: `drive.unknown`,
+/// `drive.not_empty`, `context.cancelled` (it is a member then, and a rebuild goes on).
+pub struct Replace<'a> {
+    /// By name, identity or location; it may be gone.
+    pub old: &'a str,
+    /// A path, which is made if it is not there (its parent must be), or a URL.
+    pub new: &'a str,
+    /// Progress, rate and an early end.
+    pub work: Work,
+}
+
+impl Run for Replace<'_> {
+    type Outcome = RebuildReport;
+
+    fn request(&self) -> Request {
+        request("pool.replace", Access::Administer)
+    }
+
+    fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
+        // Before a directory is made for it.
+        store.pool.roster().named(self.old)?;
+        store.pool.check_writable()?;
+        self.refuse_member(store)?;
+        let new = store.locator.drive(self.new, Find::Making)?;
+        let (control, holder) = (self.work.control(context), &store.holder);
+        let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
+        // Once it is a member it is one, also when the rebuild ended early.
+        store.point()?;
+        let report = done?;
+        ended(report.finished, context, "rebuild")?;
+        Ok(report)
+    }
+}
+
+impl Replace<'_> {
+    /// Under whatever spelling.
+    fn refuse_member(&self, store: &Opened) -> Result<()> {
+        let roster = store.pool.roster();
+        let here = roster.seats.iter().filter(|seat| seat.drive.is_some());
+        for seat in here {
+            if store.locator.same(self.new, &seat.location)? {
+                let text = format!("{} is {} of this pool", self.new, seat.name);
+                let error = Error::new(&codes::DRIVE_DUPLICATE, text);
+                return Err(error.with("drive", self.new));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drops what nobody needs any more and packs half-empty stripes.
+#[derive(Clone, Copy, Debug)]
+pub struct Collect;
+
+impl Run for Collect {
+    type Outcome = CollectReport;
+
+    fn request(&self) -> Request {
+        request("pool.collect", Access::Administer)
+    }
+
+    fn run(self, store: &Opened, _: &Context) -> Result<CollectReport> {
+        store.meta.collect()
+    }
+}
+
+fn request(operation: &'static str, access: Access) -> Request {
+    Request { operation, access, resource: Resource::Pool }
+}

@@ -1,0 +1,144 @@
+//! `store.json`: where the drives of a store were when it was last open.
+//!
+//! It is a convenience and never the truth: the drives know what they are. A pointer file that is lost
+//! or damaged is made again from the drives; one that points to another pool's drive is found out when
+//! the drive is opened.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use dwk_base::{Error, PoolId, Result, codes};
+use serde_json::{Value, json};
+
+use crate::locate::text_of;
+
+/// The file's name under the store's path.
+const FILE: &str = "store.json";
+/// The version of its content.
+const VERSION: u64 = 0;
+
+/// What `store.json` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pointers {
+    pub(crate) pool: PoolId,
+    /// In the order in which status shows them.
+    pub(crate) locations: Vec<String>,
+}
+
+impl Pointers {
+    /// Reads `path`/store.json; `None` if it is not there or cannot be understood.
+    ///
+    /// # Errors
+    /// `format.newer`
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
+        let Ok(text) = fs::read_to_string(path.join(FILE)) else { return Ok(None) };
+        let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
+        match value["version"].as_u64() {
+            Some(VERSION) => Ok(Self::from_value(path, &value)),
+            Some(version) => {
+                let text = format!("{} is of version {version}", text_of(&path.join(FILE)));
+                Err(Error::new(&codes::FORMAT_NEWER, text).with("version", version))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn from_value(path: &Path, value: &Value) -> Option<Self> {
+        let pool = value["pool"].as_str()?.parse().ok()?;
+        let absolute = |drive: &Value| {
+            let location = drive["location"].as_str()?;
+            let relative = !location.contains("://") && Path::new(location).is_relative();
+            Some(if relative { text_of(&path.join(location)) } else { location.to_owned() })
+        };
+        let locations = value["drives"].as_array()?.iter().map(absolute).collect::<Option<_>>()?;
+        Some(Self { pool, locations })
+    }
+
+    fn to_value(&self, path: &Path) -> Value {
+        // A drive under the store's path moves with it.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let relative = |location: &String| match Path::new(location).strip_prefix(&absolute) {
+            Ok(inside) if !inside.as_os_str().is_empty() => text_of(inside),
+            _ => location.clone(),
+        };
+        let drives: Vec<Value> = self
+            .locations
+            .iter()
+            .map(|location| json!({ "location": relative(location) }))
+            .collect();
+        json!({ "version": VERSION, "pool": self.pool.to_string(), "drives": drives })
+    }
+
+    /// Writes `path`/store.json: a reader sees the old content or the new, also after a power cut.
+    ///
+    /// # Errors
+    /// `drive.io`
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = format!("{:#}\n", self.to_value(path));
+        if fs::read_to_string(path.join(FILE)).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        replace(path, text.as_bytes()).map_err(|error| {
+            let text = format!("cannot write {}: {error}", text_of(&path.join(FILE)));
+            Error::new(&codes::DRIVE_IO, text).caused_by(error)
+        })
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let (target, temporary) = (path.join(FILE), path.join(format!(".{FILE}.new")));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, &target)?;
+    fs::File::open(path)?.sync_all()
+}
+
+/// Directories under `path` that are called as drives that a number asked for, in their order.
+pub(crate) fn numbered(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let number = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let number: u32 = name.to_str()?.strip_prefix('d')?.parse().ok()?;
+        Some((number, entry.path()))
+    };
+    let mut found: Vec<_> = entries.filter_map(number).filter(|(_, at)| at.is_dir()).collect();
+    found.sort();
+    found.into_iter().map(|(_, at)| at).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_are_read_as_written_and_move_with_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+        let at = |path: &Path| Pointers {
+            pool: PoolId::from_u128(7),
+            locations: vec![text_of(&path.join("d1")), "/mnt/x".into(), "memory://m".into()],
+        };
+        at(&old).write(&old).unwrap();
+        assert_eq!(Pointers::read(&old).unwrap(), Some(at(&old)));
+        fs::rename(&old, &new).unwrap();
+        assert_eq!(Pointers::read(&new).unwrap(), Some(at(&new)));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_as_if_it_were_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        for text in
+            ["", "{", "[]", "{\"version\":0}", "{\"version\":0,\"pool\":\"x\",\"drives\":[]}"]
+        {
+            fs::write(directory.path().join(FILE), text).unwrap();
+            assert_eq!(Pointers::read(directory.path()).unwrap(), None, "{text}");
+        }
+        fs::write(directory.path().join(FILE), "{\"version\":9}").unwrap();
+        assert!(
+            Pointers::read(directory.path()).is_err_and(|error| error.is(&codes::FORMAT_NEWER))
+        );
+    }
+}

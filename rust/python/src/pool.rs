@@ -1,0 +1,260 @@
+//! `dwkernel.pool`: how the drives are, and work on them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use dwk_base::{Error, Result, StripeId, codes};
+use dwk_kernel::operations::{Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
+use dwk_kernel::{Context, Kernel};
+use dwk_pool::{Progress, RebuildReport};
+use pyo3::prelude::*;
+
+use crate::sources::Watcher;
+use crate::store::{Caller, run};
+
+/// How often the calling thread looks at signals and progress while others work.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// One drive, as `dwkernel.DriveStatus` takes it.
+#[derive(IntoPyObject)]
+struct DriveOut {
+    id: String,
+    path: String,
+    state: &'static str,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    labels: BTreeMap<String, String>,
+    journal: bool,
+}
+
+/// The pool, as `dwkernel.PoolStatus` takes it.
+#[derive(IntoPyObject)]
+pub(crate) struct StatusOut {
+    id: String,
+    geometry: String,
+    redundancy: &'static str,
+    tolerance: usize,
+    usable_bytes: u64,
+    used_bytes: u64,
+    drives: Vec<DriveOut>,
+    advice: Vec<String>,
+    warnings: Vec<String>,
+    objects: u64,
+    stripes: u64,
+    degraded_stripes: u64,
+    lost_stripes: u64,
+    epoch: u64,
+    read_only: Option<String>,
+}
+
+impl From<StoreStatus> for StatusOut {
+    fn from(status: StoreStatus) -> Self {
+        let StoreStatus { pool, map, mut warnings } = status;
+        warnings.extend(pool.warnings);
+        let drive = |drive: dwk_pool::DriveStatus| DriveOut {
+            id: drive.name,
+            path: drive.location,
+            state: drive.state.name(),
+            capacity_bytes: drive.capacity_bytes,
+            used_bytes: drive.used_bytes,
+            labels: drive.labels,
+            journal: drive.journal,
+        };
+        Self {
+            id: pool.id.to_string(),
+            geometry: pool.geometry,
+            redundancy: pool.redundancy.name(),
+            tolerance: pool.tolerance,
+            usable_bytes: pool.usable_bytes,
+            used_bytes: map.live_bytes,
+            drives: pool.drives.into_iter().map(drive).collect(),
+            advice: pool.advice,
+            warnings,
+            objects: map.rows,
+            stripes: map.stripes,
+            degraded_stripes: pool.degraded_stripes,
+            lost_stripes: pool.lost_stripes,
+            epoch: pool.epoch.0,
+            read_only: pool.read_only,
+        }
+    }
+}
+
+/// The drives of an open store.
+#[pyclass(frozen, module = "dwkernel._native")]
+pub(crate) struct Pool {
+    kernel: Arc<Kernel>,
+}
+
+impl Pool {
+    pub(crate) fn new(kernel: Arc<Kernel>) -> Self {
+        Self { kernel }
+    }
+}
+
+#[pymethods]
+impl Pool {
+    /// How every drive is.
+    fn status(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<StatusOut> {
+        run(py, &self.kernel, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, Status).map(StatusOut::from)
+        })
+    }
+
+    /// Reads and verifies everything and repairs what is wrong.
+    fn scrub(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        rate: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Numbers> {
+        let report =
+            self.work(py, caller, timeout_s, (rate, progress), |kernel, context, work| {
+                kernel.execute(context, Scrub { work })
+            })?;
+        let (mut numbers, notes) = shown(&report.result.lost);
+        numbers.extend([
+            ("stripes", report.result.stripes),
+            ("good_shards", report.result.good_shards),
+            ("damaged_shards", report.result.damaged_shards),
+            ("absent_shards", report.result.absent_shards),
+            ("restored_shards", report.result.restored_shards),
+            ("unrestored_shards", report.result.unrestored_shards),
+            ("lost_stripes", report.result.lost_stripes),
+            ("inconsistent_stripes", report.result.inconsistent_stripes),
+            ("orphans", report.result.orphans),
+            ("removed_orphans", report.result.removed_orphans),
+            ("foreign_files", report.result.foreign_files),
+            ("journal_repairs", report.result.journal_repairs),
+            ("read_bytes", report.result.read_bytes),
+            ("written_bytes", report.result.written_bytes),
+        ]);
+        Ok(Numbers { seconds: report.seconds, numbers, notes })
+    }
+
+    /// Restores what is missing.
+    fn rebuild(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        drive: Option<String>,
+        rate: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Numbers> {
+        let drive = drive.as_deref();
+        let how = (rate, progress);
+        let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
+            kernel.execute(context, Rebuild { drive, work })
+        })?;
+        Ok(rebuilt(&report))
+    }
+
+    /// Puts a new drive in another one's place and rebuilds onto it.
+    #[allow(clippy::too_many_arguments)] // as `dwkernel.Pool.replace` calls it
+    fn replace(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        old: &str,
+        new: &str,
+        rate: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Numbers> {
+        let how = (rate, progress);
+        let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
+            kernel.execute(context, Replace { old, new, work })
+        })?;
+        Ok(rebuilt(&report))
+    }
+}
+
+/// What long work came to, as `dwkernel.ScrubReport` and `RebuildReport` take it.
+#[derive(IntoPyObject)]
+pub(crate) struct Numbers {
+    seconds: f64,
+    numbers: BTreeMap<&'static str, u64>,
+    notes: Vec<String>,
+}
+
+struct Timed<T> {
+    seconds: f64,
+    result: T,
+}
+
+fn shown(lost: &[StripeId]) -> (BTreeMap<&'static str, u64>, Vec<String>) {
+    const SHOWN: usize = 20;
+    let notes = lost.iter().take(SHOWN).map(|id| format!("stripe {id} cannot be read any more"));
+    (BTreeMap::new(), notes.collect())
+}
+
+fn rebuilt(report: &Timed<RebuildReport>) -> Numbers {
+    let (mut numbers, notes) = shown(&report.result.lost);
+    numbers.extend([
+        ("stripes", report.result.stripes),
+        ("missing_shards", report.result.missing_shards),
+        ("restored_shards", report.result.restored_shards),
+        ("unrestored_shards", report.result.unrestored_shards),
+        ("lost_stripes", report.result.lost_stripes),
+        ("removed_files", report.result.removed_files),
+        ("read_bytes", report.result.read_bytes),
+        ("written_bytes", report.result.written_bytes),
+    ]);
+    Numbers { seconds: report.seconds, numbers, notes }
+}
+
+impl Pool {
+    /// Does long work on a thread of its own, so that the calling one can hear Ctrl-C and tell progress.
+    fn work<T: Send>(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        (rate, progress): (u64, Option<Py<PyAny>>),
+        run_it: impl FnOnce(&Kernel, &Context, Work) -> Result<T> + Send,
+    ) -> PyResult<Timed<T>> {
+        let (stop, latest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let heard = Arc::clone(&latest);
+        let listener: Listener = Box::new(move |progress: &Progress| {
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
+        });
+        let work = Work { rate_bytes_per_s: rate, listener: Some(listener), stop: stop.clone() };
+        let mut watcher = Watcher::new(self.kernel.seams(), progress);
+        let clock = Arc::clone(&self.kernel.seams().clock);
+        let start = clock.monotonic();
+        let done = run(py, &self.kernel, caller, timeout_s, |kernel, context| {
+            std::thread::scope(|scope| {
+                let (answer, answered) = mpsc::channel();
+                scope.spawn(move || {
+                    // Nobody listens only if this side panicked; then the scope says so.
+                    let _ = answer.send(run_it(kernel, context, work));
+                });
+                loop {
+                    match answered.recv_timeout(LOOK_EVERY) {
+                        Ok(done) => return done,
+                        Err(mpsc::RecvTimeoutError::Disconnected) => return Err(vanished()),
+                        Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    }
+                    let now = latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    if watcher.tell_progress(now.as_ref()).is_err() {
+                        stop.store(true, Ordering::SeqCst);
+                    }
+                }
+            })
+        });
+        let seconds = (clock.monotonic() - start).as_secs_f64();
+        match done {
+            Ok(result) => watcher.ended().map(|()| Timed { seconds, result }),
+            Err(error) => Err(watcher.explain(error)),
+        }
+    }
+}
+
+fn vanished() -> Error {
+    Error::new(&codes::INTERNAL_BUG, "the thread of a long operation ended without an answer")
+}

@@ -1,0 +1,358 @@
+//! `dwkernel._native.Store`: an open store, as `dwkernel.kernel` uses it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwk_base::{Result, Seams};
+use dwk_catalog::{ContainerInfo, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions};
+use dwk_kernel::operations::{
+    CreateContainer, Delete, DeleteContainer, Get, GetContainer, Head, List, ListContainers, Put,
+};
+use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::detach::detach;
+use crate::pool::Pool;
+use crate::reader::ObjectReader;
+use crate::sources::{Origin, Watcher};
+
+/// Who calls: a principal, a tenant, roles.
+#[pyclass(frozen, module = "dwkernel._native")]
+pub(crate) struct Caller {
+    principal: Principal,
+    tenant: Option<String>,
+    roles: Vec<String>,
+}
+
+#[pymethods]
+impl Caller {
+    #[new]
+    #[pyo3(signature = (principal, tenant=None, roles=Vec::new()))]
+    fn new(
+        py: Python<'_>,
+        principal: String,
+        tenant: Option<String>,
+        roles: Vec<String>,
+    ) -> PyResult<Self> {
+        let principal = Principal::new(principal);
+        let principal = principal.map_err(|error| crate::errors::to_py(py, &error))?;
+        Ok(Self { principal, tenant, roles })
+    }
+}
+
+impl Caller {
+    fn context(&self, seams: &Seams, timeout_s: f64) -> Result<Context> {
+        let limit = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::MAX);
+        let deadline = Deadline::after(Arc::clone(&seams.clock), limit);
+        let context = Context::new(self.principal.clone(), deadline, &*seams.random);
+        let context = context.with_roles(self.roles.iter().cloned())?;
+        match &self.tenant {
+            Some(tenant) => context.in_tenant(tenant.clone()),
+            None => Ok(context),
+        }
+    }
+}
+
+/// Name, moment of creation in nanoseconds since 1970, options.
+type ContainerTuple<'py> = (String, u64, Bound<'py, PyBytes>);
+
+/// Key, size, version, etag, checksum, content type, metadata, tags, moment of creation.
+pub(crate) type ObjectTuple = (
+    String,
+    u64,
+    u64,
+    String,
+    u64,
+    Option<String>,
+    BTreeMap<String, String>,
+    BTreeMap<String, String>,
+    u64,
+);
+
+/// Drives as Python says them: a number, or places.
+#[derive(FromPyObject)]
+enum DrivesArgument {
+    Count(usize),
+    At(Vec<String>),
+}
+
+/// An entry of a listing: an object, or a prefix that was rolled up.
+#[derive(IntoPyObject)]
+pub(crate) enum EntryOut {
+    Object(ObjectTuple),
+    Prefix(String),
+}
+
+/// An open store.
+#[pyclass(frozen, module = "dwkernel._native")]
+pub(crate) struct Store {
+    pub(crate) kernel: Arc<Kernel>,
+}
+
+impl Store {
+    /// Runs `work` without the GIL and in a context of its own.
+    pub(crate) fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        work: impl FnOnce(&Kernel, &Context) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        run(py, &self.kernel, caller, timeout_s, work)
+    }
+}
+
+/// Runs `work` on `kernel` without the GIL and in a context of its own.
+pub(crate) fn run<T: Send>(
+    py: Python<'_>,
+    kernel: &Kernel,
+    caller: &Caller,
+    timeout_s: f64,
+    work: impl FnOnce(&Kernel, &Context) -> Result<T> + Send,
+) -> PyResult<T> {
+    detach(py, || {
+        let context = caller.context(kernel.seams(), timeout_s)?;
+        // Also what is refused before the door, such as a bad key.
+        work(kernel, &context).map_err(|error| error.in_operation(context.correlation()))
+    })
+}
+
+#[pymethods]
+impl Store {
+    /// Opens a store; see `dwkernel.open`.
+    #[staticmethod]
+    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, create, read_only, force, program))]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // by keyword only
+    fn open(
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        path: Option<PathBuf>,
+        drives: Option<DrivesArgument>,
+        geometry: Option<String>,
+        create: &str,
+        read_only: bool,
+        force: bool,
+        program: String,
+    ) -> PyResult<Self> {
+        let drives = drives.map(|drives| match drives {
+            DrivesArgument::Count(count) => Drives::Count(count),
+            DrivesArgument::At(places) => Drives::At(places),
+        });
+        let create = match create {
+            "new" => Create::New,
+            "if_missing" => Create::IfMissing,
+            _ => Create::Never,
+        };
+        let spec = OpenSpec { path, drives, geometry, create, read_only, force, program };
+        let kernel = detach(py, || {
+            let seams = Seams::system();
+            let context = caller.context(&seams, timeout_s)?;
+            Kernel::open(&spec, &context, &seams)
+        })?;
+        Ok(Self { kernel: Arc::new(kernel) })
+    }
+
+    /// The pool's identity.
+    #[getter]
+    fn id(&self) -> String {
+        self.kernel.id().to_string()
+    }
+
+    /// Its drives.
+    #[getter]
+    fn pool(&self) -> Pool {
+        Pool::new(Arc::clone(&self.kernel))
+    }
+
+    /// Whether it was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.kernel.is_closed()
+    }
+
+    /// Waits for what is under way and lets the drives go.
+    fn close(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
+        detach(py, || {
+            let limit = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::MAX);
+            let clock = Arc::clone(&self.kernel.seams().clock);
+            self.kernel.close(&Deadline::after(clock, limit))
+        })
+    }
+
+    /// Makes a container.
+    fn create_container<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+        name: String,
+        options: &[u8],
+    ) -> PyResult<ContainerTuple<'py>> {
+        let info = self.run(py, caller, timeout_s, |kernel, context| {
+            let name = ContainerName::new(name)?;
+            kernel.execute(context, CreateContainer { name: &name, options })
+        })?;
+        Ok(container_tuple(py, info))
+    }
+
+    /// What is known of a container.
+    fn get_container<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+        name: String,
+    ) -> PyResult<ContainerTuple<'py>> {
+        let info = self.run(py, caller, timeout_s, |kernel, context| {
+            let name = ContainerName::new(name)?;
+            kernel.execute(context, GetContainer { name: &name })
+        })?;
+        Ok(container_tuple(py, info))
+    }
+
+    /// A page of containers.
+    fn list_containers<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+        after: Option<String>,
+        limit: usize,
+    ) -> PyResult<Vec<ContainerTuple<'py>>> {
+        let page = self.run(py, caller, timeout_s, |kernel, context| {
+            let after = after.map(ContainerName::new).transpose()?;
+            kernel.execute(context, ListContainers { after: after.as_ref(), limit })
+        })?;
+        Ok(page.into_iter().map(|info| container_tuple(py, info)).collect())
+    }
+
+    /// Deletes an empty container.
+    fn delete_container(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        name: String,
+    ) -> PyResult<()> {
+        self.run(py, caller, timeout_s, |kernel, context| {
+            let name = ContainerName::new(name)?;
+            kernel.execute(context, DeleteContainer { name: &name })
+        })
+    }
+
+    /// Writes an object from bytes, a buffer, a file object or (a str) a path.
+    #[pyo3(signature = (caller, timeout_s, key, data, *, if_absent, if_match, content_type, metadata, tags, progress))]
+    #[allow(clippy::too_many_arguments)] // by keyword only
+    fn put(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        key: String,
+        data: &Bound<'_, PyAny>,
+        if_absent: bool,
+        if_match: Option<String>,
+        content_type: Option<String>,
+        metadata: BTreeMap<String, String>,
+        tags: BTreeMap<String, String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<ObjectTuple> {
+        let options = PutOptions { if_absent, if_match, content_type, metadata, tags };
+        let mut origin = Origin::new(data)?;
+        let mut watcher = Watcher::new(self.kernel.seams(), progress);
+        let taken = origin.taken();
+        let stored = self.run(py, caller, timeout_s, |kernel, context| {
+            let key = Key::new(key)?;
+            let mut told = |done| watcher.tell(done, None);
+            let (source, options) = (taken.source(), &options);
+            kernel.execute(context, Put { key: &key, source, options, progress: &mut told })
+        });
+        let stored = stored.map_err(|error| origin.explain(py, error));
+        let info = stored.map_err(|error| watcher.explain(error))?;
+        Ok(object_tuple(info))
+    }
+
+    /// Opens an object for reading.
+    fn get(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        key: String,
+    ) -> PyResult<ObjectReader> {
+        let reader = self.run(py, caller, timeout_s, |kernel, context| {
+            let key = Key::new(key)?;
+            kernel.execute(context, Get { key: &key })
+        })?;
+        Ok(ObjectReader::new(Arc::clone(&self.kernel), reader))
+    }
+
+    /// What is known of an object.
+    fn head(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        key: String,
+    ) -> PyResult<ObjectTuple> {
+        let info = self.run(py, caller, timeout_s, |kernel, context| {
+            let key = Key::new(key)?;
+            kernel.execute(context, Head { key: &key })
+        })?;
+        Ok(object_tuple(info))
+    }
+
+    /// A page of a listing, and where the next one starts.
+    #[allow(clippy::too_many_arguments)] // as `dwkernel.Kernel.list` calls it
+    fn list(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        prefix: String,
+        delimiter: Option<String>,
+        start_after: Option<String>,
+        limit: usize,
+    ) -> PyResult<(Vec<EntryOut>, Option<String>)> {
+        let options = ListOptions { prefix, delimiter, start_after, limit };
+        self.run(py, caller, timeout_s, |kernel, context| {
+            let page = kernel.execute(context, List { options: &options })?;
+            let entries = page.entries.into_iter().map(|entry| match entry {
+                Entry::Object(info) => EntryOut::Object(object_tuple(info)),
+                Entry::Prefix(prefix) => EntryOut::Prefix(prefix),
+            });
+            Ok((entries.collect(), page.next))
+        })
+    }
+
+    /// Deletes an object.
+    fn delete(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        key: String,
+        if_match: Option<String>,
+    ) -> PyResult<()> {
+        self.run(py, caller, timeout_s, |kernel, context| {
+            let key = Key::new(key)?;
+            kernel.execute(context, Delete { key: &key, if_match: if_match.as_deref() })
+        })
+    }
+}
+
+fn container_tuple(py: Python<'_>, info: ContainerInfo) -> ContainerTuple<'_> {
+    let options = PyBytes::new(py, &info.options);
+    (info.name.to_string(), info.created_unix_ns, options)
+}
+
+pub(crate) fn object_tuple(info: ObjectInfo) -> ObjectTuple {
+    let (key, etag) = (info.key.to_string(), info.etag());
+    let ObjectInfo { size_bytes, version, checksum, content_type, metadata, tags, .. } = info;
+    let created = info.created_unix_ns;
+    (key, size_bytes, version, etag, checksum, content_type, metadata, tags, created)
+}

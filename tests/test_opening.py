@@ -1,0 +1,263 @@
+"""Opening and creating: what fits, and what is refused with which code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dwkernel as dw
+from dwkernel import errors
+
+
+def make(path: Path | None, **options: Any) -> None:
+    with dw.open(path, create=True, **options) as kernel:
+        kernel.containers.create("docs")
+        kernel.put("docs/a", b"stored")
+
+
+def code_of(path: Path | None = None, **options: Any) -> str:
+    with pytest.raises(errors.DwError) as caught:
+        dw.open(path, **options).close()
+    error = caught.value
+    assert error.code in str(error)
+    assert len(error.correlation_id or "") == 32 or error.code == "store.option"
+    return error.code
+
+
+def test_a_store_is_found_where_it_was(path: Path) -> None:
+    make(path, drives=6, geometry="4+2")
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        assert kernel.pool.status().geometry == "4+2"
+
+
+def test_a_store_may_be_moved(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    path.rename(tmp_path / "elsewhere")
+    with dw.open(tmp_path / "elsewhere") as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+def test_drives_may_be_listed_and_moved(path: Path, tmp_path: Path) -> None:
+    old = [tmp_path / f"old-{n}" for n in range(3)]
+    make(path, drives=old)
+    new = [tmp_path / f"new-{n}" for n in range(3)]
+    for here, there in zip(old, new, strict=True):
+        here.rename(there)
+    assert code_of(path) in {"drive.missing", "drives.too_many_lost", "store.not_found"}
+    with dw.open(path, drives=new) as kernel:
+        assert kernel["docs/a"] == b"stored"
+    with dw.open(path) as kernel:
+        assert [drive.path for drive in kernel.pool.status().drives] == [str(at) for at in new]
+    with dw.open(tmp_path / "fresh", drives=new) as kernel:
+        assert kernel["docs/a"] == b"stored"
+    with dw.open(drives=new) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '{"version": 0}'])
+def test_pointers_are_made_again_from_the_drives(path: Path, text: str | None) -> None:
+    make(path, drives=3)
+    pointers = path / "store.json"
+    if text is None:
+        pointers.unlink()
+    else:
+        pointers.write_text(text)
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+    assert len(json.loads(pointers.read_text())["drives"]) == 3
+
+
+def test_urls_name_drives(tmp_path: Path) -> None:
+    drives = [f"file://{tmp_path}/d%20{n}" for n in range(3)]
+    make(None, drives=drives)
+    assert (tmp_path / "d 0").is_dir()
+    with dw.open(drives=drives) as kernel:
+        assert kernel["docs/a"] == b"stored"
+    memory = [f"memory://urls-{n}" for n in range(3)]
+    make(None, drives=memory)
+    with dw.open(drives=memory) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+@pytest.mark.parametrize(
+    ("drives", "geometry"),
+    [(1, "jbod:1"), (2, "mirror:2"), (3, "2+1"), (4, "2+2"), (6, "4+2"), (12, "8+2")],
+)
+def test_a_geometry_that_suits_the_drives_is_the_default(
+    path: Path, drives: int, geometry: str
+) -> None:
+    make(path, drives=drives)
+    with dw.open(path) as kernel:
+        status = kernel.pool.status()
+        assert dw.erasure.Geometry(status.geometry) == dw.erasure.Geometry(geometry)
+        assert len(status.drives) == drives
+
+
+def test_create_says_what_to_do_with_what_is_there(path: Path) -> None:
+    assert code_of(path) == "store.not_found"
+    assert not path.exists()
+    with dw.open(path, drives=3, create="if_missing") as kernel:
+        kernel.containers.create("docs")
+    assert code_of(path, create=True) == "store.exists"
+    assert code_of(path, create=True, drives=3) == "store.exists"
+    with dw.open(path, drives=3, create="if_missing") as kernel:
+        assert "docs" in kernel.containers
+    drives = [path / f"d{n}" for n in (1, 2, 3)]
+    assert code_of(path.with_name("other"), drives=drives, create=True) == "store.exists"
+
+
+def test_drives_that_are_away_are_no_reason_to_make_a_new_store(path: Path, tmp_path: Path) -> None:
+    drives = [tmp_path / f"mount-{n}" for n in range(3)]
+    make(path, drives=drives)
+    for drive in drives:
+        drive.rename(drive.with_suffix(".away"))
+    with pytest.raises(errors.DwError):
+        dw.open(path, drives=drives, create="if_missing")
+    for drive in drives:
+        assert not drive.exists()
+        drive.with_suffix(".away").rename(drive)
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"geometry": "4+x"}, "geometry.invalid"),
+        ({"geometry": ""}, "geometry.invalid"),
+        ({"geometry": "0+2"}, "geometry.invalid"),
+        ({"drives": 5, "geometry": "4+2"}, "drives.too_few"),
+        ({"drives": 0}, "store.option"),
+        ({"drives": -1}, "store.option"),
+        ({"drives": 10**6}, "store.option"),
+        ({"drives": []}, "store.option"),
+        ({"drives": True}, "store.option"),
+        ({"drives": "d1"}, "store.option"),
+        ({"drives": ["s3://bucket/x", "a", "b"]}, "drive.url"),
+        ({"drives": ["memory://", "memory://b"]}, "drive.url"),
+        ({"drives": ["memory://twin", "memory://twin"]}, "drive.duplicate"),
+        ({"create": "maybe"}, "store.option"),
+        ({"read_only": True}, "store.option"),
+    ],
+)
+def test_what_makes_no_store_is_refused_before_anything_is_made(
+    path: Path, options: dict[str, Any], code: str
+) -> None:
+    assert code_of(path, **{"create": True, **options}) == code
+    assert not path.exists()
+
+
+def test_nothing_names_no_store() -> None:
+    assert code_of() == "store.option"
+    assert code_of(create=True) == "store.option"
+
+
+def test_a_drive_twice_is_refused_under_any_spelling(path: Path, tmp_path: Path) -> None:
+    drive = tmp_path / "a"
+    drive.mkdir()
+    (tmp_path / "link").symlink_to(drive)
+    for other in [drive, f"{tmp_path}/./a", f"file://{drive}", tmp_path / "link"]:
+        drives = [drive, other, tmp_path / "c"]
+        assert code_of(path, drives=drives, create=True) == "drive.duplicate"
+
+
+def test_a_drive_of_another_pool_is_refused(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    make(tmp_path / "other", drives=3)
+    mixed = [path / "d1", path / "d2", tmp_path / "other" / "d3"]
+    code = code_of(drives=mixed)
+    assert code == "drive.foreign"
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+def test_an_empty_directory_in_a_drives_place_is_missing_and_not_adopted(path: Path) -> None:
+    make(path, drives=3)
+    shutil.rmtree(path / "d2")
+    (path / "d2").mkdir()
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        status = kernel.pool.status()
+        assert status.drive("d2").state == "missing"
+        assert status.redundancy == "degraded"
+        assert any("d2" in text for text in status.advice)
+    assert not any((path / "d2").glob("superblock*"))
+
+
+def test_a_directory_with_other_things_in_it_is_no_new_drive(path: Path, tmp_path: Path) -> None:
+    drives = [tmp_path / f"drive-{n}" for n in range(3)]
+    make(path, drives=drives)
+    shutil.rmtree(path)
+    assert code_of(path, drives=[drives[0], tmp_path / "x", tmp_path / "y"], create=True) in {
+        "store.exists",
+        "drive.not_empty",
+    }
+
+
+def test_a_loss_that_the_geometry_tolerates_needs_no_flag_and_one_more_is_refused(
+    path: Path,
+) -> None:
+    make(path, drives=6, geometry="4+2")
+    for name in ("d1", "d4"):
+        (path / name).rename(path / f"{name}.away")
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        assert kernel.pool.status().redundancy == "degraded"
+        kernel.put("docs/b", bytes(500_000))
+    (path / "d5").rename(path / "d5.away")
+    with pytest.raises(errors.Unavailable) as caught:
+        dw.open(path)
+    assert caught.value.code == "drives.too_many_lost"
+    for name in ("d1", "d4", "d5"):
+        (path / f"{name}.away").rename(path / name)
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        assert kernel["docs/b"] == bytes(500_000)
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    make(path, drives=3)
+    pointers = path / "store.json"
+    pointers.write_text(json.dumps({**json.loads(pointers.read_text()), "version": 9}))
+    assert code_of(path) == "format.newer"
+
+
+def test_read_only_changes_nothing_and_shares(path: Path) -> None:
+    make(path, drives=3)
+
+    def state() -> dict[str, bytes]:
+        files = [at for at in path.rglob("*") if at.is_file() and at.name != "lock"]
+        return {str(at): at.read_bytes() for at in files}
+
+    before = state()
+    with (
+        dw.open(path, read_only=True) as kernel,
+        dw.open(path, read_only=True) as other,
+    ):
+        assert kernel["docs/a"] == other["docs/a"] == b"stored"
+        for change in (
+            lambda: kernel.put("docs/b", b"x"),
+            lambda: kernel.put("docs/c", bytes(500_000)),
+            lambda: kernel.delete("docs/a"),
+            lambda: kernel.containers.create("x"),
+        ):
+            with pytest.raises(errors.State) as caught:
+                change()
+            assert caught.value.code == "pool.read_only"
+        assert code_of(path) == "store.locked"
+    assert state() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory_is_no_drive(path: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        assert code_of(path, drives=3, create=True) == "drive.read_only"
+    finally:
+        tmp_path.chmod(0o700)
