@@ -5,9 +5,10 @@
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Epoch, Error, PoolId, Result, StripeId, codes};
-use dwk_chunk::{crc64_join, crc64nvme};
+use dwk_chunk::crc64nvme;
 use dwk_drive::{ALIGNMENT, BlobName};
 
+use super::join::join_blocks;
 use crate::{Stripe, StripeCode};
 
 /// The folder of shards.
@@ -56,17 +57,6 @@ pub(crate) struct Header {
 pub(crate) fn header_bytes(shards: usize, shard_bytes: u32, block_bytes: u32) -> usize {
     let checks = shards + shard_bytes.div_ceil(block_bytes) as usize;
     (FIXED_BYTES + (checks + 1) * CHECK_BYTES).next_multiple_of(ALIGNMENT)
-}
-
-/// The check of a whole from the checks of its blocks.
-pub(crate) fn join_blocks(checks: &[u64], bytes: u32, block_bytes: u32) -> u64 {
-    let (mut joined, mut left) = (crc64nvme(b""), bytes);
-    for check in checks {
-        let length = left.min(block_bytes);
-        joined = crc64_join(joined, *check, length.into());
-        left -= length;
-    }
-    joined
 }
 
 impl Header {
