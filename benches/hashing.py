@@ -50,6 +50,6 @@ def batched(size: int, threads: int | None) -> Row:
     }
     if peer:
         contenders["blake3"] = lambda: [peer.blake3(one).digest() for one in batch]
-    how = "one thread" if threads == 1 else "all processors"
+    how = "one thread" if threads == 1 else "idle processors"
     target = "≥ 3" if size == 4 << 10 else ""
     return duel(f"BLAKE3 of {size >> 10} KiB, batched, {how}", BATCH_BYTES, contenders, target)

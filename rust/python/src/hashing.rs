@@ -53,8 +53,8 @@ pub(crate) fn blake3<'py>(
 /// Args:
 ///     buffers: an iterable of C-contiguous buffers.
 ///     key: 32 bytes, as for `blake3`.
-///     threads: how many at most; by default this batch's fair share of the processors that the
-///         process may use. A thread more is started for each MiB, and gone at the end of the call.
+///     threads: how many at most; by default as many as there are idle processors. One more is
+///         started for each MiB, and gone at the end of the call.
 ///
 /// Returns:
 ///     A list of 32 bytes each, in the order of the buffers; each equals `blake3` of that buffer.
@@ -79,8 +79,8 @@ pub(crate) fn blake3_many<'py>(
     let sources: Vec<Source<'_>> = inputs.iter().map(Input::source).collect();
     let bytes = inputs.iter().map(Input::len).sum();
     let hashes = detach_if_long(py, bytes, || {
-        let _batch = RunningBatch::start();
-        let threads = threads.unwrap_or_else(RunningBatch::fair_threads);
+        let threads = if bytes < 2 * THREAD_BYTES_MIN { Some(1) } else { threads };
+        let threads = threads.unwrap_or_else(idle_processors);
         Ok(hash_all(key.as_ref(), &sources, threads))
     })?;
     PyList::new(py, hashes.iter().map(|hash| PyBytes::new(py, hash)))
@@ -127,27 +127,15 @@ pub(crate) fn crc64_join(a: u64, b: u64, b_bytes: u64) -> u64 {
     dwk_chunk::crc64_join(a, b, b_bytes)
 }
 
-/// Counts the batches that run, so that together they start no more threads than there are processors.
-struct RunningBatch;
-
-static RUNNING_BATCHES: AtomicUsize = AtomicUsize::new(0);
-
-impl RunningBatch {
-    fn start() -> Self {
-        RUNNING_BATCHES.fetch_add(1, Ordering::Relaxed);
-        Self
-    }
-
-    fn fair_threads() -> usize {
-        let processors = available_parallelism().map_or(1, usize::from);
-        processors / RUNNING_BATCHES.load(Ordering::Relaxed).max(1)
-    }
-}
-
-impl Drop for RunningBatch {
-    fn drop(&mut self) {
-        RUNNING_BATCHES.fetch_sub(1, Ordering::Relaxed);
-    }
+/// How many threads would find a processor now, this one counted.
+///
+/// On a busy machine a second thread only waits, and its batch with it.
+fn idle_processors() -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    // "0.20 0.18 0.12 3/80 11206": three threads of the machine run or could run, this one is one.
+    let loads = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let runnable = loads.split(' ').nth(3).and_then(|field| field.split('/').next()?.parse().ok());
+    (processors + 1).saturating_sub(runnable.unwrap_or(1)).max(1)
 }
 
 fn key_of(key: &Bound<'_, PyAny>) -> PyResult<[u8; 32]> {

@@ -8,7 +8,8 @@ use dwk_erasure::Code;
 
 use super::buffers::Buffer;
 use super::coding;
-use super::header::{self, Header, join_blocks};
+use super::header::{self, Header};
+use super::join::join_blocks;
 use crate::Stripe;
 
 /// Columns are at least this wide.

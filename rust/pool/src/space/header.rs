@@ -5,9 +5,10 @@
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Epoch, Error, PoolId, Result, StripeId, codes};
-use dwk_chunk::{crc64_join, crc64nvme};
+use dwk_chunk::crc64nvme;
 use dwk_drive::{ALIGNMENT, BlobName};
 
+use super::join::join_blocks;
 use crate::{Stripe, StripeCode};
 
 /// The folder of shards.
@@ -56,17 +57,6 @@ pub(crate) struct Header {
 pub(crate) fn header_bytes(shards: usize, shard_bytes: u32, block_bytes: u32) -> usize {
     let checks = shards + shard_bytes.div_ceil(block_bytes) as usize;
     (FIXED_BYTES + (checks + 1) * CHECK_BYTES).next_multiple_of(ALIGNMENT)
-}
-
-/// The check of a whole from the checks of its blocks.
-pub(crate) fn join_blocks(checks: &[u64], bytes: u32, block_bytes: u32) -> u64 {
-    let (mut joined, mut left) = (crc64nvme(b""), bytes);
-    for check in checks {
-        let length = left.min(block_bytes);
-        joined = crc64_join(joined, *check, length.into());
-        left -= length;
-    }
-    joined
 }
 
 impl Header {
@@ -243,6 +233,23 @@ pub(crate) mod tests {
             payload[4000] ^= 1;
             assert!(header.verify(0, &payload).is_err());
         }
+    }
+
+    #[test]
+    fn the_fields_lie_where_the_format_says() {
+        let (header, _) = sample(12288, 4096);
+        let bytes = header.encode();
+        assert_eq!(&bytes[..8], b"DWKSHARD");
+        assert_eq!(bytes[8..16], [0, 0, 0, 0, 0, 16, 0, 0]);
+        assert_eq!((bytes[31], bytes[47], bytes[48]), (1, 2, 3));
+        assert_eq!(bytes[56..64], [4, 0, 0, 0, 4, 2, 0, 3]);
+        assert_eq!(bytes[64..68], 12288u32.to_le_bytes());
+        assert_eq!(bytes[68..72], (4 * 12288u32 - 5).to_le_bytes());
+        assert_eq!(bytes[72..80], [0, 16, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[80..88], 1u64.to_le_bytes());
+        assert_eq!(bytes[128..136], header.block_checks[0].to_le_bytes());
+        assert_eq!(bytes[4088..], crc64nvme(&bytes[..4088]).to_le_bytes());
+        assert!(bytes[152..4088].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod encode;
 mod filling;
 mod header;
 mod headers;
+mod join;
 mod options;
 mod orphans;
 mod placement;

@@ -9,7 +9,8 @@ use dwk_drive::Drive;
 
 use super::Shared;
 use super::encode::{Parts, of};
-use super::header::{self, join_blocks};
+use super::header;
+use super::join::join_blocks;
 use super::recover::Recovery;
 use super::room::{Purpose, Refused};
 use super::write::{SYNC_REMOVE, late};
