@@ -89,6 +89,22 @@ def test_a_fork_has_nothing_of_the_store_and_harms_nothing(path: Path) -> None:
         assert kernel["docs/b"] == b"still here"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_lives_on_does_not_keep_the_parents_lock(path: Path) -> None:
+    kernel = dw.open(path, drives=3, create=True)
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        kernel.close()
+        dw.open(path).close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def _in_the_child(kernel: dw.Kernel, reader: dw.Reader) -> int:
     try:
         for use in (

@@ -324,7 +324,8 @@ class _Teller:
 
 def _kill_a_writer(store: Path, seed: int) -> set[int]:
     """Start a writer, kill it with -9 after a random number of acknowledgements, return them."""
-    command = [sys.executable, "-m", "dwkernel.demo.writer", str(store), str(seed)]
+    program = "from dwkernel.demo.writer import main; main()"
+    command = [sys.executable, "-c", program, str(store), str(seed)]
     wanted = random.Random(seed).randrange(*_KILL_AFTER_ACKS)  # noqa: S311 - when, not what
     acknowledged: set[int] = set()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:  # noqa: S603 - our own module

@@ -1,6 +1,6 @@
 """The writer that is killed: puts objects and says each one that was acknowledged.
 
-Run as `python -m dwkernel.demo.writer STORE SEED`.
+Its arguments are the path of the store and a seed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,3 @@ def main() -> None:
 
         for start in range(0, 10_000_000, 64):
             list(pool.map(one, range(start, start + 64)))
-
-
-if __name__ == "__main__":
-    main()

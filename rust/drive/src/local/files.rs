@@ -82,4 +82,7 @@ pub(super) trait File: Send + Sync {
     fn sync_data(&self, tag: &'static str) -> Io<()>;
     /// Takes the lock of this open file: `false` if another one holds it.
     fn try_lock(&self, mode: LockMode) -> Io<bool>;
+
+    /// Lets the lock go also where a forked child still has a copy of this open file.
+    fn unlock(&self) {}
 }

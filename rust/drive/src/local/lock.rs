@@ -112,11 +112,14 @@ impl Lock for Held {}
 impl Drop for Held {
     fn drop(&mut self) {
         // A forked child has a copy of the lock, and closing a copy does not let go: neither may it say so.
-        let is_ours = self.process == std::process::id() && self.mode == LockMode::Exclusive;
+        if self.process != std::process::id() {
+            return;
+        }
         // While names wait for a sync the text stays: the next holder syncs them.
-        if is_ours && self.blobs.is_synced() {
+        if self.mode == LockMode::Exclusive && self.blobs.is_synced() {
             let _ = self.file.set_bytes(0);
         }
+        self.file.unlock();
     }
 }
 

@@ -212,6 +212,11 @@ impl File for SystemFile {
             Err(errno) => Err(errno),
         }
     }
+
+    fn unlock(&self) {
+        // Closing lets go too, once nobody has a copy.
+        let _ = fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 #[cfg(target_os = "linux")]
