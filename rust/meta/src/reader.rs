@@ -12,8 +12,8 @@ use crate::row::{Content, Piece, Place};
 
 /// The most that one request asks of a stripe.
 const WINDOW_BYTES: u64 = 4 << 20;
-/// Requests under way ahead of the one that is copied out.
-const AHEAD_MAX: usize = 2;
+/// Requests under way ahead of the one that is copied out: so many drives read at the same time.
+const AHEAD_MAX: usize = 4;
 
 /// Reads one content. What it reads stays in place until it is dropped.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use dwk_pool::{
 const DRIVES: usize = 6;
 const DATA: usize = 4;
 const WINDOW: usize = 4 << 20;
-const AHEAD: usize = 3;
+const AHEAD: usize = 5;
 const IN_FLIGHT: usize = 2;
 const PLAIN: usize = 1 << 20;
 

@@ -106,6 +106,10 @@ impl Reading {
         }
         let parts = parts(&self.stripe, self.offset, self.bytes);
         if self.fetches.is_empty() {
+            // There was no memory to read ahead; perhaps there is now.
+            self.fetches = self.shared.start_parts(&self.stripe, &parts);
+        }
+        if self.fetches.is_empty() {
             return self.read_piecewise(&parts, into);
         }
         let mut table: Option<Vec<u64>> = None;
@@ -128,7 +132,7 @@ impl Reading {
         }
     }
 
-    /// There was no memory to read ahead: little by little.
+    /// With as little memory as can be: little by little.
     fn read_piecewise(&self, parts: &[Part], into: &mut [u8]) -> Result<()> {
         for part in parts {
             for start in part.range.clone().step_by(WINDOW_BYTES) {

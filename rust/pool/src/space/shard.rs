@@ -12,6 +12,9 @@ use super::buffers::Buffer;
 use super::header::{self, Header};
 use crate::Stripe;
 
+/// What is read at once, and verified while it is in the cache.
+const STEP_BYTES: usize = 256 << 10;
+
 /// Verified bytes of a shard's payload.
 pub(crate) struct Piece {
     pub(crate) header: Arc<Header>,
@@ -86,13 +89,13 @@ impl Shared {
     ) -> Result<Piece> {
         let name = header::name(stripe.id, index)?;
         let known = self.headers.get(stripe.id, index);
-        // The first block comes with the header in one read.
+        // The first blocks come with the header in one read.
         let together = known.is_none() && range.start == 0;
         let (header, mut got) = if let Some(header) = known {
             (header, 0)
         } else {
-            let guess = self.header_bytes(stripe).min(buffer.len());
-            let wanted = if together { buffer.len() } else { guess };
+            let guess = self.header_bytes(stripe) + if together { STEP_BYTES } else { 0 };
+            let wanted = guess.min(buffer.len());
             let got = drive.read(&name, 0, &mut buffer.as_mut()[..wanted])?;
             let begin = &buffer.as_ref()[..got];
             (Arc::new(self.take_header(drive, stripe, index, begin)?), got)
@@ -106,14 +109,20 @@ impl Shared {
         }
         let start = if together { length } else { 0 };
         let target = &mut buffer.as_mut()[start..start + blocks.len()];
-        let have = if together { got.saturating_sub(length).min(target.len()) } else { 0 };
-        let at = (length + blocks.start + have) as u64;
-        let more =
-            if have < target.len() { drive.read(&name, at, &mut target[have..])? } else { 0 };
-        if have + more < target.len() {
-            return Err(damaged(stripe, index, "it ends early"));
+        let mut have = if together { got.saturating_sub(length).min(target.len()) } else { 0 };
+        let block = header.block_bytes as usize;
+        let step = STEP_BYTES.next_multiple_of(block);
+        for from in (0..target.len()).step_by(step) {
+            let end = target.len().min(from + step);
+            if have < end {
+                let at = (length + blocks.start + have) as u64;
+                have += drive.read(&name, at, &mut target[have..end])?;
+            }
+            if have < end {
+                return Err(damaged(stripe, index, "it ends early"));
+            }
+            header.verify((blocks.start + from) / block, &target[from..end])?;
         }
-        header.verify(blocks.start / header.block_bytes as usize, target)?;
         self.headers.put(Arc::clone(&header));
         Ok(Piece { header, buffer, start, range: blocks })
     }
