@@ -4,7 +4,7 @@
 //! over shards is unrolled; otherwise it descends, because a rolled ascending loop mistrains the stride
 //! prefetcher); non-temporal stores when the stripe is larger than the second-level cache, and only then;
 //! the four-point transform in registers; three-way exclusive or; two cache lines per source where
-//! everything fits the first-level cache, one beyond.
+//! everything fits the first-level cache, one beyond, but for loops that load a factor per shard.
 
 use std::marker::PhantomData;
 
@@ -158,6 +158,8 @@ macro_rules! each_group {
 
 /// One step of a loop: `V` registers of every shard from `at` on, or `count` bytes of one (`PART`).
 pub(super) trait Step<L: Lane> {
+    /// Up to this many bytes of a stripe, steps take two registers per shard.
+    const TWO_LINES_BYTES_MAX: usize = LEVEL1_BYTES;
     /// # Safety
     /// The range lies within the shards; the lane's instructions are there.
     unsafe fn step<const V: usize, const MODE: u8>(&self, at: usize, count: usize);
@@ -181,8 +183,8 @@ unsafe fn bulk<L: Lane, S: Step<L>, const V: usize, const MODE: u8>(
     at
 }
 
-/// Below this many bytes of a stripe, steps take two registers per shard.
-const TWO_LINES_BYTES_MAX: usize = 40 << 10;
+/// What lies in the first-level cache beside everything else.
+const LEVEL1_BYTES: usize = 40 << 10;
 
 /// Walks `step` over all bytes of the shards, streaming if the stripe outgrows the cache and its targets
 /// are aligned alike; `rests` does the same for what is less than a register. `accumulate`: the targets are read too, so that streaming would not pay.
@@ -209,7 +211,7 @@ unsafe fn run<L: Lane, S: Step<L>, R: Step<L>, const K: usize, const M: usize>(
             L::fence();
             (start, end)
         } else {
-            let two = wide && stripe <= TWO_LINES_BYTES_MAX;
+            let two = wide && stripe <= S::TWO_LINES_BYTES_MAX;
             let end = if two { bulk::<L, S, 2, PLAIN>(step, 0, length) } else { 0 };
             (0, bulk::<L, S, 1, PLAIN>(step, end, length))
         };
@@ -327,6 +329,9 @@ pub(super) struct FourPoint<'a, L: Lane, const K: usize, const M: usize> {
 }
 
 impl<L: Lane, const K: usize, const M: usize> Step<L> for FourPoint<'_, L, K, M> {
+    // Factors are loaded once for both.
+    const TWO_LINES_BYTES_MAX: usize = usize::MAX;
+
     #[inline(always)]
     unsafe fn step<const V: usize, const MODE: u8>(&self, at: usize, count: usize) {
         // SAFETY: the step's range lies within the shards; there are three factors per group and one.
@@ -406,6 +411,9 @@ pub(super) struct Rows<'a, L: Lane, const M: usize> {
 }
 
 impl<L: Lane, const M: usize> Step<L> for Rows<'_, L, M> {
+    // Factors are loaded once for both.
+    const TWO_LINES_BYTES_MAX: usize = usize::MAX;
+
     #[inline(always)]
     unsafe fn step<const V: usize, const MODE: u8>(&self, at: usize, count: usize) {
         // SAFETY: the step's range lies within the shards; there is a factor per row and source.
