@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import queue
 import random
 import shutil
 import statistics
@@ -18,7 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import dwkernel as dw
 from dwkernel.reports import Report
@@ -38,10 +39,12 @@ DRIVES = 6
 _FACTOR = 1.5
 _ROUNDS = 3
 _PIECE_BYTES = 4 << 20
+_DATA = 4
 _SMALL_BYTES = 1024
 _WRITERS = 64
-# The journal of 4+2 is kept on three drives: so many files does the raw loop append to.
+# The journal of 4+2 is kept on three drives: so many files does the raw loop write to.
 _LOGS = 3
+_LOG_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def run(
         _write_random(large, size_bytes)
         with dw.open(place / "store", drives=DRIVES, geometry=GEOMETRY, create=True) as kernel:
             kernel.containers.create("bench")
-            for measure in (_put, _get, _rebuild):
+            for measure in (_put, _get, _get_cold, _rebuild):
                 say(f"{measure.__name__.strip('_')} of {format_size(size_bytes)}")
                 result.measurements.append(measure(kernel, place, large))
             for writers in (1, _WRITERS):
@@ -148,48 +151,76 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _rounds(
-    store: Callable[[int], object], plain: Callable[[int], object], amount: float
-) -> tuple[float, float]:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is measured, and what is done before it."""
+
+    run: Callable[[], object]
+    before: Callable[[], object] = lambda: None
+
+
+def _rounds(store: _Work, plain: _Work, amount: float) -> tuple[float, float]:
     """Run both in turn and return the medians of their rates."""
-    stores, plains = [], []
-    for number in range(_ROUNDS):
-        stores.append(amount / _timed(lambda: store(number)))  # noqa: B023 - called at once
-        plains.append(amount / _timed(lambda: plain(number)))  # noqa: B023
-    return statistics.median(stores), statistics.median(plains)
+    rates: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_ROUNDS):
+        for figures, work in zip(rates, (store, plain), strict=True):
+            work.before()
+            figures.append(amount / _timed(work.run))
+    return statistics.median(rates[0]), statistics.median(rates[1])
 
 
 def _put(kernel: Kernel, place: Path, large: Path) -> Measurement:
     size = large.stat().st_size
+    target = place / "plain"
 
-    def plain(_: int) -> None:
+    def plain() -> None:
         # The same total as the store writes, parity included.
-        with large.open("rb", buffering=0) as source, (place / "plain").open("wb", 0) as target:
+        with large.open("rb", buffering=0) as source, target.open("wb", 0) as file:
             left = int(size * _FACTOR)
             while left:
                 piece = source.read(min(_PIECE_BYTES, left))
                 if not piece:
                     source.seek(0)
-                left -= target.write(piece)
-            os.fsync(target.fileno())
+                left -= file.write(piece)
+            os.fsync(file.fileno())
 
-    figures = _rounds(lambda _: kernel.put("bench/large", large), plain, size)
+    store = _Work(lambda: kernel.put("bench/large", large))
+    figures = _rounds(store, _Work(plain, lambda: target.unlink(missing_ok=True)), size)
     return Measurement("put", *figures, "B/s", "one file of 1.5 times the size, one fsync")
 
 
 def _get(kernel: Kernel, place: Path, large: Path) -> Measurement:
-    size = large.stat().st_size
+    store, plain = _copies(kernel, place, large)
+    store()
+    plain()
+    forget = (place / "out").unlink
+    figures = _rounds(_Work(store, forget), _Work(plain, forget), large.stat().st_size)
+    return Measurement("get, warm", *figures, "B/s", "copying the file out")
 
-    def store(_: int) -> None:
+
+def _get_cold(kernel: Kernel, place: Path, large: Path) -> Measurement:
+    def forget() -> None:
+        (place / "out").unlink(missing_ok=True)
+        _evict(place)
+
+    store, plain = (_Work(copy, forget) for copy in _copies(kernel, place, large))
+    return Measurement(
+        "get, cold", *_rounds(store, plain, large.stat().st_size), "B/s", "copying the file out"
+    )
+
+
+def _copies(kernel: Kernel, place: Path, large: Path) -> tuple[Callable[[], None], ...]:
+    """Return the two ways to copy the large file out: from the store, and as a plain file."""
+
+    def store() -> None:
         with kernel.get("bench/large") as reader, (place / "out").open("wb", 0) as target:
             _pump(reader.readinto, target)
 
-    def plain(_: int) -> None:
+    def plain() -> None:
         with large.open("rb", buffering=0) as source, (place / "out").open("wb", 0) as target:
             _pump(source.readinto, target)
 
-    figures = _rounds(store, plain, size)
-    return Measurement("get, warm", *figures, "B/s", "copying the file out")
+    return store, plain
 
 
 def _pump(readinto: Callable[[memoryview], int | None], target: Any) -> None:
@@ -198,37 +229,56 @@ def _pump(readinto: Callable[[memoryview], int | None], target: Any) -> None:
         target.write(buffer[:count])
 
 
+def _evict(place: Path) -> None:
+    """Take what lies there out of the page cache, where the system has a call for that."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for file in place.rglob("*"):
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def _rebuild(kernel: Kernel, place: Path, large: Path) -> Measurement:
-    """Replace each of three drives in turn; beside it what cannot be saved: read k, write one."""
+    """Replace a drive; beside it what cannot be saved: read k drives, write one, all at once."""
     del large
-    amounts = []
-
-    def store(number: int) -> None:
+    rates: tuple[list[float], list[float]] = ([], [])
+    for number in range(_ROUNDS):
         old = kernel.pool.status().drives[0]
-        amounts.append(old.used_bytes)
-        kernel.pool.replace(old.id, place / "store" / f"new-{number}")
+        amount = old.used_bytes
+        shards = [place / f"plain-{shard}" for shard in range(_DATA)]
+        for shard in shards:
+            _write_random(shard, amount)
+        _evict(place)
+        new = place / "store" / f"new-{number}"
+        rates[0].append(amount / _timed(lambda: kernel.pool.replace(old.id, new)))  # noqa: B023
+        _evict(place)
+        rates[1].append(amount / _timed(lambda: _ideal(shards, place / "shard", amount)))  # noqa: B023
+    figures = statistics.median(rates[0]), statistics.median(rates[1])
+    beside = f"reading {_DATA} shards and writing 1 at the same time"
+    return Measurement("rebuild of a drive", *figures, "B/s", beside)
 
-    def plain(number: int) -> None:
-        amount = amounts[number]
-        with (place / "plain").open("rb", 0) as source, (place / "shard").open("wb", 0) as target:
-            buffer = memoryview(bytearray(_PIECE_BYTES))
-            for _ in range(4):
-                source.seek(0)
-                left = amount
-                while left > 0 and (count := source.readinto(buffer)):
-                    left -= count
+
+def _ideal(shards: list[Path], target: Path, amount: int) -> None:
+    def read(shard: Path) -> None:
+        buffer = memoryview(bytearray(1 << 20))
+        with shard.open("rb", 0) as source:
+            while source.readinto(buffer):
+                pass
+
+    def write() -> None:
+        block = memoryview(random.Random(3).randbytes(1 << 20))  # noqa: S311 - test data
+        with target.open("wb", 0) as file:
             left = amount
             while left > 0:
-                left -= target.write(buffer[: min(left, _PIECE_BYTES)])
-            os.fsync(target.fileno())
+                left -= file.write(block[: min(left, len(block))])
+            os.fsync(file.fileno())
 
-    stores, plains = [], []
-    for number in range(_ROUNDS):
-        took = _timed(lambda: store(number))  # noqa: B023 - called at once
-        stores.append(amounts[number] / took)
-        plains.append(amounts[number] / _timed(lambda: plain(number)))  # noqa: B023
-    figures = statistics.median(stores), statistics.median(plains)
-    return Measurement("rebuild of a drive", *figures, "B/s", "reading 4 shards, writing 1")
+    with ThreadPoolExecutor(len(shards) + 1) as pool:
+        jobs = [pool.submit(read, shard) for shard in shards] + [pool.submit(write)]
+        for job in jobs:
+            job.result()
 
 
 def _small(kernel: Kernel, place: Path, writers: int, seconds: float) -> Measurement:
@@ -245,15 +295,15 @@ def _small(kernel: Kernel, place: Path, writers: int, seconds: float) -> Measure
         with ThreadPoolExecutor(writers) as pool:
             return sum(pool.map(work, range(writers)))
 
-    figures: tuple[list[float], list[float]] = ([], [])
-    with contextlib.ExitStack() as stack:
-        logs = [stack.enter_context((place / f"log-{n}").open("ab", 0)) for n in range(_LOGS)]
+    rates: tuple[list[float], list[float]] = ([], [])
+    with _Logs(place) as logs:
         for _ in range(_ROUNDS):
-            for rates, work in zip(figures, (store, lambda stop: _append(logs, stop)), strict=True):
-                rates.append(_counted(work, seconds / _ROUNDS))
-    medians = statistics.median(figures[0]), statistics.median(figures[1])
+            for figures, work in zip(rates, (store, logs.run), strict=True):
+                figures.append(_counted(work, seconds / _ROUNDS))
+    medians = statistics.median(rates[0]), statistics.median(rates[1])
     name = "1 KiB puts, 1 writer" if writers == 1 else f"1 KiB puts, {writers} writers"
-    return Measurement(name, *medians, "puts/s", f"appending to {_LOGS} files, fdatasync on each")
+    beside = f"4 KiB onto {_LOGS} zeroed files side by side, fdatasync on each, one after the other"
+    return Measurement(name, *medians, "puts/s", beside)
 
 
 def _counted(work: Callable[[threading.Event], int], seconds: float) -> float:
@@ -265,20 +315,50 @@ def _counted(work: Callable[[threading.Event], int], seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _append(logs: list[Any], stop: threading.Event) -> int:
-    """Append 4 KiB to every log and sync them side by side, one after the other in time."""
-    block = bytes(4096)
+class _Logs:
+    """Zeroed files, each with a thread that writes to it and syncs it when it is told to."""
 
-    def one(log: Any) -> None:
-        log.write(block)
-        os.fdatasync(log.fileno())
+    def __init__(self, place: Path) -> None:
+        self._told = [queue.SimpleQueue[int | None]() for _ in range(_LOGS)]
+        self._done = queue.SimpleQueue[None]()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(place / f"log-{n}", told))
+            for n, told in enumerate(self._told)
+        ]
 
-    count = 0
-    with ThreadPoolExecutor(len(logs)) as pool:
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for told in self._told:
+            told.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, path: Path, told: queue.SimpleQueue[int | None]) -> None:
+        block = bytes(4096)
+        with path.open("wb", 0) as file:
+            file.write(bytes(_LOG_BYTES))
+            os.fsync(file.fileno())
+            sync = getattr(os, "fdatasync", os.fsync)
+            while (number := told.get()) is not None:
+                file.seek(number * len(block) % _LOG_BYTES)
+                file.write(block)
+                sync(file.fileno())
+                self._done.put(None)
+
+    def run(self, stop: threading.Event) -> int:
+        """Write to all of them, wait for all of them, and so on; return how often."""
+        count = 0
         while not stop.is_set():
-            list(pool.map(one, logs))
+            for told in self._told:
+                told.put(count)
+            for _ in self._told:
+                self._done.get()
             count += 1
-    return count
+        return count
 
 
 def _machine(path: Path) -> dict[str, str]:
