@@ -39,44 +39,60 @@ impl ObjectReader {
         &self.info
     }
 
-    /// Reads at `offset`; returns how many bytes were there: fewer than asked only at the end.
+    /// Shows `bytes` from `offset`, in order, in slices; returns how many there were: fewer than asked only
+    /// at the end.
     ///
-    /// Every block is verified. Who reads in order from start to end has the whole verified once more,
-    /// against the checksum that was taken when it was written.
+    /// Every block is verified before it is shown. Who reads in order from start to end has the whole
+    /// verified once more, against the checksum that was taken when it was written.
     ///
     /// # Errors
-    /// `data.corrupt`, `drive.io`, …
-    pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
+    /// `data.corrupt`, `drive.io`, …: what was shown by this call is not to be used then.
+    pub fn show(
+        &mut self,
+        offset: u64,
+        bytes: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<usize> {
         let left = self.info.size_bytes.saturating_sub(offset);
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(bytes);
+        let mut running = self.running.take().filter(|(_, at)| *at == offset);
+        let mut shown = |bytes: &[u8]| {
+            if let Some((crc, at)) = &mut running {
+                crc.update(bytes);
+                *at += bytes.len() as u64;
+            }
+            take(bytes);
+        };
         let mut filled = 0;
         while filled < wanted {
-            match self.content.read_at(offset + filled as u64, &mut into[filled..wanted])? {
+            let from = offset + filled as u64;
+            match self.content.show(from, wanted - filled, &mut shown)? {
                 0 => return Err(self.corrupt("its content ends early")),
                 more => filled += more,
             }
         }
-        self.follow(offset, &into[..filled])?;
+        match running {
+            Some((crc, at)) if at == self.info.size_bytes => {
+                if crc.value() != self.info.checksum {
+                    return Err(self.corrupt("its checksum is wrong"));
+                }
+            }
+            on => self.running = on,
+        }
         Ok(filled)
     }
 
-    fn follow(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let Some((crc, at)) = &mut self.running else { return Ok(()) };
-        if *at != offset {
-            self.running = None;
-            return Ok(());
-        }
-        crc.update(bytes);
-        *at += bytes.len() as u64;
-        if *at < self.info.size_bytes {
-            return Ok(());
-        }
-        let whole = self.running.take().map(|(crc, _)| crc.value());
-        if whole == Some(self.info.checksum) {
-            Ok(())
-        } else {
-            Err(self.corrupt("its checksum is wrong"))
-        }
+    /// Fills `into` from `offset`; returns how many bytes were there: fewer only at the end.
+    ///
+    /// # Errors
+    /// As [`show`](Self::show).
+    pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
+        let (bytes, mut rest) = (into.len(), into);
+        self.show(offset, bytes, &mut |bytes| {
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+            to.copy_from_slice(bytes);
+            rest = after;
+        })
     }
 
     fn corrupt(&self, why: &str) -> Error {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dwk_base::{Error, Result, StripeId, codes};
-use dwk_pool::{Reading, Stripe};
+use dwk_pool::{Landed, Reading, Stripe};
 
 use crate::meta::Meta;
 use crate::pins::Pin;
@@ -25,26 +25,27 @@ pub struct ContentReader {
     bytes: u64,
     expected: u64,
     ahead: VecDeque<Ahead>,
-    window: Window,
+    window: Option<Window>,
     _pin: Pin,
 }
 
-/// Bytes that were read and not asked for yet.
-#[derive(Debug, Default)]
+/// Bytes that were read, some of them not asked for yet.
+#[derive(Debug)]
 struct Window {
     start: u64,
-    bytes: Vec<u8>,
+    landed: Landed,
 }
 
 impl Window {
-    /// Copies what it has from `at`, and says how much that was.
-    fn copy(&self, at: u64, into: &mut [u8]) -> u64 {
-        let from = at.checked_sub(self.start).and_then(|from| self.bytes.get(from as usize..));
-        let taken = from.map_or(0, |from| from.len().min(into.len()));
-        if let Some(from) = from {
-            into[..taken].copy_from_slice(&from[..taken]);
+    /// Shows what it has of `at..end`, and says how much that was.
+    fn show(&self, at: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> u64 {
+        let last = self.start + self.landed.bytes() as u64;
+        if at < self.start || at >= last {
+            return 0;
         }
-        taken as u64
+        let end = end.min(last);
+        self.landed.show((at - self.start) as usize..(end - self.start) as usize, take);
+        end - at
     }
 }
 
@@ -76,7 +77,7 @@ impl ContentReader {
             start
         });
         let starts = starts.collect();
-        let (ahead, window) = (VecDeque::new(), Window::default());
+        let (ahead, window) = (VecDeque::new(), None);
         Self { meta, content, starts, bytes, expected: 0, ahead, window, _pin: pin }
     }
 
@@ -90,7 +91,26 @@ impl ContentReader {
     /// # Errors
     /// `data.corrupt`, `drives.too_many_lost`: the bytes in `into` are not to be used then.
     pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let end = self.bytes.min(offset.saturating_add(into.len() as u64));
+        let (bytes, mut rest) = (into.len(), into);
+        self.show(offset, bytes, &mut |bytes| {
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+            to.copy_from_slice(bytes);
+            rest = after;
+        })
+    }
+
+    /// Shows `bytes` from `offset`, in order, in slices as they were read and verified; returns how many
+    /// there were: fewer only at the end.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at), after some bytes may have been shown.
+    pub fn show(
+        &mut self,
+        offset: u64,
+        bytes: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<usize> {
+        let end = self.bytes.min(offset.saturating_add(bytes as u64));
         if offset != self.expected {
             self.ahead.clear();
         }
@@ -99,44 +119,72 @@ impl ContentReader {
             let span = self.span(at, end);
             // Only who reads on gets the next stretch read ahead.
             let horizon = if self.expected == at && at > 0 { self.bytes } else { end };
-            let (piece, rest) = (self.content.pieces[span.piece], end - at);
-            let done = match piece.place {
-                Place::Journal { .. } => {
-                    let to = (at - offset) as usize;
-                    self.copy_journal(piece, span, &mut into[to..to + span.bytes as usize])?;
-                    span.bytes
-                }
-                Place::Stripe { .. } => {
-                    let to = (at - offset) as usize;
-                    self.copy_stripes(at, horizon, &mut into[to..to + rest as usize])?
-                }
+            let piece = self.content.pieces[span.piece];
+            at += match piece.place {
+                Place::Journal { .. } => self.show_journal(piece, span, take)?,
+                Place::Stripe { .. } => self.show_stripes(at, end, horizon, take)?,
             };
-            at += done;
             self.expected = at;
         }
         Ok((at.max(offset) - offset) as usize)
     }
 
-    fn copy_journal(&self, piece: Piece, span: Span, into: &mut [u8]) -> Result<()> {
-        let Place::Journal { position, offset } = piece.place else { return Ok(()) };
+    fn show_journal(&self, piece: Piece, span: Span, take: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let Place::Journal { position, offset } = piece.place else { return Ok(span.bytes) };
         let mut whole = vec![0; piece.bytes as usize];
         let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
         self.meta.journal().read(position, offset, &mut whole, &right)?;
-        into.copy_from_slice(&whole[span.offset as usize..][..span.bytes as usize]);
-        Ok(())
+        take(&whole[span.offset as usize..][..span.bytes as usize]);
+        Ok(span.bytes)
     }
 
-    /// Copies the next span out, with reads under way up to `horizon`.
-    fn copy_stripes(&mut self, at: u64, horizon: u64, into: &mut [u8]) -> Result<u64> {
-        let waiting = self.window.copy(at, into);
+    /// Shows the next span, with reads under way up to `horizon`.
+    fn show_stripes(
+        &mut self,
+        at: u64,
+        end: u64,
+        horizon: u64,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<u64> {
+        let waiting = self.window.as_ref().map_or(0, |window| window.show(at, end, take));
         if waiting > 0 {
             return Ok(waiting);
         }
+        self.window = None;
         if self.ahead.front().is_some_and(|ahead| ahead.span.start != at) {
             self.ahead.clear();
         }
+        let landed = match self.read_now(at, horizon)? {
+            Some(landed) => landed,
+            None => self.read_ahead(at, end, horizon)?,
+        };
+        // If the caller takes less than was read ahead, the rest waits in the window.
+        let window = self.window.insert(Window { start: at, landed });
+        let shown = window.show(at, end, take);
+        if shown == window.landed.bytes() as u64 {
+            self.window = None;
+        }
+        Ok(shown)
+    }
+
+    /// A short read that nothing was read ahead for, if it need not wait for a drive.
+    fn read_now(&self, at: u64, horizon: u64) -> Result<Option<Landed>> {
+        let span = self.span(at, horizon);
+        let Place::Stripe { id, offset } = self.content.pieces[span.piece].place else {
+            return Ok(None);
+        };
+        if !self.ahead.is_empty() || span.bytes < horizon - at {
+            return Ok(None);
+        }
+        let stripe = self.meta.placed(id)?;
+        let offset = offset + span.offset;
+        Ok(self.meta.pool().space().read_now(&stripe, offset, span.bytes as u32))
+    }
+
+    /// The next span, after more of them were asked for.
+    fn read_ahead(&mut self, at: u64, end: u64, horizon: u64) -> Result<Landed> {
         let mut next = self.ahead.back().map_or(at, |last| last.span.start + last.span.bytes);
-        let large = into.len() as u64 >= WINDOW_BYTES || horizon > at + into.len() as u64;
+        let large = end - at >= WINDOW_BYTES || horizon > end;
         while self.ahead.len() <= AHEAD_MAX && next < horizon && (large || self.ahead.is_empty()) {
             let span = self.span(next, horizon);
             let Place::Stripe { id, offset } = self.content.pieces[span.piece].place else { break };
@@ -146,25 +194,16 @@ impl ContentReader {
             self.ahead.push_back(Ahead { span, stripe, reading });
             next = span.start + span.bytes;
         }
-        let Some(ahead) = self.ahead.pop_front() else {
-            return Err(Error::new(&codes::INTERNAL_BUG, "a read began nowhere"));
-        };
-        let span = ahead.span;
-        if span.bytes <= into.len() as u64 {
-            self.land(ahead, &mut into[..span.bytes as usize])?;
-            return Ok(span.bytes);
-        }
-        // The caller takes less than was read ahead: the rest waits in the window.
-        let mut bytes = std::mem::take(&mut self.window.bytes);
-        bytes.resize(span.bytes as usize, 0);
-        self.land(ahead, &mut bytes)?;
-        self.window = Window { start: at, bytes };
-        Ok(self.window.copy(at, into))
+        let ahead = self.ahead.pop_front();
+        self.land(ahead.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a read began nowhere"))?)
     }
 
     /// Waits for a read; if the stripe moved meanwhile, it is read where it went.
-    fn land(&self, ahead: Ahead, into: &mut [u8]) -> Result<()> {
-        let Err(error) = ahead.reading.wait_into(into) else { return Ok(()) };
+    fn land(&self, ahead: Ahead) -> Result<Landed> {
+        let error = match ahead.reading.land() {
+            Ok(landed) => return Ok(landed),
+            Err(error) => error,
+        };
         let Place::Stripe { id, offset } = self.content.pieces[ahead.span.piece].place else {
             return Err(error);
         };
@@ -172,7 +211,8 @@ impl ContentReader {
         if now == ahead.stripe {
             return Err(error);
         }
-        self.meta.pool().space().read(&now, offset + ahead.span.offset, into)
+        let (offset, bytes) = (offset + ahead.span.offset, ahead.span.bytes as u32);
+        self.meta.pool().space().start_read(&now, offset, bytes).land()
     }
 
     /// The longest run of bytes from `at` that lies in one piece, ends before `end` and is one window.

@@ -33,7 +33,7 @@ pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
 pub use space::{
-    Control, Filling, Progress, Reading, RebuildReport, SYNC_TAGS, ScrubReport, Space,
+    Control, Filling, Landed, Progress, Reading, RebuildReport, SYNC_TAGS, ScrubReport, Space,
     SpaceOptions, Writing,
 };
 pub use status::{DriveStatus, PoolStatus, Redundancy};

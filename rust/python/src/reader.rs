@@ -12,9 +12,6 @@ use crate::buffers::Shared;
 use crate::errors::to_py;
 use crate::store::{Caller, ObjectTuple, object_tuple, run};
 
-/// What is read at once into a buffer that is not ours, in bytes.
-const PIECE_BYTES: usize = 1 << 20;
-
 /// One version of an object, open. Threads may share it; they read one after the other.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct ObjectReader {
@@ -39,14 +36,14 @@ impl ObjectReader {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        offset: u64,
-        into: &mut [u8],
+        (offset, bytes): (u64, usize),
+        take: &mut (dyn FnMut(&[u8]) + Send),
     ) -> PyResult<usize> {
         run(py, &self.kernel, caller, timeout_s, |kernel, context| {
             let mut reader = self.lock()?;
             let closed = || Error::new(&codes::STORE_CLOSED, "the reader is closed");
             let reader = reader.as_mut().ok_or_else(closed)?;
-            kernel.execute(context, Read { reader, offset, into })
+            kernel.execute(context, Read { reader, offset, bytes, take })
         })
     }
 }
@@ -71,7 +68,12 @@ impl ObjectReader {
         let left = self.info.size_bytes.saturating_sub(offset);
         let size = usize::try_from(left).unwrap_or(usize::MAX).min(size);
         PyBytes::new_with(py, size, |into| {
-            let filled = self.fill(py, caller, timeout_s, offset, into)?;
+            let mut rest = into;
+            let filled = self.fill(py, caller, timeout_s, (offset, size), &mut |bytes| {
+                let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+                to.copy_from_slice(bytes);
+                rest = after;
+            })?;
             debug_assert_eq!(filled, size, "the kernel fills what is there or fails");
             Ok(())
         })
@@ -91,19 +93,11 @@ impl ObjectReader {
             let error = Error::new(&codes::BUFFER_READ_ONLY, "the buffer cannot be written to");
             return Err(to_py(py, &error));
         }
-        let mut scratch = vec![0; target.len().min(PIECE_BYTES)];
-        let mut filled = 0;
-        while filled < target.len() {
-            let length = scratch.len().min(target.len() - filled);
-            let from = offset + filled as u64;
-            let read = self.fill(py, caller, timeout_s, from, &mut scratch[..length])?;
-            target.write(filled, &scratch[..read]);
-            filled += read;
-            if read < length {
-                break;
-            }
-        }
-        Ok(filled)
+        let mut at = 0;
+        self.fill(py, caller, timeout_s, (offset, target.len()), &mut |bytes| {
+            target.write(at, bytes);
+            at += bytes.len();
+        })
     }
 
     /// Lets the version go.

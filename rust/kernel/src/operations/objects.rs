@@ -57,14 +57,15 @@ impl Run for Get<'_> {
 const PIECE_BYTES: usize = 16 << 20;
 
 /// Reads from an object that is open; how many bytes were there: `data.corrupt`, …
-#[derive(Debug)]
 pub struct Read<'a> {
     /// The object.
     pub reader: &'a mut ObjectReader,
     /// From where.
     pub offset: u64,
-    /// Into here; filled unless the object ends before.
-    pub into: &'a mut [u8],
+    /// How many; fewer only at the end of the object.
+    pub bytes: usize,
+    /// Shown the bytes, in order. After an error they are not to be used.
+    pub take: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Run for Read<'_> {
@@ -79,12 +80,10 @@ impl Run for Read<'_> {
         let mut filled = 0;
         // An empty read is asked too: the last look of a whole read is at the end.
         loop {
-            let end = self.into.len().min(filled + PIECE_BYTES);
-            let piece = &mut self.into[filled..end];
-            let wanted = piece.len();
-            let read = self.reader.read_at(self.offset + filled as u64, piece)?;
+            let wanted = (self.bytes - filled).min(PIECE_BYTES);
+            let read = self.reader.show(self.offset + filled as u64, wanted, self.take)?;
             filled += read;
-            if read < wanted || filled == self.into.len() {
+            if read < wanted || filled == self.bytes {
                 return Ok(filled);
             }
             context.deadline().check()?;

@@ -58,7 +58,7 @@ use crate::{RosterCell, Stripe, Watch};
 pub use self::control::{Control, Progress};
 pub use self::filling::Filling;
 pub use self::options::SpaceOptions;
-pub use self::read::Reading;
+pub use self::read::{Landed, Reading};
 pub use self::report::{RebuildReport, ScrubReport};
 pub use self::write::Writing;
 

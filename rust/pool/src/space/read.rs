@@ -5,7 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dwk_base::{Error, Result, codes};
+use dwk_drive::{BlobName, Drive};
 
+use super::buffers::Buffer;
+use super::header::Header;
 use super::recover::Recovery;
 use super::shard::{Fetch, Piece, whole_blocks};
 use super::{Shared, Space, header};
@@ -24,6 +27,19 @@ pub struct Reading {
     bytes: usize,
     /// By data shard, in order; empty if there was no memory to read ahead.
     fetches: Vec<Option<Fetch>>,
+}
+
+/// What a read gave: verified, to be looked at in parts. It holds the memory that it was read into.
+pub struct Landed {
+    bytes: usize,
+    content: Content,
+}
+
+enum Content {
+    /// As the shards were read, in order.
+    Pieces(Vec<(Part, Piece)>),
+    /// As a whole.
+    Whole(Buffer),
 }
 
 /// A part of a read: bytes of one data shard.
@@ -49,25 +65,39 @@ impl Space {
         Reading { shared: Arc::clone(shared), stripe, offset, bytes, fetches }
     }
 
+    /// A stripe's content from `offset`, if it lies in the page cache and is well: read on the caller's own
+    /// thread without waiting for a device. `None` says nothing about it.
+    pub fn read_now(&self, stripe: &Stripe, offset: u32, bytes: u32) -> Option<Landed> {
+        let (shared, offset, bytes) = (&self.shared, offset as usize, bytes as usize);
+        if bytes > NOW_BYTES_MAX {
+            return None;
+        }
+        in_stripe(stripe, offset, bytes).ok()?;
+        let mut buffer = shared.read_memory.try_take(bytes)?;
+        let mut first: Option<Arc<Header>> = None;
+        for part in parts(stripe, offset, bytes) {
+            let into = &mut buffer.as_mut()[part.to..part.to + part.range.len()];
+            let header = shared.read_now(stripe, &part, into).ok()??;
+            let first = first.get_or_insert_with(|| Arc::clone(&header));
+            if first.shard_checks != header.shard_checks {
+                return None;
+            }
+        }
+        Some(Landed { bytes, content: Content::Whole(buffer) })
+    }
+
     /// Fills `into` with a stripe's content from `offset`.
     ///
     /// # Errors
     /// `object.range` beyond the content; `data.corrupt` if more is lost than the code survives: what is
     /// in `into` is not to be used then.
     pub fn read(&self, stripe: &Stripe, offset: u32, into: &mut [u8]) -> Result<()> {
-        in_stripe(stripe, offset as usize, into.len())?;
-        if into.len() <= NOW_BYTES_MAX {
-            let parts = parts(stripe, offset as usize, into.len());
-            let now = |part: &Part| {
-                let into = &mut into[part.to..part.to + part.range.len()];
-                self.shared.read_now(stripe, part, into)
-            };
-            if parts.iter().all(now) {
-                return Ok(());
-            }
-        }
         let bytes = u32::try_from(into.len()).unwrap_or(u32::MAX);
-        self.start_read(stripe, offset, bytes).wait_into(into)
+        let landed = match self.read_now(stripe, offset, bytes) {
+            Some(landed) => landed,
+            None => self.start_read(stripe, offset, bytes).land()?,
+        };
+        landed.copy(into)
     }
 }
 
@@ -94,27 +124,24 @@ fn in_stripe(stripe: &Stripe, offset: usize, bytes: usize) -> Result<()> {
 }
 
 impl Reading {
-    /// Waits, and fills `into`, which is as long as the read.
+    /// Waits for the content.
     ///
     /// # Errors
-    /// `buffer.length`, and those of [`Space::read`].
-    pub fn wait_into(mut self, into: &mut [u8]) -> Result<()> {
+    /// Those of [`Space::read`].
+    pub fn land(mut self) -> Result<Landed> {
         in_stripe(&self.stripe, self.offset, self.bytes)?;
-        if into.len() != self.bytes {
-            let text = format!("{} bytes do not take {}", into.len(), self.bytes);
-            return Err(Error::new(&codes::BUFFER_LENGTH, text));
-        }
-        let parts = parts(&self.stripe, self.offset, self.bytes);
+        let (parts, bytes) = (parts(&self.stripe, self.offset, self.bytes), self.bytes);
         if self.fetches.is_empty() {
             // There was no memory to read ahead; perhaps there is now.
             self.fetches = self.shared.start_parts(&self.stripe, &parts);
         }
         if self.fetches.is_empty() {
-            return self.read_piecewise(&parts, into);
+            let mut whole = self.shared.read_memory.take_anyway(bytes);
+            self.read_piecewise(&parts, whole.as_mut())?;
+            return Ok(Landed { bytes, content: Content::Whole(whole) });
         }
         let mut table: Option<Vec<u64>> = None;
-        let mut missing = Vec::new();
-        let mut mixed = false;
+        let (mut pieces, mut missing, mut mixed) = (Vec::new(), Vec::new(), false);
         for (part, fetch) in parts.iter().zip(std::mem::take(&mut self.fetches)) {
             let Some(piece) = fetch.and_then(|fetch| self.shared.land(&self.stripe, &fetch)) else {
                 missing.push(part.clone());
@@ -122,14 +149,28 @@ impl Reading {
             };
             let checks = &piece.header.shard_checks;
             mixed |= table.get_or_insert_with(|| checks.clone()) != checks;
-            into[part.to..part.to + part.range.len()].copy_from_slice(piece.bytes(&part.range));
+            pieces.push((part.clone(), piece));
+        }
+        if !mixed && missing.is_empty() {
+            return Ok(Landed { bytes, content: Content::Pieces(pieces) });
         }
         let missing = if mixed { parts } else { missing };
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            self.shared.recover(&self.stripe, &missing, mixed, into)
+        let mut whole = self.shared.read_memory.take_anyway(bytes);
+        for (part, piece) in &pieces {
+            let into = &mut whole.as_mut()[part.to..part.to + part.range.len()];
+            into.copy_from_slice(piece.bytes(&part.range));
         }
+        drop(pieces);
+        self.shared.recover(&self.stripe, &missing, mixed, whole.as_mut())?;
+        Ok(Landed { bytes, content: Content::Whole(whole) })
+    }
+
+    /// Waits, and fills `into`, which is as long as the read.
+    ///
+    /// # Errors
+    /// `buffer.length`, and those of [`Space::read`].
+    pub fn wait_into(self, into: &mut [u8]) -> Result<()> {
+        self.land()?.copy(into)
     }
 
     /// With as little memory as can be: little by little.
@@ -142,6 +183,43 @@ impl Reading {
                 self.shared.recover(&self.stripe, &[piece], false, into)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Landed {
+    /// How many bytes they are.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Shows the bytes of `range`, in order, in one or more slices.
+    pub fn show(&self, range: Range<usize>, take: &mut dyn FnMut(&[u8])) {
+        let pieces = match &self.content {
+            Content::Whole(buffer) => return take(&buffer.as_ref()[range]),
+            Content::Pieces(pieces) => pieces,
+        };
+        for (part, piece) in pieces {
+            let (from, to) = (range.start.max(part.to), range.end.min(part.to + part.range.len()));
+            if from < to {
+                let start = part.range.start + from - part.to;
+                take(piece.bytes(&(start..start + to - from)));
+            }
+        }
+    }
+
+    /// Copies all of it.
+    fn copy(&self, into: &mut [u8]) -> Result<()> {
+        if into.len() != self.bytes {
+            let text = format!("{} bytes do not take {}", into.len(), self.bytes);
+            return Err(Error::new(&codes::BUFFER_LENGTH, text));
+        }
+        let mut rest = into;
+        self.show(0..self.bytes, &mut |bytes| {
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+            to.copy_from_slice(bytes);
+            rest = after;
+        });
         Ok(())
     }
 }
@@ -234,32 +312,66 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads a part on the caller's own thread; false if that would wait, or if anything is wrong.
-    fn read_now(&self, stripe: &Stripe, part: &Part, into: &mut [u8]) -> bool {
-        self.try_read_now(stripe, part, into).unwrap_or(false)
-    }
-
-    fn try_read_now(&self, stripe: &Stripe, part: &Part, into: &mut [u8]) -> Result<bool> {
+    /// Reads a part on the caller's own thread, and returns the header of its shard; `None` if that would
+    /// wait. What is wrong with it, the reading that waits will find out.
+    fn read_now(
+        &self,
+        stripe: &Stripe,
+        part: &Part,
+        into: &mut [u8],
+    ) -> Result<Option<Arc<Header>>> {
         let roster = self.roster.load();
         let seat = stripe.placement.get(part.index).and_then(|seat| roster.seat(*seat));
-        let Some(drive) = seat.and_then(|seat| seat.readable()) else { return Ok(false) };
-        let Some(header) = self.headers.get(stripe.id, part.index) else { return Ok(false) };
+        let Some(drive) = seat.and_then(|seat| seat.readable()) else { return Ok(None) };
         let name = header::name(stripe.id, part.index)?;
+        let Some(header) = self.header_now(stripe, part.index, drive.drive(), &name)? else {
+            return Ok(None);
+        };
         let blocks = whole_blocks(&part.range, header.block_bytes, stripe.shard_bytes);
         let at = (header.bytes() + blocks.start) as u64;
         let first = blocks.start / header.block_bytes as usize;
         if blocks == part.range {
             let got = drive.drive().read_now(&name, at, into)?;
-            return Ok(got == Some(into.len()) && header.verify(first, into).is_ok());
+            let whole = got == Some(into.len()) && header.verify(first, into).is_ok();
+            return Ok(whole.then_some(header));
         }
         let mut buffer = self.read_memory.take_anyway(blocks.len());
         let got = drive.drive().read_now(&name, at, buffer.as_mut())?;
         if got != Some(blocks.len()) || header.verify(first, buffer.as_ref()).is_err() {
-            return Ok(false);
+            return Ok(None);
         }
         let from = part.range.start - blocks.start;
         into.copy_from_slice(&buffer.as_ref()[from..from + into.len()]);
-        Ok(true)
+        Ok(Some(header))
+    }
+
+    /// A shard's header, if it is known or lies in the page cache.
+    fn header_now(
+        &self,
+        stripe: &Stripe,
+        index: usize,
+        drive: &dyn Drive,
+        name: &BlobName,
+    ) -> Result<Option<Arc<Header>>> {
+        if let Some(header) = self.headers.get(stripe.id, index) {
+            return Ok(Some(header));
+        }
+        let mut begin = vec![0; self.header_bytes(stripe)];
+        if drive.read_now(name, 0, &mut begin)? != Some(begin.len())
+            || header::length(&begin)? > begin.len()
+        {
+            return Ok(None);
+        }
+        let header = Arc::new(Header::decode(&begin)?);
+        header.agree(self.pool, stripe, index)?;
+        self.headers.put(Arc::clone(&header));
+        Ok(Some(header))
+    }
+}
+
+impl fmt::Debug for Landed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Landed({} bytes)", self.bytes)
     }
 }
 
