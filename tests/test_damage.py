@@ -117,7 +117,9 @@ def test_beyond_the_tolerance_a_read_is_right_or_refused(store: Path) -> None:
     chance = random.Random(11)
     for name in ("d1", "d2", "d3"):
         for file in files_of(store / name / "blobs"):
-            flip(file, chance)
+            # Without its checkpoint, which is short, the store would be refused as a whole.
+            if file.stat().st_size > 100_000:
+                flip(file, chance)
     refused: list[str] = []
     with dw.open(store) as kernel:
         for number in range(24):
