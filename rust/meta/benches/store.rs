@@ -15,10 +15,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use dwk_base::Seams;
-use dwk_drive::{Drive, Holder, LocalDrive};
+use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Drive, FaultyDrive, Holder, LocalDrive, Power};
 use dwk_meta::{Change, Meta, Options};
 use dwk_pool::{NewDrive, Pool, PoolOptions};
 
@@ -31,14 +33,23 @@ fn main() {
     let work = tempfile::tempdir_in(dir).unwrap();
     println!("{} MiB in {}, medians of {ROUNDS} interleaved rounds", mib, work.path().display());
     large(work.path(), mib << 20);
-    small(work.path());
+    small(work.path(), Duration::ZERO);
+    small(work.path(), Duration::from_millis(2));
 }
 
-fn store(path: &Path) -> Arc<Meta> {
+/// A store of six directories; each sync of its journal takes `late` longer than it does.
+fn store(path: &Path, late: Duration) -> Arc<Meta> {
     fs::create_dir_all(path).unwrap();
+    let power = Power::new();
     let new = |n: usize| {
-        let drive: Arc<dyn Drive> =
-            Arc::new(LocalDrive::create(path.join(format!("d{n}"))).unwrap());
+        let local = Arc::new(LocalDrive::create(path.join(format!("d{n}"))).unwrap());
+        let drive: Arc<dyn Drive> = if late.is_zero() {
+            local
+        } else {
+            let drive = FaultyDrive::new(local, &power, n as u64);
+            drive.inject(Fault::new(Effect::Delay(late)).on(Operation::SyncLog));
+            Arc::new(drive)
+        };
         NewDrive { drive, name: format!("d{n}"), labels: BTreeMap::new() }
     };
     let drives: Vec<_> = (1..=6).map(new).collect();
@@ -59,7 +70,7 @@ fn large(work: &Path, length: usize) {
     let source = work.join("source");
     write_plain(&source, length);
     let (plain, copy) = (work.join("plain"), work.join("copy"));
-    let meta = store(&work.join("large"));
+    let meta = store(&work.join("large"), Duration::ZERO);
     let mut times: [Vec<f64>; 4] = Default::default();
     for round in 0..=ROUNDS {
         let took = [
@@ -155,72 +166,60 @@ fn get_file(meta: &Arc<Meta>, target: &Path) {
     }
 }
 
-/// Durable puts of 1 KiB.
-fn small(work: &Path) {
-    let meta = store(&work.join("small"));
+/// Durable puts of 1 KiB, where a sync takes `late` longer than it does.
+fn small(work: &Path, late: Duration) {
+    let name = format!("small-{}", late.as_millis());
+    let meta = store(&work.join(&name), late);
     let seconds = Duration::from_secs(2);
     let mut raws = Vec::new();
     let mut ones = Vec::new();
     let mut manies = Vec::new();
     for round in 0..3u32 {
-        raws.push(raw_loop(work, seconds, round));
+        raws.push(raw_loop(&work.join(format!("{name}-raw-{round}")), seconds, late));
         ones.push(writers(&meta, 1, seconds));
         manies.push(writers(&meta, 64, seconds));
     }
     let (raw, one, many) = (median(raws), median(ones), median(manies));
-    println!(
-        "1 KiB durable puts, one writer   {:.2} x appending to three files in parallel and syncing ({one:.0}/s, raw {raw:.0}/s)",
-        one / raw
-    );
-    println!("1 KiB durable puts, 64 writers   {:.1} x one writer ({many:.0}/s)", many / one);
+    let what = format!("1 KiB durable puts, syncs + {} ms", late.as_millis());
+    let ratio = one / raw;
+    println!("{what}, one writer   {ratio:.2} x the raw loop ({one:.0}/s, raw {raw:.0}/s)");
+    println!("{what}, 64 writers   {:.1} x one writer ({many:.0}/s)", many / one);
     meta.close().unwrap();
 }
 
-/// Appends 1 KiB to three preallocated, zeroed files and syncs them, in three threads at once.
-fn raw_loop(work: &Path, seconds: Duration, round: u32) -> f64 {
-    let files: Vec<File> = (0..3)
+/// Has three threads write 4 KiB onto three preallocated, zeroed files and sync them, waits for all of
+/// them, and so on.
+fn raw_loop(path: &Path, seconds: Duration, late: Duration) -> f64 {
+    const BYTES: u64 = 16 << 20;
+    fs::create_dir(path).unwrap();
+    let (done, finished) = channel();
+    let starts: Vec<Sender<u64>> = (0..3)
         .map(|n| {
-            let path = work.join(format!("raw-{round}-{n}"));
-            let mut file = File::options()
-                .create(true)
-                .truncate(true)
-                .read(true)
-                .write(true)
-                .open(path)
-                .unwrap();
-            file.write_all(&vec![0; 64 << 20]).unwrap();
+            let mut options = File::options();
+            let options = options.create_new(true).read(true).write(true);
+            let mut file = options.open(path.join(n.to_string())).unwrap();
+            file.write_all(&vec![0; BYTES as usize]).unwrap();
             file.sync_all().unwrap();
-            file
-        })
-        .collect();
-    let barrier = std::sync::Barrier::new(3);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let count = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for (n, file) in files.iter().enumerate() {
-            let (barrier, stop, count) = (&barrier, &stop, &count);
-            scope.spawn(move || {
-                let block = [7u8; 4096];
-                let start = Instant::now();
-                let mut offset = 0;
-                loop {
-                    file.write_all_at(&block, offset % (64 << 20)).unwrap();
-                    rustix::fs::fdatasync(file).unwrap();
-                    offset += 4096;
-                    if n == 0 {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        stop.store(start.elapsed() > seconds, Ordering::SeqCst);
-                    }
-                    barrier.wait();
-                    if stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    barrier.wait();
+            let (start, starts) = channel();
+            let done = done.clone();
+            std::thread::spawn(move || {
+                for offset in starts {
+                    file.write_all_at(&[7u8; 4096], offset).unwrap();
+                    rustix::fs::fdatasync(&file).unwrap();
+                    std::thread::sleep(late);
+                    done.send(()).unwrap();
                 }
             });
-        }
-    });
-    count.load(Ordering::Relaxed) as f64 / seconds.as_secs_f64()
+            start
+        })
+        .collect();
+    let (start, mut count) = (Instant::now(), 0u64);
+    while start.elapsed() < seconds {
+        starts.iter().for_each(|thread| thread.send(count * 4096 % BYTES).unwrap());
+        starts.iter().for_each(|_| finished.recv().unwrap());
+        count += 1;
+    }
+    count as f64 / start.elapsed().as_secs_f64()
 }
 
 fn writers(meta: &Arc<Meta>, threads: u64, seconds: Duration) -> f64 {
