@@ -215,8 +215,12 @@ fn raw_loop(path: &Path, seconds: Duration, late: Duration) -> f64 {
         .collect();
     let (start, mut count) = (Instant::now(), 0u64);
     while start.elapsed() < seconds {
-        starts.iter().for_each(|thread| thread.send(count * 4096 % BYTES).unwrap());
-        starts.iter().for_each(|_| finished.recv().unwrap());
+        for thread in &starts {
+            thread.send(count * 4096 % BYTES).unwrap();
+        }
+        for _ in &starts {
+            finished.recv().unwrap();
+        }
         count += 1;
     }
     count as f64 / start.elapsed().as_secs_f64()
