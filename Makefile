@@ -67,8 +67,12 @@ fix: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/maturin develop --quiet --release
-	cargo bench --quiet -p dwk-erasure -p dwk-chunk
 	$(BIN)/python -m benches
+	cargo bench --quiet -p dwk-chunk --bench hashing
+	cargo bench --quiet -p dwk-journal --bench commit
+	cargo bench --quiet -p dwk-meta --bench store
+	cargo bench --quiet -p dwk-pool --bench stripe
+	cargo bench --quiet -p dwk-drive --bench local
 
 wheel: $(VENV)/.build
 	$(BIN)/maturin build --out dist

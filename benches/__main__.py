@@ -1,14 +1,22 @@
-"""Run every comparison: `python -m benches [PART ...]`; writes bench-results/python.{json,md}."""
+"""Run every comparison: `python -m benches [PART ...]`.
+
+Writes bench-results/results.json, .md (a table) and .svg (a plot).
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from benches import erasure, hashing
+from benches import erasure, hashing, native, plot, store
 from benches.duel import Report, machine
 
-PARTS = {"hashing": hashing.rows, "erasure": erasure.rows}
+PARTS = {
+    "native": native.rows,
+    "erasure": erasure.rows,
+    "hashing": hashing.rows,
+    "store": store.rows,
+}
 RESULTS = Path("bench-results")
 
 
@@ -19,11 +27,14 @@ def main() -> None:
         for row in PARTS[name]():
             report.rows.append(row)
             print(row.what, {peer: round(ratio, 2) for peer, ratio in row.ratios().items()})
-    facts = "\n".join(f"- {key}: {value}" for key, value in machine().items())
-    report.save(RESULTS / "python.json")
-    page = f"# Measured from Python\n\n{facts}\n\n{report.table()}\n"
-    (RESULTS / "python.md").write_text(page, encoding="utf-8")
-    print(f"\n{report.table()}\n\nwritten to {RESULTS}/python.json and {RESULTS}/python.md")
+    facts = machine()
+    lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    report.save(RESULTS / "results.json")
+    page = f"# Measured\n\n{lines}\n\n![ratios](results.svg)\n\n{report.table()}\n"
+    (RESULTS / "results.md").write_text(page, encoding="utf-8")
+    title = f"times as fast as the peer · {facts.get('model name', 'unknown processor')}"
+    (RESULTS / "results.svg").write_text(plot.drawing(report.rows, title), encoding="utf-8")
+    print(f"\n{report.table()}\n\nwritten to {RESULTS}/results.json, .md and .svg")
 
 
 main()

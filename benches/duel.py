@@ -25,17 +25,29 @@ SECONDS_PER_DUEL = 1.5
 
 @dataclass
 class Row:
-    """One duel: what was done to how many bytes, and each contender's median."""
+    """One duel: what was done to how much, and how long each contender's median took.
+
+    Attributes:
+        what: what was done.
+        amount: how much of it in one call, in bytes or pieces.
+        seconds: by contender; ours is the first.
+        seconds_best: the fastest rounds.
+        unit: of the rates: `"GB/s"`, or `"/s"` for pieces.
+        goals: by peer, the least ratio that is wanted.
+
+    """
 
     what: str
-    bytes_per_call: int
+    amount: float
     seconds: dict[str, float]
-    seconds_best: dict[str, float]
-    target: str = ""
+    seconds_best: dict[str, float] = field(default_factory=dict)
+    unit: str = "GB/s"
+    goals: dict[str, float] = field(default_factory=dict)
 
-    def rate_gb_s(self, name: str) -> float:
-        """Return a contender's rate in GB/s."""
-        return self.bytes_per_call / self.seconds[name] / 1e9
+    def rate(self, name: str) -> str:
+        """Return a contender's rate for people."""
+        rate = self.amount / self.seconds[name]
+        return f"{rate / 1e9:.2f} GB/s" if self.unit == "GB/s" else f"{rate:,.0f}/s"
 
     def ratios(self, *, best: bool = False) -> dict[str, float]:
         """Return how many times faster the first contender is than each other one."""
@@ -45,7 +57,10 @@ class Row:
 
 
 def duel(
-    what: str, bytes_per_call: int, contenders: dict[str, Callable[[], object]], target: str = ""
+    what: str,
+    amount: int,
+    contenders: dict[str, Callable[[], object]],
+    goals: dict[str, float] | None = None,
 ) -> Row:
     """Run all contenders by turns until the time is up; the first one is ours."""
     for run in contenders.values():
@@ -61,7 +76,7 @@ def duel(
         rounds += 1
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     bests = {name: min(seconds) for name, seconds in times.items()}
-    return Row(what, bytes_per_call, medians, bests, target)
+    return Row(what, amount, medians, bests, goals=goals or {})
 
 
 def machine() -> dict[str, str]:
@@ -94,22 +109,21 @@ class Report:
 
     def table(self) -> str:
         """Return a Markdown table, ratios first."""
-        lines = ["| what | times as fast as: median (best) | target | rates |", "|---|---|---|---|"]
+        lines = ["| what | times as fast as: median (best) | goal | rates |", "|---|---|---|---|"]
         for row in self.rows:
-            best = row.ratios(best=True)
+            best = row.ratios(best=True) if row.seconds_best else {}
             ratios = ", ".join(
-                f"**{ratio:.2f}** ({best[name]:.2f}) {name}" for name, ratio in row.ratios().items()
+                f"**{ratio:.2f}**{f' ({best[name]:.2f})' if best else ''} {name}"
+                for name, ratio in row.ratios().items()
             )
-            rates = ", ".join(f"{name} {row.rate_gb_s(name):.2f} GB/s" for name in row.seconds)
-            lines.append(f"| {row.what} | {ratios or 'no peer here'} | {row.target} | {rates} |")
+            goals = ", ".join(f"≥ {goal:g} {name}" for name, goal in row.goals.items())
+            rates = ", ".join(f"{name} {row.rate(name)}" for name in row.seconds)
+            lines.append(f"| {row.what} | {ratios or 'no peer here'} | {goals} | {rates} |")
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
         """Write machine, rows and ratios as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [
-            asdict(row) | {"ratios": row.ratios(), "ratios_best": row.ratios(best=True)}
-            for row in self.rows
-        ]
+        rows = [asdict(row) | {"ratios": row.ratios()} for row in self.rows]
         text = json.dumps({"machine": machine(), "rows": rows}, indent=1)
         path.write_text(text + "\n", encoding="utf-8")
