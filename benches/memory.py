@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import dwkernel as dw
 from dwkernel.units import parse_size
@@ -50,7 +51,7 @@ def main() -> None:
         kernel.containers.create("bench")
         print(f"open: {most_mib():.0f} MiB")
         start = time.perf_counter()
-        kernel.put("bench/stream", Stream(size))
+        kernel.put("bench/stream", cast("BinaryIO", Stream(size)))
         print(f"put: {most_mib():.0f} MiB, {size / (time.perf_counter() - start) / 1e6:.0f} MB/s")
         start, got = time.perf_counter(), 0
         with kernel.get("bench/stream") as reader:

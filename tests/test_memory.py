@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc says how much it was")
 def test_a_long_stream_takes_at_most_200_mib(tmp_path: Path) -> None:
-    size = "10" if os.environ.get("DWK_LONG") else "1"
+    size = "10" if os.environ.get("DWK_LONG") else "0.5"
     run = [sys.executable, "-m", "benches.memory", size, str(tmp_path)]
     said = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     found = re.findall(r"(\w+): (\d+) MiB", said)
