@@ -209,3 +209,58 @@ unsafe fn racy_copy(from: *const u8, into: *mut u8, length: usize) {
         }
     }
 }
+
+/// A `bytes` object that nobody has seen yet, written from its beginning, and not zeroed before.
+pub(crate) struct Fresh {
+    object: Py<PyBytes>,
+    at: *mut u8,
+    left: usize,
+}
+
+// SAFETY: until `done` nobody but this struct reads or writes the object's bytes.
+#[allow(unsafe_code)]
+unsafe impl Send for Fresh {}
+
+impl Fresh {
+    /// Room for `size` bytes.
+    ///
+    /// # Errors
+    /// `MemoryError`
+    #[allow(unsafe_code)]
+    pub(crate) fn new(py: Python<'_>, size: usize) -> PyResult<Self> {
+        let length = pyo3::ffi::Py_ssize_t::try_from(size)
+            .map_err(|_| pyo3::exceptions::PyOverflowError::new_err("more bytes than can be"))?;
+        // SAFETY: a null pointer asks for a new object with room for `length` bytes; the pointer to them
+        // is valid as long as the object, which is kept.
+        let (object, at) = unsafe {
+            let object = pyo3::ffi::PyBytes_FromStringAndSize(std::ptr::null(), length);
+            let object = Bound::from_owned_ptr_or_err(py, object)?;
+            let at = pyo3::ffi::PyBytes_AsString(object.as_ptr()).cast::<u8>();
+            (object.cast_into::<PyBytes>()?, at)
+        };
+        Ok(Self { object: object.unbind(), at, left: size })
+    }
+
+    /// Adds bytes at the end of what was written.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    #[allow(unsafe_code)]
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.left, "more bytes than there is room for");
+        // SAFETY: there is room for them, and nobody else has the object's memory.
+        unsafe {
+            self.at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            self.at = self.at.add(bytes.len());
+        }
+        self.left -= bytes.len();
+    }
+
+    /// The object, with zeroes for what was not written.
+    #[allow(unsafe_code)]
+    pub(crate) fn done(self, py: Python<'_>) -> Bound<'_, PyBytes> {
+        // SAFETY: so many bytes are left of the object's memory.
+        unsafe { self.at.write_bytes(0, self.left) };
+        self.object.into_bound(py)
+    }
+}

@@ -8,7 +8,7 @@ use dwk_kernel::{Guarded, Kernel};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffers::Shared;
+use crate::buffers::{Fresh, Shared};
 use crate::errors::to_py;
 use crate::store::{Caller, ObjectTuple, object_tuple, run};
 
@@ -67,16 +67,9 @@ impl ObjectReader {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let left = self.info.size_bytes.saturating_sub(offset);
         let size = usize::try_from(left).unwrap_or(usize::MAX).min(size);
-        PyBytes::new_with(py, size, |into| {
-            let mut rest = into;
-            let filled = self.fill(py, caller, timeout_s, (offset, size), &mut |bytes| {
-                let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
-                to.copy_from_slice(bytes);
-                rest = after;
-            })?;
-            debug_assert_eq!(filled, size, "the kernel fills what is there or fails");
-            Ok(())
-        })
+        let mut fresh = Fresh::new(py, size)?;
+        self.fill(py, caller, timeout_s, (offset, size), &mut |bytes| fresh.push(bytes))?;
+        Ok(fresh.done(py))
     }
 
     /// Fills a writable buffer from `offset`; returns how many bytes were there.
