@@ -13,7 +13,8 @@
 //!
 //! # Retries
 //! A shard that a drive refused goes to another drive. A drive that failed or was late is reported to
-//! the [`Watch`] and not tried again for this stripe.
+//! the [`Watch`] and not tried again for this stripe. Of repairs one runs at a time: a second one is
+//! refused (`pool.busy`).
 //!
 //! # Cancellation
 //! A [`Writing`] that is dropped removes what it wrote. Repairs end at the next stripe.
@@ -45,7 +46,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use dwk_base::{Epoch, Error, PoolId, Result, Seams, StripeId, codes};
 use dwk_erasure::{CodeSpec, Geometry};
@@ -69,6 +70,8 @@ pub const SYNC_TAGS: &[&str] =
 /// The space of a pool. Cheap to share between threads.
 pub struct Space {
     shared: Arc<Shared>,
+    /// Held by whoever goes over all stripes: two repairs of one stripe would undo each other's work.
+    sweeping: Mutex<()>,
 }
 
 /// What everything that works on stripes needs.
@@ -149,7 +152,20 @@ impl Space {
                 outboxes: Mutex::default(),
                 flights: Mutex::default(),
             }),
+            sweeping: Mutex::new(()),
         })
+    }
+
+    /// Makes the caller the only one that goes over all stripes, or refuses.
+    fn sweep_alone(&self) -> Result<MutexGuard<'_, ()>> {
+        match self.sweeping.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                let text = "another scrub, rebuild or refresh of this pool is under way";
+                Err(Error::new(&codes::POOL_BUSY, text))
+            }
+        }
     }
 
     /// Content of a full stripe with the drives of now, in bytes.

@@ -22,13 +22,15 @@ impl Space {
     /// reads found damaged are repaired as well. Can be repeated after a kill or an early end.
     ///
     /// # Errors
-    /// Those of the ledger. What could not be restored is in the report.
+    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// restored is in the report.
     pub fn rebuild(
         &self,
         ledger: &dyn Ledger,
         which: Option<u16>,
         control: &Control,
     ) -> Result<RebuildReport> {
+        let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let seats = roster.seats.iter().filter(|seat| {
             seat.readable().is_some()
@@ -51,13 +53,14 @@ impl Space {
     /// not be there is removed. Of what is there only the headers are read.
     ///
     /// # Errors
-    /// `drive.unknown`, and those of the ledger.
+    /// `drive.unknown`, `pool.busy` while another scrub, rebuild or refresh runs, and those of the ledger.
     pub fn refresh(
         &self,
         ledger: &dyn Ledger,
         seat: u16,
         control: &Control,
     ) -> Result<RebuildReport> {
+        let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let Some(seat) = roster.seat(seat).filter(|seat| seat.readable().is_some()).cloned() else {
             let text = format!("there is no drive on seat {seat}");

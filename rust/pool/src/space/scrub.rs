@@ -18,8 +18,10 @@ impl Space {
     /// removed by another one after the pool was opened again. Can be repeated after a kill or an early end.
     ///
     /// # Errors
-    /// Those of the ledger. What could not be repaired is in the report.
+    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// repaired is in the report.
     pub fn scrub(&self, ledger: &dyn Ledger, control: &Control) -> Result<ScrubReport> {
+        let _alone = self.sweep_alone()?;
         let shared = &self.shared;
         let roster = shared.roster.load();
         let here = roster.seats.iter().filter(|seat| seat.readable().is_some());

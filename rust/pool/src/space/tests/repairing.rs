@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dwk_base::codes;
+use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{BlobName, Drive, Entry};
 
 use super::super::orphans::SYNC_QUARANTINE;
-use super::super::restore::SYNC_REPAIR;
+use super::super::recover::Recovery;
+use super::super::restore::{Restored, SYNC_REPAIR, Wanted};
 use super::super::{Control, lock};
 use super::damage::{HARMS, Harm, harm};
 use super::world::{RS42, World, bytes};
@@ -168,6 +171,60 @@ fn a_stripe_that_changed_meanwhile_keeps_its_place() {
     world.settle();
     world.assert_whole("nothing was left behind");
     check(&world, &stored, "refused");
+}
+
+/// Restores a shard of a stripe as the row `stripe` says, whatever the table says meanwhile.
+fn restore(world: &World, stripe: &Stripe, wanted: &Wanted) -> Restored {
+    let (shared, stripe) = (&world.space.shared, Arc::new(stripe.clone()));
+    let range = 0..stripe.shard_bytes as usize;
+    let mut recovery = Recovery::new(shared, &stripe, range).unwrap();
+    shared.restore(&world.table, &mut recovery, &stripe, wanted, None).unwrap()
+}
+
+#[test]
+fn two_repairs_of_one_stripe_do_not_take_each_others_shards() {
+    let world = World::new(7, RS42, 20);
+    let stored = fill(&world, 6);
+    world.set_state(2, State::Failed);
+    for (stripe, _) in stored.iter().filter(|(stripe, _)| stripe.placement.contains(&2)) {
+        // Both began with the same row, and only one other drive is left.
+        let wanted = Wanted { elsewhere: vec![index_on(stripe, 2)], ..Wanted::default() };
+        assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+        assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+    }
+    world.settle();
+    world.memory[2].wipe();
+    world.assert_whole("repaired twice");
+    check_redundant(&world, &stored, "repaired twice");
+}
+
+#[test]
+fn a_shard_that_is_well_is_never_deleted_by_a_repair() {
+    let world = World::new(6, RS42, 21);
+    let stored = fill(&world, 1);
+    let stripe = &stored[0].0;
+    let seat = usize::from(stripe.placement[1]);
+    world.drives[seat].inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Delete));
+    let wanted = Wanted { in_place: vec![1], ..Wanted::default() };
+    let before = world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst);
+    assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+    assert_eq!(world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst), before);
+    assert!(lock(&world.watch.failed).is_empty());
+    world.assert_whole("kept");
+}
+
+#[test]
+fn a_second_repair_is_refused_while_one_runs() {
+    let world = World::new(6, RS42, 22);
+    fill(&world, 2);
+    let (space, table, control) = (&world.space, &world.table, Control::default());
+    let first = space.sweep_alone().unwrap();
+    assert!(space.scrub(table, &control).unwrap_err().is(&codes::POOL_BUSY));
+    assert!(space.rebuild(table, None, &control).unwrap_err().is(&codes::POOL_BUSY));
+    assert!(space.refresh(table, 1, &control).unwrap_err().is(&codes::POOL_BUSY));
+    drop(first);
+    assert!(space.scrub(table, &control).unwrap().is_clean());
+    assert!(space.rebuild(table, None, &control).unwrap().is_complete());
 }
 
 #[test]
