@@ -112,6 +112,8 @@ impl Meta {
         if meta.pool.check_writable().is_ok() {
             // A drive that cannot be brought up to date stays stale: it is read, and status says so.
             let _ = meta.pool.refresh(&*meta, &Control::default());
+            // What cannot be made safer now stays as it is, and status says so.
+            let _ = meta.pool.space().widen(&*meta, &Control::default());
         }
         Ok(meta)
     }

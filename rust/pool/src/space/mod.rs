@@ -42,6 +42,7 @@ mod shard;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod widen;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

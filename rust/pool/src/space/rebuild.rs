@@ -19,7 +19,8 @@ use crate::{Ledger, State, Stripe};
 impl Space {
     /// Restores what is missing: of the drive `which`, or everywhere. Reads only what that needs. New shards
     /// go where there is room, those that are missing on a drive that is well go back to it. Stripes that
-    /// reads found damaged are repaired as well. Can be repeated after a kill or an early end.
+    /// reads found damaged are repaired as well, and what was written while too few drives were here is written
+    /// anew if there are enough now. Can be repeated after a kill or an early end.
     ///
     /// # Errors
     /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
@@ -42,11 +43,15 @@ impl Space {
         let damaged = self.take_repairs().into_iter().collect();
         let shared = &self.shared;
         let work = Rebuild { shared, ledger, control, which, walked, damaged };
-        let tally = Sweep { shared, ledger, control, seats }.run(&work)?;
+        let mut tally = Sweep { shared, ledger, control, seats }.run(&work)?;
         if !tally.finished {
             work.damaged.iter().for_each(|id| shared.note_repair(*id));
+            return Ok(report(tally));
         }
-        Ok(report(tally))
+        let widened_stripes = self.widen_weak(ledger, control, &mut tally.progress)?;
+        let finished = !control.is_over(&*shared.seams.clock);
+        let weak_stripes = self.weak_stripes(ledger)?;
+        Ok(RebuildReport { widened_stripes, weak_stripes, finished, ..report(tally) })
     }
 
     /// Brings a drive that was away up to date: what should be there and is not is written to it, what should
@@ -87,6 +92,8 @@ fn report(tally: Tally) -> RebuildReport {
         read_bytes: tally.done.read_bytes,
         written_bytes: tally.done.written_bytes,
         removed_files: 0,
+        widened_stripes: 0,
+        weak_stripes: 0,
         finished: tally.finished,
         after: tally.progress.after,
     }

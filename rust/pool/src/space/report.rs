@@ -75,6 +75,10 @@ pub struct RebuildReport {
     pub written_bytes: u64,
     /// Files that should not be there and were removed (from a drive that was away).
     pub removed_files: u64,
+    /// Stripes that were written while too few drives were here, and whose content was written anew.
+    pub widened_stripes: u64,
+    /// Stripes of that kind that are left: there are still too few drives, or too little room.
+    pub weak_stripes: u64,
     /// False if it was ended early.
     pub finished: bool,
     /// Everything up to this stripe is done.
@@ -82,8 +86,12 @@ pub struct RebuildReport {
 }
 
 impl RebuildReport {
-    /// True if everything was looked at and nothing is missing any more.
+    /// True if everything was looked at, nothing is missing any more, and everything is as safe as the
+    /// geometry promises.
     pub const fn is_complete(&self) -> bool {
-        self.finished && self.unrestored_shards == 0 && self.lost_stripes == 0
+        self.finished
+            && self.unrestored_shards == 0
+            && self.lost_stripes == 0
+            && self.weak_stripes == 0
     }
 }
