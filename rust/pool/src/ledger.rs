@@ -56,7 +56,9 @@ pub trait Ledger: Send + Sync {
             let page = self.stripes(after, PAGE)?;
             let Some(last) = page.last() else { return Ok(codes) };
             after = Some(last.id);
-            page.iter().for_each(|stripe| *codes.entry(stripe.code).or_default() += 1);
+            for stripe in &page {
+                *codes.entry(stripe.code).or_default() += 1;
+            }
         }
     }
 

@@ -29,6 +29,7 @@ mod headers;
 mod join;
 mod options;
 mod orphans;
+mod owed;
 mod placement;
 mod presence;
 mod read;
@@ -55,6 +56,7 @@ use dwk_erasure::{CodeSpec, Geometry};
 use self::buffers::Memory;
 use self::coding::Coding;
 use self::headers::Headers;
+use self::owed::Owed;
 use crate::{RosterCell, Stripe, Watch};
 
 pub use self::control::{Control, Progress};
@@ -90,6 +92,8 @@ pub(crate) struct Shared {
     memory_bytes: usize,
     /// For reads under way.
     read_memory: Arc<Memory>,
+    /// Reads that drives have not answered yet.
+    owed: Arc<Owed>,
     headers: Headers,
     repairs: Mutex<BTreeSet<StripeId>>,
     outboxes: Mutex<BTreeMap<u16, Arc<write::Outbox>>>,
@@ -148,6 +152,7 @@ impl Space {
                 memory: Memory::new(memory_bytes),
                 memory_bytes,
                 read_memory: Memory::new(read_bytes),
+                owed: Arc::default(),
                 headers,
                 repairs: Mutex::default(),
                 outboxes: Mutex::default(),
