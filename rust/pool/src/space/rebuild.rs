@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_drive::Drive;
 
-use super::presence::Found;
+use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
 use super::scrub::check_stripe;
@@ -94,6 +94,7 @@ fn report(tally: Tally) -> RebuildReport {
         removed_files: 0,
         widened_stripes: 0,
         weak_stripes: 0,
+        unlisted_drives: tally.unlisted.len() as u64,
         finished: tally.finished,
         after: tally.progress.after,
     }
@@ -215,8 +216,8 @@ impl Work for Refresh<'_> {
         restore(self.shared, self.ledger, stripe, &wanted, None)
     }
 
-    fn files(&self, found: &Found) -> Result<()> {
-        for (seat, id, index) in found.shards.keys() {
+    fn files(&self, files: &Present) -> Result<()> {
+        for (seat, id, index) in files.keys() {
             let removed = self.shared.remove_if_older(self.ledger, *seat, *id, *index)?;
             self.removed.fetch_add(u64::from(removed), Ordering::SeqCst);
         }

@@ -79,6 +79,8 @@ pub struct RebuildReport {
     pub widened_stripes: u64,
     /// Stripes of that kind that are left: there are still too few drives, or too little room.
     pub weak_stripes: u64,
+    /// Drives that did not say, or not in time, what lies on them: of those it is not known what is missing.
+    pub unlisted_drives: u64,
     /// False if it was ended early.
     pub finished: bool,
     /// Everything up to this stripe is done.
@@ -93,5 +95,6 @@ impl RebuildReport {
             && self.unrestored_shards == 0
             && self.lost_stripes == 0
             && self.weak_stripes == 0
+            && self.unlisted_drives == 0
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dwk_base::Result;
 
-use super::presence::Found;
+use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
 use super::sweep::{Done, Sweep, Work};
@@ -64,8 +64,8 @@ impl Work for Scrub<'_> {
         check_stripe(self.shared, self.ledger, stripe)
     }
 
-    fn files(&self, found: &Found) -> Result<()> {
-        for (seat, id, index) in found.shards.keys() {
+    fn files(&self, files: &Present) -> Result<()> {
+        for (seat, id, index) in files.keys() {
             match self.shared.quarantine(self.ledger, *seat, *id, *index)? {
                 Standing::Wanted | Standing::Gone => {}
                 Standing::Orphan => drop(self.orphans.fetch_add(1, Ordering::SeqCst)),

@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dwk_base::codes;
+use dwk_base::{StripeId, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{BlobName, Drive, Entry};
 
 use super::super::orphans::SYNC_QUARANTINE;
+use super::super::presence::{Found, Presence};
 use super::super::recover::Recovery;
 use super::super::restore::{Restored, SYNC_REPAIR, Wanted};
-use super::super::{Control, lock};
+use super::super::{Control, header, lock};
 use super::damage::{HARMS, Harm, harm};
 use super::world::{RS42, World, bytes};
 use crate::{Ledger, State, Stripe};
@@ -173,6 +174,59 @@ fn a_stripe_that_changed_meanwhile_keeps_its_place() {
     check(&world, &stored, "refused");
 }
 
+#[test]
+fn a_rebuild_ends_although_a_drive_hangs_in_its_listing() {
+    let timeout = Duration::from_millis(100);
+    let options = crate::SpaceOptions { drive_timeout: timeout, ..super::world::options() };
+    let world = World::with(7, RS42, 23, options);
+    let stored = fill(&world, 4);
+    world.drives[1].inject(Fault::new(Effect::Hang).on(Operation::List));
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let report = world.space.rebuild(&world.table, None, &Control::default());
+            answer.send(report).unwrap();
+        });
+        let report = answered.recv_timeout(Duration::from_secs(10));
+        world.drives[1].release();
+        let report = report.expect("it ended").unwrap();
+        assert_eq!((report.unlisted_drives, report.missing_shards), (1, 0));
+        assert!(report.finished && !report.is_complete());
+    });
+    world.drives[1].heal();
+    world.settle();
+    check(&world, &stored, "afterwards");
+    let again = world.space.rebuild(&world.table, None, &Control::default()).unwrap();
+    assert!(again.is_complete(), "{again:?}");
+}
+
+#[test]
+fn any_number_of_strangers_takes_little_memory_and_each_is_seen() {
+    let world = World::new(6, RS42, 24);
+    let stored = fill(&world, 3);
+    let stranger = |n: u128| header::name(StripeId::from_u128(n << 100 | n), 1).unwrap();
+    for n in 1..=5000 {
+        world.memory[2].set_raw(&Entry::Blob(stranger(n)), Some(Vec::new()));
+    }
+    let ids: std::collections::BTreeSet<_> = stored.iter().map(|(stripe, _)| stripe.id).collect();
+    let seats = world.roster.load().seats.clone();
+    let mut presence = Presence::new(seats, None, Duration::from_secs(5)).unwrap();
+    let (mut found, mut seen) = (Found::default(), 0);
+    for last in [ids.last().copied(), None] {
+        loop {
+            let more = presence.up_to(last, &ids, &mut found);
+            assert!(found.strangers.len() <= 1024, "{}", found.strangers.len());
+            seen += std::mem::take(&mut found.strangers).len();
+            if !more {
+                break;
+            }
+        }
+    }
+    assert_eq!((seen, found.shards.len()), (5000, 18));
+    let report = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert_eq!((report.orphans, report.stripes), (5000, 3));
+}
+
 /// Restores a shard of a stripe as the row `stripe` says, whatever the table says meanwhile.
 fn restore(world: &World, stripe: &Stripe, wanted: &Wanted) -> Restored {
     let (shared, stripe) = (&world.space.shared, Arc::new(stripe.clone()));
@@ -314,8 +368,8 @@ fn foreign_files_are_reported_and_left_alone() {
     let stored = fill(&world, 2);
     let stranger = Entry::Blob(BlobName::new("s/readme.txt").unwrap());
     world.memory[0].set_raw(&stranger, Some(b"hello".to_vec()));
-    let strange = super::super::header::name(dwk_base::StripeId::from_u128(5), 1).unwrap();
-    let mut other = super::super::header::tests::sample(4096, 512).0;
+    let strange = header::name(StripeId::from_u128(5), 1).unwrap();
+    let mut other = header::tests::sample(4096, 512).0;
     other.pool = dwk_base::PoolId::from_u128(99);
     world.memory[1].set_raw(&Entry::Blob(strange.clone()), Some(other.encode()));
     for _ in 0..3 {
