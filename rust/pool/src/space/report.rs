@@ -40,12 +40,13 @@ pub struct ScrubReport {
     pub journal_repairs: u64,
     /// False if it was ended early.
     pub finished: bool,
-    /// Everything up to this stripe is done.
+    /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
+    /// on there.
     pub after: Option<StripeId>,
 }
 
 impl ScrubReport {
-    /// True if everything was looked at and nothing wrong is left.
+    /// True if everything was looked at (where it went on after another run: the rest) and nothing wrong is left.
     pub fn is_clean(&self) -> bool {
         self.finished
             && self.unrestored_shards == 0
@@ -83,7 +84,8 @@ pub struct RebuildReport {
     pub unlisted_drives: u64,
     /// False if it was ended early.
     pub finished: bool,
-    /// Everything up to this stripe is done.
+    /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
+    /// on there.
     pub after: Option<StripeId>,
 }
 

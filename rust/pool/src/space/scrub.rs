@@ -15,7 +15,8 @@ use crate::{Ledger, State, Stripe};
 impl Space {
     /// Reads every shard of every stripe, verifies header, blocks and parity, and writes anew what is wrong on
     /// drives that are here. Shards that no stripe names go through quarantine: noted by one scrub, they are
-    /// removed by another one after the pool was opened again. Can be repeated after a kill or an early end.
+    /// removed by another one after the pool was opened again. Can be repeated, or continued where the progress of
+    /// an earlier run says, after a kill or an early end.
     ///
     /// # Errors
     /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be

@@ -309,6 +309,36 @@ fn an_early_end_can_be_resumed_and_progress_is_told() {
 }
 
 #[test]
+fn a_scrub_goes_on_where_the_progress_of_the_one_before_says() {
+    let world = World::new(6, RS42, 25);
+    let mut stored = fill(&world, 300);
+    stored.sort_by_key(|(stripe, _)| stripe.id);
+    let wrong = |n: usize| harm(&world, &stored[n].0, &stored[0].0, 1, Harm::FlipPayload, 99);
+    wrong(5);
+    // As if it was killed after 200 stripes: of its report nothing is known, of its progress what was told.
+    let kept: Arc<Mutex<Option<StripeId>>> = Arc::default();
+    let (told, count) = (Arc::clone(&kept), AtomicU64::new(0));
+    let control = Control::new().on_progress(move |progress| {
+        if count.fetch_add(1, Ordering::SeqCst) < 200 {
+            *lock(&told) = progress.after;
+        }
+    });
+    let whole = world.space.scrub(&world.table, &control).unwrap();
+    assert_eq!((whole.stripes, whole.damaged_shards), (300, 1));
+    let after = lock(&kept).unwrap();
+    let done = stored.iter().filter(|(stripe, _)| stripe.id <= after).count();
+    assert!(done > 0 && done <= 200, "{done}");
+    // Before that nothing is looked at again, after that everything.
+    [done - 1, done, 299].into_iter().for_each(wrong);
+    let rest = world.space.scrub(&world.table, &Control::new().starting_after(after)).unwrap();
+    assert_eq!((rest.stripes, rest.damaged_shards), (300 - done as u64, 2), "{rest:?}");
+    assert!(rest.is_clean() && rest.after == Some(stored[299].0.id));
+    let again = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert_eq!(again.damaged_shards, 1);
+    check(&world, &stored, "scrubbed in two runs");
+}
+
+#[test]
 fn the_rate_is_kept() {
     let world = World::new(6, RS42, 10);
     fill(&world, 10);
