@@ -15,7 +15,7 @@ use super::super::restore::{Restored, SYNC_REPAIR, Wanted};
 use super::super::{Control, header, lock};
 use super::damage::{HARMS, Harm, harm};
 use super::world::{RS42, World, bytes};
-use crate::{Ledger, State, Stripe};
+use crate::{Ledger, Seat, State, Stripe};
 
 type Stored = Vec<(Stripe, Vec<u8>)>;
 
@@ -370,6 +370,61 @@ fn orphans_go_through_quarantine_and_only_after_another_opening() {
     world.settle();
     world.assert_whole("its commit came first");
     check(&world, &stored, "after quarantine");
+}
+
+/// The power goes right after `act`; what it brings back quarantine removes, and nothing else goes.
+fn comes_back_and_goes(name: &str, act: impl Fn(&mut World)) {
+    let mut came_back = 0;
+    for seed in 0..6 {
+        let mut world = World::new(8, RS42, 80 + seed);
+        let stored = fill(&world, 4);
+        world.settle();
+        act(&mut world);
+        // Whatever the drives were asked for is done, not all of it durable.
+        let list = |drive: &dyn Drive| Ok(drive.list(Some("s"), None, 1000)?.len());
+        let seats = world.roster.load().seats.clone();
+        let files = |seat: &Arc<Seat>| seat.drive.as_ref().unwrap().submit(list).wait().unwrap();
+        let kept = lock(&world.table.stripes).values().map(|stripe| stripe.placement.len()).sum();
+        assert_eq!(seats.iter().map(files).sum::<usize>(), kept, "{name}: it was deleted");
+        world.restart();
+        came_back += world.files().len() - kept;
+        for _ in 0..2 {
+            world.space.scrub(&world.table, &Control::default()).unwrap();
+            world.reopen();
+        }
+        world.settle();
+        world.assert_whole(name);
+        lock(&world.table.stripes).values().for_each(|stripe| {
+            let content = stored.iter().find(|(other, _)| other.id == stripe.id).unwrap();
+            assert!(world.get(stripe).unwrap() == content.1, "{name}");
+        });
+    }
+    assert!(came_back > 0, "{name}: nothing came back, this proves nothing");
+}
+
+#[test]
+fn deletions_that_are_not_synced_come_back_as_orphans_and_go_through_quarantine() {
+    comes_back_and_goes("a stripe that nobody wants", |world| {
+        let mut filling = world.space.fill(30_000).unwrap();
+        filling.append(&bytes(1, 30_000));
+        let writing = world.space.write(filling).unwrap();
+        world.settle();
+        drop(writing);
+    });
+    comes_back_and_goes("a shard that moved", |world| {
+        world.set_state(3, State::Draining);
+        world.space.rebuild(&world.table, None, &Control::default()).unwrap();
+    });
+    comes_back_and_goes("a shard on a drive that was away", |world| {
+        let stripe = lock(&world.table.stripes).pop_first().unwrap().1;
+        let seat = stripe.placement[2];
+        world.set_state(seat, State::Missing);
+        world.space.remove(&stripe);
+        world.reopen();
+        world.set_state(seat, State::Stale);
+        let report = world.space.refresh(&world.table, seat, &Control::default()).unwrap();
+        assert_eq!(report.removed_files, 1);
+    });
 }
 
 #[test]
