@@ -116,17 +116,21 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    /// What changed; `None` if nothing did.
     fn take(meta: &Meta) -> Option<Self> {
+        let changed = meta.state().dirty_count() > 0;
+        changed.then(|| Self::take_all(meta))
+    }
+
+    /// What changed, nothing perhaps.
+    fn take_all(meta: &Meta) -> Self {
         let mut state = meta.state_mut();
-        if state.dirty_count() == 0 {
-            return None;
-        }
         let (rows, stripes) = state.take_dirty();
         let row = |key: Key| (state.row(&key).cloned(), key);
         let rows = rows.into_iter().map(row).map(|(row, key)| (key, row)).collect();
         let stripe = |id| (id, state.stripe(id).map(|kept| kept.stripe.clone()));
         let stripes = stripes.into_iter().map(stripe).collect();
-        Some(Self { folded: state.applied(), root: state.root().clone(), rows, stripes })
+        Self { folded: state.applied(), root: state.root().clone(), rows, stripes }
     }
 
     fn give_back(self, meta: &Meta) {
@@ -150,17 +154,31 @@ impl Snapshot {
 /// The caller holds the keeper's lock.
 pub(crate) fn write(meta: &Meta) -> Result<bool> {
     let Some(snapshot) = Snapshot::take(meta) else { return Ok(false) };
-    let done = write_snapshot(meta, &snapshot);
+    write_or_give_back(meta, snapshot, &BTreeSet::new()).map(|()| true)
+}
+
+/// As [`write`], if a run lies in `stripes`: no run does so any more then.
+pub(crate) fn leave(meta: &Meta, stripes: &BTreeSet<StripeId>) -> Result<()> {
+    if meta.state().root().runs.iter().any(|run| run.lies_in(stripes)) {
+        write_or_give_back(meta, Snapshot::take_all(meta), stripes)?;
+    }
+    Ok(())
+}
+
+fn write_or_give_back(meta: &Meta, snapshot: Snapshot, leaving: &BTreeSet<StripeId>) -> Result<()> {
+    let done = write_snapshot(meta, &snapshot, leaving);
     if done.is_err() {
         snapshot.give_back(meta);
     }
-    done.map(|()| true)
+    done
 }
 
-fn write_snapshot(meta: &Meta, snapshot: &Snapshot) -> Result<()> {
+fn write_snapshot(meta: &Meta, snapshot: &Snapshot, leaving: &BTreeSet<StripeId>) -> Result<()> {
     let mut keep = snapshot.root.runs.clone();
-    let mut merging = Vec::new();
-    let mut length = snapshot.len();
+    // Runs are merged in their order: with one that leaves its stripes go all later ones.
+    let first = keep.iter().position(|run| run.lies_in(leaving)).unwrap_or(keep.len());
+    let mut merging = keep.split_off(first);
+    let mut length = snapshot.len() + merging.iter().map(|run| run.entries).sum::<u64>();
     while let Some(last) = keep.pop_if(|last| last.entries < GROWTH * length) {
         length += last.entries;
         merging.insert(0, last);

@@ -203,7 +203,7 @@ fn sparse(meta: &Meta) -> BTreeSet<StripeId> {
 }
 
 /// Drops stripes that are dead since before the oldest reader: first in the journal, then on the drives.
-fn collect_dead(meta: &Meta) -> Result<CollectReport> {
+pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
     let mut report = CollectReport::default();
     loop {
         let stripes: Vec<_> = {

@@ -1,6 +1,6 @@
 //! The map, open: reads from memory, commits through the journal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{
@@ -10,7 +10,7 @@ use std::sync::{
 use bytes::Bytes;
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_journal::{Apply, Journal, Position};
-use dwk_pool::{Control, Ledger, Pool, Stripe, Usage};
+use dwk_pool::{Control, Ledger, Pool, Stripe, StripeCode, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
 use crate::keeper::Keeper;
@@ -112,6 +112,8 @@ impl Meta {
         if meta.pool.check_writable().is_ok() {
             // A drive that cannot be brought up to date stays stale: it is read, and status says so.
             let _ = meta.pool.refresh(&*meta, &Control::default());
+            // What cannot be made safer now stays as it is, and status says so.
+            let _ = meta.pool.space().widen(&*meta, &Control::default());
         }
         Ok(meta)
     }
@@ -368,6 +370,14 @@ impl Ledger for Meta {
 
     fn usage(&self, seat: u16) -> Result<Usage> {
         Ok(self.state().usage(seat))
+    }
+
+    fn codes(&self) -> Result<BTreeMap<StripeCode, u64>> {
+        Ok(self.state().codes())
+    }
+
+    fn rewrite(&self, stripes: &BTreeSet<StripeId>) -> Result<u64> {
+        crate::rewrite::rewrite(self, stripes)
     }
 
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {

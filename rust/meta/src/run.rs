@@ -4,6 +4,7 @@
 //! rows with 1, so that a run is one sorted list. docs/format/checkpoint.md draws the bytes.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Error, Result, StripeId, codes};
@@ -25,6 +26,11 @@ pub(crate) struct RunRef {
 }
 
 impl RunRef {
+    /// True if a part of it lies in one of `stripes`.
+    pub(crate) fn lies_in(&self, stripes: &BTreeSet<StripeId>) -> bool {
+        self.stripes.iter().any(|stripe| stripes.contains(&stripe.id))
+    }
+
     pub(crate) fn encode(&self, writer: &mut Writer) {
         self.content.encode(writer);
         writer.varint(self.entries).varint(self.stripes.len() as u64);

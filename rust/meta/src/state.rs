@@ -3,13 +3,13 @@
 //! `live` of a stripe is the sum of the pieces that rows and runs have in it, kept by difference at
 //! every change of a row, so that it is right whatever order replay begins in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use dwk_base::{Result, StripeId};
 use dwk_journal::Position;
-use dwk_pool::{Stripe, Usage};
+use dwk_pool::{Stripe, StripeCode, Usage};
 
 use crate::record::{NewContent, Operation, Root, visit};
 use crate::row::{Content, Piece, Place, Row};
@@ -35,6 +35,8 @@ pub(crate) struct State {
     dead: BTreeMap<StripeId, u64>,
     /// What the table says lies on each seat.
     usage: BTreeMap<u16, Usage>,
+    /// How many stripes there are of each code.
+    codes: HashMap<StripeCode, u64>,
     dirty_rows: BTreeSet<Key>,
     dirty_stripes: BTreeSet<StripeId>,
     root: Root,
@@ -177,8 +179,10 @@ impl State {
         self.dirty_stripes.insert(id);
     }
 
-    /// Counts a stripe's shards on (or off) the seats that hold them.
+    /// Counts a stripe's shards on (or off) the seats that hold them, and its code.
     fn lies(&mut self, stripe: &Stripe, more: bool) {
+        let stripes = self.codes.entry(stripe.code).or_default();
+        *stripes = if more { *stripes + 1 } else { stripes.saturating_sub(1) };
         let bytes = u64::from(stripe.shard_bytes);
         for seat in &stripe.placement {
             let usage = self.usage.entry(*seat).or_default();
@@ -189,6 +193,18 @@ impl State {
                 usage.bytes = usage.bytes.saturating_sub(bytes);
             }
         }
+    }
+
+    /// How many stripes that something lies in there are of each code.
+    pub(crate) fn codes(&self) -> BTreeMap<StripeCode, u64> {
+        let mut codes: BTreeMap<StripeCode, u64> = self.codes.clone().into_iter().collect();
+        for kept in self.dead.keys().filter_map(|id| self.stripes.get(id)) {
+            if let Some(stripes) = codes.get_mut(&kept.stripe.code) {
+                *stripes = stripes.saturating_sub(1);
+            }
+        }
+        codes.retain(|_, stripes| *stripes > 0);
+        codes
     }
 
     pub(crate) fn usage(&self, seat: u16) -> Usage {

@@ -1,8 +1,13 @@
 //! The port through which the pool reads and changes the table of stripes, which a floor above keeps.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use dwk_base::{Result, StripeId};
 
-use crate::Stripe;
+use crate::{Stripe, StripeCode};
+
+/// Stripes looked at under one read of the table.
+const PAGE: usize = 1024;
 
 /// What lies on one seat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,12 +38,35 @@ pub trait Ledger: Send + Sync {
     /// Those of a commit.
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool>;
 
+    /// Writes what lies in `stripes` into new ones, as new content is written, and drops those that nothing
+    /// refers to any more. Returns in how many of `stripes` nothing lies now. What it was is there all the
+    /// time, also after a crash.
+    ///
+    /// # Errors
+    /// Those of reading and writing stripes, and of a commit; what was done stays done.
+    fn rewrite(&self, stripes: &BTreeSet<StripeId>) -> Result<u64>;
+
+    /// How many stripes that something lies in there are of each code.
+    ///
+    /// # Errors
+    /// Those of reading the table.
+    fn codes(&self) -> Result<BTreeMap<StripeCode, u64>> {
+        let (mut codes, mut after) = (BTreeMap::new(), None);
+        loop {
+            let page = self.stripes(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(codes) };
+            after = Some(last.id);
+            for stripe in &page {
+                *codes.entry(stripe.code).or_default() += 1;
+            }
+        }
+    }
+
     /// What lies on a seat, as far as the table knows.
     ///
     /// # Errors
     /// Those of reading the table.
     fn usage(&self, seat: u16) -> Result<Usage> {
-        const PAGE: usize = 1024;
         let (mut usage, mut after) = (Usage::default(), None);
         loop {
             let page = self.stripes(after, PAGE)?;

@@ -12,7 +12,7 @@ use crate::{Ledger, Stripe};
 /// How safe the stored bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redundancy {
-    /// Every stripe has all its shards, the journal all its copies.
+    /// Every stripe has all its shards and survives what the geometry promises, the journal has all its copies.
     Full,
     /// Everything can be read; something is missing.
     Degraded,
@@ -75,6 +75,8 @@ pub struct PoolStatus {
     pub degraded_stripes: u64,
     /// Stripes that cannot be read now.
     pub lost_stripes: u64,
+    /// Stripes that survive fewer losses than the geometry promises: written while too few drives were here.
+    pub weak_stripes: u64,
     /// Content that fits all drives together.
     pub usable_bytes: u64,
     /// What to do.
@@ -84,7 +86,7 @@ pub struct PoolStatus {
 }
 
 impl Pool {
-    /// The pool as it is now. Looks at the table of stripes only where a drive is not well.
+    /// The pool as it is now. Goes over the table of stripes only where a drive is not well.
     ///
     /// # Errors
     /// Those of reading the table.
@@ -102,17 +104,19 @@ impl Pool {
             .map(|seat| seat.index)
             .collect();
         let (degraded, lost) = self.count_damage(ledger, &gone)?;
+        let weak = self.space.weak_stripes(ledger)?;
         let live = drives.iter().filter(|drive| drive.journal && drive.state.readable()).count();
         let short = live < members_wanted(self.geometry.tolerance(), roster.seats.len());
         let suspect = drives.iter().any(|drive| drive.state != State::Ok);
         let redundancy = match (lost, degraded) {
             (1.., _) => Redundancy::Lost,
-            (0, 0) if !short && !suspect => Redundancy::Full,
+            (0, 0) if weak == 0 && !short && !suspect => Redundancy::Full,
             _ => Redundancy::Degraded,
         };
         let capacity = roster.writable().map(|seat| seat.capacity_bytes).sum::<u64>();
         let usable_bytes = (capacity as f64 * self.geometry.data_fraction()) as u64;
-        let advice = advice(&drives, degraded, lost, short);
+        let mut advice = advice(&drives, degraded, lost, short);
+        advice.extend(widen(weak));
         Ok(PoolStatus {
             id: self.id,
             geometry: self.geometry.to_string(),
@@ -123,6 +127,7 @@ impl Pool {
             redundancy,
             degraded_stripes: degraded,
             lost_stripes: lost,
+            weak_stripes: weak,
             usable_bytes,
             advice,
             warnings: self.warnings.clone(),
@@ -170,6 +175,15 @@ fn drive_status(seat: &Seat, ledger: &dyn Ledger, journal: bool) -> Result<Drive
         shards: usage.shards,
         journal,
         labels: seat.labels.clone(),
+    })
+}
+
+/// What to do about weak stripes, beside what is to be done about the drives.
+fn widen(weak: u64) -> Option<String> {
+    (weak > 0).then(|| {
+        format!(
+            "{weak} stripes, written while drives were missing, survive fewer losses than the rest: run `rebuild` once the drives are here"
+        )
     })
 }
 

@@ -4,7 +4,7 @@ use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Epoch, Result, StripeId};
 
 /// The code of a stripe in numbers: with the matrix id, all that decoding needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StripeCode {
     /// Which matrix; see docs/format/matrices.md.
     pub matrix_id: u32,

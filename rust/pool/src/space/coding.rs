@@ -48,6 +48,16 @@ impl Coding {
         })
     }
 
+    /// How many losses a stripe of this code survives; `None` for a code that cannot be.
+    pub(crate) fn tolerance(numbers: StripeCode) -> Option<usize> {
+        spec(numbers).ok().map(|spec| spec.tolerance())
+    }
+
+    /// True if a stripe of this code survives fewer losses than the geometry promises.
+    pub(crate) fn is_weak(&self, numbers: StripeCode) -> bool {
+        Self::tolerance(numbers).is_some_and(|tolerance| tolerance < self.spec.tolerance())
+    }
+
     /// The code for new stripes with `spec`.
     pub(crate) fn code(&self, spec: &CodeSpec) -> Result<Code> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

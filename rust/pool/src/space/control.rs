@@ -35,7 +35,8 @@ pub struct Progress {
     pub read_bytes: u64,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Everything up to this stripe is done: where a later run can go on.
+    /// Everything up to this stripe is done: where a later run can go on ([`Control::starting_after`]). Who
+    /// keeps it somewhere durable can end at any time, by a kill too, without beginning anew.
     pub after: Option<StripeId>,
 }
 
@@ -66,7 +67,8 @@ impl Control {
         self
     }
 
-    /// Goes on after this stripe.
+    /// Goes on after this stripe, which an earlier run's progress or report gave as `after`. What lies up to it is
+    /// neither read nor listed, and quarantine is left to the run that begins at the beginning.
     #[must_use]
     pub const fn starting_after(mut self, stripe: StripeId) -> Self {
         self.after = Some(stripe);

@@ -13,7 +13,8 @@
 //!
 //! # Retries
 //! A shard that a drive refused goes to another drive. A drive that failed or was late is reported to
-//! the [`Watch`] and not tried again for this stripe.
+//! the [`Watch`] and not tried again for this stripe. Of repairs one runs at a time: a second one is
+//! refused (`pool.busy`).
 //!
 //! # Cancellation
 //! A [`Writing`] that is dropped removes what it wrote. Repairs end at the next stripe.
@@ -28,6 +29,7 @@ mod headers;
 mod join;
 mod options;
 mod orphans;
+mod owed;
 mod placement;
 mod presence;
 mod read;
@@ -41,11 +43,12 @@ mod shard;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod widen;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use dwk_base::{Epoch, Error, PoolId, Result, Seams, StripeId, codes};
 use dwk_erasure::{CodeSpec, Geometry};
@@ -53,6 +56,7 @@ use dwk_erasure::{CodeSpec, Geometry};
 use self::buffers::Memory;
 use self::coding::Coding;
 use self::headers::Headers;
+use self::owed::Owed;
 use crate::{RosterCell, Stripe, Watch};
 
 pub use self::control::{Control, Progress};
@@ -69,6 +73,8 @@ pub const SYNC_TAGS: &[&str] =
 /// The space of a pool. Cheap to share between threads.
 pub struct Space {
     shared: Arc<Shared>,
+    /// Held by whoever goes over all stripes: two repairs of one stripe would undo each other's work.
+    sweeping: Mutex<()>,
 }
 
 /// What everything that works on stripes needs.
@@ -86,6 +92,8 @@ pub(crate) struct Shared {
     memory_bytes: usize,
     /// For reads under way.
     read_memory: Arc<Memory>,
+    /// Reads that drives have not answered yet.
+    owed: Arc<Owed>,
     headers: Headers,
     repairs: Mutex<BTreeSet<StripeId>>,
     outboxes: Mutex<BTreeMap<u16, Arc<write::Outbox>>>,
@@ -144,12 +152,26 @@ impl Space {
                 memory: Memory::new(memory_bytes),
                 memory_bytes,
                 read_memory: Memory::new(read_bytes),
+                owed: Arc::default(),
                 headers,
                 repairs: Mutex::default(),
                 outboxes: Mutex::default(),
                 flights: Mutex::default(),
             }),
+            sweeping: Mutex::new(()),
         })
+    }
+
+    /// Makes the caller the only one that goes over all stripes, or refuses.
+    fn sweep_alone(&self) -> Result<MutexGuard<'_, ()>> {
+        match self.sweeping.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                let text = "another scrub, rebuild or refresh of this pool is under way";
+                Err(Error::new(&codes::POOL_BUSY, text))
+            }
+        }
     }
 
     /// Content of a full stripe with the drives of now, in bytes.

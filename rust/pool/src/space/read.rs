@@ -10,7 +10,7 @@ use dwk_drive::{BlobName, Drive};
 use super::buffers::Buffer;
 use super::header::Header;
 use super::recover::Recovery;
-use super::shard::{Fetch, Piece, whole_blocks};
+use super::shard::{Fetch, Piece, Reach, whole_blocks};
 use super::{Shared, Space, header};
 use crate::Stripe;
 
@@ -227,21 +227,26 @@ impl Landed {
 impl Shared {
     /// Asks the drives for all parts, if there is memory for them.
     fn start_parts(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Vec<Option<Fetch>> {
-        let buffers: Option<Vec<_>> = parts
-            .iter()
-            .map(|part| self.read_memory.try_take(self.fetch_bytes(stripe, &part.range)))
-            .collect();
-        let Some(buffers) = buffers else { return Vec::new() };
-        parts
-            .iter()
-            .zip(buffers)
-            .map(|(part, buffer)| self.fetch(stripe, part.index, part.range.clone(), buffer))
-            .collect()
+        let mut buffers = Vec::with_capacity(parts.len());
+        for part in parts {
+            if self.reach(stripe, part.index) != Reach::Ready {
+                buffers.push(None);
+                continue;
+            }
+            match self.read_memory.try_take(self.fetch_bytes(stripe, &part.range)) {
+                Some(buffer) => buffers.push(Some(buffer)),
+                None => return Vec::new(),
+            }
+        }
+        let fetch = |(part, buffer): (&Part, Option<Buffer>)| {
+            self.fetch(stripe, part.index, part.range.clone(), buffer?)
+        };
+        parts.iter().zip(buffers).map(fetch).collect()
     }
 
     /// Waits as long as a read may be late.
     fn land(&self, stripe: &Stripe, fetch: &Fetch) -> Option<Piece> {
-        match fetch.ticket.wait_for(self.options.late_read)? {
+        match fetch.ticket.wait_for(self.patience(fetch.seat))? {
             Ok(piece) => Some(piece),
             Err(error) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_drive::Drive;
 
-use super::presence::Found;
+use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
 use super::scrub::check_stripe;
@@ -19,16 +19,19 @@ use crate::{Ledger, State, Stripe};
 impl Space {
     /// Restores what is missing: of the drive `which`, or everywhere. Reads only what that needs. New shards
     /// go where there is room, those that are missing on a drive that is well go back to it. Stripes that
-    /// reads found damaged are repaired as well. Can be repeated after a kill or an early end.
+    /// reads found damaged are repaired as well, and what was written while too few drives were here is written
+    /// anew if there are enough now. Can be repeated after a kill or an early end.
     ///
     /// # Errors
-    /// Those of the ledger. What could not be restored is in the report.
+    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// restored is in the report.
     pub fn rebuild(
         &self,
         ledger: &dyn Ledger,
         which: Option<u16>,
         control: &Control,
     ) -> Result<RebuildReport> {
+        let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let seats = roster.seats.iter().filter(|seat| {
             seat.readable().is_some()
@@ -40,24 +43,29 @@ impl Space {
         let damaged = self.take_repairs().into_iter().collect();
         let shared = &self.shared;
         let work = Rebuild { shared, ledger, control, which, walked, damaged };
-        let tally = Sweep { shared, ledger, control, seats }.run(&work)?;
+        let mut tally = Sweep { shared, ledger, control, seats }.run(&work)?;
         if !tally.finished {
             work.damaged.iter().for_each(|id| shared.note_repair(*id));
+            return Ok(report(tally));
         }
-        Ok(report(tally))
+        let widened_stripes = self.widen_weak(ledger, control, &mut tally.progress)?;
+        let finished = !control.is_over(&*shared.seams.clock);
+        let weak_stripes = self.weak_stripes(ledger)?;
+        Ok(RebuildReport { widened_stripes, weak_stripes, finished, ..report(tally) })
     }
 
     /// Brings a drive that was away up to date: what should be there and is not is written to it, what should
     /// not be there is removed. Of what is there only the headers are read.
     ///
     /// # Errors
-    /// `drive.unknown`, and those of the ledger.
+    /// `drive.unknown`, `pool.busy` while another scrub, rebuild or refresh runs, and those of the ledger.
     pub fn refresh(
         &self,
         ledger: &dyn Ledger,
         seat: u16,
         control: &Control,
     ) -> Result<RebuildReport> {
+        let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let Some(seat) = roster.seat(seat).filter(|seat| seat.readable().is_some()).cloned() else {
             let text = format!("there is no drive on seat {seat}");
@@ -84,6 +92,9 @@ fn report(tally: Tally) -> RebuildReport {
         read_bytes: tally.done.read_bytes,
         written_bytes: tally.done.written_bytes,
         removed_files: 0,
+        widened_stripes: 0,
+        weak_stripes: 0,
+        unlisted_drives: tally.unlisted.len() as u64,
         finished: tally.finished,
         after: tally.progress.after,
     }
@@ -205,8 +216,8 @@ impl Work for Refresh<'_> {
         restore(self.shared, self.ledger, stripe, &wanted, None)
     }
 
-    fn files(&self, found: &Found) -> Result<()> {
-        for (seat, id, index) in found.shards.keys() {
+    fn files(&self, files: &Present) -> Result<()> {
+        for (seat, id, index) in files.keys() {
             let removed = self.shared.remove_if_older(self.ledger, *seat, *id, *index)?;
             self.removed.fetch_add(u64::from(removed), Ordering::SeqCst);
         }

@@ -9,7 +9,7 @@ use dwk_base::{Error, Result, codes};
 use dwk_erasure::{Code, Shard};
 
 use super::Shared;
-use super::shard::{Fetch, Piece};
+use super::shard::{Fetch, Piece, Reach};
 use crate::Stripe;
 
 /// What one stripe's shards hold in one range of bytes, as it is found out.
@@ -22,6 +22,8 @@ pub(crate) struct Recovery<'a> {
     /// Not to be had, with the reason where it is known.
     pub(crate) lost: BTreeMap<usize, Option<Error>>,
     late: Vec<Fetch>,
+    /// On drives that owe another answer: not asked for yet.
+    unasked: Vec<usize>,
     /// Bytes that were read.
     pub(crate) read_bytes: u64,
 }
@@ -38,8 +40,17 @@ impl<'a> Recovery<'a> {
             let text = format!("stripe {} has not as many shards as its code", stripe.id);
             return Err(Error::new(&codes::FORMAT_DAMAGED, text));
         }
-        let (have, lost) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { shared, stripe, code, range, have, lost, late: Vec::new(), read_bytes: 0 })
+        Ok(Self {
+            shared,
+            stripe,
+            code,
+            range,
+            have: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            late: Vec::new(),
+            unasked: Vec::new(),
+            read_bytes: 0,
+        })
     }
 
     /// The bytes of each shard that it is about.
@@ -76,19 +87,31 @@ impl<'a> Recovery<'a> {
 
     /// Reads these shards at once; those that fail are lost.
     pub(crate) fn read(&mut self, indexes: &[usize]) {
-        let bytes = self.shared.fetch_bytes(self.stripe, &self.range);
         let mut fetches = Vec::with_capacity(indexes.len());
         for index in indexes {
-            let buffer = self.shared.read_memory.take_anyway(bytes);
-            match self.shared.fetch(self.stripe, *index, self.range.clone(), buffer) {
-                Some(fetch) => fetches.push(fetch),
-                None => drop(self.lost.insert(*index, None)),
+            match self.shared.reach(self.stripe, *index) {
+                Reach::Ready => fetches.extend(self.ask(*index)),
+                Reach::Late => {
+                    self.lost.insert(*index, None);
+                    self.unasked.push(*index);
+                }
+                Reach::Gone => drop(self.lost.insert(*index, None)),
             }
         }
-        let patience = self.shared.options.late_read;
         for fetch in fetches {
+            let patience = self.shared.patience(fetch.seat);
             self.land(fetch, patience);
         }
+    }
+
+    fn ask(&mut self, index: usize) -> Option<Fetch> {
+        let bytes = self.shared.fetch_bytes(self.stripe, &self.range);
+        let buffer = self.shared.read_memory.take_anyway(bytes);
+        let fetch = self.shared.fetch(self.stripe, index, self.range.clone(), buffer);
+        if fetch.is_none() {
+            self.lost.insert(index, None);
+        }
+        fetch
     }
 
     fn land(&mut self, fetch: Fetch, patience: Duration) {
@@ -111,6 +134,10 @@ impl<'a> Recovery<'a> {
     /// The last hope: gives late drives the time that a drive may take. True if one of them answered.
     fn wait_for_late(&mut self) -> bool {
         let patience = self.shared.options.drive_timeout;
+        for index in std::mem::take(&mut self.unasked) {
+            let fetch = self.ask(index);
+            self.late.extend(fetch);
+        }
         while let Some(fetch) = self.late.pop() {
             let (index, seat) = (fetch.index, fetch.seat);
             let before = self.have.len();

@@ -40,12 +40,13 @@ pub struct ScrubReport {
     pub journal_repairs: u64,
     /// False if it was ended early.
     pub finished: bool,
-    /// Everything up to this stripe is done.
+    /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
+    /// on there.
     pub after: Option<StripeId>,
 }
 
 impl ScrubReport {
-    /// True if everything was looked at and nothing wrong is left.
+    /// True if everything was looked at (where it went on after another run: the rest) and nothing wrong is left.
     pub fn is_clean(&self) -> bool {
         self.finished
             && self.unrestored_shards == 0
@@ -75,15 +76,27 @@ pub struct RebuildReport {
     pub written_bytes: u64,
     /// Files that should not be there and were removed (from a drive that was away).
     pub removed_files: u64,
+    /// Stripes that were written while too few drives were here, and whose content was written anew.
+    pub widened_stripes: u64,
+    /// Stripes of that kind that are left: there are still too few drives, or too little room.
+    pub weak_stripes: u64,
+    /// Drives that did not say, or not in time, what lies on them: of those it is not known what is missing.
+    pub unlisted_drives: u64,
     /// False if it was ended early.
     pub finished: bool,
-    /// Everything up to this stripe is done.
+    /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
+    /// on there.
     pub after: Option<StripeId>,
 }
 
 impl RebuildReport {
-    /// True if everything was looked at and nothing is missing any more.
+    /// True if everything was looked at, nothing is missing any more, and everything is as safe as the
+    /// geometry promises.
     pub const fn is_complete(&self) -> bool {
-        self.finished && self.unrestored_shards == 0 && self.lost_stripes == 0
+        self.finished
+            && self.unrestored_shards == 0
+            && self.lost_stripes == 0
+            && self.weak_stripes == 0
+            && self.unlisted_drives == 0
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dwk_base::{Error, Result, codes};
 use dwk_chunk::crc64nvme;
-use dwk_drive::Drive;
+use dwk_drive::{BlobName, Drive};
 
 use super::Shared;
 use super::encode::{Parts, of};
@@ -13,11 +13,13 @@ use super::header;
 use super::join::join_blocks;
 use super::recover::Recovery;
 use super::room::{Purpose, Refused};
-use super::write::{SYNC_REMOVE, late};
+use super::write::late;
 use crate::{Ledger, Stripe};
 
 /// Makes a restored shard durable.
 pub(crate) const SYNC_REPAIR: &str = "stripe.repair";
+/// What is compared at once.
+const STEP_BYTES: usize = 256 << 10;
 
 /// What is to be restored of a stripe.
 #[derive(Clone, Debug, Default)]
@@ -87,21 +89,29 @@ impl Shared {
         Ok(restored)
     }
 
-    /// Says where the shards are now; what is wrong then goes.
+    /// Says where the shards are now; what the ledger does not name then goes.
     fn commit(&self, ledger: &dyn Ledger, old: &Stripe, new: &Stripe) -> Result<()> {
-        let done = ledger.moved(old, new);
         // After an error nobody knows which of the two counts: both stay, one of them is an orphan.
-        let obsolete = if done? { (old, new) } else { (new, old) };
+        ledger.moved(old, new)?;
+        // Whoever else moved it may have put a shard where this one did: only the ledger knows what counts.
+        let now = ledger.stripe(old.id)?;
         for index in 0..old.placement.len() {
-            if old.placement[index] != new.placement[index] {
-                self.headers.forget(old.id, index);
-                self.remove_one(obsolete.0, index);
+            if old.placement[index] == new.placement[index] {
+                continue;
+            }
+            self.headers.forget(old.id, index);
+            let named = now.as_ref().and_then(|now| now.placement.get(index));
+            for stripe in [old, new] {
+                if named != stripe.placement.get(index) {
+                    self.remove_one(stripe, index);
+                }
             }
         }
         Ok(())
     }
 
-    /// Deletes one shard if its drive is here, without waiting.
+    /// Deletes one shard if its drive is here, without waiting and without a sync: the table names another one in
+    /// its place, so that if it comes back with the power it is an orphan and goes through quarantine.
     fn remove_one(&self, stripe: &Stripe, index: usize) {
         let roster = self.roster.load();
         let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat)).cloned();
@@ -111,7 +121,7 @@ impl Shared {
         drop(drive.submit(move |drive| {
             drive.delete(&name)?;
             seat.gave_back(bytes);
-            drive.sync(SYNC_REMOVE)
+            Ok(())
         }));
     }
 
@@ -182,7 +192,8 @@ impl Shared {
         }
     }
 
-    /// Puts a shard on a drive, in the place of whatever is there by its name.
+    /// Puts a shard on a drive, in the place of whatever is there by its name unless that is this shard: it may
+    /// be the one that counts, and a cut or an error after deleting it would lose it.
     fn put_shard(
         &self,
         stripe: &Stripe,
@@ -199,17 +210,23 @@ impl Shared {
         };
         let shard = parts.clone();
         let write = move |drive: &dyn Drive| {
-            match drive.delete(&name) {
-                Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
-                _ => {}
+            let there = holds(drive, &name, &shard);
+            if !there {
+                match drive.delete(&name) {
+                    Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
+                    _ => {}
+                }
+                drive.put(&name, &shard)?;
             }
-            drive.put(&name, &shard)?;
-            drive.sync(SYNC_REPAIR)
+            // Whoever put what was there may not have synced it yet.
+            drive.sync(SYNC_REPAIR).map(|()| there)
         };
         let answer = drive.submit(write).wait_for(self.options.drive_timeout);
         let error = match answer {
-            Some(Ok(())) => {
-                seat.took(self.file_bytes(stripe));
+            Some(Ok(there)) => {
+                if !there {
+                    seat.took(self.file_bytes(stripe));
+                }
                 return true;
             }
             Some(Err(error)) => error,
@@ -223,4 +240,21 @@ impl Shared {
         }
         false
     }
+}
+
+/// True if a file begins with these parts. What cannot be read is not there.
+fn holds(drive: &dyn Drive, name: &BlobName, parts: &Parts) -> bool {
+    let mut step = vec![0; STEP_BYTES];
+    let mut at = 0;
+    for part in parts {
+        for expected in part.chunks(STEP_BYTES) {
+            let into = &mut step[..expected.len()];
+            let got = drive.read(name, at, into);
+            if !got.is_ok_and(|got| got == expected.len()) || into != expected {
+                return false;
+            }
+            at += expected.len() as u64;
+        }
+    }
+    true
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dwk_base::{Epoch, Error, Result, codes};
 use dwk_drive::{ALIGNMENT, Drive};
-use dwk_erasure::Code;
+use dwk_erasure::{Code, CodeSpec};
 
 use super::Shared;
 use super::encode::Shape;
@@ -59,11 +59,15 @@ impl Shared {
 
     /// What a full stripe on the drives of now looks like. Room is not looked at.
     pub(crate) fn full_shape(&self) -> Shape {
+        let (k, m) = self.spec_now().map_or((1, 0), |spec| (spec.k(), spec.m()));
+        Shape::new(k * self.shard_bytes_max(k + m), k, m, self.options.block_bytes)
+    }
+
+    /// The code of a new stripe on the drives of now, if there can be one. Room is not looked at.
+    pub(crate) fn spec_now(&self) -> Option<CodeSpec> {
         let roster = self.roster.load();
         let (drives, lost) = (roster.writable().count(), lost(&roster, &Refused::default()));
-        let spec = (0..=drives).rev().find_map(|drives| self.coding.on(drives, lost));
-        let (k, m) = spec.map_or((1, 0), |spec| (spec.k(), spec.m()));
-        Shape::new(k * self.shard_bytes_max(k + m), k, m, self.options.block_bytes)
+        (0..=drives).rev().find_map(|drives| self.coding.on(drives, lost))
     }
 
     /// A stripe for `bytes` of content on the drives of now, none of them in `refused`.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dwk_base::Result;
 
-use super::presence::Found;
+use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
 use super::sweep::{Done, Sweep, Work};
@@ -15,11 +15,14 @@ use crate::{Ledger, State, Stripe};
 impl Space {
     /// Reads every shard of every stripe, verifies header, blocks and parity, and writes anew what is wrong on
     /// drives that are here. Shards that no stripe names go through quarantine: noted by one scrub, they are
-    /// removed by another one after the pool was opened again. Can be repeated after a kill or an early end.
+    /// removed by another one after the pool was opened again. Can be repeated, or continued where the progress of
+    /// an earlier run says, after a kill or an early end.
     ///
     /// # Errors
-    /// Those of the ledger. What could not be repaired is in the report.
+    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// repaired is in the report.
     pub fn scrub(&self, ledger: &dyn Ledger, control: &Control) -> Result<ScrubReport> {
+        let _alone = self.sweep_alone()?;
         let shared = &self.shared;
         let roster = shared.roster.load();
         let here = roster.seats.iter().filter(|seat| seat.readable().is_some());
@@ -62,8 +65,8 @@ impl Work for Scrub<'_> {
         check_stripe(self.shared, self.ledger, stripe)
     }
 
-    fn files(&self, found: &Found) -> Result<()> {
-        for (seat, id, index) in found.shards.keys() {
+    fn files(&self, files: &Present) -> Result<()> {
+        for (seat, id, index) in files.keys() {
             match self.shared.quarantine(self.ledger, *seat, *id, *index)? {
                 Standing::Wanted | Standing::Gone => {}
                 Standing::Orphan => drop(self.orphans.fetch_add(1, Ordering::SeqCst)),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dwk_base::{Error, Result, codes};
 use dwk_drive::{Drive, Ticket};
@@ -10,6 +11,7 @@ use dwk_drive::{Drive, Ticket};
 use super::Shared;
 use super::buffers::Buffer;
 use super::header::{self, Header};
+use super::write::late;
 use crate::Stripe;
 
 /// What is read at once, and verified while it is in the cache.
@@ -39,6 +41,16 @@ pub(crate) struct Fetch {
     pub(crate) ticket: Ticket<Piece>,
 }
 
+/// Whether a drive is worth asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Ready,
+    /// It owes an answer to a read; it may come to it yet.
+    Late,
+    /// It is not here, or has failed.
+    Gone,
+}
+
 /// Which bytes of a shard cover `range` in whole blocks.
 pub(crate) fn whole_blocks(
     range: &Range<usize>,
@@ -62,6 +74,31 @@ impl Shared {
         header::header_bytes(shards, stripe.shard_bytes, block_bytes)
     }
 
+    /// Whether the drive of a shard is worth asking for it. One that owes an answer for longer than a read may
+    /// be late is not: it would only be waited for again, with one more buffer held.
+    pub(crate) fn reach(&self, stripe: &Stripe, index: usize) -> Reach {
+        let roster = self.roster.load();
+        let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
+        let Some(seat) = seat.filter(|seat| seat.readable().is_some()) else { return Reach::Gone };
+        let owing = self.owing(seat.index);
+        if owing >= self.options.drive_timeout {
+            self.watch.failed(seat.index, &late());
+            return Reach::Gone;
+        }
+        if owing >= self.options.late_read { Reach::Late } else { Reach::Ready }
+    }
+
+    /// For how long a drive has owed an answer to a read.
+    fn owing(&self, seat: u16) -> Duration {
+        let now = self.seams.clock.monotonic();
+        self.owed.since(seat).map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+
+    /// How long a read of a drive is waited for: no longer if an older one is late already.
+    pub(crate) fn patience(&self, seat: u16) -> Duration {
+        self.options.late_read.saturating_sub(self.owing(seat))
+    }
+
     /// Asks the drive for a part of a shard; `None` if that drive cannot be read now.
     pub(crate) fn fetch(
         self: &Arc<Self>,
@@ -74,7 +111,12 @@ impl Shared {
         let roster = self.roster.load();
         let drive = roster.seat(seat)?.readable()?;
         let (shared, stripe) = (Arc::clone(self), Arc::clone(stripe));
-        let ticket = drive.submit(move |drive| shared.load(drive, &stripe, index, range, buffer));
+        let debt = self.owed.begin(seat, self.seams.clock.monotonic());
+        let ticket = drive.submit(move |drive| {
+            let piece = shared.load(drive, &stripe, index, range, buffer);
+            drop(debt);
+            piece
+        });
         Some(Fetch { index, seat, ticket })
     }
 

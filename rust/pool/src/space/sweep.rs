@@ -1,5 +1,6 @@
 //! Goes over all stripes, page by page, several at once.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use dwk_base::{Error, Result, StripeId, codes};
 
 use super::control::{Control, Progress};
-use super::presence::{Found, Presence};
+use super::presence::{Found, Presence, Present};
 use super::report::NAMED_MAX;
 use super::{Shared, lock};
 use crate::roster::Seat;
@@ -38,6 +39,8 @@ pub(crate) struct Tally {
     pub(crate) lost: Vec<StripeId>,
     pub(crate) finished: bool,
     pub(crate) foreign: u64,
+    /// Drives that did not say all that lies on them.
+    pub(crate) unlisted: BTreeSet<u16>,
     failure: Option<Error>,
 }
 
@@ -46,9 +49,9 @@ pub(crate) trait Work: Sync {
     /// Looks after one stripe. `found`: what lies on the drives that are walked along.
     fn stripe(&self, stripe: &Arc<Stripe>, found: &Found) -> Result<Done>;
 
-    /// Looks at what lies on the drives, once a page is done.
-    fn files(&self, found: &Found) -> Result<()> {
-        let _ = found;
+    /// Looks at files that lie on the drives.
+    fn files(&self, files: &Present) -> Result<()> {
+        let _ = files;
         Ok(())
     }
 }
@@ -67,7 +70,8 @@ impl Sweep<'_> {
     /// # Errors
     /// Those of the ledger; what is wrong with single stripes is in the tally.
     pub(crate) fn run(self, work: &dyn Work) -> Result<Tally> {
-        let mut presence = Presence::new(self.seats.clone(), self.control.after())?;
+        let patience = self.shared.options.drive_timeout;
+        let mut presence = Presence::new(self.seats.clone(), self.control.after(), patience)?;
         let start = self.shared.seams.clock.monotonic();
         let tally = Mutex::new(Tally::default());
         let mut after = self.control.after();
@@ -75,8 +79,9 @@ impl Sweep<'_> {
         loop {
             let page = self.ledger.stripes(after, PAGE)?;
             let last = page.last().map(|stripe| stripe.id);
-            let found = presence.up_to(last);
+            let found = self.find(&mut presence, &page, work)?;
             lock(&tally).foreign += found.foreign;
+            lock(&tally).unlisted.extend(&found.unlisted);
             let page: Vec<Arc<Stripe>> = page.into_iter().map(Arc::new).collect();
             self.work_on(&page, &found, work, &tally, start);
             if let Some(failure) = lock(&tally).failure.take() {
@@ -85,9 +90,9 @@ impl Sweep<'_> {
             if self.control.is_over(&*self.shared.seams.clock) {
                 break;
             }
-            work.files(&found)?;
+            work.files(&found.shards)?;
             let mut tally = lock(&tally);
-            if last.is_none() && found.shards.is_empty() && found.foreign == 0 {
+            if last.is_none() {
                 (tally.finished, tally.progress.fraction) = (true, 1.0);
                 self.control.tell(&tally.progress);
                 break;
@@ -96,6 +101,19 @@ impl Sweep<'_> {
             tally.progress.after = after;
         }
         Ok(tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// What lies on the drives up to the end of a page. What belongs to no stripe of it is worked on at once.
+    fn find(&self, presence: &mut Presence, page: &[Stripe], work: &dyn Work) -> Result<Found> {
+        let ids = page.iter().map(|stripe| stripe.id).collect();
+        let (last, mut found) = (page.last().map(|stripe| stripe.id), Found::default());
+        loop {
+            let more = presence.up_to(last, &ids, &mut found);
+            work.files(&std::mem::take(&mut found.strangers))?;
+            if !more || self.control.is_over(&*self.shared.seams.clock) {
+                return Ok(found);
+            }
+        }
     }
 
     fn work_on(

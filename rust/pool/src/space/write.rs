@@ -20,7 +20,7 @@ use crate::Stripe;
 
 /// Makes a shard durable.
 pub(crate) const SYNC_WRITE: &str = "stripe.write";
-/// Makes the removal of a shard durable, so that it does not come back as an orphan.
+/// Makes the removal of a stripe durable, so that its shards do not come back as orphans.
 pub(crate) const SYNC_REMOVE: &str = "stripe.remove";
 /// Shards that share a sync.
 const SHARDS_PER_SYNC: usize = 4;
@@ -412,7 +412,8 @@ impl State {
 }
 
 impl Shared {
-    /// Asks the drives to delete those shards of a stripe that they wrote. Does not wait.
+    /// Asks the drives to delete those shards of a stripe that they wrote. Does not wait, and does not sync: no
+    /// commit names them, so that one that comes back with the power is an orphan and goes through quarantine.
     fn remove_written(&self, stripe: &Stripe, slots: &[Slot]) {
         let roster = self.roster.load();
         for (index, _) in slots.iter().enumerate().filter(|(_, slot)| matches!(slot, Slot::Durable))
@@ -424,7 +425,7 @@ impl Shared {
             drop(drive.submit(move |drive| {
                 drive.delete(&name)?;
                 seat.gave_back(bytes);
-                drive.sync(SYNC_REMOVE)
+                Ok(())
             }));
         }
     }
@@ -460,8 +461,8 @@ impl Outbox {
         for errand in put {
             let name = errand.name.clone();
             if !errand.tell(synced.clone()) && synced.is_ok() {
-                // It came too late. If it cannot be deleted, it is an orphan.
-                let _ = drive.delete(&name).and_then(|()| drive.sync(SYNC_REMOVE));
+                // It came too late. If it cannot be deleted, or comes back with the power, it is an orphan.
+                let _ = drive.delete(&name);
             }
         }
     }

@@ -8,6 +8,7 @@ use dwk_erasure::CodeSpec;
 use proptest::prelude::*;
 
 use super::super::lock;
+use super::super::shard::Reach;
 use super::world::{RS42, World, bytes, options};
 use crate::{SpaceOptions, State, Stripe};
 
@@ -221,6 +222,68 @@ fn a_late_drive_is_read_around() {
     let mut read = vec![0; content.len()];
     world.space.read(&stripe, 0, &mut read).unwrap();
     assert!(read == content);
+}
+
+#[test]
+fn a_drive_that_hangs_is_waited_for_once_takes_little_memory_and_is_reported() {
+    let options = SpaceOptions {
+        late_read: Duration::from_millis(100),
+        drive_timeout: Duration::from_secs(1),
+        memory_bytes: 1 << 20,
+        ..options()
+    };
+    let world = World::with(6, RS42, 7, options);
+    let content = bytes(1, 60_000);
+    let stripe = world.put(&content).unwrap();
+    let seat = stripe.placement[0];
+    let drive = &world.drives[usize::from(seat)];
+    drive.inject(Fault::new(Effect::Hang).on(Operation::Read));
+    let shared = &world.space.shared;
+    let read = || {
+        let mut into = vec![0; content.len()];
+        world.space.read(&stripe, 0, &mut into).unwrap();
+        assert!(into == content);
+    };
+    shared.headers.forget_all();
+    read();
+    let (once, start) = (shared.read_memory.used_bytes(), std::time::Instant::now());
+    (0..20).for_each(|_| read());
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert_eq!(
+        shared.read_memory.used_bytes(),
+        once,
+        "no buffer is held for reads that came later"
+    );
+    assert!(lock(&world.watch.failed).is_empty());
+    while start.elapsed() < Duration::from_millis(1100) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    read();
+    assert_eq!(*lock(&world.watch.failed), [seat]);
+    drive.release();
+}
+
+#[test]
+fn a_late_drive_that_is_needed_is_waited_for_and_read_again_when_it_answers() {
+    let options = SpaceOptions { late_read: Duration::from_millis(20), ..options() };
+    let world = World::with(6, RS42, 8, options);
+    let content = bytes(1, 60_000);
+    let stripe = world.put(&content).unwrap();
+    let late = &world.drives[usize::from(stripe.placement[1])];
+    late.inject(Fault::new(Effect::Hang).on(Operation::Read));
+    world.space.shared.headers.forget_all();
+    assert!(world.get(&stripe).unwrap() == content);
+    stripe.placement[2..4].iter().for_each(|seat| world.set_state(*seat, State::Failed));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| world.get(&stripe).unwrap());
+        std::thread::sleep(Duration::from_millis(60));
+        late.release();
+        late.heal();
+        assert!(reader.join().unwrap() == content);
+    });
+    assert!(lock(&world.watch.failed).is_empty());
+    world.settle();
+    assert_eq!(world.space.shared.reach(&stripe, 1), Reach::Ready);
 }
 
 proptest! {

@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dwk_base::{StripeId, codes};
+use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{BlobName, Drive, Entry};
 
 use super::super::orphans::SYNC_QUARANTINE;
-use super::super::restore::SYNC_REPAIR;
-use super::super::{Control, lock};
+use super::super::presence::{Found, Presence};
+use super::super::recover::Recovery;
+use super::super::restore::{Restored, SYNC_REPAIR, Wanted};
+use super::super::{Control, header, lock};
 use super::damage::{HARMS, Harm, harm};
 use super::world::{RS42, World, bytes};
-use crate::{Ledger, State, Stripe};
+use crate::{Ledger, Seat, State, Stripe};
 
 type Stored = Vec<(Stripe, Vec<u8>)>;
 
@@ -171,6 +175,113 @@ fn a_stripe_that_changed_meanwhile_keeps_its_place() {
 }
 
 #[test]
+fn a_rebuild_ends_although_a_drive_hangs_in_its_listing() {
+    let timeout = Duration::from_millis(100);
+    let options = crate::SpaceOptions { drive_timeout: timeout, ..super::world::options() };
+    let world = World::with(7, RS42, 23, options);
+    let stored = fill(&world, 4);
+    world.drives[1].inject(Fault::new(Effect::Hang).on(Operation::List));
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let report = world.space.rebuild(&world.table, None, &Control::default());
+            answer.send(report).unwrap();
+        });
+        let report = answered.recv_timeout(Duration::from_secs(10));
+        world.drives[1].release();
+        let report = report.expect("it ended").unwrap();
+        assert_eq!((report.unlisted_drives, report.missing_shards), (1, 0));
+        assert!(report.finished && !report.is_complete());
+    });
+    world.drives[1].heal();
+    world.settle();
+    check(&world, &stored, "afterwards");
+    let again = world.space.rebuild(&world.table, None, &Control::default()).unwrap();
+    assert!(again.is_complete(), "{again:?}");
+}
+
+#[test]
+fn any_number_of_strangers_takes_little_memory_and_each_is_seen() {
+    let world = World::new(6, RS42, 24);
+    let stored = fill(&world, 3);
+    let stranger = |n: u128| header::name(StripeId::from_u128(n << 100 | n), 1).unwrap();
+    for n in 1..=5000 {
+        world.memory[2].set_raw(&Entry::Blob(stranger(n)), Some(Vec::new()));
+    }
+    let ids: std::collections::BTreeSet<_> = stored.iter().map(|(stripe, _)| stripe.id).collect();
+    let seats = world.roster.load().seats.clone();
+    let mut presence = Presence::new(seats, None, Duration::from_secs(5)).unwrap();
+    let (mut found, mut seen) = (Found::default(), 0);
+    for last in [ids.last().copied(), None] {
+        loop {
+            let more = presence.up_to(last, &ids, &mut found);
+            assert!(found.strangers.len() <= 1024, "{}", found.strangers.len());
+            seen += std::mem::take(&mut found.strangers).len();
+            if !more {
+                break;
+            }
+        }
+    }
+    assert_eq!((seen, found.shards.len()), (5000, 18));
+    let report = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert_eq!((report.orphans, report.stripes), (5000, 3));
+}
+
+/// Restores a shard of a stripe as the row `stripe` says, whatever the table says meanwhile.
+fn restore(world: &World, stripe: &Stripe, wanted: &Wanted) -> Restored {
+    let (shared, stripe) = (&world.space.shared, Arc::new(stripe.clone()));
+    let range = 0..stripe.shard_bytes as usize;
+    let mut recovery = Recovery::new(shared, &stripe, range).unwrap();
+    shared.restore(&world.table, &mut recovery, &stripe, wanted, None).unwrap()
+}
+
+#[test]
+fn two_repairs_of_one_stripe_do_not_take_each_others_shards() {
+    let world = World::new(7, RS42, 20);
+    let stored = fill(&world, 6);
+    world.set_state(2, State::Failed);
+    for (stripe, _) in stored.iter().filter(|(stripe, _)| stripe.placement.contains(&2)) {
+        // Both began with the same row, and only one other drive is left.
+        let wanted = Wanted { elsewhere: vec![index_on(stripe, 2)], ..Wanted::default() };
+        assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+        assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+    }
+    world.settle();
+    world.memory[2].wipe();
+    world.assert_whole("repaired twice");
+    check_redundant(&world, &stored, "repaired twice");
+}
+
+#[test]
+fn a_shard_that_is_well_is_never_deleted_by_a_repair() {
+    let world = World::new(6, RS42, 21);
+    let stored = fill(&world, 1);
+    let stripe = &stored[0].0;
+    let seat = usize::from(stripe.placement[1]);
+    world.drives[seat].inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Delete));
+    let wanted = Wanted { in_place: vec![1], ..Wanted::default() };
+    let before = world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst);
+    assert_eq!(restore(&world, stripe, &wanted).shards, 1);
+    assert_eq!(world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst), before);
+    assert!(lock(&world.watch.failed).is_empty());
+    world.assert_whole("kept");
+}
+
+#[test]
+fn a_second_repair_is_refused_while_one_runs() {
+    let world = World::new(6, RS42, 22);
+    fill(&world, 2);
+    let (space, table, control) = (&world.space, &world.table, Control::default());
+    let first = space.sweep_alone().unwrap();
+    assert!(space.scrub(table, &control).unwrap_err().is(&codes::POOL_BUSY));
+    assert!(space.rebuild(table, None, &control).unwrap_err().is(&codes::POOL_BUSY));
+    assert!(space.refresh(table, 1, &control).unwrap_err().is(&codes::POOL_BUSY));
+    drop(first);
+    assert!(space.scrub(table, &control).unwrap().is_clean());
+    assert!(space.rebuild(table, None, &control).unwrap().is_complete());
+}
+
+#[test]
 fn an_early_end_can_be_resumed_and_progress_is_told() {
     let world = World::new(6, RS42, 9);
     let stored = fill(&world, 300);
@@ -195,6 +306,36 @@ fn an_early_end_can_be_resumed_and_progress_is_told() {
     assert!(report.stripes < 300);
     world.assert_whole("resumed");
     check(&world, &stored, "resumed");
+}
+
+#[test]
+fn a_scrub_goes_on_where_the_progress_of_the_one_before_says() {
+    let world = World::new(6, RS42, 25);
+    let mut stored = fill(&world, 300);
+    stored.sort_by_key(|(stripe, _)| stripe.id);
+    let wrong = |n: usize| harm(&world, &stored[n].0, &stored[0].0, 1, Harm::FlipPayload, 99);
+    wrong(5);
+    // As if it was killed after 200 stripes: of its report nothing is known, of its progress what was told.
+    let kept: Arc<Mutex<Option<StripeId>>> = Arc::default();
+    let (told, count) = (Arc::clone(&kept), AtomicU64::new(0));
+    let control = Control::new().on_progress(move |progress| {
+        if count.fetch_add(1, Ordering::SeqCst) < 200 {
+            *lock(&told) = progress.after;
+        }
+    });
+    let whole = world.space.scrub(&world.table, &control).unwrap();
+    assert_eq!((whole.stripes, whole.damaged_shards), (300, 1));
+    let after = lock(&kept).unwrap();
+    let done = stored.iter().filter(|(stripe, _)| stripe.id <= after).count();
+    assert!(done > 0 && done <= 200, "{done}");
+    // Before that nothing is looked at again, after that everything.
+    [done - 1, done, 299].into_iter().for_each(wrong);
+    let rest = world.space.scrub(&world.table, &Control::new().starting_after(after)).unwrap();
+    assert_eq!((rest.stripes, rest.damaged_shards), (300 - done as u64, 2), "{rest:?}");
+    assert!(rest.is_clean() && rest.after == Some(stored[299].0.id));
+    let again = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert_eq!(again.damaged_shards, 1);
+    check(&world, &stored, "scrubbed in two runs");
 }
 
 #[test]
@@ -231,6 +372,61 @@ fn orphans_go_through_quarantine_and_only_after_another_opening() {
     check(&world, &stored, "after quarantine");
 }
 
+/// The power goes right after `act`; what it brings back quarantine removes, and nothing else goes.
+fn comes_back_and_goes(name: &str, act: impl Fn(&mut World)) {
+    let mut came_back = 0;
+    for seed in 0..6 {
+        let mut world = World::new(8, RS42, 80 + seed);
+        let stored = fill(&world, 4);
+        world.settle();
+        act(&mut world);
+        // Whatever the drives were asked for is done, not all of it durable.
+        let list = |drive: &dyn Drive| Ok(drive.list(Some("s"), None, 1000)?.len());
+        let seats = world.roster.load().seats.clone();
+        let files = |seat: &Arc<Seat>| seat.drive.as_ref().unwrap().submit(list).wait().unwrap();
+        let kept = lock(&world.table.stripes).values().map(|stripe| stripe.placement.len()).sum();
+        assert_eq!(seats.iter().map(files).sum::<usize>(), kept, "{name}: it was deleted");
+        world.restart();
+        came_back += world.files().len() - kept;
+        for _ in 0..2 {
+            world.space.scrub(&world.table, &Control::default()).unwrap();
+            world.reopen();
+        }
+        world.settle();
+        world.assert_whole(name);
+        lock(&world.table.stripes).values().for_each(|stripe| {
+            let content = stored.iter().find(|(other, _)| other.id == stripe.id).unwrap();
+            assert!(world.get(stripe).unwrap() == content.1, "{name}");
+        });
+    }
+    assert!(came_back > 0, "{name}: nothing came back, this proves nothing");
+}
+
+#[test]
+fn deletions_that_are_not_synced_come_back_as_orphans_and_go_through_quarantine() {
+    comes_back_and_goes("a stripe that nobody wants", |world| {
+        let mut filling = world.space.fill(30_000).unwrap();
+        filling.append(&bytes(1, 30_000));
+        let writing = world.space.write(filling).unwrap();
+        world.settle();
+        drop(writing);
+    });
+    comes_back_and_goes("a shard that moved", |world| {
+        world.set_state(3, State::Draining);
+        world.space.rebuild(&world.table, None, &Control::default()).unwrap();
+    });
+    comes_back_and_goes("a shard on a drive that was away", |world| {
+        let stripe = lock(&world.table.stripes).pop_first().unwrap().1;
+        let seat = stripe.placement[2];
+        world.set_state(seat, State::Missing);
+        world.space.remove(&stripe);
+        world.reopen();
+        world.set_state(seat, State::Stale);
+        let report = world.space.refresh(&world.table, seat, &Control::default()).unwrap();
+        assert_eq!(report.removed_files, 1);
+    });
+}
+
 #[test]
 fn a_mark_is_durable() {
     for omitted in [false, true] {
@@ -257,8 +453,8 @@ fn foreign_files_are_reported_and_left_alone() {
     let stored = fill(&world, 2);
     let stranger = Entry::Blob(BlobName::new("s/readme.txt").unwrap());
     world.memory[0].set_raw(&stranger, Some(b"hello".to_vec()));
-    let strange = super::super::header::name(dwk_base::StripeId::from_u128(5), 1).unwrap();
-    let mut other = super::super::header::tests::sample(4096, 512).0;
+    let strange = header::name(StripeId::from_u128(5), 1).unwrap();
+    let mut other = header::tests::sample(4096, 512).0;
     other.pool = dwk_base::PoolId::from_u128(99);
     world.memory[1].set_raw(&Entry::Blob(strange.clone()), Some(other.encode()));
     for _ in 0..3 {
