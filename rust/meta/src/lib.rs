@@ -24,6 +24,7 @@ mod pack;
 mod pins;
 mod reader;
 mod record;
+mod room;
 mod row;
 mod run;
 mod state;

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dwk_base::{Error, Result, codes};
 use dwk_pool::{Filling, Pool, Stripe, Writing};
 
+use crate::meta::Meta;
 use crate::row::{Content, Piece, Place};
 
 /// How many stripes are written while the next one fills.
@@ -25,6 +26,8 @@ pub struct Upload {
     filling: Option<Filling>,
     in_flight: VecDeque<Flight>,
     written: Written,
+    /// Who makes room if there is none.
+    meta: Weak<Meta>,
     /// The kernel's own bookkeeping may fill what is reserved for it.
     reserve: bool,
 }
@@ -52,13 +55,14 @@ pub struct Staged {
 }
 
 impl Upload {
-    pub(crate) fn new(pool: Arc<Pool>, inline_bytes_max: usize) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, meta: Weak<Meta>, inline_bytes_max: usize) -> Self {
         Self {
             small: Vec::new(),
             inline_bytes_max,
             filling: None,
             in_flight: VecDeque::new(),
             written: Written { pool, stripes: Vec::new() },
+            meta,
             reserve: false,
         }
     }
@@ -157,6 +161,9 @@ impl Upload {
         let Some(filling) = self.filling.take() else { return Ok(()) };
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             self.land()?;
+        }
+        if let (false, Some(meta)) = (self.reserve, self.meta.upgrade()) {
+            meta.make_room(filling.len() as u64)?;
         }
         let check = dwk_chunk::crc64nvme(filling.content());
         let writing = self.written.pool.space().write(filling)?;

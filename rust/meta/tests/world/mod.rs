@@ -86,6 +86,32 @@ impl World {
     }
 }
 
+/// A new pool on these drives, each as large as it is.
+pub(crate) fn create_on(drives: &[MemoryDrive], geometry: &str, options: Options) -> Arc<Meta> {
+    let new = |(index, drive): (usize, &MemoryDrive)| NewDrive {
+        drive: Arc::new(drive.clone()),
+        name: format!("d{}", index + 1),
+        labels: BTreeMap::new(),
+    };
+    let new: Vec<_> = drives.iter().enumerate().map(new).collect();
+    let (geometry, seams) = (geometry.parse().unwrap(), Seams::system());
+    let pool = Pool::create(&new, &geometry, &pool_options(), seams, &holder()).unwrap();
+    Meta::create(pool, options).unwrap()
+}
+
+/// Opens what [`create_on`] made.
+pub(crate) fn open_on(drives: &[MemoryDrive], options: Options) -> Result<Arc<Meta>> {
+    let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
+    let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
+    Meta::open(Pool::open(drives, open, Seams::system(), &holder())?, options)
+}
+
+/// Drives of `capacity_bytes` each.
+pub(crate) fn drives_of(count: usize, name: &str, capacity_bytes: u64) -> Vec<MemoryDrive> {
+    let drive = |n| MemoryDrive::with_capacity(format!("{name}{n}"), capacity_bytes);
+    (1..=count).map(drive).collect()
+}
+
 /// `length` bytes that differ from key to key.
 pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -7,9 +7,9 @@ use dwk_base::{Epoch, Error, Result, codes};
 use dwk_drive::{ALIGNMENT, Drive};
 use dwk_erasure::Code;
 
-use super::Shared;
 use super::encode::Shape;
 use super::placement::{self, Candidate};
+use super::{Shared, Space};
 use crate::roster::{Roster, Seat};
 
 /// How long a drive may take to say how much room it has.
@@ -45,6 +45,24 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     pub(crate) placement: Vec<u16>,
     pub(crate) epoch: Epoch,
+}
+
+impl Space {
+    /// Fails unless `bytes` more of new content have room beside the reserve and `each_bytes` on every drive.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`
+    pub fn check_room(&self, bytes: u64, each_bytes: u64) -> Result<()> {
+        let bytes = bytes + self.shared.full_shape().data as u64 * each_bytes;
+        self.shared.plan(bytes as usize, Purpose::Store, &Refused::default()).map(drop)
+    }
+
+    /// Asks every drive how much room it has: others than the space take some, too.
+    pub fn ask_room(&self) {
+        for seat in self.shared.roster.load().writable() {
+            Shared::ask_room(seat);
+        }
+    }
 }
 
 impl Shared {
