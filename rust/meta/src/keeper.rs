@@ -45,6 +45,8 @@ pub struct CollectReport {
     pub freed_bytes: u64,
     /// Bytes that were moved into full stripes.
     pub packed_bytes: u64,
+    /// Pieces of content that were to be moved and cannot be read: they stay where they are.
+    pub unreadable_pieces: u64,
 }
 
 /// The keeper's thread and the lock that makes it alone.
@@ -254,7 +256,13 @@ impl Meta {
         let folded = if self.keeper.is_long(self, 1) { self.checkpoint() } else { Ok(()) };
         let stopping = &self.keeper.shared.stopping;
         while !stopping.load(Ordering::SeqCst) && self.pack_some()? {}
-        folded
+        folded?;
+        let lost = lock(&self.keeper.lost).len();
+        if lost > 0 {
+            let text = format!("{lost} half-empty stripes hold content that cannot be read");
+            return Err(Error::new(&codes::DATA_CORRUPT, text));
+        }
+        Ok(())
     }
 
     /// One step of a collection; true if there is more to do.
@@ -278,6 +286,7 @@ impl Meta {
     fn pack(&self, stripes: &BTreeSet<StripeId>, report: &mut CollectReport) -> Result<bool> {
         let packed = pack::stripes(self, stripes)?;
         report.packed_bytes += packed.moved_bytes;
+        report.unreadable_pieces += packed.lost_pieces;
         let found = packed.lost_in.len();
         lock(&self.keeper.lost).extend(packed.lost_in);
         Ok(packed.moved_bytes > 0 || found > 0)
@@ -323,6 +332,7 @@ impl CollectReport {
         self.dropped_stripes += other.dropped_stripes;
         self.freed_bytes += other.freed_bytes;
         self.packed_bytes += other.packed_bytes;
+        self.unreadable_pieces += other.unreadable_pieces;
     }
 }
 

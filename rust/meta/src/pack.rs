@@ -46,7 +46,7 @@ pub(crate) struct Packer<'a> {
 pub(crate) struct Packed {
     pub(crate) moved_bytes: u64,
     /// Pieces that could not be read.
-    lost_pieces: u64,
+    pub(crate) lost_pieces: u64,
     why: Option<Error>,
     /// Stripes with such pieces.
     pub(crate) lost_in: BTreeSet<StripeId>,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dwk_base::codes;
-use dwk_drive::{Drive, MemoryDrive};
+use dwk_drive::{Drive, Entry, MemoryDrive};
 use dwk_meta::{Meta, Options};
 use world::{Model, bytes, check, create_on, delete, drives_of, get, open_on, put};
 
@@ -234,6 +234,98 @@ fn a_commit_that_failed_for_want_of_room_leaves_no_stripes() {
     let error = meta.commit(change).unwrap_err();
     assert!(error.is(&codes::DRIVE_FULL) || error.is(&codes::POOL_FULL), "{error}");
     assert_eq!(files(&drives), before);
+}
+
+/// Damages `content` wherever it lies on these drives.
+fn damage(drives: &[MemoryDrive], content: &[u8]) {
+    let needle = &content[..64.min(content.len())];
+    for drive in drives {
+        for entry in drive.entries() {
+            let raw = drive.raw(&entry).unwrap();
+            for at in 0..raw.len().saturating_sub(needle.len()) {
+                if raw[at..].starts_with(needle) {
+                    assert!(drive.flip(&entry, at, 1));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_value_in_the_journal_keeps_no_other_from_being_folded() {
+    let drives = drives_of(3, "v", ROOMY);
+    let meta = create_on(&drives, "2+1", small());
+    let mut model = Model::new();
+    for n in 0..40u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n + 1, 1500));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    damage(&drives, &model[b"k20".as_slice()]);
+    let error = meta.checkpoint().unwrap_err();
+    assert!(error.is(&codes::JOURNAL_DAMAGED) && error.to_string().contains('1'), "{error}");
+    let folded = meta.status().folded;
+    assert!(folded > 40, "nothing was folded");
+    assert!(meta.status().stripes > 4, "{:?}", meta.status());
+    // The journal's copies of all others are of no more use.
+    damage(&drives[..2], &model[b"k30".as_slice()]);
+    assert!(get(&meta, b"k20").unwrap_err().is(&codes::JOURNAL_DAMAGED));
+    delete(&meta, b"k20").unwrap();
+    model.remove(b"k20".as_slice());
+    meta.checkpoint().unwrap();
+    check(&meta, &model, "without the lost one");
+    assert!(meta.pool().journal().first_sequence() > 40);
+}
+
+#[test]
+fn a_lost_value_in_a_stripe_keeps_no_other_from_being_packed() {
+    let drives = drives_of(3, "w", ROOMY);
+    let meta = create_on(&drives, "2+1", small());
+    let mut model = Model::new();
+    for n in 0..100u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n + 1, 1500));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    meta.checkpoint().unwrap();
+    for n in (0..100u64).filter(|n| n % 4 != 0) {
+        let key = format!("k{n:02}").into_bytes();
+        delete(&meta, &key).unwrap();
+        model.remove(&key);
+    }
+    let before = used(&meta);
+    lose_stripe(&drives, &model[b"k48".as_slice()]);
+    let keys: Vec<_> = model.keys().cloned().collect();
+    let lost: Vec<_> = keys.into_iter().filter(|key| get(&meta, key).is_err()).collect();
+    assert!(lost.contains(&b"k48".to_vec()) && lost.len() < 9, "{lost:?}");
+    let report = meta.collect().unwrap();
+    assert_eq!(report.unreadable_pieces, lost.len() as u64, "{report:?}");
+    assert!(used(&meta) * 2 < before, "{} of {before} bytes are still used", used(&meta));
+    for key in lost {
+        assert!(get(&meta, &key).unwrap_err().is(&codes::DATA_CORRUPT));
+        delete(&meta, &key).unwrap();
+        model.remove(&key);
+    }
+    check(&meta, &model, "without the lost ones");
+}
+
+/// Removes two of the three shards of the stripe that holds the beginning of `content`.
+fn lose_stripe(drives: &[MemoryDrive], content: &[u8]) {
+    let blobs = |drive: &MemoryDrive| drive.entries().into_iter();
+    let holds = |drive: &MemoryDrive, entry: &Entry| {
+        let raw = drive.raw(entry).unwrap();
+        matches!(entry, Entry::Blob(_)) && raw.windows(64).any(|part| part == &content[..64])
+    };
+    let found = drives.iter().find_map(|drive| blobs(drive).find(|entry| holds(drive, entry)));
+    let Some(Entry::Blob(name)) = found else { panic!("it lies in no stripe") };
+    let (stripe, _) = name.as_str().split_once('.').unwrap();
+    for drive in &drives[..2] {
+        for entry in blobs(drive) {
+            if matches!(&entry, Entry::Blob(name) if name.as_str().starts_with(stripe)) {
+                drive.set_raw(&entry, None);
+            }
+        }
+    }
 }
 
 /// More of them in a long run.
