@@ -16,7 +16,7 @@ use crate::state::Key;
 
 /// The most rows that one record relocates.
 const ROWS_MAX: usize = 4096;
-/// The most bytes of relocations that one record holds.
+/// The most bytes of relocations that one record holds, if the journal takes twice as many.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Rows looked at under one read of the map.
 const PAGE: usize = 4096;
@@ -110,6 +110,7 @@ impl<'a> Packer<'a> {
         staged.stripes().for_each(|stripe| record.push(&Operation::AddStripe(stripe.clone())));
         // From here on a record may name the stripes.
         staged.keep();
+        let record_bytes_max = self.meta.journal().options().record_bytes_max as usize;
         let mut rows: BTreeMap<(&[u8], u64), Vec<&Item>> = BTreeMap::new();
         for item in &items {
             rows.entry((&item.key, item.version)).or_default().push(item);
@@ -124,7 +125,7 @@ impl<'a> Packer<'a> {
             });
             let content = Content { pieces: pieces.collect() };
             record.push(&Operation::Relocate { key, version, content });
-            if record.len() > RECORD_BYTES_MAX {
+            if record.len() > RECORD_BYTES_MAX.min(record_bytes_max / 2) {
                 self.meta.commit_record(std::mem::replace(&mut record, RecordWriter::new()))?;
             }
         }
