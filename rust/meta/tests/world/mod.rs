@@ -17,6 +17,8 @@ pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(crate) struct World {
     pub(crate) geometry: &'static str,
     pub(crate) memory: Vec<MemoryDrive>,
+    /// An empty one that may take another one's place.
+    pub(crate) spare: MemoryDrive,
     pub(crate) drives: Vec<FaultyDrive>,
     pub(crate) power: Power,
     pub(crate) seed: u64,
@@ -51,7 +53,8 @@ impl World {
             FaultyDrive::new(Arc::new(drive.clone()), &power, seed ^ (index as u64) << 32)
         };
         let drives = memory.iter().enumerate().map(faulty).collect();
-        Self { geometry, memory, drives, power, seed }
+        let spare = MemoryDrive::new("spare");
+        Self { geometry, memory, spare, drives, power, seed }
     }
 
     pub(crate) fn create(&self) -> Result<Arc<Meta>> {
@@ -78,6 +81,20 @@ impl World {
         let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
         let seams = Seams::seeded(self.seed ^ self.power.steps());
         Meta::open(Pool::open(drives, open, seams, &holder())?, options())
+    }
+
+    /// Drives with the same content that have nothing else in common with these.
+    pub(crate) fn copies(&self) -> Vec<MemoryDrive> {
+        let copy = |drive: &MemoryDrive| {
+            let location = drive.describe().location;
+            let copy = MemoryDrive::new(location.trim_start_matches("memory://"));
+            for entry in drive.entries() {
+                copy.set_raw(&entry, drive.raw(&entry));
+            }
+            copy
+        };
+        let spare = Some(&self.spare).filter(|spare| !spare.entries().is_empty());
+        self.memory.iter().chain(spare).map(copy).collect()
     }
 
     /// The power comes back after a cut (or is cut now).
