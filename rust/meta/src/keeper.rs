@@ -31,8 +31,8 @@ pub(crate) const COMMIT_BYTES: u64 = 4 << 10;
 const DRIVE_SHARE: u64 = 64;
 /// The keeper looks at the whole map to pack; it does so when this part of all content died meanwhile.
 const GARBAGE_SHARE: u64 = 64;
-/// Stripes dropped in one record.
-const DROP_MAX: usize = 1024;
+/// Stripes dropped in one record and removed with one sync on each drive.
+const DROP_MAX: usize = 256;
 /// Packing moves the content of about so many full stripes before what it emptied is given back.
 const PACK_STRIPES: u64 = 4;
 
@@ -369,11 +369,9 @@ pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             record.push(&Operation::DropStripe(stripe.id));
         }
         meta.commit_record(record)?;
-        for stripe in &stripes {
-            meta.pool().space().remove(stripe);
-            report.dropped_stripes += 1;
-            report.freed_bytes += u64::from(stripe.payload_bytes);
-        }
+        meta.pool().space().remove_all(&stripes);
+        report.dropped_stripes += stripes.len() as u64;
+        report.freed_bytes += stripes.iter().map(|s| u64::from(s.payload_bytes)).sum::<u64>();
     }
 }
 

@@ -24,6 +24,8 @@ use world::{bytes, holder};
 struct Counting {
     inner: MemoryDrive,
     written_bytes: Arc<AtomicU64>,
+    /// Syncs that made removals durable.
+    removals: Arc<AtomicU64>,
 }
 
 impl Counting {
@@ -72,6 +74,7 @@ impl Drive for Counting {
     }
 
     fn sync(&self, tag: &'static str) -> Result<()> {
+        self.removals.fetch_add(u64::from(tag == "stripe.remove"), Ordering::Relaxed);
         self.inner.sync(tag)
     }
 
@@ -161,12 +164,13 @@ fn put_some(meta: &Arc<Meta>, from: u64) {
     meta.commit(change).unwrap();
 }
 
-/// Bytes written per put in the last half of the way to 10^3, 10^4, … objects; reopened after so many.
-fn costs(name: &str, reopen_every: u64) -> Vec<f64> {
-    let written_bytes = Arc::new(AtomicU64::new(0));
+/// A new pool on three drives that count together.
+fn create(name: &str, options: Options) -> (Vec<Counting>, Arc<Meta>) {
+    let (written_bytes, removals) = (Arc::default(), Arc::default());
     let drive = |n| Counting {
         inner: MemoryDrive::new(format!("{name}{n}")),
         written_bytes: Arc::clone(&written_bytes),
+        removals: Arc::clone(&removals),
     };
     let drives: Vec<_> = (1..=3).map(drive).collect();
     let new = |drive: &Counting| NewDrive {
@@ -177,7 +181,13 @@ fn costs(name: &str, reopen_every: u64) -> Vec<f64> {
     let new: Vec<_> = drives.iter().map(new).collect();
     let (geometry, seams) = ("2+1".parse().unwrap(), Seams::system());
     let pool = Pool::create(&new, &geometry, &pool_options(), seams, &holder()).unwrap();
-    let mut meta = Meta::create(pool, options()).unwrap();
+    (drives, Meta::create(pool, options).unwrap())
+}
+
+/// Bytes written per put in the last half of the way to 10^3, 10^4, … objects; reopened after so many.
+fn costs(name: &str, reopen_every: u64) -> Vec<f64> {
+    let (drives, mut meta) = create(name, options());
+    let written_bytes = Arc::clone(&drives[0].written_bytes);
     let powers = if std::env::var_os("DWK_LONG").is_some() { 3..=6 } else { 3..=5 };
     let (mut costs, mut count) = (Vec::new(), 0);
     for power in powers {
@@ -216,4 +226,21 @@ fn a_put_costs_as_much_among_many_objects_as_among_few() {
 fn reopening_now_and_then_does_not_make_puts_dearer() {
     let costs = costs("reopened", 4000);
     assert!(costs[costs.len() - 1] <= 2.0 * costs[0], "{costs:?}");
+}
+
+#[test]
+fn many_stripes_are_given_back_with_few_syncs() {
+    let (drives, meta) = create("removed", Options::default());
+    let key = |n: u64| format!("k{n:03}").into_bytes();
+    for n in 0..200 {
+        world::put(&meta, &key(n), &bytes(n, 70_000)).unwrap();
+    }
+    for n in 0..200 {
+        world::delete(&meta, &key(n)).unwrap();
+    }
+    assert_eq!(meta.collect().unwrap().dropped_stripes, 200);
+    let left = drives.iter().map(|drive| drive.list(Some("s"), None, 1000).unwrap().len());
+    assert_eq!(left.sum::<usize>(), 0);
+    let removals = drives[0].removals.load(Ordering::Relaxed);
+    assert!(removals <= 3, "{removals} syncs for 200 stripes on three drives");
 }
