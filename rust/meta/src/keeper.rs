@@ -362,6 +362,8 @@ pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             kept.take(DROP_MAX).map(|kept| kept.stripe.clone()).collect()
         };
         if stripes.is_empty() {
+            let garbage = meta.state().garbage_bytes();
+            meta.keeper.left_garbage_bytes.fetch_min(garbage, Ordering::Relaxed);
             return Ok(report);
         }
         let mut record = RecordWriter::new();

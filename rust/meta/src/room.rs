@@ -11,6 +11,9 @@ use dwk_base::{Result, codes};
 use crate::keeper::{self, COMMIT_BYTES, LOOKS};
 use crate::meta::Meta;
 
+/// Room for so many folds is kept: one after a drive was lost may take stripes that are half as wide.
+const FOLDS: u64 = 2;
+
 /// What is known about the room that is left.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -63,7 +66,8 @@ impl Meta {
     }
 
     fn check_room(&self, bytes: u64) -> Result<()> {
-        let bytes = bytes + self.journal().bytes_since(0) + self.state().run_bytes();
+        let fold = self.journal().bytes_since(0) + self.state().run_bytes();
+        let bytes = bytes + FOLDS * fold;
         let space = self.pool().space();
         let journal = self.keeper.journal_bytes_worst(self);
         if space.check_room(bytes, journal).is_ok() {
