@@ -181,13 +181,9 @@ impl Keeper {
             return Ok(());
         }
         let _alone = self.alone();
-        if meta.journal().bytes_since(0) > self.journal_bytes_max(meta) {
-            // What cannot be read stays, and was told of while the store was open.
-            pack::journal_content(meta, u64::MAX)?;
-        }
-        collect_dead(meta)?;
-        checkpoint::write(meta)?;
-        release(meta)
+        let is_long = meta.journal().bytes_since(0) > self.journal_bytes_max(meta);
+        // What cannot be read stays, and was told of while the store was open.
+        settle(meta, if is_long { u64::MAX } else { 0 }).map(drop)
     }
 
     /// Stops the thread and leaves everything else as it is.
@@ -339,13 +335,21 @@ impl CollectReport {
 /// Packs what lies in the journal and checkpoints. The caller holds the keeper's lock.
 pub(crate) fn fold(meta: &Meta) -> Result<()> {
     let before = meta.state().applied() + 1;
-    let packed = pack::journal_content(meta, before)?;
+    let packed = settle(meta, before)?;
+    let since = meta.journal().bytes_since(before);
+    let left = meta.journal().bytes_since(0).saturating_sub(since);
+    meta.keeper.left_journal_bytes.store(left, Ordering::Relaxed);
+    packed.whole()
+}
+
+/// Packs what lies in records before `before`, and checkpoints. If packing fails the rest is done all the
+/// same: it may be what makes the room that packing lacked.
+fn settle(meta: &Meta, before: u64) -> Result<pack::Packed> {
+    let packed = pack::journal_content(meta, before);
     collect_dead(meta)?;
     checkpoint::write(meta)?;
     release(meta)?;
-    let left = meta.journal().bytes_since(0) - meta.journal().bytes_since(before);
-    meta.keeper.left_journal_bytes.store(left, Ordering::Relaxed);
-    packed.whole()
+    packed
 }
 
 /// Drops stripes that are dead since before the oldest reader: first in the journal, then on the drives.

@@ -184,15 +184,20 @@ fn create(name: &str, options: Options) -> (Vec<Counting>, Arc<Meta>) {
     (drives, Meta::create(pool, options).unwrap())
 }
 
+/// Bytes written until now and by folding what was put until now.
+fn settled(meta: &Arc<Meta>, drives: &[Counting]) -> u64 {
+    meta.checkpoint().unwrap();
+    drives[0].written_bytes.load(Ordering::Relaxed)
+}
+
 /// Bytes written per put in the last half of the way to 10^3, 10^4, … objects; reopened after so many.
 fn costs(name: &str, reopen_every: u64) -> Vec<f64> {
     let (drives, mut meta) = create(name, options());
-    let written_bytes = Arc::clone(&drives[0].written_bytes);
     let powers = if std::env::var_os("DWK_LONG").is_some() { 3..=6 } else { 3..=5 };
     let (mut costs, mut count) = (Vec::new(), 0);
     for power in powers {
         let end = 10u64.pow(power);
-        let mut before = (count, written_bytes.load(Ordering::Relaxed));
+        let mut before = None;
         while count < end {
             put_some(&meta, count);
             count += TOGETHER;
@@ -203,12 +208,12 @@ fn costs(name: &str, reopen_every: u64) -> Vec<f64> {
                 let pool = Pool::open(here.collect(), open, Seams::system(), &holder()).unwrap();
                 meta = Meta::open(pool, options()).unwrap();
             }
-            if before.0 < end / 2 && count >= end / 2 {
-                before = (count, written_bytes.load(Ordering::Relaxed));
+            if before.is_none() && count >= end / 2 {
+                before = Some((count, settled(&meta, &drives)));
             }
         }
-        let written = written_bytes.load(Ordering::Relaxed) - before.1;
-        let cost = written as f64 / (count - before.0) as f64;
+        let (first, before) = before.unwrap();
+        let cost = (settled(&meta, &drives) - before) as f64 / (count - first) as f64;
         println!("{name}: {cost:.0} bytes written per put of {VALUE_BYTES} at {end} objects");
         costs.push(cost);
     }

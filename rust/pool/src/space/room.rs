@@ -56,7 +56,10 @@ impl Space {
     /// # Errors
     /// `pool.full`, `drives.too_many_lost`
     pub fn check_room(&self, bytes: u64, each_bytes: u64) -> Result<()> {
-        let bytes = bytes + self.shared.full_shape().data as u64 * each_bytes;
+        let full = self.shared.full_shape();
+        // Whatever is longer than a stripe has a header for each of them.
+        let bytes = bytes * full.file_bytes() as u64 / full.shard_bytes as u64;
+        let bytes = bytes + full.data as u64 * each_bytes;
         self.shared.plan(bytes as usize, Purpose::Store, &Refused::default()).map(drop)
     }
 
