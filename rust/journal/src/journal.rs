@@ -166,17 +166,23 @@ impl Journal {
         self.engine.view.read(position, offset, into, check)
     }
 
+    /// Sizes and limits.
+    pub fn options(&self) -> &Options {
+        &self.engine.options
+    }
+
     /// Says that records before `before_sequence` are not needed any more. Their segments are used again
-    /// once a later batch has made that durable.
+    /// once a later batch has made that durable; returns whether there are such segments.
     ///
     /// # Errors
     /// `pool.read_only`
-    pub fn release(&self, before_sequence: u64) -> Result<()> {
+    pub fn release(&self, before_sequence: u64) -> Result<bool> {
+        let first = self.engine.view.floor_for(0);
         let floor = self.engine.view.floor_for(before_sequence);
         let mut writer = self.engine.writer();
         let writer = writer.as_mut().ok_or_else(read_only)?;
         writer.floor = writer.floor.max(floor);
-        Ok(())
+        Ok(writer.floor > first)
     }
 
     /// The first record that is retained, or the next one if there is none.

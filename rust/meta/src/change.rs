@@ -64,4 +64,18 @@ impl Change {
         self.requires.push((key, require));
         self
     }
+
+    /// True if it needs room: what only removes never lacks it.
+    pub(crate) fn adds(&self) -> bool {
+        self.verbs.iter().any(|(_, verb)| matches!(verb, Verb::Put { .. }))
+    }
+
+    /// The stripes that it brought are named by a commit, or may be.
+    pub(crate) fn keep(self) {
+        for (_, verb) in self.verbs {
+            if let Verb::Put { content: Source::Staged(staged), .. } = verb {
+                staged.keep();
+            }
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! The keeper: folds the journal into the pool and gives back what is dead.
 //!
-//! It works on a thread of its own that starts when the journal first grows past its limit. All its
-//! work is idempotent: a crash in the middle leaves things as they were or done.
+//! It works on a thread of its own that starts when there is first something to do: the journal is longer than
+//! it may be, or enough is dead. All its work is idempotent: a crash in the middle leaves things as they were
+//! or done.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use dwk_base::{Error, Result, StripeId, codes};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
+use crate::room::Room;
 use crate::{checkpoint, pack};
 
 /// Writers wait when the journal is this many times as long as it may be.
@@ -21,9 +24,17 @@ const HOLD_BACK: u64 = 4;
 /// How long a writer waits for the keeper before it goes on all the same.
 const HOLD_BACK_TIME: Duration = Duration::from_secs(10);
 /// How many times the journal's length is looked at while it grows to its limit.
-const LOOKS: u64 = 16;
-/// Stripes dropped in one record.
-const DROP_MAX: usize = 1024;
+pub(crate) const LOOKS: u64 = 16;
+/// What a commit takes of the journal beside its record when it is alone in its batch.
+pub(crate) const COMMIT_BYTES: u64 = 4 << 10;
+/// The journal may take this part of the smallest drive, however long it may be.
+const DRIVE_SHARE: u64 = 64;
+/// The keeper looks at the whole map to pack; it does so when this part of all content died meanwhile.
+const GARBAGE_SHARE: u64 = 64;
+/// Stripes dropped in one record and removed with one sync on each drive.
+const DROP_MAX: usize = 256;
+/// Packing moves the content of about so many full stripes before what it emptied is given back.
+const PACK_STRIPES: u64 = 4;
 
 /// What a collection gave back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +45,8 @@ pub struct CollectReport {
     pub freed_bytes: u64,
     /// Bytes that were moved into full stripes.
     pub packed_bytes: u64,
+    /// Pieces of content that were to be moved and cannot be read: they stay where they are.
+    pub unreadable_pieces: u64,
 }
 
 /// The keeper's thread and the lock that makes it alone.
@@ -41,8 +54,16 @@ pub struct CollectReport {
 pub(crate) struct Keeper {
     alone: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) room: Room,
+    journal_bytes_max: OnceLock<u64>,
     /// Bytes of records since somebody last looked how long the journal is.
     unlooked_bytes: AtomicU64,
+    /// What the last fold could not take out of the journal: folding again is of use when it has grown.
+    left_journal_bytes: AtomicU64,
+    /// What the last collection could not give back.
+    left_garbage_bytes: AtomicU64,
+    /// Stripes with content that cannot be read: they are not packed again before somebody asks for it.
+    lost: Mutex<BTreeSet<StripeId>>,
     shared: Arc<Shared>,
 }
 
@@ -61,28 +82,75 @@ impl Keeper {
         self.alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the keeper when the journal is long; waits for it when it is far too long.
+    /// How long the journal may get on these drives.
+    pub(crate) fn journal_bytes_max(&self, meta: &Meta) -> u64 {
+        *self.journal_bytes_max.get_or_init(|| {
+            let roster = meta.pool().roster();
+            let sizes = roster.seats.iter().map(|seat| seat.capacity_bytes / DRIVE_SHARE);
+            let least = sizes.filter(|bytes| *bytes > 0).min().unwrap_or(u64::MAX);
+            meta.options().journal_bytes_max.min(least)
+        })
+    }
+
+    /// What the journal takes of a drive when the keeper is far behind.
+    pub(crate) fn journal_bytes_worst(&self, meta: &Meta) -> u64 {
+        let segment = u64::from(meta.journal().options().segment_bytes);
+        self.journal_bytes_max(meta) * HOLD_BACK + 2 * segment
+    }
+
+    /// Wakes the keeper when there is work for it; waits for it when the journal is far too long.
     pub(crate) fn hold_back(&self, meta: &Meta, record_bytes: u64) -> Result<()> {
-        let limit = meta.options().journal_bytes_max;
-        let since = self.unlooked_bytes.fetch_add(record_bytes, Ordering::Relaxed) + record_bytes;
+        if self.is_wasteful(meta) {
+            drop(self.wake(meta)?);
+        }
+        let limit = self.journal_bytes_max(meta);
+        let bytes = record_bytes + COMMIT_BYTES;
+        let since = self.unlooked_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if since < limit / LOOKS {
             return Ok(());
         }
         self.unlooked_bytes.store(0, Ordering::Relaxed);
-        let bytes = meta.journal().bytes_since(0);
-        if bytes <= limit {
-            return Ok(());
+        if self.is_long(meta, 1) {
+            let wanted = self.wake(meta)?;
+            if self.is_long(meta, HOLD_BACK) {
+                let _ = self.shared.done.wait_timeout(wanted, HOLD_BACK_TIME);
+            }
         }
+        Ok(())
+    }
+
+    /// Wakes the keeper if the store was left with work for it.
+    pub(crate) fn look(&self, meta: &Meta) -> Result<()> {
+        if self.is_long(meta, 1) || self.is_wasteful(meta) {
+            drop(self.wake(meta)?);
+        }
+        Ok(())
+    }
+
+    /// True if the journal grew to `times` what it may be.
+    fn is_long(&self, meta: &Meta, times: u64) -> bool {
+        let left = self.left_journal_bytes.load(Ordering::Relaxed);
+        meta.journal().bytes_since(0) > self.journal_bytes_max(meta) * times + left
+    }
+
+    /// True if so much died that it is worth looking at everything.
+    fn is_wasteful(&self, meta: &Meta) -> bool {
+        let (garbage, all) = {
+            let state = meta.state();
+            (state.garbage_bytes(), state.stripe_bytes())
+        };
+        let worth = meta.options().garbage_bytes_max.max(all / GARBAGE_SHARE);
+        garbage > self.left_garbage_bytes.load(Ordering::Relaxed) + worth
+    }
+
+    fn wake(&self, meta: &Meta) -> Result<MutexGuard<'_, bool>> {
         self.start(meta)?;
         let mut wanted = lock(&self.shared.wanted);
         if !*wanted {
             *wanted = true;
             self.shared.wake.notify_one();
         }
-        if bytes > limit * HOLD_BACK {
-            let _ = self.shared.done.wait_timeout(wanted, HOLD_BACK_TIME);
-        }
-        Ok(())
+        Ok(wanted)
     }
 
     fn start(&self, meta: &Meta) -> Result<()> {
@@ -94,8 +162,8 @@ impl Keeper {
         let run = move || {
             while shared.wait() {
                 let Some(meta) = me.upgrade() else { return };
-                let done = meta.checkpoint();
-                *lock(&shared.failed) = done.err();
+                let failed = guarded(|| meta.keep()).err();
+                *lock(&shared.failed) = failed;
                 shared.done.notify_all();
             }
         };
@@ -106,16 +174,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Stops the thread, then checkpoints what changed.
+    /// Stops the thread, folds the journal if it is too long, and checkpoints what changed.
     pub(crate) fn stop(&self, meta: &Meta) -> Result<()> {
         self.halt();
         if meta.pool().check_writable().is_err() {
             return Ok(());
         }
         let _alone = self.alone();
-        collect_dead(meta)?;
-        checkpoint::write(meta)?;
-        release(meta)
+        let is_long = meta.journal().bytes_since(0) > self.journal_bytes_max(meta);
+        // What cannot be read stays, and was told of while the store was open.
+        settle(meta, if is_long { u64::MAX } else { 0 }).map(drop)
     }
 
     /// Stops the thread and leaves everything else as it is.
@@ -147,6 +215,12 @@ impl Shared {
     }
 }
 
+/// A bug in the keeper is told of like any other failure: nothing else would be folded any more.
+fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::new(&codes::INTERNAL_BUG, "the keeper panicked")))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -155,14 +229,11 @@ impl Meta {
     /// Packs what lies in the journal, writes a checkpoint, and lets the journal's segments be used again.
     ///
     /// # Errors
-    /// Those of writing stripes and of commits; what was acknowledged stays where it is.
+    /// Those of writing stripes and of commits; what was acknowledged stays where it is. `data.corrupt`,
+    /// `journal.damaged`: some content cannot be read and stays where it is; everything else was done.
     pub fn checkpoint(&self) -> Result<()> {
         let _alone = self.keeper.alone();
-        let before = self.state().applied() + 1;
-        pack::journal_content(self, before)?;
-        collect_dead(self)?;
-        checkpoint::write(self)?;
-        release(self)
+        fold(self)
     }
 
     /// Gives back the room of stripes that nobody refers to and packs those that are half empty.
@@ -170,16 +241,80 @@ impl Meta {
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
     pub fn collect(&self) -> Result<CollectReport> {
-        let _alone = self.keeper.alone();
-        let mut report = collect_dead(self)?;
-        let sparse = sparse(self);
-        if !sparse.is_empty() {
-            report.packed_bytes = pack::stripes(self, &sparse)?;
-            let emptied = collect_dead(self)?;
-            report.dropped_stripes += emptied.dropped_stripes;
-            report.freed_bytes += emptied.freed_bytes;
-        }
+        lock(&self.keeper.lost).clear();
+        let mut report = CollectReport::default();
+        while self.pack_step(&mut report)? {}
         Ok(report)
+    }
+
+    /// What the keeper does each time that it wakes.
+    fn keep(&self) -> Result<()> {
+        let folded = if self.keeper.is_long(self, 1) { self.checkpoint() } else { Ok(()) };
+        let stopping = &self.keeper.shared.stopping;
+        while !stopping.load(Ordering::SeqCst) && self.pack_some()? {}
+        folded?;
+        let lost = lock(&self.keeper.lost).len();
+        if lost > 0 {
+            let text = format!("{lost} half-empty stripes hold content that cannot be read");
+            return Err(Error::new(&codes::DATA_CORRUPT, text));
+        }
+        Ok(())
+    }
+
+    /// One step of a collection; true if there is more to do.
+    pub(crate) fn pack_some(&self) -> Result<bool> {
+        self.pack_step(&mut CollectReport::default())
+    }
+
+    /// Packs as much as fills a few stripes. In between others may move stripes, too.
+    fn pack_step(&self, report: &mut CollectReport) -> Result<bool> {
+        let _alone = self.keeper.alone();
+        report.add(collect_dead(self)?);
+        let (stripes, more) = self.sparse();
+        let packed = if stripes.is_empty() { Ok(false) } else { self.pack(&stripes, report) };
+        report.add(collect_dead(self)?);
+        let garbage = self.state().garbage_bytes();
+        self.keeper.left_garbage_bytes.store(garbage, Ordering::Relaxed);
+        Ok(packed? && more)
+    }
+
+    /// Packs stripes; true if that got anywhere.
+    fn pack(&self, stripes: &BTreeSet<StripeId>, report: &mut CollectReport) -> Result<bool> {
+        let packed = pack::stripes(self, stripes)?;
+        report.packed_bytes += packed.moved_bytes;
+        report.unreadable_pieces += packed.lost_pieces;
+        let found = packed.lost_in.len();
+        lock(&self.keeper.lost).extend(packed.lost_in);
+        Ok(packed.moved_bytes > 0 || found > 0)
+    }
+
+    /// The emptiest stripes of which too little lives, and whether there are more. Those of runs live as a
+    /// whole.
+    fn sparse(&self) -> (BTreeSet<StripeId>, bool) {
+        let bytes_max = self.pool().space().payload_bytes_max() as u64 * PACK_STRIPES;
+        let (share, lost) = (self.options().live_fraction_min, lock(&self.keeper.lost).clone());
+        let state = self.state();
+        let runs: BTreeSet<StripeId> =
+            state.root().runs.iter().flat_map(|run| &run.stripes).map(|stripe| stripe.id).collect();
+        let sparse = state.stripes_after(None).filter(|kept| {
+            kept.live_bytes > 0
+                && (kept.live_bytes as f64) < share * f64::from(kept.stripe.payload_bytes)
+                && !runs.contains(&kept.stripe.id)
+                && !lost.contains(&kept.stripe.id)
+        });
+        let mut sparse: Vec<_> = sparse.map(|kept| (kept.live_bytes, kept.stripe.id)).collect();
+        drop(state);
+        sparse.sort_unstable();
+        let all = sparse.len();
+        let mut bytes = 0;
+        let chosen = sparse.into_iter().take_while(|(live_bytes, _)| {
+            let room = bytes < bytes_max;
+            bytes += live_bytes;
+            room
+        });
+        let chosen: BTreeSet<_> = chosen.map(|(_, id)| id).collect();
+        let more = chosen.len() < all;
+        (chosen, more)
     }
 
     /// Why the keeper's last work failed, if it did.
@@ -188,21 +323,37 @@ impl Meta {
     }
 }
 
-/// Stripes of rows of which too little lives. Those of runs live as a whole.
-fn sparse(meta: &Meta) -> BTreeSet<StripeId> {
-    let state = meta.state();
-    let runs: BTreeSet<StripeId> =
-        state.root().runs.iter().flat_map(|run| &run.stripes).map(|stripe| stripe.id).collect();
-    let share = meta.options().live_fraction_min;
-    let kept = state.stripes_after(None).filter(|kept| {
-        kept.live_bytes > 0
-            && (kept.live_bytes as f64) < share * f64::from(kept.stripe.payload_bytes)
-            && !runs.contains(&kept.stripe.id)
-    });
-    kept.map(|kept| kept.stripe.id).collect()
+impl CollectReport {
+    const fn add(&mut self, other: Self) {
+        self.dropped_stripes += other.dropped_stripes;
+        self.freed_bytes += other.freed_bytes;
+        self.packed_bytes += other.packed_bytes;
+        self.unreadable_pieces += other.unreadable_pieces;
+    }
+}
+
+/// Packs what lies in the journal and checkpoints. The caller holds the keeper's lock.
+pub(crate) fn fold(meta: &Meta) -> Result<()> {
+    let before = meta.state().applied() + 1;
+    let packed = settle(meta, before)?;
+    let since = meta.journal().bytes_since(before);
+    let left = meta.journal().bytes_since(0).saturating_sub(since);
+    meta.keeper.left_journal_bytes.store(left, Ordering::Relaxed);
+    packed.whole()
+}
+
+/// Packs what lies in records before `before`, and checkpoints. If packing fails the rest is done all the
+/// same: it may be what makes the room that packing lacked.
+fn settle(meta: &Meta, before: u64) -> Result<pack::Packed> {
+    let packed = pack::journal_content(meta, before);
+    collect_dead(meta)?;
+    checkpoint::write(meta)?;
+    release(meta)?;
+    packed
 }
 
 /// Drops stripes that are dead since before the oldest reader: first in the journal, then on the drives.
+/// The caller holds the keeper's lock.
 pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
     let mut report = CollectReport::default();
     loop {
@@ -215,6 +366,8 @@ pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             kept.take(DROP_MAX).map(|kept| kept.stripe.clone()).collect()
         };
         if stripes.is_empty() {
+            let garbage = meta.state().garbage_bytes();
+            meta.keeper.left_garbage_bytes.fetch_min(garbage, Ordering::Relaxed);
             return Ok(report);
         }
         let mut record = RecordWriter::new();
@@ -222,29 +375,42 @@ pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             record.push(&Operation::DropStripe(stripe.id));
         }
         meta.commit_record(record)?;
-        for stripe in &stripes {
-            meta.pool().space().remove(stripe);
-            report.dropped_stripes += 1;
-            report.freed_bytes += u64::from(stripe.payload_bytes);
-        }
+        meta.pool().space().remove_all(&stripes);
+        report.dropped_stripes += stripes.len() as u64;
+        report.freed_bytes += stripes.iter().map(|s| u64::from(s.payload_bytes)).sum::<u64>();
     }
 }
 
-/// Lets the journal forget what is folded, packed, and read by nobody.
+/// Lets the journal forget what is folded and packed, durably. Readers have copied what they need of it, or
+/// hold it for the moment that this takes.
 fn release(meta: &Meta) -> Result<()> {
-    let (before, now) = {
+    let before = {
         let state = meta.state();
         let inline = state.inline_after(None).next().map_or(u64::MAX, |(sequence, _)| *sequence);
-        ((state.root().folded + 1).min(inline), state.applied())
+        let copying = meta.pins().oldest_record().unwrap_or(u64::MAX);
+        (state.root().folded + 1).min(inline).min(copying)
     };
-    match meta.pins().oldest() {
-        Some(oldest) if oldest < now => Ok(()),
-        _ => meta.journal().release(before),
+    if meta.journal().release(before)? {
+        // The next batch makes it durable. It may be the last one of this opening: so it is written now.
+        meta.commit_record(RecordWriter::new())?;
     }
+    Ok(())
 }
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Keeper")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_keeper_is_a_failure_that_is_shown() {
+        assert!(guarded(|| Ok(())).is_ok());
+        let error = guarded(|| panic!("a bug")).unwrap_err();
+        assert!(error.is(&codes::INTERNAL_BUG), "{error}");
     }
 }

@@ -25,6 +25,7 @@ mod pins;
 mod reader;
 mod record;
 mod rewrite;
+mod room;
 mod row;
 mod run;
 mod state;

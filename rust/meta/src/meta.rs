@@ -35,11 +35,18 @@ pub struct Options {
     pub journal_bytes_max: u64,
     /// Stripes with less live content than this share of theirs are packed.
     pub live_fraction_min: f64,
+    /// The keeper collects when so many bytes more than it left behind are dead.
+    pub garbage_bytes_max: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { inline_bytes_max: 64 << 10, journal_bytes_max: 64 << 20, live_fraction_min: 0.5 }
+        Self {
+            inline_bytes_max: 64 << 10,
+            journal_bytes_max: 64 << 20,
+            live_fraction_min: 0.5,
+            garbage_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -114,6 +121,8 @@ impl Meta {
             let _ = meta.pool.refresh(&*meta, &Control::default());
             // What cannot be made safer now stays as it is, and status says so.
             let _ = meta.pool.space().widen(&*meta, &Control::default());
+            // What the last opening left to do: who never closes would never get it done.
+            meta.keeper.look(&meta)?;
         }
         Ok(meta)
     }
@@ -147,8 +156,9 @@ impl Meta {
         &self.pins
     }
 
-    pub(crate) fn pin(&self, state: &State) -> Pin {
-        self.pins.pin(state.applied())
+    /// Holds what a reader of `content` needs, as long as the state is locked at the latest.
+    fn pin(&self, state: &State, content: &Content) -> Pin {
+        self.pins.pin(state.applied(), content.oldest_record())
     }
 
     /// A row.
@@ -162,14 +172,14 @@ impl Meta {
     /// A row and a reader of its content, seen at one moment.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// `journal.damaged`
     pub fn read(self: &Arc<Self>, key: &[u8]) -> Result<Option<(Row, ContentReader)>> {
         let state = self.state();
         let Some(row) = state.row(key).cloned() else { return Ok(None) };
-        let pin = self.pin(&state);
         let content = row.content.clone().unwrap_or_default();
+        let pin = self.pin(&state, &content);
         drop(state);
-        Ok(Some((row, ContentReader::new(Arc::clone(self), content, pin))))
+        Ok(Some((row, ContentReader::new(Arc::clone(self), content, pin)?)))
     }
 
     /// Up to `limit` rows in the order of keys.
@@ -189,31 +199,43 @@ impl Meta {
 
     /// Begins to take content.
     pub fn upload(&self) -> Upload {
-        Upload::new(Arc::clone(&self.pool), self.options.inline_bytes_max)
+        Upload::new(Arc::clone(&self.pool), self.downgrade(), self.options.inline_bytes_max)
     }
 
     /// Makes a change durable and visible, all of it or nothing, and returns its version.
     ///
     /// # Errors
-    /// `object.conflict` (detail `key`) if a requirement fails, `journal.*`, `pool.read_only`. After
-    /// `journal.members` it is not known whether the change will be there at the next opening.
+    /// `object.conflict` (detail `key`) if a requirement fails, `pool.full` if it adds something, `journal.*`,
+    /// `pool.read_only`. After `journal.members` it is not known whether the change will be there at the
+    /// next opening; after any other error it will not, and the content that was staged for it is gone.
     pub fn commit(&self, change: Change) -> Result<u64> {
         check_sizes(&change)?;
         self.check_writable()?;
         let record = encode(&change);
         self.keeper.hold_back(self, record.len() as u64)?;
+        if change.adds() {
+            self.keeper.room.admit_record(self, record.len() as u64)?;
+        }
+        let mut done = self.try_commit(&change, &record);
+        if done.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
+            // The journal has no room for a segment. Nothing was written.
+            self.relieve();
+            done = self.try_commit(&change, &record);
+        }
+        if done.as_ref().err().is_none_or(|error| !is_known_to_have_failed(error)) {
+            change.keep();
+        }
+        done
+    }
+
+    fn try_commit(&self, change: &Change, record: &Bytes) -> Result<u64> {
         let mut staging = self.lock_staging();
-        self.check(&staging, &change)?;
-        let pending = self.journal().submit(record)?;
-        let ticket = staging.add(&change);
+        self.check(&staging, change)?;
+        let pending = self.journal().submit(record.clone())?;
+        let ticket = staging.add(change);
         drop(staging);
         let done = pending.wait();
-        self.lock_staging().remove(ticket, &change);
-        for (_, verb) in change.verbs {
-            if let Verb::Put { content: Source::Staged(staged), .. } = verb {
-                staged.keep();
-            }
-        }
+        self.lock_staging().remove(ticket, change);
         Ok(done?.sequence)
     }
 
@@ -298,6 +320,19 @@ impl Staging {
             }
         }
     }
+}
+
+/// False if the change may be durable all the same.
+fn is_known_to_have_failed(error: &Error) -> bool {
+    [
+        &codes::DRIVE_FULL,
+        &codes::JOURNAL_RECORD_SIZE,
+        &codes::OBJECT_CONFLICT,
+        &codes::POOL_READ_ONLY,
+        &codes::STORE_CLOSED,
+    ]
+    .iter()
+    .any(|code| error.is(code))
 }
 
 fn check_sizes(change: &Change) -> Result<()> {
@@ -402,14 +437,5 @@ impl Drop for Meta {
 impl fmt::Debug for Meta {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Meta").field("status", &self.status()).finish_non_exhaustive()
-    }
-}
-
-impl Meta {
-    /// Reads a content. Prefer [`read`](Self::read): a row that was replaced since it was looked up may
-    /// have lost its content.
-    pub fn reader(self: &Arc<Self>, content: &Content) -> ContentReader {
-        let pin = self.pin(&self.state());
-        ContentReader::new(Arc::clone(self), content.clone(), pin)
     }
 }

@@ -1,12 +1,13 @@
 //! Packing: content leaves the journal, or a half-empty stripe, for full stripes.
 //!
 //! A packed row keeps its version: only where its content lies changes, and only if the row is still of
-//! that version when the record is applied.
+//! that version when the record is applied. A piece that cannot be read stays where it is, and is told of
+//! when everything else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use dwk_base::{Result, StripeId};
+use dwk_base::{Error, Result, StripeId};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
@@ -15,7 +16,7 @@ use crate::state::Key;
 
 /// The most rows that one record relocates.
 const ROWS_MAX: usize = 4096;
-/// The most bytes of relocations that one record holds.
+/// The most bytes of relocations that one record holds, if the journal takes twice as many.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// Rows looked at under one read of the map.
 const PAGE: usize = 4096;
@@ -37,16 +38,48 @@ pub(crate) struct Packer<'a> {
     bytes: Vec<u8>,
     items: Vec<Item>,
     bytes_max: usize,
+    done: Packed,
+}
+
+/// What packing did.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
     pub(crate) moved_bytes: u64,
+    /// Pieces that could not be read.
+    pub(crate) lost_pieces: u64,
+    why: Option<Error>,
+    /// Stripes with such pieces.
+    pub(crate) lost_in: BTreeSet<StripeId>,
+}
+
+impl Packed {
+    /// Fails if something could not be read.
+    pub(crate) fn whole(self) -> Result<()> {
+        let Some(why) = self.why else { return Ok(()) };
+        let text =
+            format!("{} pieces of content cannot be read: {}", self.lost_pieces, why.message());
+        Err(Error::new(why.code(), text).caused_by(why))
+    }
+
+    fn lost(&mut self, piece: &Piece, why: Error) {
+        self.lost_pieces += 1;
+        self.why.get_or_insert(why);
+        if let Place::Stripe { id, .. } = piece.place {
+            self.lost_in.insert(id);
+        }
+    }
 }
 
 impl<'a> Packer<'a> {
     pub(crate) fn new(meta: &'a Meta) -> Self {
         let bytes_max = meta.pool().space().payload_bytes_max();
-        Self { meta, bytes: Vec::new(), items: Vec::new(), bytes_max, moved_bytes: 0 }
+        Self { meta, bytes: Vec::new(), items: Vec::new(), bytes_max, done: Packed::default() }
     }
 
-    /// Takes a piece of a row along.
+    /// Takes a piece of a row along, if it can be read.
+    ///
+    /// # Errors
+    /// Those of writing what was gathered.
     pub(crate) fn add(&mut self, key: &[u8], version: u64, piece: Piece) -> Result<()> {
         let length = piece.bytes as usize;
         if self.bytes.len() + length > self.bytes_max || self.items.len() == ROWS_MAX {
@@ -56,7 +89,8 @@ impl<'a> Packer<'a> {
         self.bytes.resize(start + length, 0);
         if let Err(error) = read_piece(self.meta, &piece, &mut self.bytes[start..]) {
             self.bytes.truncate(start);
-            return Err(error);
+            self.done.lost(&piece, error);
+            return Ok(());
         }
         self.items.push(Item { key: key.into(), version, piece, start });
         Ok(())
@@ -76,6 +110,7 @@ impl<'a> Packer<'a> {
         staged.stripes().for_each(|stripe| record.push(&Operation::AddStripe(stripe.clone())));
         // From here on a record may name the stripes.
         staged.keep();
+        let record_bytes_max = self.meta.journal().options().record_bytes_max as usize;
         let mut rows: BTreeMap<(&[u8], u64), Vec<&Item>> = BTreeMap::new();
         for item in &items {
             rows.entry((&item.key, item.version)).or_default().push(item);
@@ -90,14 +125,14 @@ impl<'a> Packer<'a> {
             });
             let content = Content { pieces: pieces.collect() };
             record.push(&Operation::Relocate { key, version, content });
-            if record.len() > RECORD_BYTES_MAX {
+            if record.len() > RECORD_BYTES_MAX.min(record_bytes_max / 2) {
                 self.meta.commit_record(std::mem::replace(&mut record, RecordWriter::new()))?;
             }
         }
         if !record.is_empty() {
             self.meta.commit_record(record)?;
         }
-        self.moved_bytes += bytes.len() as u64;
+        self.done.moved_bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -134,7 +169,7 @@ fn slice(content: &Content, bytes: &[u8], start: usize, length: usize) -> Vec<Pi
 }
 
 /// Moves all content that lies in records before `before` into stripes.
-pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<u64> {
+pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<Packed> {
     let mut packer = Packer::new(meta);
     let mut last: Option<(u64, Key)> = None;
     loop {
@@ -158,27 +193,38 @@ pub(crate) fn journal_content(meta: &Meta, before: u64) -> Result<u64> {
         last = Some(end);
     }
     packer.flush()?;
-    Ok(packer.moved_bytes)
+    Ok(packer.done)
 }
 
 /// Moves what lives in `stripes` elsewhere, in one pass over the map.
-pub(crate) fn stripes(meta: &Meta, stripes: &BTreeSet<StripeId>) -> Result<u64> {
+pub(crate) fn stripes(meta: &Meta, stripes: &BTreeSet<StripeId>) -> Result<Packed> {
     let mut packer = Packer::new(meta);
     let mut from: Bound<Vec<u8>> = Bound::Unbounded;
     loop {
-        let start = from.as_ref().map(Vec::as_slice);
-        let page = meta.range(start, Bound::Unbounded, PAGE)?;
-        let Some((last, _)) = page.last() else { break };
-        from = Bound::Excluded(last.clone());
-        for (key, row) in &page {
-            let Some(content) = &row.content else { continue };
-            for piece in &content.pieces {
-                if matches!(piece.place, Place::Stripe { id, .. } if stripes.contains(&id)) {
-                    packer.add(key, row.version, *piece)?;
-                }
-            }
+        let (found, last) = find(meta, stripes, from.as_ref().map(Vec::as_slice));
+        for (key, version, piece) in found {
+            packer.add(&key, version, piece)?;
         }
+        let Some(last) = last else { break };
+        from = Bound::Excluded(last.into_vec());
     }
     packer.flush()?;
-    Ok(packer.moved_bytes)
+    Ok(packer.done)
+}
+
+/// The pieces in `stripes` of the next rows after `from`, and the last of these rows.
+fn find(
+    meta: &Meta,
+    stripes: &BTreeSet<StripeId>,
+    from: Bound<&[u8]>,
+) -> (Vec<(Key, u64, Piece)>, Option<Key>) {
+    let (mut found, mut last) = (Vec::new(), None);
+    let state = meta.state();
+    for (key, row) in state.range(from, Bound::Unbounded).take(PAGE) {
+        let pieces = row.content.iter().flat_map(|content| &content.pieces);
+        let wanted = |piece: &&Piece| matches!(piece.place, Place::Stripe { id, .. } if stripes.contains(&id));
+        found.extend(pieces.filter(wanted).map(|piece| (key.clone(), row.version, *piece)));
+        last = Some(key);
+    }
+    (found, last.cloned())
 }

@@ -8,14 +8,15 @@ use dwk_pool::{Landed, Reading, Stripe};
 
 use crate::meta::Meta;
 use crate::pins::Pin;
-use crate::row::{Content, Piece, Place};
+use crate::row::{Content, Place};
 
 /// The most that one request asks of a stripe.
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Requests under way ahead of the one that is copied out: so many drives read at the same time.
 const AHEAD_MAX: usize = 4;
 
-/// Reads one content. What it reads stays in place until it is dropped.
+/// Reads one content. What it reads stays in place until it is dropped; content in the journal, which is
+/// short, was copied when it was opened.
 #[derive(Debug)]
 pub struct ContentReader {
     meta: Arc<Meta>,
@@ -26,6 +27,8 @@ pub struct ContentReader {
     expected: u64,
     ahead: VecDeque<Ahead>,
     window: Option<Window>,
+    /// Pieces that lay in the journal, by their index.
+    copied: Vec<(usize, Vec<u8>)>,
     _pin: Pin,
 }
 
@@ -69,7 +72,11 @@ struct Span {
 }
 
 impl ContentReader {
-    pub(crate) fn new(meta: Arc<Meta>, content: Content, pin: Pin) -> Self {
+    /// `pin` holds what lies in the journal until it is copied, which is at once.
+    ///
+    /// # Errors
+    /// `journal.damaged`
+    pub(crate) fn new(meta: Arc<Meta>, content: Content, mut pin: Pin) -> Result<Self> {
         let mut bytes = 0;
         let starts = content.pieces.iter().map(|piece| {
             let start = bytes;
@@ -77,8 +84,10 @@ impl ContentReader {
             start
         });
         let starts = starts.collect();
+        let copied = copy_from_journal(&meta, &content)?;
+        pin.release_record();
         let (ahead, window) = (VecDeque::new(), None);
-        Self { meta, content, starts, bytes, expected: 0, ahead, window, _pin: pin }
+        Ok(Self { meta, content, starts, bytes, expected: 0, ahead, window, copied, _pin: pin })
     }
 
     /// The content's length.
@@ -119,9 +128,8 @@ impl ContentReader {
             let span = self.span(at, end);
             // Only who reads on gets the next stretch read ahead.
             let horizon = if self.expected == at && at > 0 { self.bytes } else { end };
-            let piece = self.content.pieces[span.piece];
-            at += match piece.place {
-                Place::Journal { .. } => self.show_journal(piece, span, take)?,
+            at += match self.content.pieces[span.piece].place {
+                Place::Journal { .. } => self.show_copied(span, take)?,
                 Place::Stripe { .. } => self.show_stripes(at, end, horizon, take)?,
             };
             self.expected = at;
@@ -129,12 +137,11 @@ impl ContentReader {
         Ok((at.max(offset) - offset) as usize)
     }
 
-    fn show_journal(&self, piece: Piece, span: Span, take: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let Place::Journal { position, offset } = piece.place else { return Ok(span.bytes) };
-        let mut whole = vec![0; piece.bytes as usize];
-        let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
-        self.meta.journal().read(position, offset, &mut whole, &right)?;
-        take(&whole[span.offset as usize..][..span.bytes as usize]);
+    fn show_copied(&self, span: Span, take: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let piece = self.copied.iter().find(|(index, _)| *index == span.piece);
+        let bytes = piece.and_then(|(_, bytes)| bytes.get(span.offset as usize..));
+        let bytes = bytes.and_then(|bytes| bytes.get(..span.bytes as usize));
+        take(bytes.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a piece was not copied"))?);
         Ok(span.bytes)
     }
 
@@ -226,6 +233,20 @@ impl ContentReader {
         };
         Span { start: at, bytes, piece, offset: offset as u32 }
     }
+}
+
+/// The pieces of `content` that lie in the journal, by their index.
+fn copy_from_journal(meta: &Meta, content: &Content) -> Result<Vec<(usize, Vec<u8>)>> {
+    let mut copied = Vec::new();
+    for (index, piece) in content.pieces.iter().enumerate() {
+        if let Place::Journal { position, offset } = piece.place {
+            let mut bytes = vec![0; piece.bytes as usize];
+            let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
+            meta.journal().read(position, offset, &mut bytes, &right)?;
+            copied.push((index, bytes));
+        }
+    }
+    Ok(copied)
 }
 
 impl Meta {

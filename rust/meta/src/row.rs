@@ -5,6 +5,9 @@ use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Result, StripeId};
 use dwk_journal::Position;
 
+/// The most that the address of a piece in a stripe takes.
+pub(crate) const PIECE_BYTES_MAX: usize = 1 + 16 + 5 + 5 + 8;
+
 /// One key's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {

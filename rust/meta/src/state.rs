@@ -42,6 +42,9 @@ pub(crate) struct State {
     root: Root,
     applied: u64,
     live_bytes: u64,
+    /// Content of all stripes in the table, and how much of it is referred to.
+    stripe_bytes: u64,
+    stripe_live_bytes: u64,
 }
 
 impl State {
@@ -119,6 +122,7 @@ impl State {
         self.live_bytes = 0;
         self.dead = self.stripes.keys().map(|id| (*id, root.folded)).collect();
         self.stripes.values_mut().for_each(|kept| kept.live_bytes = 0);
+        self.stripe_live_bytes = 0;
         let rows = std::mem::take(&mut self.rows);
         for content in rows.values().filter_map(|row| row.content.as_ref()) {
             self.count(content, true, root.folded);
@@ -164,9 +168,11 @@ impl State {
     fn place_stripe(&mut self, stripe: Stripe) {
         let id = stripe.id;
         self.lies(&stripe, true);
+        self.stripe_bytes += u64::from(stripe.payload_bytes);
         let live_bytes = self.stripes.get(&id).map_or(0, |kept| kept.live_bytes);
         if let Some(old) = self.stripes.insert(id, Kept { stripe, live_bytes }) {
             self.lies(&old.stripe, false);
+            self.stripe_bytes -= u64::from(old.stripe.payload_bytes);
         }
         self.dirty_stripes.insert(id);
     }
@@ -174,6 +180,8 @@ impl State {
     fn drop_stripe(&mut self, id: StripeId) {
         if let Some(old) = self.stripes.remove(&id) {
             self.lies(&old.stripe, false);
+            self.stripe_bytes -= u64::from(old.stripe.payload_bytes);
+            self.stripe_live_bytes -= old.live_bytes;
         }
         self.dead.remove(&id);
         self.dirty_stripes.insert(id);
@@ -220,9 +228,12 @@ impl State {
             let Some(kept) = self.stripes.get_mut(&id) else { continue };
             if more {
                 kept.live_bytes += u64::from(bytes);
+                self.stripe_live_bytes += u64::from(bytes);
                 self.dead.remove(&id);
             } else {
-                kept.live_bytes = kept.live_bytes.saturating_sub(bytes.into());
+                let less = kept.live_bytes.min(bytes.into());
+                kept.live_bytes -= less;
+                self.stripe_live_bytes -= less;
                 if kept.live_bytes == 0 {
                     self.dead.insert(id, sequence);
                 }
@@ -283,6 +294,21 @@ impl State {
 
     pub(crate) const fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// Content of all stripes.
+    pub(crate) const fn stripe_bytes(&self) -> u64 {
+        self.stripe_bytes
+    }
+
+    /// Content of stripes that nobody refers to.
+    pub(crate) const fn garbage_bytes(&self) -> u64 {
+        self.stripe_bytes.saturating_sub(self.stripe_live_bytes)
+    }
+
+    /// Content of the checkpoint's runs.
+    pub(crate) fn run_bytes(&self) -> u64 {
+        self.root.runs.iter().map(|run| run.content.bytes()).sum()
     }
 
     /// Takes the keys that changed since the last call.

@@ -5,17 +5,20 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use dwk_base::codec::Writer;
 use dwk_base::{Error, Result, codes};
 use dwk_pool::{Filling, Pool, Stripe, Writing};
 
-use crate::row::{Content, Piece, Place};
+use crate::meta::{BODY_BYTES_MAX, KEY_BYTES_MAX, Meta};
+use crate::row::{Content, PIECE_BYTES_MAX, Piece, Place};
 
 /// How many stripes are written while the next one fills.
 const IN_FLIGHT_MAX: usize = 2;
-/// A row holds the addresses of its content's pieces; more of them do not fit a record.
-const PIECES_MAX: usize = 100_000;
+/// Of a record that names an object's stripes, this part is left for what else the commit says, but not more
+/// than a key and a body may take.
+const REST_SHARE: usize = 4;
 
 /// Takes the bytes of one content.
 #[derive(Debug)]
@@ -25,6 +28,10 @@ pub struct Upload {
     filling: Option<Filling>,
     in_flight: VecDeque<Flight>,
     written: Written,
+    /// What the stripes that are written take in a record.
+    record_bytes: usize,
+    /// Who makes room if there is none.
+    meta: Weak<Meta>,
     /// The kernel's own bookkeeping may fill what is reserved for it.
     reserve: bool,
 }
@@ -52,13 +59,15 @@ pub struct Staged {
 }
 
 impl Upload {
-    pub(crate) fn new(pool: Arc<Pool>, inline_bytes_max: usize) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, meta: Weak<Meta>, inline_bytes_max: usize) -> Self {
         Self {
             small: Vec::new(),
             inline_bytes_max,
             filling: None,
             in_flight: VecDeque::new(),
             written: Written { pool, stripes: Vec::new() },
+            record_bytes: 0,
+            meta,
             reserve: false,
         }
     }
@@ -73,7 +82,8 @@ impl Upload {
     /// Takes `bytes`.
     ///
     /// # Errors
-    /// `pool.full`, `drive.*`: the upload is over then.
+    /// `pool.full`, `journal.record_size` (it takes more stripes than one commit can name), `drive.*`: the
+    /// upload is over then.
     pub fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
         if self.filling.is_none() && self.written.stripes.is_empty() && self.in_flight.is_empty() {
             if self.small.len() + bytes.len() <= self.inline_bytes_max {
@@ -138,15 +148,26 @@ impl Upload {
 
     fn filling(&mut self) -> Result<&mut Filling> {
         if self.filling.is_none() {
-            if self.written.stripes.len() + self.in_flight.len() >= PIECES_MAX {
-                let text = "an object is longer than this version can address";
-                return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, text));
-            }
+            self.check_length()?;
             let space = self.written.pool.space();
             let filling = space.fill(space.payload_bytes_max())?;
             self.filling = Some(if self.reserve { filling.with_reserve() } else { filling });
         }
         self.filling.as_mut().ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "no stripe fills"))
+    }
+
+    /// Fails if one stripe more could make a record that no journal takes. The last stripe and those on their
+    /// way count as much as the average one.
+    fn check_length(&self) -> Result<()> {
+        let record_bytes_max = self.written.pool.journal().options().record_bytes_max as usize;
+        let rest = (KEY_BYTES_MAX + BODY_BYTES_MAX).min(record_bytes_max / REST_SHARE);
+        let written = self.written.stripes.len();
+        let all = written + self.in_flight.len() + 1;
+        if self.record_bytes * all <= (record_bytes_max - rest) * written.max(1) {
+            return Ok(());
+        }
+        let text = format!("an object of more than {} stripes cannot be addressed", all - 1);
+        Err(Error::new(&codes::JOURNAL_RECORD_SIZE, text))
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
@@ -158,6 +179,9 @@ impl Upload {
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             self.land()?;
         }
+        if let (false, Some(meta)) = (self.reserve, self.meta.upgrade()) {
+            meta.make_room(filling.len() as u64)?;
+        }
         let check = dwk_chunk::crc64nvme(filling.content());
         let writing = self.written.pool.space().write(filling)?;
         self.in_flight.push_back(Flight { writing, check });
@@ -167,6 +191,9 @@ impl Upload {
     fn land(&mut self) -> Result<()> {
         if let Some(flight) = self.in_flight.pop_front() {
             let stripe = flight.writing.wait()?;
+            let mut row = Writer::new();
+            stripe.encode(&mut row);
+            self.record_bytes += 1 + row.len() + PIECE_BYTES_MAX;
             self.written.stripes.push((stripe, flight.check));
         }
         Ok(())

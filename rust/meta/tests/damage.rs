@@ -7,10 +7,10 @@ mod world;
 
 use std::sync::Arc;
 
-use dwk_drive::{Entry, MemoryDrive};
+use dwk_drive::{Drive, Entry, MemoryDrive};
 use dwk_meta::Meta;
 use dwk_pool::{Control, Redundancy};
-use world::{Model, World, bytes, check, get, put};
+use world::{Model, World, bytes, check, get, holder, put};
 
 #[derive(Clone, Copy, Debug)]
 enum Harm {
@@ -33,7 +33,16 @@ const HARMS: [Harm; 7] = [
 
 /// Does `harm` to every file of the drive.
 fn harm_all(drive: &MemoryDrive, harm: Harm) {
-    let entries = drive.entries();
+    harm_each(drive, &drive.entries(), harm);
+}
+
+/// Does `harm` to every shard on the drive.
+fn harm_shards(drive: &MemoryDrive, harm: Harm) {
+    let shards = drive.entries().into_iter().filter(|entry| matches!(entry, Entry::Blob(_)));
+    harm_each(drive, &shards.collect::<Vec<_>>(), harm);
+}
+
+fn harm_each(drive: &MemoryDrive, entries: &[Entry], harm: Harm) {
     let old: Vec<_> = entries.iter().map(|entry| drive.raw(entry).unwrap()).collect();
     for (index, entry) in entries.iter().enumerate() {
         let mut content = old[index].clone();
@@ -88,6 +97,15 @@ fn settle(meta: &Arc<Meta>, model: &Model, when: &str) {
     check(meta, model, when);
 }
 
+/// Puts new drives in the place of these.
+fn replace(meta: &Arc<Meta>, lost: &[usize]) {
+    for index in lost {
+        let fresh: Arc<dyn Drive> = Arc::new(MemoryDrive::new(format!("fresh{index}")));
+        let (old, control) = (format!("d{}", index + 1), Control::default());
+        meta.pool().replace(&**meta, &old, &fresh, &holder(), &control).unwrap();
+    }
+}
+
 #[test]
 fn every_harm_to_every_file_of_two_of_six_drives_is_read_through_and_mended() {
     for (round, harm) in HARMS.into_iter().enumerate() {
@@ -105,6 +123,9 @@ fn every_harm_to_every_file_of_two_of_six_drives_is_read_through_and_mended() {
             // Nothing says whose drives these were: they are missing, and read around.
             check(&meta, &model, &when);
             assert_eq!(meta.pool().status(&*meta).unwrap().redundancy, Redundancy::Degraded);
+            replace(&meta, &[a, b]);
+            settle(&meta, &model, &when);
+            assert_eq!(meta.pool().status(&*meta).unwrap().redundancy, Redundancy::Full);
         } else {
             settle(&meta, &model, &when);
         }
@@ -124,15 +145,7 @@ fn harm_to_the_shards_of_an_open_store_is_read_through_and_mended() {
             model.insert(key, content);
         }
         for drive in [round % 6, (round + 3) % 6] {
-            for entry in world.memory[drive].entries() {
-                if matches!(entry, Entry::Blob(_)) {
-                    let mut content = world.memory[drive].raw(&entry).unwrap();
-                    let middle = content.len() / 2;
-                    content[middle] ^= 0x10;
-                    let content = Some(content).filter(|_| !matches!(harm, Harm::Remove));
-                    world.memory[drive].set_raw(&entry, content);
-                }
-            }
+            harm_shards(&world.memory[drive], harm);
         }
         for (key, content) in &model {
             assert!(get(&meta, key).unwrap().as_ref() == Some(content), "{harm:?}");

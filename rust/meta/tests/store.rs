@@ -219,6 +219,29 @@ fn an_upload_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
+fn an_object_that_no_record_can_name_is_refused_before_it_is_written_whole() {
+    let world = World::new(3, "2+1", 12);
+    let meta = world.create().unwrap();
+    let mut upload = meta.upload();
+    // Stripes of 16 KiB, records of 20 KiB.
+    let piece = bytes(1, 16 << 10);
+    let taken = (0..1000).find_map(|n| upload.append(&piece).err().map(|error| (n, error)));
+    let (taken, error) = taken.unwrap();
+    assert!(error.is(&codes::JOURNAL_RECORD_SIZE), "{error}");
+    drop(upload);
+    assert!((200..260).contains(&taken), "{taken} stripes were taken");
+    // What is taken can be committed, with a name as long as the rest of the record allows.
+    let mut upload = meta.upload();
+    (1..taken).for_each(|_| upload.append(&piece).unwrap());
+    let staged = upload.finish().unwrap();
+    meta.commit(Change::new().put(vec![b'k'; 4000], Vec::new(), Some(staged))).unwrap();
+    let mut read = vec![0; piece.len()];
+    let (_, mut reader) = meta.read(&[b'k'; 4000]).unwrap().unwrap();
+    reader.read_at((taken - 2) * (16 << 10), &mut read).unwrap();
+    assert!(read == piece);
+}
+
+#[test]
 fn ranges_are_in_the_order_of_bytes() {
     let world = World::new(3, "2+1", 10);
     let meta = world.create().unwrap();

@@ -40,7 +40,7 @@ impl Run for Status {
         pool.drives.sort_by(|one, other| in_order(&one.name).cmp(&in_order(&other.name)));
         let mut warnings = store.warnings.clone();
         if let Some(failure) = store.meta.keeper_failure() {
-            warnings.push(format!("folding the journal fails and is tried again: {failure}"));
+            warnings.push(format!("the keeper's work fails and is tried again: {failure}"));
         }
         Ok(StoreStatus { pool, map: store.meta.status(), warnings })
     }

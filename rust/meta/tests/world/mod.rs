@@ -17,6 +17,8 @@ pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(crate) struct World {
     pub(crate) geometry: &'static str,
     pub(crate) memory: Vec<MemoryDrive>,
+    /// An empty one that may take another one's place.
+    pub(crate) spare: MemoryDrive,
     pub(crate) drives: Vec<FaultyDrive>,
     pub(crate) power: Power,
     pub(crate) seed: u64,
@@ -51,7 +53,8 @@ impl World {
             FaultyDrive::new(Arc::new(drive.clone()), &power, seed ^ (index as u64) << 32)
         };
         let drives = memory.iter().enumerate().map(faulty).collect();
-        Self { geometry, memory, drives, power, seed }
+        let spare = MemoryDrive::new("spare");
+        Self { geometry, memory, spare, drives, power, seed }
     }
 
     pub(crate) fn create(&self) -> Result<Arc<Meta>> {
@@ -80,10 +83,50 @@ impl World {
         Meta::open(Pool::open(drives, open, seams, &holder())?, options())
     }
 
+    /// Drives with the same content that have nothing else in common with these.
+    pub(crate) fn copies(&self) -> Vec<MemoryDrive> {
+        let copy = |drive: &MemoryDrive| {
+            let location = drive.describe().location;
+            let copy = MemoryDrive::new(location.trim_start_matches("memory://"));
+            for entry in drive.entries() {
+                copy.set_raw(&entry, drive.raw(&entry));
+            }
+            copy
+        };
+        let spare = Some(&self.spare).filter(|spare| !spare.entries().is_empty());
+        self.memory.iter().chain(spare).map(copy).collect()
+    }
+
     /// The power comes back after a cut (or is cut now).
     pub(crate) fn restart(&mut self) {
         self.drives = self.power.restore();
     }
+}
+
+/// A new pool on these drives, each as large as it is.
+pub(crate) fn create_on(drives: &[MemoryDrive], geometry: &str, options: Options) -> Arc<Meta> {
+    let new = |(index, drive): (usize, &MemoryDrive)| NewDrive {
+        drive: Arc::new(drive.clone()),
+        name: format!("d{}", index + 1),
+        labels: BTreeMap::new(),
+    };
+    let new: Vec<_> = drives.iter().enumerate().map(new).collect();
+    let (geometry, seams) = (geometry.parse().unwrap(), Seams::system());
+    let pool = Pool::create(&new, &geometry, &pool_options(), seams, &holder()).unwrap();
+    Meta::create(pool, options).unwrap()
+}
+
+/// Opens what [`create_on`] made.
+pub(crate) fn open_on(drives: &[MemoryDrive], options: Options) -> Result<Arc<Meta>> {
+    let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
+    let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
+    Meta::open(Pool::open(drives, open, Seams::system(), &holder())?, options)
+}
+
+/// Drives of `capacity_bytes` each.
+pub(crate) fn drives_of(count: usize, name: &str, capacity_bytes: u64) -> Vec<MemoryDrive> {
+    let drive = |n| MemoryDrive::with_capacity(format!("{name}{n}"), capacity_bytes);
+    (1..=count).map(drive).collect()
 }
 
 /// `length` bytes that differ from key to key.

@@ -1,15 +1,18 @@
-//! Which drives could take how much, and what a new stripe looks like on them.
+//! Which drives could take how much, what a new stripe looks like on them, and room that is given back.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dwk_base::{Epoch, Error, Result, codes};
-use dwk_drive::{ALIGNMENT, Drive};
+use dwk_drive::{ALIGNMENT, BlobName, Drive};
 use dwk_erasure::{Code, CodeSpec};
 
-use super::Shared;
 use super::encode::Shape;
 use super::placement::{self, Candidate};
+use super::write::{SYNC_REMOVE, late};
+use super::{Shared, Space, header};
+use crate::Stripe;
 use crate::roster::{Roster, Seat};
 
 /// How long a drive may take to say how much room it has.
@@ -45,6 +48,67 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     pub(crate) placement: Vec<u16>,
     pub(crate) epoch: Epoch,
+}
+
+impl Space {
+    /// Fails unless `bytes` more of new content have room beside the reserve and `each_bytes` on every drive.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`
+    pub fn check_room(&self, bytes: u64, each_bytes: u64) -> Result<()> {
+        let full = self.shared.full_shape();
+        // Whatever is longer than a stripe has a header for each of them.
+        let bytes = bytes * full.file_bytes() as u64 / full.shard_bytes as u64;
+        let bytes = bytes + full.data as u64 * each_bytes;
+        self.shared.plan(bytes as usize, Purpose::Store, &Refused::default()).map(drop)
+    }
+
+    /// Asks every drive how much room it has: others than the space take some, too.
+    pub fn ask_room(&self) {
+        for seat in self.shared.roster.load().writable() {
+            Shared::ask_room(seat);
+        }
+    }
+
+    /// Removes the shards of stripes: each drive deletes all of its own and syncs once. What cannot be removed
+    /// now is found as an orphan later.
+    pub fn remove_all(&self, stripes: &[Stripe]) {
+        let mut shards: BTreeMap<u16, (Vec<BlobName>, u64)> = BTreeMap::new();
+        for stripe in stripes {
+            for (index, seat) in stripe.placement.iter().enumerate() {
+                self.shared.headers.forget(stripe.id, index);
+                let (names, bytes) = shards.entry(*seat).or_default();
+                names.extend(header::name(stripe.id, index));
+                *bytes += self.shared.file_bytes(stripe);
+            }
+        }
+        let roster = self.shared.roster.load();
+        let tickets: Vec<_> = shards
+            .into_iter()
+            .filter_map(|(seat, (names, bytes))| {
+                let seat = roster.seat(seat)?;
+                let ticket = seat.readable()?.submit(move |drive| delete_all(drive, &names));
+                Some((seat, bytes, ticket))
+            })
+            .collect();
+        for (seat, bytes, ticket) in tickets {
+            match ticket.wait_for(self.shared.options.drive_timeout) {
+                Some(Ok(())) => seat.gave_back(bytes),
+                Some(Err(error)) => self.shared.watch.failed(seat.index, &error),
+                None => self.shared.watch.failed(seat.index, &late()),
+            }
+        }
+    }
+}
+
+fn delete_all(drive: &dyn Drive, names: &[BlobName]) -> Result<()> {
+    for name in names {
+        match drive.delete(name) {
+            Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
+            _ => {}
+        }
+    }
+    drive.sync(SYNC_REMOVE)
 }
 
 impl Shared {

@@ -1,0 +1,95 @@
+//! Room: what adds is taken only while folding, packing and deleting could still go on afterwards.
+//!
+//! A fold writes what lies in the journal into stripes and may write all runs anew, before it gives anything
+//! back, and until then the journal grows. New content is refused before the room for that, and the pool's
+//! reserve, are taken. Before it is refused, what is dead is given back, once.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dwk_base::{Result, codes};
+
+use crate::keeper::{self, COMMIT_BYTES, LOOKS};
+use crate::meta::Meta;
+
+/// Room for so many folds is kept: one after a drive was lost may take stripes that are half as wide.
+const FOLDS: u64 = 2;
+
+/// What is known about the room that is left.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// There was enough when it was looked at last.
+    known: AtomicBool,
+    /// Bytes of records that were admitted since then.
+    unseen_bytes: AtomicU64,
+    /// The record up to which everything that is dead was given back, and one more; 0 for none.
+    relieved: AtomicU64,
+}
+
+impl Room {
+    /// Lets a record of `bytes` pass, or not.
+    ///
+    /// # Errors
+    /// `pool.full`
+    pub(crate) fn admit_record(&self, meta: &Meta, bytes: u64) -> Result<()> {
+        let step = meta.keeper.journal_bytes_max(meta) / LOOKS;
+        let bytes = bytes + COMMIT_BYTES;
+        let unseen = self.unseen_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.known.load(Ordering::Relaxed) && unseen < step {
+            return Ok(());
+        }
+        let room = meta.make_room(step.max(bytes));
+        self.known.store(room.is_ok(), Ordering::Relaxed);
+        self.unseen_bytes.store(0, Ordering::Relaxed);
+        room
+    }
+}
+
+impl Meta {
+    /// Fails unless `bytes` more have room; what is dead is given back first if that could help.
+    ///
+    /// # Errors
+    /// `pool.full`
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<()> {
+        for relieved in [false, true] {
+            match self.check_room(bytes) {
+                Err(error) if error.is(&codes::POOL_FULL) => {
+                    if relieved {
+                        return Err(error);
+                    }
+                    self.relieve();
+                }
+                // Whether the drives that are left may hold it, is for the stripe to say.
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, bytes: u64) -> Result<()> {
+        let fold = self.journal().bytes_since(0) + self.state().run_bytes();
+        let bytes = bytes + FOLDS * fold;
+        let space = self.pool().space();
+        let journal = self.keeper.journal_bytes_worst(self);
+        if space.check_room(bytes, journal).is_ok() {
+            return Ok(());
+        }
+        // The drives count what the journal has taken already.
+        space.ask_room();
+        space.check_room(bytes, journal.saturating_sub(self.journal().status().preallocated_bytes))
+    }
+
+    /// Gives back all that can be given back. What fails is left as it is: whoever wants room looks again.
+    pub(crate) fn relieve(&self) {
+        let alone = self.keeper.alone();
+        let _ = keeper::collect_dead(self);
+        // The rest is dear, and of no use unless something happened since.
+        let relieved = &self.keeper.room.relieved;
+        if relieved.load(Ordering::Relaxed) == self.state().applied() + 1 {
+            return;
+        }
+        let _ = keeper::fold(self);
+        drop(alone);
+        while self.pack_some().is_ok_and(|more| more) {}
+        relieved.store(self.state().applied() + 1, Ordering::Relaxed);
+    }
+}
