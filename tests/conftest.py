@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,3 +28,44 @@ def kernel(path: Path) -> Iterator[dw.Kernel]:
     with dw.open(path, drives=3, create=True) as kernel:
         kernel.containers.create("docs")
         yield kernel
+
+
+class Cli:
+    """The command line, in a process of its own."""
+
+    command = (sys.executable, "-m", "dwkernel")
+
+    def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a command to its end; `status` is the exit status that it must have."""
+        status = options.pop("status", 0)
+        options = {"capture_output": True, "stdin": subprocess.DEVNULL, "text": True, **options}
+        done: subprocess.CompletedProcess[Any] = subprocess.run(
+            [*self.command, *map(str, arguments)],
+            check=False,
+            timeout=120,
+            env=self.environment(),
+            **options,
+        )
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in str(done.stderr)
+        return done
+
+    def answer(self, *arguments: object, status: int = 0) -> Any:
+        """Run a command and return its JSON."""
+        return json.loads(self.run(*arguments, "--json", status=status).stdout)
+
+    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a command."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        command = [*self.command, *map(str, arguments)]
+        return subprocess.Popen(command, env=self.environment(), **options)
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Return what a command sees: wide, without colours."""
+        return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUTF8": "1"}
+
+
+@pytest.fixture
+def cli() -> Cli:
+    return Cli()

@@ -287,8 +287,7 @@ class _Work:
             self.copied.failed[name] = str(error)
         except OSError as error:
             self.copied.failed[name] = os_text(error)
-        if size is None:
-            self.copied.directories += 1
         else:
-            self.copied.bytes += size
-            self.copied.files += 1
+            self.copied.directories += size is None
+            self.copied.files += size is not None
+            self.copied.bytes += size or 0

@@ -103,7 +103,10 @@ def get_file(
             return
         if real.is_dir():
             raise IsADirectoryError(errno.EISDIR, "Is a directory", str(target))
-        real.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            real.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
         _replace(kernel, info, real, moved)
 
 
