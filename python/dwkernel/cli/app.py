@@ -429,14 +429,17 @@ def drive_replace(
 @app.command()
 def bench(
     path: Annotated[
-        str, typer.Argument(help="where to measure; something there is made and removed")
+        str,
+        typer.Argument(
+            help="where to measure; something there is made and removed", callback=_utf8
+        ),
     ] = ".",
     size: Annotated[str, typer.Option(help="of the large file")] = "256 MiB",
     seconds: Annotated[float, typer.Option(help="for each small-put measurement")] = 2.0,
     report: Annotated[str, typer.Option(help="write an HTML page with plots here")] = "",
     as_json: Json = False,
 ) -> None:
-    """Measure puts, gets, rebuilds and small puts against plain files, in one run."""
+    """Measure a store beside plain files, in one run."""
     from dwkernel import bench as benching  # noqa: PLC0415 - only who measures needs it
 
     out = Output(as_json=as_json)
@@ -450,7 +453,9 @@ def bench(
 
 @app.command()
 def demo(
-    path: Annotated[str, typer.Option(help="where the demo's store is made")] = "demo-store",
+    path: Annotated[
+        str, typer.Option(help="where the demo's store is made", callback=_utf8)
+    ] = "demo-store",
     source: Annotated[
         list[str] | None,
         typer.Option(help="a tree to store instead of Python's own library", show_default=False),
@@ -460,7 +465,10 @@ def demo(
     keep: Annotated[bool, typer.Option(help="keep the store afterwards")] = False,
     as_json: Json = False,
 ) -> None:
-    """Store real files, lose drives, prove that nothing is lost, rebuild, and write a report."""
+    """Store real files, lose drives, and prove that nothing is lost.
+
+    Drives are rebuilt, a writer is killed, and a page is written that shows all of it.
+    """
     from dwkernel import demo as showing_off  # noqa: PLC0415 - only who wants it needs it
 
     out = Output(as_json=as_json)
@@ -481,7 +489,9 @@ def demo(
 
 @app.command()
 def doctor(
-    path: Annotated[str, typer.Argument(help="a store, or where one may be made")] = ".",
+    path: Annotated[
+        str, typer.Argument(help="a store, or where one may be made", callback=_utf8)
+    ] = ".",
     as_json: Json = False,
 ) -> None:
     """Look at this machine and, if there is one, at the store."""

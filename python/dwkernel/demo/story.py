@@ -48,7 +48,7 @@ _KILL_AFTER_ACKS = (60, 400)
 _KILL_TIMEOUT_S = 120
 _PIECE_BYTES = 4 << 20
 # Each of the fifteen pairs of drives is tried with so much content, or all if there is less.
-_PAIR_BYTES = 48 << 20
+_PAIR_BYTES = 24 << 20
 _MARKER = ".dwkernel-demo"
 
 
