@@ -35,10 +35,15 @@ class Cli:
 
     command = (sys.executable, "-m", "dwkernel")
 
+    def __init__(self, place: Path) -> None:
+        """Run in `place`, where what a command leaves behind harms nobody."""
+        self.place = place
+
     def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
         """Run a command to its end; `status` is the exit status that it must have."""
         status = options.pop("status", 0)
         options = {"capture_output": True, "stdin": subprocess.DEVNULL, "text": True, **options}
+        options.setdefault("cwd", self.place)
         done: subprocess.CompletedProcess[Any] = subprocess.run(
             [*self.command, *map(str, arguments)],
             check=False,
@@ -58,7 +63,7 @@ class Cli:
         """Start a command."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         command = [*self.command, *map(str, arguments)]
-        return subprocess.Popen(command, env=self.environment(), **options)
+        return subprocess.Popen(command, env=self.environment(), cwd=self.place, **options)
 
     @staticmethod
     def environment() -> dict[str, str]:
@@ -67,5 +72,5 @@ class Cli:
 
 
 @pytest.fixture
-def cli() -> Cli:
-    return Cli()
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)

@@ -176,6 +176,8 @@ def test_what_a_tree_loses_is_said_and_empty_directories_are_kept(
     (tree / "sub").mkdir(parents=True)
     (tree / "empty" / "deep").mkdir(parents=True)
     (tree / "sub" / "file").write_bytes(b"x")
+    os.utime(tree / "empty" / "deep", ns=(10**18, 10**18))
+    (tree / "empty" / "deep").chmod(0o750)
     os.link(tree / "sub" / "file", tree / "hard")
     (tree / "link").symlink_to("sub/file")
     (tree / "up").symlink_to("..")
@@ -200,7 +202,8 @@ def test_what_a_tree_loses_is_said_and_empty_directories_are_kept(
     assert said[3] == f"left out: {tree / 'up'}: a link to the directory .."
     out = tmp_path / "out"
     assert cli.answer("cp", "-r", store, "dw:docs/in", out)["directories"] == 1
-    assert (out / "empty" / "deep").is_dir()
+    assert (out / "empty" / "deep").stat().st_mode & 0o777 == 0o750
+    assert (out / "empty" / "deep").stat().st_mtime_ns == 10**18
     assert (out / "link").read_bytes() == b"x"
     assert not (out / "up").exists()
 
@@ -213,6 +216,23 @@ def test_a_prefix_that_matches_nothing_is_an_error(cli: Cli, store: Path, tmp_pa
     error = cli.answer("cp", "-r", store, "dw:none", out, status=1)["error"]
     assert error["code"] == "container.not_found"
     assert not out.exists()
+
+
+def test_a_prefix_without_r_is_wrong_use(cli: Cli, store: Path, tmp_path: Path) -> None:
+    for inside in ("dw:docs", "dw:docs/tree", "dw:docs/tree/"):
+        assert "use -r" in cli.run("cp", store, inside, tmp_path / "out", status=2).stderr
+    error = cli.answer("cp", store, "dw:docs/none", tmp_path / "out", status=1)["error"]
+    assert error["code"] == "object.not_found"
+
+
+@pytest.mark.parametrize("mtime_ns", ["9" * 40, "9" * 5000, "²", "x", "", "-1000000000"])
+def test_odd_metadata_costs_no_file(cli: Cli, store: Path, tmp_path: Path, mtime_ns: str) -> None:
+    with dw.open(store) as kernel:
+        kernel.put("docs/tree/odd", b"x", metadata={"mtime_ns": mtime_ns, "mode": "7777777"})
+    assert cli.answer("cp", "-r", store, "dw:docs/tree", tmp_path / "out")["files"] == 3
+    assert (tmp_path / "out" / "odd").stat().st_mode & 0o7000 == 0
+    if mtime_ns == "-1000000000":
+        assert (tmp_path / "out" / "odd").stat().st_mtime == -1
 
 
 def test_an_object_is_copied_with_or_without_r(cli: Cli, store: Path, tmp_path: Path) -> None:
@@ -246,9 +266,7 @@ def test_ctrl_c_stops_a_copy_in_the_middle_of_a_file(cli: Cli, store: Path, tmp_
         assert copying.poll() is None
         time.sleep(0.02)
     copying.send_signal(signal.SIGINT)
-    start = time.monotonic()
     _, said = copying.communicate(timeout=60)
-    assert time.monotonic() - start < 10
     assert copying.returncode == 130
     assert b"cp: stopped at" in said
     assert b"files that were copied stay copied" in said

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -188,13 +187,17 @@ def test_who_stops_reading_ends_the_command_quietly(cli: Cli, store: Path) -> No
 
 
 def test_ctrl_c_says_what_was_done_and_how_it_goes_on(cli: Cli, store: Path) -> None:
-    scrubbing = cli.start("scrub", store, "--rate", "1 MiB")
-    time.sleep(2)
-    assert scrubbing.poll() is None
+    with dw.open(store) as kernel:
+        for number in range(8):
+            kernel.put(f"docs/{number}", os.urandom(2 << 20))
+    scrubbing = cli.start("scrub", store, "--rate", "2 MiB")
+    assert scrubbing.stderr
+    # In a pipe it says now and then how far it is: by then it is in the middle.
+    assert re.match(rb"scrub: \d+ of \d+ stripes, ", scrubbing.stderr.readline())
     scrubbing.send_signal(signal.SIGINT)
     _, said = scrubbing.communicate(timeout=60)
     assert scrubbing.returncode == 130
-    assert re.search(r"scrub: stopped at \d+ stripe.* after ", said.decode())
+    assert re.search(r"scrub: stopped at \d+ of \d+ stripes after ", said.decode())
     assert "what was repaired stays repaired; run it again" in said.decode()
 
 

@@ -60,8 +60,10 @@ class _Seen:
         self.total = known or self.total
 
     def amounts(self) -> str:
-        of = f" of {self._amount(self.total)}" if self.total else ""
-        return f"{self._amount(self.done)}{of}"
+        if not self.total:
+            return self._amount(self.done)
+        done = format_size(self.done) if self.unit == "bytes" else f"{self.done:,}"
+        return f"{done} of {self._amount(self.total)}"
 
     def rate(self) -> str:
         seconds = time.monotonic() - self._start

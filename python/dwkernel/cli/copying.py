@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dwkernel import errors
-from dwkernel.cli.files import get_file, is_special, put_file, target_of
+from dwkernel.cli.files import get_file, is_special, make_directory, put_file, target_of
 from dwkernel.cli.output import os_text
 from dwkernel.objects import ObjectInfo
 from dwkernel.reports import Report, counted
@@ -105,22 +105,33 @@ class _Meter:
     def stop(self) -> None:
         self._stop.set()
 
-    def moved(self, count: int) -> None:
-        if self._stop.is_set():
-            raise _Stopped
+    def add(self, count: int) -> None:
         with self._lock:
             self.bytes += count
 
-    def following(self) -> Callable[[Progress], None]:
-        """Return what a put of one file tells its progress to."""
-        before = 0
+    def moved(self, count: int) -> None:
+        """Count what went through.
 
-        def told(progress: Progress) -> None:
-            nonlocal before
-            self.moved(progress.done - before)
-            before = progress.done
+        Raises:
+            _Stopped: the copy is to end
 
-        return told
+        """
+        if self._stop.is_set():
+            raise _Stopped
+        self.add(count)
+
+    def put(self, kernel: Kernel, path: Path, key: str) -> int:
+        """Store a file and return its size; count its bytes while they go through."""
+        told = 0
+
+        def tell(progress: Progress) -> None:
+            nonlocal told
+            self.moved(progress.done - told)
+            told = progress.done
+
+        size = put_file(kernel, path, key, progress=tell).size
+        self.add(size - told)
+        return size
 
 
 class _Walk:
@@ -206,7 +217,7 @@ def copy_in(
             metadata = {"mtime_ns": str(known.st_mtime_ns), "mode": f"{known.st_mode & 0o7777:o}"}
             kernel.put(key, b"", metadata=metadata)
             return None
-        return put_file(kernel, path, key, progress=meter.following()).size
+        return meter.put(kernel, path, key)
 
     _Work(copied, meter, tell, threads).do(one, _Walk(root, copied), lambda item: shown(item[0]))
     return copied
@@ -227,7 +238,7 @@ def copy_out(
     def one(info: ObjectInfo) -> int | None:
         name = info.key[len(prefix) :]
         if name.endswith(_SEPARATOR) and not info.size:
-            target_of(name.removesuffix(_SEPARATOR), root).mkdir(parents=True, exist_ok=True)
+            make_directory(info, target_of(name.removesuffix(_SEPARATOR), root))
             return None
         target = target_of(name, root)
         if is_special(target):
@@ -274,7 +285,7 @@ class _Work:
                     for future in finished:
                         self._count(future, name(running.pop(future)))
                     if self.tell is not None:
-                        self.tell(max(self.meter.bytes, self.copied.bytes), None)
+                        self.tell(self.meter.bytes, None)
             except BaseException:
                 self.meter.stop()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -83,7 +83,13 @@ def copy_out(kernel: Kernel, inside: str, target: str, *, recursive: bool, out: 
             # A container, and an empty one.
             Path(target).mkdir(parents=True, exist_ok=True)
             return Copied()
-    info = kernel.head(inside)
+    try:
+        info = kernel.head(inside)
+    except errors.DwError:
+        if recursive or not any(True for _ in kernel.list(inside.rstrip("/") + "/", limit=1)):
+            raise
+        text = f"{inside} is no object, but begins names of some: use -r"
+        raise typer.BadParameter(text) from None
     copy_one_out(kernel, info, target, out)
     return Copied(files=1, bytes=info.size)
 

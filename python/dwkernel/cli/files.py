@@ -131,13 +131,29 @@ def _replace(
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             copy_to(kernel, info, file, moved)
             os.fchmod(file.fileno(), _mode(info))
-        if (mtime_ns := info.metadata.get("mtime_ns", "")).isdigit():
-            os.utime(temporary, ns=(int(mtime_ns), int(mtime_ns)))
+        _set_time(info, Path(temporary))
         Path(temporary).replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
+
+
+def make_directory(info: ObjectInfo, target: Path) -> None:
+    """Make the directory that an empty object with a `/` at the end of its name stands for."""
+    there = target.is_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    if not there and "mode" in info.metadata:
+        # Its owner gets in: something else may have been put below since.
+        target.chmod(_mode(info) | stat.S_IRWXU)
+        _set_time(info, target)
+
+
+def _set_time(info: ObjectInfo, path: Path) -> None:
+    # Anybody may have written the metadata: a time that is none costs the time, not the file.
+    with contextlib.suppress(KeyError, ValueError, OverflowError):
+        mtime_ns = int(info.metadata["mtime_ns"])
+        os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
 @contextlib.contextmanager
