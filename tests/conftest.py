@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,14 @@ class Cli:
     def environment() -> dict[str, str]:
         """Return what a command sees: wide, without colours."""
         return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUTF8": "1"}
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let commands hear Ctrl-C also where a shell started these tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

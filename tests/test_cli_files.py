@@ -255,6 +255,7 @@ def test_rm_of_several_says_what_went(cli: Cli, store: Path) -> None:
     assert gone == {"deleted": [], "containers": ["docs"], "failed": {}}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_a_copy_in_the_middle_of_a_file(cli: Cli, store: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()

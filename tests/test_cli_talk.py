@@ -186,6 +186,7 @@ def test_who_stops_reading_ends_the_command_quietly(cli: Cli, store: Path) -> No
             assert command.wait(60) == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_says_what_was_done_and_how_it_goes_on(cli: Cli, store: Path) -> None:
     with dw.open(store) as kernel:
         for number in range(8):

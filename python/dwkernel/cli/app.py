@@ -81,9 +81,9 @@ Rate = Annotated[
 ]
 
 # What Ctrl-C leaves behind, in the words of each kind of work.
-_STOPPED_PUT = "stopped: nothing of it was stored"
-_STOPPED_GET = "stopped: nothing of it was written"
-_STOPPED_COPY = "stopped: files that were copied stay copied, whole; the others are not there"
+_STOPPED_PUT = "stopped: the object is stored whole or not at all"
+_STOPPED_GET = "stopped: the file is written whole or not at all"
+_STOPPED_COPY = "stopped: files that were copied stay copied; no file is there in part"
 _STOPPED_SCRUB = "stopped: what was repaired stays repaired; run it again to finish"
 _STOPPED_REBUILD = "stopped: what was restored stays restored; the next `dwkernel rebuild` goes on"
 
