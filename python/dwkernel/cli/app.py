@@ -472,7 +472,7 @@ def demo(
     from dwkernel import demo as showing_off  # noqa: PLC0415 - only who wants it needs it
 
     out = Output(as_json=as_json)
-    with out.errors_told():
+    with out.errors_told(f"stopped: what was made lies in {path}, and the next demo begins anew"):
         story = showing_off.run(
             Path(path),
             sources=[Path(tree) for tree in source or []],
