@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from dwkernel.reports import Progress
+from dwkernel.reports import Progress, counted
 from dwkernel.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def showing(
     progress: Callable[[Progress], object] | bool | None, work: str, unit: str, total: int | None
 ) -> Iterator[Callable[[int, int | None], None] | None]:
     """Yield what the native side calls with `(done, total)`, or None if nobody wants to see."""
-    if progress is None or progress is False:
+    if progress is None or progress is False or (progress is True and sys.stderr is None):
         yield None
         return
     if callable(progress):
@@ -34,51 +34,88 @@ def showing(
 
         yield told
         return
-    with _bar(work, unit, total) if sys.stderr.isatty() else _lines(work, unit, total) as show:
-        yield show
+    seen = _Seen(work, unit, total)
+    try:
+        with _bar(seen) if sys.stderr.isatty() else _lines(seen) as show:
+            yield show
+    except KeyboardInterrupt:
+        # What is done stays done: say how much it was.
+        print(f"{work}: stopped at {seen.amounts()} after {seen.took()}", file=sys.stderr)  # noqa: T201
+        raise
+
+
+class _Seen:
+    """How far a piece of work is, in words; one format for bars and lines."""
+
+    def __init__(self, work: str, unit: str, total: int | None) -> None:
+        self.work = work
+        self.unit = unit
+        self.done = 0
+        # A device says that it has no bytes.
+        self.total = total or None
+        self._start = time.monotonic()
+
+    def update(self, done: int, known: int | None) -> None:
+        self.done = done
+        self.total = known or self.total
+
+    def amounts(self) -> str:
+        if not self.total:
+            return self._amount(self.done)
+        done = format_size(self.done) if self.unit == "bytes" else f"{self.done:,}"
+        return f"{done} of {self._amount(self.total)}"
+
+    def rate(self) -> str:
+        seconds = time.monotonic() - self._start
+        return f"{self._amount(int(self.done / seconds))}/s" if seconds else ""
+
+    def took(self) -> str:
+        return format_duration(time.monotonic() - self._start)
+
+    def _amount(self, number: int) -> str:
+        if self.unit == "bytes":
+            return format_size(number)
+        return counted(number, self.unit.removesuffix("s"))
 
 
 @contextlib.contextmanager
-def _bar(work: str, unit: str, total: int | None) -> Iterator[Callable[[int, int | None], None]]:
+def _bar(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
     # Only who wants a bar pays for it.
     from rich import progress as rich_progress  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    amount = (
-        [rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()]
-        if unit == "bytes"
-        else [rich_progress.MofNCompleteColumn()]
-    )
     columns = [
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
-        *amount,
+        rich_progress.TextColumn("{task.fields[amounts]}  {task.fields[rate]}"),
         rich_progress.TimeRemainingColumn(),
     ]
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(work, total=total)
+        task = bar.add_task(seen.work, total=seen.total, amounts=seen.amounts(), rate="")
 
         def show(done: int, known: int | None) -> None:
-            bar.update(task, completed=done, total=total if known is None else known)
+            seen.update(done, known)
+            bar.update(
+                task,
+                completed=done,
+                total=seen.total,
+                amounts=seen.amounts(),
+                rate=seen.rate(),
+            )
 
         yield show
 
 
 @contextlib.contextmanager
-def _lines(work: str, unit: str, total: int | None) -> Iterator[Callable[[int, int | None], None]]:
-    start = last = time.monotonic()
-
-    def amount(number: int) -> str:
-        return format_size(number) if unit == "bytes" else f"{number} {unit}"
+def _lines(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
+    last = time.monotonic()
 
     def show(done: int, known: int | None) -> None:
         nonlocal last
+        seen.update(done, known)
         now = time.monotonic()
-        if now - last < _LINE_EVERY_S:
-            return
-        last = now
-        of = total if known is None else known
-        rest = f" of {amount(of)}" if of else ""
-        print(f"{work}: {amount(done)}{rest}, {format_duration(now - start)}", file=sys.stderr)  # noqa: T201
+        if now - last >= _LINE_EVERY_S:
+            last = now
+            print(f"{seen.work}: {seen.amounts()}, {seen.took()}", file=sys.stderr)  # noqa: T201
 
     yield show

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwkernel.units import format_duration, format_size
 
@@ -36,6 +36,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         for row in rows
     ]
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `number` of something, in English.
+
+    >>> counted(1, "file"), counted(2, "stripe"), counted(0, "empty directory")
+    ('1 file', '2 stripes', '0 empty directories')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 class Report:
@@ -162,7 +172,7 @@ class PoolStatus(Report):
             f"{format_size(drive.used_bytes):>10} of {format_size(drive.capacity_bytes)}"
             for drive in self.drives
         ]
-        notes = [f"  ! {text}" for text in (*self.advice, *self.warnings)]
+        notes = [f"  ! {text}" for text in self.advice] + [f"  {text}" for text in self.warnings]
         return "\n".join([head, *lines, *notes])
 
     def _repr_html_(self) -> str:
@@ -176,8 +186,14 @@ class PoolStatus(Report):
         return f"<b>{head}</b>{table(('drive', 'state', 'path', 'used'), rows)}<ul>{notes}</ul>"
 
 
+# Numbers of work that say nothing bad: they are told apart from what was found.
+_QUIET = frozenset({"stripes", "good_shards"})
+
+
 @dataclass(frozen=True, slots=True)
 class _Work(Report):
+    _NOTHING: ClassVar[str] = ""
+
     seconds: float = 0.0
     numbers: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -196,23 +212,51 @@ class _Work(Report):
         return {"seconds": self.seconds, **self.numbers, "notes": list(self.notes)}
 
     def __str__(self) -> str:
-        """Print for people."""
-        shown = [
-            f"{name.removesuffix('_bytes').replace('_', ' ')} "
-            f"{format_size(number) if name.endswith('_bytes') else number}"
-            for name, number in self.numbers.items()
-        ]
-        first = f"{', '.join(shown)} in {format_duration(self.seconds)}"
+        """Print for people: what was looked at, what was wrong, what was done."""
+        told = [self._looked(), *self._found(), *self._moved()]
+        first = f"{', '.join(text for text in told if text)} in {format_duration(self.seconds)}"
         return "\n".join([first, *(f"  {note}" for note in self.notes)])
+
+    def _looked(self) -> str:
+        return counted(self.numbers.get("stripes", 0), "stripe")
+
+    def _found(self) -> list[str]:
+        wrong = [
+            self._said(name, number)
+            for name, number in self.numbers.items()
+            if number and name not in _QUIET and not name.endswith("_bytes")
+        ]
+        return wrong or [self._NOTHING]
+
+    def _moved(self) -> list[str]:
+        moved = (("read", "read_bytes"), ("written", "written_bytes"))
+        return [
+            f"{format_size(self.numbers[name])} {verb}"
+            for verb, name in moved
+            if self.numbers.get(name)
+        ]
+
+    @staticmethod
+    def _said(name: str, number: int) -> str:
+        kind, _, noun = name.partition("_")
+        if not noun:
+            return counted(number, name.removesuffix("s"))
+        return counted(number, f"{kind} {noun.replace('_', ' ').removesuffix('s')}")
 
 
 class ScrubReport(_Work):
     """What a scrub read, found and repaired; each number is an attribute too."""
 
     __slots__ = ()
+    _NOTHING = "nothing wrong"
+
+    def _looked(self) -> str:
+        shards = counted(self.numbers.get("good_shards", 0), "shard")
+        return f"{super()._looked()}, {shards} verified"
 
 
 class RebuildReport(_Work):
     """What a rebuild read and restored; each number is an attribute too."""
 
     __slots__ = ()
+    _NOTHING = "nothing missing"

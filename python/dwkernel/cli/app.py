@@ -6,16 +6,17 @@ import contextlib
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 import dwkernel as dw
 from dwkernel import errors
-from dwkernel._progress import showing
-from dwkernel.cli import copying, output
-from dwkernel.cli.output import Output
+from dwkernel.cli import cp as copying
+from dwkernel.cli import files, output
+from dwkernel.cli.output import Deleted, Output
 from dwkernel.objects import ObjectInfo, Prefix
 from dwkernel.units import format_size
 
@@ -34,35 +35,98 @@ app = typer.Typer(
 drive_app = typer.Typer(help="Work on one drive of a store.", no_args_is_help=True)
 app.add_typer(drive_app, name="drive")
 
-Store = Annotated[str, typer.Argument(help="the store's path", show_default=False)]
-Key = Annotated[str, typer.Argument(help="container/name", show_default=False)]
+
+def _utf8(text: str | None) -> str | None:
+    """Refuse an argument that no store can take: bytes of the shell that are not UTF-8."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(text or "").decode(errors="backslashreplace")
+        raise typer.BadParameter(f"{name} is not UTF-8") from None  # noqa: EM102, TRY003
+    return text
+
+
+def _all_utf8(texts: list[str] | None) -> list[str] | None:
+    for text in texts or []:
+        _utf8(text)
+    return texts
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dwkernel {dw.__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+Store = Annotated[str, typer.Argument(help="the store's path", show_default=False, callback=_utf8)]
+Key = Annotated[str, typer.Argument(help="container/name", show_default=False, callback=_utf8)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Drives = Annotated[
     list[str] | None,
-    typer.Option("--drive", "-d", help="where a drive is; once for each", show_default=False),
+    typer.Option(
+        "--drive",
+        "-d",
+        help="where a drive is; once for each",
+        show_default=False,
+        callback=_all_utf8,
+    ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="everything below")]
+Force = Annotated[
+    bool, typer.Option("--force", help="open what lies beyond the geometry's tolerance")
+]
 Rate = Annotated[
     str | None,
     typer.Option(help="at most so much per second, such as '50 MiB'", show_default=False),
 ]
 
-# Marks the side of `cp` that is in the store.
-_INSIDE = "dw:"
-_PIECE_BYTES = 4 << 20
+# What Ctrl-C leaves behind, in the words of each kind of work.
+_STOPPED_PUT = "stopped: the object is stored whole or not at all"
+_STOPPED_GET = "stopped: the file is written whole or not at all"
+_STOPPED_COPY = "stopped: files that were copied stay copied; no file is there in part"
+_STOPPED_SCRUB = "stopped: what was repaired stays repaired; run it again to finish"
+_STOPPED_REBUILD = "stopped: what was restored stays restored; the next `dwkernel rebuild` goes on"
 
 
-def run() -> None:
-    """Run the command line."""
-    app()
+def run() -> int:
+    """Run the command line and return its exit status; whatever happens is told in one line."""
+    output.prepare()
+    try:
+        status = app(standalone_mode=False)
+        # Now, while somebody is here to tell what the other end says to it.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Exception as error:  # noqa: BLE001 - the last catch
+        return Output(as_json=output.wants_json(sys.argv[1:])).tell(error)
+    return status if isinstance(status, int) else 0
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Take the options that need no command."""
+    del version
 
 
 @contextlib.contextmanager
 def opened(
-    store: str, out: Output, *, read_only: bool = False, drives: list[str] | None = None
+    store: str,
+    out: Output,
+    *,
+    read_only: bool = False,
+    force: bool = False,
+    drives: list[str] | None = None,
+    stopped: str = "stopped",
 ) -> Iterator[Kernel]:
     """Open a store for one command, with errors told."""
-    with out.errors_told(), dw.open(store, drives=drives or None, read_only=read_only) as kernel:
+    with (
+        out.errors_told(stopped),
+        dw.open(store, drives=drives or None, read_only=read_only, force=force) as kernel,
+    ):
         yield kernel
 
 
@@ -88,39 +152,57 @@ def create(
         out.errors_told(),
         dw.open(store, drives=drives or count, geometry=geometry, create=True) as kernel,
     ):
-        output.show_status(out, kernel.pool.status())
+        output.show_status(out, kernel.pool.status(), store)
 
 
 @app.command("open")
-def open_(store: Store, drives: Drives = None, as_json: Json = False) -> None:
-    """Open a store where its drives are now, remember where, and show how it is."""
+def open_(
+    store: Store,
+    drives: Drives = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="change nothing, and remember nothing")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Open a store where its drives are now, and remember where."""
     out = Output(as_json=as_json)
-    with opened(store, out, drives=drives) as kernel:
-        output.show_status(out, kernel.pool.status())
+    with opened(store, out, drives=drives, read_only=read_only, force=force) as kernel:
+        output.show_status(out, kernel.pool.status(), store)
 
 
 @app.command()
-def status(store: Store, as_json: Json = False) -> None:
-    """Show drives, capacity, what is degraded and what to do about it."""
+def status(store: Store, force: Force = False, as_json: Json = False) -> None:
+    """Show drives, capacity, what is degraded and what to do."""
     out = Output(as_json=as_json)
-    with opened(store, out, read_only=True) as kernel:
-        output.show_status(out, kernel.pool.status())
+    with opened(store, out, read_only=True, force=force) as kernel:
+        found = kernel.pool.status()
+        # Looking needs no more than reading; that the store can only be read would be no news.
+        output.show_status(out, replace(found, read_only=None), store)
 
 
 @app.command()
-def put(
+def put(  # noqa: PLR0913, PLR0917 - each option stands alone
     store: Store,
     key: Key,
     source: Annotated[str, typer.Argument(help="a file, or - for standard input")] = "-",
     content_type: Annotated[str, typer.Option(help="such as text/plain")] = "",
     if_absent: Annotated[bool, typer.Option(help="only if there is no such object")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Store a file, or standard input. A container that is not there is made."""
+    """Store a file, or standard input. A missing container is made."""
     out = Output(as_json=as_json)
-    with opened(store, out) as kernel:
-        make_container(kernel, key, out)
-        data = sys.stdin.buffer if source == "-" else Path(source)
+    data: BinaryIO | Path = Path(source)
+    with out.errors_told():
+        if source == files.STANDARD:
+            data = files.standard_input()
+        else:
+            files.check_source(Path(source))
+    with (
+        opened(store, out, force=force, stopped=_STOPPED_PUT) as kernel,
+        copying.container_of(kernel, key, out),
+    ):
         info = kernel.put(
             key,
             data,
@@ -128,62 +210,78 @@ def put(
             if_absent=if_absent,
             progress=out.progress(),
         )
-        out.done(info)
+        out.done(info, _line(info, out))
+
+
+def _line(info: ObjectInfo, out: Output) -> str:
+    return f"{out.name(info.key)}  {format_size(info.size)}  {info.created:%Y-%m-%d %H:%M:%S}Z"
 
 
 @app.command()
 def get(
     store: Store,
     key: Key,
-    target: Annotated[str, typer.Argument(help="a file; by default the key's last part")] = "",
+    target: Annotated[
+        str,
+        typer.Argument(help="a file, a directory, or - for standard output; by default here"),
+    ] = "",
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Read an object into a file, whole or not at all."""
     out = Output(as_json=as_json)
-    with opened(store, out, read_only=True) as kernel:
+    with opened(store, out, read_only=True, force=force, stopped=_STOPPED_GET) as kernel:
         info = kernel.head(key)
-        place = Path(target or key.rstrip("/").rsplit("/", 1)[1])
-        place = place / key.rsplit("/", 1)[1] if place.is_dir() else place
-        copying.get_file(kernel, info, place)
-        out.done(info, f"{place}  {format_size(info.size)}")
+        place = copying.copy_one_out(kernel, info, target, out)
+        if place is not None:
+            out.done(info, f"{out.name(str(place))}  {format_size(info.size)}")
 
 
 @app.command()
-def cat(store: Store, keys: Annotated[list[str], typer.Argument(help="container/name")]) -> None:
-    """Write objects to standard output."""
+def cat(
+    store: Store,
+    keys: Annotated[
+        list[str], typer.Argument(help="container/name", show_default=False, callback=_all_utf8)
+    ],
+    force: Force = False,
+) -> None:
+    """Write objects to standard output: content, so no --json."""
     out = Output(as_json=False)
-    with opened(store, out, read_only=True) as kernel:
+    with opened(store, out, read_only=True, force=force) as kernel:
+        file = files.standard_output()
         for key in keys:
-            with kernel.get(key) as reader:
-                while piece := reader.read(_PIECE_BYTES):
-                    sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+            files.copy_to(kernel, kernel.head(key), file, lambda _: None)
+        file.flush()
 
 
 @app.command()
-def stat(store: Store, key: Key, as_json: Json = False) -> None:
+def stat(store: Store, key: Key, force: Force = False, as_json: Json = False) -> None:
     """Show what is known of an object."""
     out = Output(as_json=as_json)
-    with opened(store, out, read_only=True) as kernel:
+    with opened(store, out, read_only=True, force=force) as kernel:
         info = kernel.head(key)
         if as_json:
             out.done(info)
             return
         for name, value in info.to_dict().items():
             shown = f"{value:016x}" if name == "checksum" else value
-            out.console.print(f"{name:<13} {shown}", markup=False)
+            if value not in (None, {}):
+                out.lines(f"{name:<13} {out.name(str(shown))}")
 
 
 @app.command()
 def ls(
     store: Store,
-    prefix: Annotated[str, typer.Argument(help="container/ and what names begin with")] = "",
+    prefix: Annotated[
+        str, typer.Argument(help="container/ and what names begin with", callback=_utf8)
+    ] = "",
     recursive: Recursive = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """List containers, or what a container holds."""
     out = Output(as_json=as_json)
-    with opened(store, out, read_only=True) as kernel:
+    with opened(store, out, read_only=True, force=force) as kernel:
         if not prefix and not recursive:
             containers = kernel.containers.list()
             if as_json:
@@ -210,96 +308,89 @@ def _row(entry: ObjectInfo | Prefix) -> tuple[str, str, str]:
 @app.command()
 def rm(
     store: Store,
-    keys: Annotated[list[str], typer.Argument(help="container/name, or with -r a prefix")],
+    keys: Annotated[
+        list[str],
+        typer.Argument(
+            help="container/name, or with -r a prefix", show_default=False, callback=_all_utf8
+        ),
+    ],
     recursive: Recursive = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Delete objects; with -r all whose keys begin so, and a container that is named alone."""
+    """Delete objects; with -r all whose keys begin so.
+
+    With -r a container that is named alone goes too. What cannot be deleted stops nothing else.
+    """
     out = Output(as_json=as_json)
-    with opened(store, out) as kernel:
-        gone: list[str] = []
+    gone = Deleted()
+    with opened(store, out, force=force, stopped="stopped: what was deleted is gone") as kernel:
         for key in keys:
-            if not recursive:
-                kernel.delete(key)
-                gone.append(key)
-                continue
-            for entry in kernel.list(key):
-                kernel.delete(entry.key)
-                gone.append(entry.key)
-            if "/" not in key.rstrip("/"):
-                kernel.containers.delete(key.rstrip("/"))
-        out.done({"deleted": gone}, f"{len(gone)} objects deleted")
+            try:
+                _delete(kernel, key, gone, recursive=recursive)
+            except (errors.NotFound, errors.Invalid, errors.Conflict) as error:
+                if len(keys) == 1:
+                    raise
+                gone.failed[key] = str(error)
+        out.done(gone)
+        if gone.failed:
+            raise typer.Exit(output.FAILED)
+
+
+def _delete(kernel: Kernel, key: str, gone: Deleted, *, recursive: bool) -> None:
+    if not recursive:
+        kernel.delete(key)
+        gone.deleted.append(key)
+        return
+    for entry in kernel.list(key):
+        kernel.delete(entry.key)
+        gone.deleted.append(entry.key)
+    if "/" not in key.rstrip("/"):
+        kernel.containers.delete(key.rstrip("/"))
+        gone.containers.append(key.rstrip("/"))
 
 
 @app.command()
 def cp(
     store: Store,
-    source: Annotated[str, typer.Argument(help=f"a path, or {_INSIDE}container/name")],
-    target: Annotated[str, typer.Argument(help=f"a path, or {_INSIDE}container/name")],
+    source: Annotated[
+        str, typer.Argument(help=f"a path, or {copying.INSIDE}container/name", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Argument(help=f"a path, or {copying.INSIDE}container/name", show_default=False)
+    ],
     recursive: Recursive = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Copy files into the store or out of it: one side begins with `dw:`."""
+    """Copy files into the store or out: one side begins with `dw:`.
+
+    With -r a tree. Times and modes of files are kept, and empty directories. Links to files are
+    copied as the files; links to directories and special files are left out, and named at the end.
+    """
     out = Output(as_json=as_json)
-    inwards = target.startswith(_INSIDE)
-    if inwards == source.startswith(_INSIDE):
-        raise typer.BadParameter(f"one of the two must begin with {_INSIDE}")  # noqa: EM102, TRY003
-    with opened(store, out, read_only=not inwards) as kernel:
-        inside = (target if inwards else source).removeprefix(_INSIDE)
-        outside = Path(source if inwards else target)
+    inwards = target.startswith(copying.INSIDE)
+    if inwards == source.startswith(copying.INSIDE):
+        raise typer.BadParameter(f"one of the two must begin with {copying.INSIDE}")  # noqa: EM102, TRY003
+    inside = _utf8((target if inwards else source).removeprefix(copying.INSIDE)) or ""
+    stopped = _STOPPED_COPY if recursive else _STOPPED_PUT if inwards else _STOPPED_GET
+    with opened(store, out, read_only=not inwards, force=force, stopped=stopped) as kernel:
         copied = (
-            _cp_in(kernel, outside, inside, recursive=recursive, out=out)
+            copying.copy_in(kernel, Path(source), inside, recursive=recursive, out=out)
             if inwards
-            else _cp_out(kernel, inside, outside, recursive=recursive, out=out)
+            else copying.copy_out(kernel, inside, target, recursive=recursive, out=out)
         )
-        out.done(copied)
+        if target != files.STANDARD:
+            out.done(copied)
         if copied.failed:
             raise typer.Exit(output.FAILED)
 
 
-def _cp_in(
-    kernel: Kernel, source: Path, inside: str, *, recursive: bool, out: Output
-) -> copying.Copied:
-    make_container(kernel, inside, out)
-    if source.is_dir():
-        if not recursive:
-            raise typer.BadParameter(f"{source} is a directory: use -r")  # noqa: EM102, TRY003
-        prefix = inside if inside.endswith("/") else f"{inside}/"
-        with showing(out.progress(), "cp", "bytes", None) as tell:
-            return copying.copy_in(kernel, source, prefix, tell=tell)
-    key = f"{inside}{source.name}" if inside.endswith("/") else inside
-    key = f"{key}/{source.name}" if "/" not in key else key
-    info = copying.put_file(kernel, source, key)
-    return copying.Copied(files=1, bytes=info.size)
-
-
-def _cp_out(
-    kernel: Kernel, inside: str, target: Path, *, recursive: bool, out: Output
-) -> copying.Copied:
-    if recursive:
-        prefix = inside if inside.endswith("/") else f"{inside}/"
-        with showing(out.progress(), "cp", "bytes", None) as tell:
-            return copying.copy_out(kernel, prefix, target, tell=tell)
-    info = kernel.head(inside)
-    place = copying.target_of(info.key.rsplit("/", 1)[1], target) if target.is_dir() else target
-    copying.get_file(kernel, info, place)
-    return copying.Copied(files=1, bytes=info.size)
-
-
-def make_container(kernel: Kernel, key: str, out: Output) -> None:
-    """Make the container of `key` if it is not there, and say so."""
-    name = key.split("/", 1)[0]
-    if name not in kernel.containers:
-        with contextlib.suppress(errors.Exists):
-            kernel.containers.create(name)
-            out.note(f"made container {name}")
-
-
 @app.command()
-def scrub(store: Store, rate: Rate = None, as_json: Json = False) -> None:
+def scrub(store: Store, rate: Rate = None, force: Force = False, as_json: Json = False) -> None:
     """Read and verify everything, and repair what is wrong."""
     out = Output(as_json=as_json)
-    with opened(store, out) as kernel:
+    with opened(store, out, force=force, stopped=_STOPPED_SCRUB) as kernel:
         out.done(kernel.pool.scrub(rate=rate, progress=out.progress()))
 
 
@@ -308,11 +399,12 @@ def rebuild(
     store: Store,
     drive: Annotated[str, typer.Argument(help="only this drive, as status shows it")] = "",
     rate: Rate = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Restore what is missing."""
     out = Output(as_json=as_json)
-    with opened(store, out) as kernel:
+    with opened(store, out, force=force, stopped=_STOPPED_REBUILD) as kernel:
         out.done(kernel.pool.rebuild(drive or None, rate=rate, progress=out.progress()))
 
 
@@ -320,27 +412,34 @@ def rebuild(
 def drive_replace(
     store: Store,
     old: Annotated[str, typer.Argument(help="as status shows it; it may be gone")],
-    new: Annotated[str, typer.Argument(help="an empty or new directory, or a URL")],
+    new: Annotated[str, typer.Argument(help="an empty or new directory, or a URL", callback=_utf8)],
     rate: Rate = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Put a new drive in an old one's place and rebuild onto it."""
     out = Output(as_json=as_json)
-    with opened(store, out) as kernel:
-        out.done(kernel.pool.replace(old, new, rate=rate, progress=out.progress()))
+    with opened(store, out, force=force, stopped=_STOPPED_REBUILD) as kernel:
+        report = kernel.pool.replace(old, new, rate=rate, progress=out.progress())
+        out.done(report)
+        if not report.unrestored_shards:
+            out.note(f"all that was on {old} is on {new} now: the old drive is not needed any more")
 
 
 @app.command()
 def bench(
     path: Annotated[
-        str, typer.Argument(help="where to measure; something there is made and removed")
+        str,
+        typer.Argument(
+            help="where to measure; something there is made and removed", callback=_utf8
+        ),
     ] = ".",
     size: Annotated[str, typer.Option(help="of the large file")] = "256 MiB",
     seconds: Annotated[float, typer.Option(help="for each small-put measurement")] = 2.0,
     report: Annotated[str, typer.Option(help="write an HTML page with plots here")] = "",
     as_json: Json = False,
 ) -> None:
-    """Measure puts, gets, rebuilds and small puts against plain files, in one run."""
+    """Measure a store beside plain files, in one run."""
     from dwkernel import bench as benching  # noqa: PLC0415 - only who measures needs it
 
     out = Output(as_json=as_json)
@@ -354,7 +453,9 @@ def bench(
 
 @app.command()
 def demo(
-    path: Annotated[str, typer.Option(help="where the demo's store is made")] = "demo-store",
+    path: Annotated[
+        str, typer.Option(help="where the demo's store is made", callback=_utf8)
+    ] = "demo-store",
     source: Annotated[
         list[str] | None,
         typer.Option(help="a tree to store instead of Python's own library", show_default=False),
@@ -364,11 +465,14 @@ def demo(
     keep: Annotated[bool, typer.Option(help="keep the store afterwards")] = False,
     as_json: Json = False,
 ) -> None:
-    """Store real files, lose drives, prove that nothing is lost, rebuild, and write a report."""
+    """Store real files, lose drives, and prove that nothing is lost.
+
+    Drives are rebuilt, a writer is killed, and a page is written that shows all of it.
+    """
     from dwkernel import demo as showing_off  # noqa: PLC0415 - only who wants it needs it
 
     out = Output(as_json=as_json)
-    with out.errors_told():
+    with out.errors_told(f"stopped: what was made lies in {path}, and the next demo begins anew"):
         story = showing_off.run(
             Path(path),
             sources=[Path(tree) for tree in source or []],
@@ -385,7 +489,9 @@ def demo(
 
 @app.command()
 def doctor(
-    path: Annotated[str, typer.Argument(help="a store, or where one may be made")] = ".",
+    path: Annotated[
+        str, typer.Argument(help="a store, or where one may be made", callback=_utf8)
+    ] = ".",
     as_json: Json = False,
 ) -> None:
     """Look at this machine and, if there is one, at the store."""
@@ -399,7 +505,7 @@ def doctor(
         else:
             marks = {"ok": "ok  ", "note": "note", "bad": "BAD "}
             for finding in findings:
-                out.console.print(f"{marks[finding.mark]}  {finding.text}", markup=False)
+                out.lines(f"{marks[finding.mark]}  {out.name(finding.text)}")
         if any(finding.mark == "bad" for finding in findings):
             raise typer.Exit(output.FAILED)
 

@@ -185,14 +185,19 @@ def _colour(name: str) -> str:
 
 
 def _capacity(story: Story) -> str:
-    rows = [svg.Bar(drive, used, format_size(used), "data") for drive, used, _ in story.capacity]
-    stored = sum(used for _, used, _ in story.capacity)
-    factor = stored / story.bytes if story.bytes else 0
+    rows = [
+        svg.Bar(drive, shards + rest, format_size(shards + rest), "data")
+        for drive, shards, rest in story.capacity
+    ]
+    shards = sum(drive[1] for drive in story.capacity)
+    rest = sum(drive[2] for drive in story.capacity)
+    factor = (shards + rest) / story.bytes if story.bytes else 0
     rows.append(svg.Bar("content", story.bytes, format_size(story.bytes), "good"))
     lead = (
-        f"{format_size(stored)} on six drives for {format_size(story.bytes)} of content: "
-        f"{factor:.2f} times as much, for the loss of any two. Content that still rides in the "
-        "journal is not counted here."
+        f"{format_size(shards)} in shards and {format_size(rest)} in journals, whose room is laid "
+        f"out in advance, on six drives for {format_size(story.bytes)} of content: {factor:.2f} "
+        "times as much all told, for the loss of any two. What was stored last may lie in the "
+        "journals still, on three drives."
     )
     return section("Capacity", lead, svg.bars(rows, "capacity", label_width=90))
 

@@ -74,3 +74,13 @@ def flip(drive: Path, *, share: float, seed: int) -> tuple[list[str], int]:
                 flipped += 1
         harmed.append(stripe)
     return harmed, flipped
+
+
+def taken(drive: Path) -> tuple[int, int]:
+    """Return the bytes of a drive's shards, and of everything else on it: journal and bookkeeping.
+
+    The journal's files are counted whole, also what is laid out in advance in them.
+    """
+    shards = sum(path.stat().st_size for _, path in shards_on(drive).values())
+    everything = sum(path.stat().st_size for path in drive.rglob("*") if path.is_file())
+    return shards, everything - shards

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sysconfig
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 4 << 20
 # A batch of small files is hashed side by side.
 _BATCH_BYTES = 8 << 20
+_UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +44,46 @@ def default_trees() -> list[Path]:
     return trees
 
 
-def collect(trees: Iterable[Path], limit_bytes: int | None) -> list[File]:
+@dataclass(slots=True)
+class Collected:
+    """What was found in the trees.
+
+    Attributes:
+        files: what there is to store.
+        left_out: how many were left out, by the reason.
+
+    """
+
+    files: list[File] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def collect(trees: Iterable[Path], limit_bytes: int | None) -> Collected:
     """Read every regular file of `trees` and take its digest, up to `limit_bytes` of them all."""
-    files: list[File] = []
+    found = Collected()
     batch: list[tuple[Path, str, bytes]] = []
     total = waiting = 0
-    for path, name, size in _walk(trees):
+    for path, name, size in _walk(trees, found.left_out):
         if limit_bytes is not None and total + size > limit_bytes:
+            found.left_out["beyond the limit or the room"] += 1
             continue
-        total += size
-        if size > _BATCH_BYTES:
-            files.append(File(path, name, size, digest_of(path)))
+        try:
+            if size > _BATCH_BYTES:
+                found.files.append(File(path, name, size, digest_of(path)))
+                total += size
+                continue
+            content = path.read_bytes()
+        except OSError:
+            found.left_out[_UNREADABLE] += 1
             continue
-        content = path.read_bytes()
+        total += len(content)
         batch.append((path, name, content))
         waiting += len(content)
         if waiting > _BATCH_BYTES:
-            files += _hashed(batch)
+            found.files += _hashed(batch)
             batch, waiting = [], 0
-    return files + _hashed(batch)
+    found.files += _hashed(batch)
+    return found
 
 
 def digest_of(path: Path) -> bytes:
@@ -91,10 +114,13 @@ def _hashed(batch: list[tuple[Path, str, bytes]]) -> list[File]:
     return files
 
 
-def _walk(trees: Iterable[Path]) -> Iterator[tuple[Path, str, int]]:
+def _walk(trees: Iterable[Path], left_out: Counter[str]) -> Iterator[tuple[Path, str, int]]:
+    def failed(_: OSError) -> None:
+        left_out["in a directory that cannot be read"] += 1
+
     for number, tree in enumerate(trees):
         label = f"{number}-{tree.name}" if number else tree.name
-        for directory, names, leaves in os.walk(tree):
+        for directory, names, leaves in os.walk(tree, onerror=failed):
             names.sort()
             for leaf in sorted(leaves):
                 path = Path(directory, leaf)
@@ -102,7 +128,12 @@ def _walk(trees: Iterable[Path]) -> Iterator[tuple[Path, str, int]]:
                     known = path.lstat()
                     relative = f"{label}/{path.relative_to(tree).as_posix()}"
                     relative.encode()
-                except (OSError, UnicodeEncodeError):
-                    continue
-                if stat.S_ISREG(known.st_mode) and os.access(path, os.R_OK):
-                    yield path, relative, known.st_size
+                except OSError:
+                    left_out[_UNREADABLE] += 1
+                except UnicodeEncodeError:
+                    left_out["with a name that is not UTF-8"] += 1
+                else:
+                    if stat.S_ISREG(known.st_mode):
+                        yield path, relative, known.st_size
+                    else:
+                        left_out["neither file nor directory, or a link"] += 1
