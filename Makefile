@@ -43,6 +43,7 @@ demo: $(VENV)/.build
 
 test: $(VENV)/.dev
 	cargo test --workspace --quiet
+	tools/test-aarch64
 	$(BIN)/maturin develop --quiet --profile dev
 	$(BIN)/python -m pytest
 

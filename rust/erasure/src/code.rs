@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use dwk_base::{Error, Result, codes};
 
 use crate::decode::{self, Recipe};
-use crate::kernel::{Shape, Transform};
+use crate::kernel::{self, Shape, Transform};
 use crate::matrix::{self, Matrix};
 use crate::set::Set;
 use crate::spec::{CodeSpec, matrix_id};
@@ -93,7 +93,8 @@ impl Code {
     /// The code with the matrix that new stripes get.
     ///
     /// # Errors
-    /// `geometry.invalid` if there is no such code (no data, no parity, more than 255 shards).
+    /// `geometry.invalid` if there is no such code (no data, no parity, more than 255 shards); `store.option` if
+    /// the environment variable `DWKERNEL_ERASURE_KERNEL` names a kernel that this processor cannot run.
     pub fn new(spec: &CodeSpec) -> Result<Self> {
         Self::from_matrix_id(spec, spec.matrix_id())
     }
@@ -101,10 +102,11 @@ impl Code {
     /// The code with the matrix that a stored stripe names, so that it can be decoded.
     ///
     /// # Errors
-    /// `geometry.invalid` as for [`Code::new`]; `format.newer` if this version knows no such matrix
+    /// `geometry.invalid` and `store.option` as for [`Code::new`]; `format.newer` if this version knows no such matrix
     /// for this code.
     pub fn from_matrix_id(spec: &CodeSpec, matrix_id: u32) -> Result<Self> {
         spec.check()?;
+        kernel::check()?;
         let parity = spec.parity_matrix(matrix_id).ok_or_else(|| {
             Error::new(&codes::FORMAT_NEWER, format!("no matrix {matrix_id} is known for {spec}"))
                 .with("matrix_id", matrix_id)

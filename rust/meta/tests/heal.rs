@@ -109,13 +109,13 @@ fn what_was_written_on_too_few_drives_is_as_safe_as_the_rest_once_they_are_repla
         assert!(says_rebuild(&status(&meta)), "{geometry}: {:?}", status(&meta));
         let again = meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
         assert!(!again.is_complete() && again.weak_stripes > 0, "{geometry}: {again:?}");
-        for n in 1..count {
+        for (n, drive) in all.iter_mut().enumerate().skip(1) {
             assert!(says_rebuild(&status(&meta)), "{geometry}: {:?}", status(&meta));
             let fresh = MemoryDrive::new(format!("fresh{n}"));
             let report = replace(&meta, &format!("d{}", n + 1), &fresh);
             assert_eq!(report.is_complete(), n == count - 1, "{geometry}: {report:?}");
             assert!(report.widened_stripes > 0, "{geometry}: {report:?}");
-            all[n] = fresh;
+            *drive = fresh;
         }
         let now = status(&meta);
         assert_eq!((now.redundancy, now.weak_stripes), (Redundancy::Full, 0), "{geometry}");

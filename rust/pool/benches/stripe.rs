@@ -10,7 +10,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot measure ends")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,9 @@
 //!
 //! [`Transform`] says what is computed (its matrix is the definition); a [`Kernel`] computes it with the
 //! instructions it has. `portable` is the readable reference that every other one is tested against.
-//! The choice is made once, by what the processor can do; the environment variable
-//! `DWKERNEL_ERASURE_KERNEL` (a name of [`names`]) overrides it where that processor can run it.
+//! The choice is made once, by what the processor can do. The environment variable `DWKERNEL_ERASURE_KERNEL`
+//! (a name of [`names`]) overrides it; if this processor cannot run what it names, no code can be made, so
+//! that whoever forces a kernel never gets another one unawares.
 
 // The engine's parts must end up inside a function that has the lane's instructions, and its loops run
 // over registers by index so that they unroll.
@@ -23,6 +24,8 @@ mod neon;
 mod portable;
 
 use std::sync::LazyLock;
+
+use dwk_base::{Error, Result, codes};
 
 use crate::gf;
 use crate::matrix::Matrix;
@@ -46,6 +49,7 @@ pub(crate) struct Transform {
     pub(crate) shape: Shape,
     pub(crate) matrix: Matrix,
     /// Constants to multiply by, in the order in which the shape's loop uses them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
     pub(crate) affine: Vec<u64>,
     pub(crate) nibbles: Vec<[u8; 32]>,
 }
@@ -117,6 +121,7 @@ fn four_point_factors(k: usize) -> Vec<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tables {
     None,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
     Affine,
     Nibbles,
 }
@@ -146,15 +151,43 @@ static KERNELS: &[&Kernel] = &[
     &portable::KERNEL,
 ];
 
+/// Names the kernel to use; empty is as good as absent.
+const VARIABLE: &str = "DWKERNEL_ERASURE_KERNEL";
+
+static CHOICE: LazyLock<Result<&'static Kernel>> = LazyLock::new(|| {
+    let wanted = std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned());
+    choose(wanted.as_deref().filter(|name| !name.is_empty()))
+});
+
+/// Kernels that this processor can run, best first.
+fn here() -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().copied().filter(|kernel| (kernel.runs_here)())
+}
+
+fn best() -> &'static Kernel {
+    here().next().unwrap_or(&portable::KERNEL)
+}
+
+fn choose(wanted: Option<&str>) -> Result<&'static Kernel> {
+    let Some(wanted) = wanted else { return Ok(best()) };
+    here().find(|kernel| kernel.name == wanted).ok_or_else(|| {
+        let text = format!(
+            "{VARIABLE} is {wanted:?}, and this processor runs only {}",
+            names().join(", ")
+        );
+        Error::new(&codes::STORE_OPTION, text).with("variable", VARIABLE)
+    })
+}
+
+/// Fails if the environment names a kernel that this processor cannot run.
+pub(crate) fn check() -> Result<()> {
+    CHOICE.as_ref().map(|_| ()).map_err(Clone::clone)
+}
+
 /// The kernel in use.
 fn kernel() -> &'static Kernel {
-    static CHOICE: LazyLock<&'static Kernel> = LazyLock::new(|| {
-        let wanted = std::env::var("DWKERNEL_ERASURE_KERNEL").ok();
-        let here = || KERNELS.iter().copied().filter(|kernel| (kernel.runs_here)());
-        let named = wanted.and_then(|name| here().find(|kernel| kernel.name == name));
-        named.or_else(|| here().next()).unwrap_or(&portable::KERNEL)
-    });
-    &CHOICE
+    // After an error there is no code that could use it.
+    CHOICE.as_ref().copied().unwrap_or_else(|_| best())
 }
 
 /// The name of the kernel in use: `gfni512`, `gfni256`, `avx2`, `neon` or `portable`.
@@ -164,7 +197,7 @@ pub fn name() -> &'static str {
 
 /// The kernels that this processor can run, best first.
 pub fn names() -> Vec<&'static str> {
-    KERNELS.iter().filter(|kernel| (kernel.runs_here)()).map(|kernel| kernel.name).collect()
+    here().map(|kernel| kernel.name).collect()
 }
 
 #[cfg(test)]

@@ -115,4 +115,21 @@ fn largest_codes_equal_the_reference() {
 fn the_environment_can_only_name_what_runs_here() {
     assert!(names().contains(&name()));
     assert_eq!(names().last(), Some(&"portable"));
+    for kernel in here() {
+        assert_eq!(choose(Some(kernel.name)).ok().map(|chosen| chosen.name), Some(kernel.name));
+    }
+    assert_eq!(choose(None).ok().map(|chosen| chosen.name), names().first().copied());
+    for wrong in ["gfni1024", "Portable", " portable", "neon,avx2"] {
+        let error = choose(Some(wrong)).err().map(|error| error.to_string()).unwrap();
+        assert!(error.contains(wrong) && error.contains("portable"), "{error}");
+    }
+}
+
+/// The job that forces one kernel after the other proves nothing if this does not hold.
+#[test]
+fn the_kernel_that_the_environment_names_is_in_use() {
+    if let Some(wanted) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
+        assert_eq!(Some(name()), wanted.to_str());
+        super::check().unwrap();
+    }
 }
