@@ -305,7 +305,8 @@ class _Teller:
         shutil.rmtree(self.drives[_LOST])
         stripes, flipped = shards.flip(self.drives[_HARMED], share=_HARMED_SHARE, seed=1)
         self.harmed = len(stripes)
-        text = f"{_LOST} deleted, {flipped} bytes flipped in {counted(self.harmed, 'shard')} of {_HARMED}"
+        harmed = counted(self.harmed, "shard")
+        text = f"{_LOST} deleted, {flipped} bytes flipped in {harmed} of {_HARMED}"
         self._step("delete one drive and damage another", start, text=text)
         self._look("during", frozenset((_HARMED, stripe) for stripe in stripes))
 
