@@ -1,7 +1,7 @@
 //! What stands behind the journal: threads that lead, and what changes between two batches.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use crate::replica::Replica;
 use crate::segment::{Mark, Segment};
 use crate::sync::guard;
 use crate::view::View;
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_MEND, ScrubReport};
 
 /// The journal, shared by its handle and everything that is pending.
@@ -31,6 +31,9 @@ pub(crate) struct Engine {
     pub apply: Mutex<Option<Arc<dyn Apply>>>,
     pub last_sequence: AtomicU64,
     pub read_only: bool,
+    /// True since ordinary records found no room: they are refused before they wait, so that those that may
+    /// use what is kept for them do not fail with them.
+    pub short: AtomicBool,
 }
 
 impl Engine {
@@ -38,7 +41,7 @@ impl Engine {
         guard(&self.writer)
     }
 
-    pub(crate) fn submit(&self, record: Bytes) -> Result<(Arc<Round>, usize)> {
+    pub(crate) fn submit(&self, record: Bytes, room: Room) -> Result<(Arc<Round>, usize)> {
         if self.read_only {
             return Err(read_only());
         }
@@ -50,12 +53,24 @@ impl Engine {
             );
             return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, message));
         }
+        let ordinary = room == Room::Ordinary;
+        if ordinary && self.short.load(Ordering::Acquire) {
+            self.find_room(record.len())?;
+        }
         let mut state = self.queue.lock();
         while !self.queue.has_room(&state, record.len()) {
             let Some(front) = state.front() else { break };
             state = self.step(state, &front);
         }
-        self.queue.push(&mut state, record)
+        self.queue.push(&mut state, record, ordinary)
+    }
+
+    /// Looks whether there is room for ordinary records again.
+    fn find_room(&self, record_bytes: usize) -> Result<()> {
+        let mut writer = self.writer();
+        writer.as_mut().ok_or_else(read_only)?.try_room(record_bytes)?;
+        self.short.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Leads, or waits until `round` is done or a leader is wanted.
@@ -82,9 +97,13 @@ impl Engine {
         let Some(waiting) = self.queue.take() else { return };
         lead.round = Some(Arc::clone(&waiting.round));
         let outcome = match writer.as_mut() {
-            Some(writer) => writer.write(&waiting.records),
+            Some(writer) if waiting.ordinary => writer.write(&waiting.records, Room::Ordinary),
+            Some(writer) => writer.write(&waiting.records, Room::Reserved),
             None => Err(read_only()),
         };
+        if waiting.ordinary && outcome.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
+            self.short.store(true, Ordering::Release);
+        }
         if let Some(last) = outcome.as_ref().ok().and_then(|positions| positions.last()) {
             self.last_sequence.store(last.sequence, Ordering::Release);
         }

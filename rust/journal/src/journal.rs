@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use crate::open::Opening;
 use crate::queue::{Queue, Round};
 use crate::sync::guard;
 use crate::view::View;
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 use crate::{
     Apply, Identity, Member, Membership, Options, Position, Recovery, ScrubReport, Status,
 };
@@ -101,6 +101,7 @@ impl Journal {
             writer: Mutex::new(writer),
             apply: Mutex::default(),
             last_sequence: AtomicU64::new(last_sequence),
+            short: AtomicBool::new(false),
         };
         Self { engine: Arc::new(engine) }
     }
@@ -113,7 +114,8 @@ impl Journal {
     /// Writes a record; when this returns it is durable on every member, and applied.
     ///
     /// # Errors
-    /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room),
+    /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room; the detail
+    /// `drive` names a member that has none, and [`remove_member`](Self::remove_member) helps as well),
     /// `journal.members` (whether the record survives is not known), `pool.read_only`, `store.closed`
     pub fn commit(&self, record: Bytes) -> Result<Position> {
         self.submit(record)?.wait()
@@ -125,7 +127,29 @@ impl Journal {
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn submit(&self, record: Bytes) -> Result<Pending> {
-        let (round, index) = self.engine.submit(record)?;
+        self.submit_with(record, Room::Ordinary)
+    }
+
+    /// Like [`commit`](Self::commit), for a record that gives room back: it may use the segments that are
+    /// kept for such records (`Options::reserved_segments`) when the drives are full.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); `drive.full` also if an ordinary record before it found no room: then
+    /// try again, because this one was not judged.
+    pub fn commit_reserved(&self, record: Bytes) -> Result<Position> {
+        self.submit_reserved(record)?.wait()
+    }
+
+    /// Like [`submit`](Self::submit), for a record that gives room back.
+    ///
+    /// # Errors
+    /// As [`commit_reserved`](Self::commit_reserved).
+    pub fn submit_reserved(&self, record: Bytes) -> Result<Pending> {
+        self.submit_with(record, Room::Reserved)
+    }
+
+    fn submit_with(&self, record: Bytes, room: Room) -> Result<Pending> {
+        let (round, index) = self.engine.submit(record, room)?;
         Ok(Pending { engine: Arc::clone(&self.engine), round, index })
     }
 

@@ -17,6 +17,10 @@
 //! never cut. A record that was not acknowledged may be there after a crash, but never after one that is
 //! missing.
 //!
+//! # Full drives
+//! Each member keeps preallocated segments for records that give room back ([`Journal::commit_reserved`]),
+//! and openings need no new room. A refusal says which drive is full.
+//!
 //! # Retries
 //! None: nothing is tried again on a drive that failed.
 //!

@@ -13,7 +13,7 @@ use crate::replica::Replica;
 use crate::segment::Mark;
 use crate::shelf::{Found, Place};
 use crate::view::{View, is_batch};
-use crate::writer::{Tip, Writer};
+use crate::writer::{Room, Tip, Writer};
 use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
 
 /// Everything that opening needs.
@@ -62,7 +62,7 @@ impl Opening {
         let tip = Tip { number: 0, hash: [0; 32], next_sequence: 1, segment: None, offset: 0 };
         let view = Arc::new(View::new(self.replicas.clone(), std::collections::BTreeMap::new()));
         let mut writer = self.writer(stamp, tip, 1, view);
-        writer.write(&[])?;
+        writer.write(&[], Room::Opening)?;
         Ok(writer)
     }
 
@@ -96,7 +96,7 @@ impl Opening {
         });
         let failed = tidied.collect();
         writer.evict_all(failed)?;
-        writer.write(&[])?;
+        writer.write(&[], Room::Opening)?;
         writer.prepare_spares();
         let left: Vec<DriveId> = writer.view.replicas().iter().map(|r| r.id).collect();
         recovery.evicted = before.into_iter().filter(|id| !left.contains(id)).collect();

@@ -39,6 +39,8 @@ impl Round {
 pub(crate) struct Waiting {
     pub round: Arc<Round>,
     pub records: Vec<Bytes>,
+    /// True if one of the records may not use the room that is kept for those that give room back.
+    pub ordinary: bool,
     bytes: usize,
 }
 
@@ -84,7 +86,12 @@ impl Queue {
     ///
     /// # Errors
     /// Why the queue was closed.
-    pub(crate) fn push(&self, state: &mut State, record: Bytes) -> Result<(Arc<Round>, usize)> {
+    pub(crate) fn push(
+        &self,
+        state: &mut State,
+        record: Bytes,
+        ordinary: bool,
+    ) -> Result<(Arc<Round>, usize)> {
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
@@ -95,6 +102,7 @@ impl Queue {
         }
         let Some(last) = state.rounds.back_mut() else { unreachable!("a round was just pushed") };
         last.bytes += bytes;
+        last.ordinary |= ordinary;
         last.records.push(record);
         Ok((Arc::clone(&last.round), last.records.len() - 1))
     }

@@ -17,14 +17,14 @@ pub(crate) struct Replica {
     drive: Arc<Attached>,
     shelf: Arc<dyn Shelf>,
     timeout: Duration,
-    /// A free segment that is being made.
+    /// Free segments that are being made.
     spare: Mutex<Option<Ticket<()>>>,
 }
 
 impl Replica {
     pub(crate) fn new(member: Member, options: &Options) -> Self {
         let shelf: Arc<dyn Shelf> = if member.drive.drive().log().is_some() {
-            Arc::new(SlotShelf::new(options.segment_bytes, options.spare_segments))
+            Arc::new(SlotShelf::new(options.segment_bytes, options.free_segments()))
         } else {
             Arc::new(BlobShelf::default())
         };
@@ -73,12 +73,13 @@ impl Replica {
         self.finish(&self.start(job))
     }
 
-    /// Has a free segment made ahead of time, beside the log's own work, if one is wanted.
-    pub(crate) fn prepare_spare(&self, count: usize) {
-        if self.shelf.wants_spare(count) {
+    /// Has free segments made ahead of time, beside the log's own work, if there are fewer than `count`.
+    pub(crate) fn prepare_spares(&self, count: usize) {
+        if self.shelf.wants_spares(count) {
             let shelf = Arc::clone(&self.shelf);
             // Whether it worked is seen when a segment is needed.
-            *guard(&self.spare) = Some(self.drive.submit(move |drive| shelf.make_spare(drive)));
+            let make = move |drive: &dyn Drive| shelf.prepare_spares(drive, count);
+            *guard(&self.spare) = Some(self.drive.submit(make));
         }
     }
 

@@ -26,6 +26,9 @@ pub struct Options {
     pub member_timeout: Duration,
     /// Segments kept preallocated beside the current one.
     pub spare_segments: usize,
+    /// Segments kept preallocated beside those, for records that give room back: others are refused before
+    /// the last of these is touched.
+    pub reserved_segments: usize,
 }
 
 impl Default for Options {
@@ -38,11 +41,17 @@ impl Default for Options {
             batch_delay: Duration::ZERO,
             member_timeout: Duration::from_secs(30),
             spare_segments: 1,
+            reserved_segments: 1,
         }
     }
 }
 
 impl Options {
+    /// How many free segments a member should have.
+    pub(crate) fn free_segments(&self) -> usize {
+        self.spare_segments.saturating_add(self.reserved_segments)
+    }
+
     /// `store.option` unless the sizes fit each other.
     pub(crate) fn check(&self) -> Result<()> {
         let block = BLOCK as u32;

@@ -56,6 +56,11 @@ impl View {
         shared(&self.replicas).clone()
     }
 
+    /// True if it holds for all members.
+    pub(crate) fn all(&self, holds: impl Fn(&Replica) -> bool) -> bool {
+        shared(&self.replicas).iter().all(|replica| holds(replica))
+    }
+
     pub(crate) fn join(&self, replica: Arc<Replica>) {
         exclusive(&self.replicas).push(replica);
     }

@@ -122,7 +122,8 @@ fn check(world: &World, promise: &mut Promise) -> Result<(), String> {
 }
 
 fn world(bodies: &[Body], spare_segments: usize, seed: u64) -> World {
-    World::new(bodies, 3, Options { spare_segments, ..small() }, seed)
+    let options = Options { spare_segments, reserved_segments: spare_segments, ..small() };
+    World::new(bodies, 3, options, seed)
 }
 
 const SLOTS: [Body; 4] = [Body::Slots; 4];

@@ -170,11 +170,19 @@ impl Shelf for BlobShelf {
         }
     }
 
-    fn wants_spare(&self, _count: usize) -> bool {
+    fn free_segments(&self) -> usize {
+        usize::MAX
+    }
+
+    fn make_spares(&self, _drive: &dyn Drive, _count: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn wants_spares(&self, _count: usize) -> bool {
         false
     }
 
-    fn make_spare(&self, _drive: &dyn Drive) -> Result<()> {
+    fn prepare_spares(&self, _drive: &dyn Drive, _count: usize) -> Result<()> {
         Ok(())
     }
 

@@ -102,12 +102,18 @@ pub(crate) trait Shelf: Send + Sync {
     /// Gives a segment's room back.
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()>;
 
-    /// True if there are fewer than `count` free segments and nobody is making one yet; then the caller
-    /// calls [`make_spare`](Self::make_spare).
-    fn wants_spare(&self, count: usize) -> bool;
+    /// How many segments could be begun without new room; no limit where none is taken ahead of time.
+    fn free_segments(&self) -> usize;
 
-    /// Makes room for one segment more, ahead of time.
-    fn make_spare(&self, drive: &dyn Drive) -> Result<()>;
+    /// Makes room until there are `count` free segments.
+    fn make_spares(&self, drive: &dyn Drive, count: usize) -> Result<()>;
+
+    /// True if there are fewer than `count` free segments and nobody is making them yet; then the caller
+    /// calls [`prepare_spares`](Self::prepare_spares).
+    fn wants_spares(&self, count: usize) -> bool;
+
+    /// Makes room as [`make_spares`](Self::make_spares) does, ahead of time.
+    fn prepare_spares(&self, drive: &dyn Drive, count: usize) -> Result<()>;
 
     /// Bytes taken on the drive.
     fn taken_bytes(&self) -> u64;

@@ -23,7 +23,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// A member with the log capability.
 pub(crate) struct SlotShelf {
     segment_bytes: u32,
-    spare_count: usize,
+    free_count: usize,
     slots: Mutex<Slots>,
 }
 
@@ -50,8 +50,8 @@ impl Slots {
 }
 
 impl SlotShelf {
-    pub(crate) fn new(segment_bytes: u32, spare_count: usize) -> Self {
-        Self { segment_bytes, spare_count, slots: Mutex::default() }
+    pub(crate) fn new(segment_bytes: u32, free_count: usize) -> Self {
+        Self { segment_bytes, free_count, slots: Mutex::default() }
     }
 
     fn slot(&self, segment: u64) -> Result<Arc<Unit>> {
@@ -153,7 +153,7 @@ impl Shelf for SlotShelf {
         for unit in rest {
             let mut slots = guard(&self.slots);
             let fits = unit.bytes == u64::from(self.segment_bytes);
-            if fits && slots.free.len() < self.spare_count {
+            if fits && slots.free.len() < self.free_count {
                 slots.free.push(Arc::new(unit));
                 continue;
             }
@@ -247,18 +247,29 @@ impl Shelf for SlotShelf {
         self.remove(log(drive)?, &unit)
     }
 
-    fn wants_spare(&self, count: usize) -> bool {
+    fn free_segments(&self) -> usize {
+        guard(&self.slots).free.len()
+    }
+
+    fn make_spares(&self, drive: &dyn Drive, count: usize) -> Result<()> {
+        while self.free_segments() < count {
+            let unit = self.create(log(drive)?, u64::from(self.segment_bytes))?;
+            guard(&self.slots).free.push(unit);
+        }
+        Ok(())
+    }
+
+    fn wants_spares(&self, count: usize) -> bool {
         let mut slots = guard(&self.slots);
         let wanted = !slots.making && slots.free.len() < count;
         slots.making |= wanted;
         wanted
     }
 
-    fn make_spare(&self, drive: &dyn Drive) -> Result<()> {
-        let made = log(drive).and_then(|log| self.create(log, u64::from(self.segment_bytes)));
-        let mut slots = guard(&self.slots);
-        slots.making = false;
-        made.map(|unit| slots.free.push(unit))
+    fn prepare_spares(&self, drive: &dyn Drive, count: usize) -> Result<()> {
+        let made = self.make_spares(drive, count);
+        guard(&self.slots).making = false;
+        made
     }
 
     fn taken_bytes(&self) -> u64 {
