@@ -101,23 +101,31 @@ impl Engine {
             Some(writer) => writer.write(&waiting.records, Room::Reserved),
             None => Err(read_only()),
         };
-        if waiting.ordinary && outcome.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
-            self.short.store(true, Ordering::Release);
-        }
-        if let Some(last) = outcome.as_ref().ok().and_then(|positions| positions.last()) {
+        let positions = match outcome {
+            Ok(positions) => positions,
+            Err(error) => {
+                if waiting.ordinary && error.is(&codes::DRIVE_FULL) {
+                    self.short.store(true, Ordering::Release);
+                }
+                // Before anybody else may lead: what waits behind is not to be written.
+                lead.round = None;
+                return self.queue.refuse(&waiting.round, &error);
+            }
+        };
+        if let Some(last) = positions.last() {
             self.last_sequence.store(last.sequence, Ordering::Release);
         }
         let apply = guard(&self.apply);
         drop(writer);
         lead.step_down();
-        if let (Ok(positions), Some(apply)) = (&outcome, &*apply) {
+        if let Some(apply) = &*apply {
             for (position, record) in positions.iter().zip(&waiting.records) {
                 apply.apply(*position, record);
             }
         }
         drop(apply);
         lead.round = None;
-        self.queue.settle(&waiting.round, outcome);
+        self.queue.settle(&waiting.round, Ok(positions));
     }
 
     pub(crate) fn add_member(&self, member: Member, joined: &dyn Fn() -> Result<()>) -> Result<()> {

@@ -321,9 +321,12 @@ pub struct Pending {
 impl Pending {
     /// Waits until the record is durable on every member, and applied.
     ///
+    /// After an error every record that was submitted later has failed with it, because it may rest on this
+    /// one; and so does what is submitted before this is dropped. So undo first what others see of it.
+    ///
     /// # Errors
     /// As [`Journal::commit`].
-    pub fn wait(self) -> Result<Position> {
+    pub fn wait(&self) -> Result<Position> {
         if let Some(outcome) = self.round.outcome(self.index) {
             return outcome;
         }

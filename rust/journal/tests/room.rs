@@ -4,7 +4,7 @@ mod common;
 
 use common::{Body, World, commit_range, id, length, numbers, record, small};
 use dwk_base::{Error, codes};
-use dwk_journal::{Journal, Options};
+use dwk_journal::{Journal, Options, Pending};
 
 /// Three members and one drive beside them, with segments kept for records that give room back.
 fn world() -> World {
@@ -119,4 +119,31 @@ fn a_full_member_is_named_and_another_drive_takes_its_place() {
     commit_range(&journal, next..next + 30).unwrap();
     assert_eq!(journal.status().members, [id(0), id(2), id(3)]);
     assert_eq!(numbers(&journal), (1..next + 30).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_that_came_after_a_refused_record_is_written() {
+    let world = world();
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    fill(&world, &[0, 1, 2]);
+    // More than the current segment and the spare one take.
+    let many: Vec<_> =
+        (30..39).map(|number| journal.submit(record(number, 19000)).unwrap()).collect();
+    let after = journal.submit(record(0, 8)).unwrap();
+    let reserved = journal.submit_reserved(record(0, 8)).unwrap();
+    assert!(reserved.wait().unwrap_err().is(&codes::DRIVE_FULL));
+    assert!(after.wait().unwrap_err().is(&codes::DRIVE_FULL));
+    let written = many.iter().take_while(|pending| pending.wait().is_ok()).count();
+    let is_refused = |pending: &Pending| pending.wait().is_err_and(|e| e.is(&codes::DRIVE_FULL));
+    assert!(written < 8 && many[written..].iter().all(is_refused), "{written} were written");
+    drop((after, reserved));
+    // As long as one of them has not been let go, others may rest on it.
+    let early = journal.commit_reserved(record(0, 8)).unwrap_err();
+    assert!(early.is(&codes::DRIVE_FULL), "{early}");
+    drop(many);
+    let next = 30 + written as u64;
+    let position = journal.commit_reserved(record(next, 8)).unwrap();
+    assert_eq!(position.sequence, next);
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
 }
