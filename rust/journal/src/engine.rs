@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dwk_base::{Error, Result, Seams, codes};
 
 use crate::format;
-use crate::mend::{self, Failure};
+use crate::mend::{self, Failure, Lack};
 use crate::open::{clear, survey};
 use crate::queue::{Queue, Round, State};
 use crate::replica::Replica;
@@ -176,9 +176,9 @@ impl Engine {
         replica: &Arc<Replica>,
         report: &mut ScrubReport,
     ) -> Result<()> {
-        let lack = mend::inspect(replica, segment);
+        let looked = mend::inspect(replica, segment);
         report.verified_bytes += segment.live_bytes();
-        if lack.is_nothing() {
+        if looked.as_ref().is_ok_and(Lack::is_nothing) {
             self.view.note_good(replica.id, segment.number);
             return Ok(());
         }
@@ -190,7 +190,12 @@ impl Engine {
             return Ok(()); // evicted or removed meanwhile
         }
         // Again, with all that was written since: nothing is written as long as this thread is here.
-        let mut lack = mend::inspect(replica, segment);
+        let looked = looked.and_then(|_| mend::inspect(replica, segment));
+        let mut lack = match looked {
+            Ok(lack) => lack,
+            Err(error) if self.view.replicas().len() == 1 => return Err(error),
+            Err(error) => return writer.evict_all(vec![(replica.id, error)]),
+        };
         let mut good = HashMap::new();
         for mark in &lack.batches {
             match self.view.batch(segment, mark) {

@@ -25,7 +25,8 @@
 //! None: nothing is tried again on a drive that failed.
 //!
 //! # Cancellation
-//! Commits wait at most about `member_timeout` per batch. Reads wait for the drive.
+//! Commits wait at most about `member_timeout` per batch. A read waits `late_read` for a
+//! member and then asks the next one; only when there is no other it waits up to `member_timeout`.
 
 mod chain;
 mod engine;
@@ -34,6 +35,7 @@ mod journal;
 mod mend;
 mod open;
 mod queue;
+mod recent;
 mod replica;
 mod segment;
 mod shelf;

@@ -113,6 +113,7 @@ impl Writer {
         };
         self.spread(&segment, &batch)?;
         segment.push(Mark::of(header));
+        self.view.recent.push(header.segment, header.offset, batch.bytes.clone());
         if Segment::begins_with(header) {
             self.view.insert(Arc::clone(&segment));
         }

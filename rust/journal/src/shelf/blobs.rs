@@ -10,6 +10,7 @@ use dwk_drive::{BlobName, Drive};
 
 use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BatchHeader, SegmentHeader};
+use crate::replica::Stretch;
 use crate::sync::guard;
 
 const FOLDER: &str = "journal";
@@ -146,15 +147,15 @@ impl Shelf for BlobShelf {
         Place::Good
     }
 
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()> {
-        read_all(drive, &name(segment, batch)?, into, u64::from(offset - batch))
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()> {
+        let name = name(stretch.segment, stretch.batch)?;
+        read_all(drive, &name, into, u64::from(stretch.offset - stretch.batch))
+    }
+
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool> {
+        let name = name(stretch.segment, stretch.batch)?;
+        let read = drive.read_now(&name, u64::from(stretch.offset - stretch.batch), into)?;
+        Ok(read == Some(into.len()))
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {

@@ -11,6 +11,7 @@ pub(crate) use blobs::BlobShelf;
 pub(crate) use slots::SlotShelf;
 
 use crate::format::{BatchHeader, SegmentHeader, Stamp};
+use crate::replica::Stretch;
 
 /// Something on a member that may hold batches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,15 +90,11 @@ pub(crate) trait Shelf: Send + Sync {
     /// Looks at the place of a segment, but for its batches.
     fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place;
 
-    /// Fills `into` from `offset` of a segment, within the batch that begins at `batch`.
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()>;
+    /// Fills `into`, which is as long as the stretch.
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()>;
+
+    /// As [`read`](Self::read), but never waits for a device: false if it would have to.
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool>;
 
     /// Gives a segment's room back.
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()>;

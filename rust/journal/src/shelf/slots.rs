@@ -12,6 +12,7 @@ use dwk_drive::{BlobInfo, BlobName, Drive, Log};
 
 use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
+use crate::replica::Stretch;
 use crate::sync::guard;
 
 /// What a unit's damaged places may cost to search, as a multiple of its size: who can write to the drive
@@ -225,15 +226,14 @@ impl Shelf for SlotShelf {
         }
     }
 
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        _batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()> {
-        log(drive)?.read_log(&self.slot(segment)?.name, u64::from(offset), into)
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()> {
+        let slot = self.slot(stretch.segment)?;
+        log(drive)?.read_log(&slot.name, u64::from(stretch.offset), into)
+    }
+
+    fn read_now(&self, _drive: &dyn Drive, _stretch: Stretch, _into: &mut [u8]) -> Result<bool> {
+        // A log cannot be asked for what lies in memory alone.
+        Ok(false)
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
