@@ -1,6 +1,6 @@
 //! What stands behind the journal: threads that lead, and what changes between two batches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -15,8 +15,8 @@ use crate::replica::Replica;
 use crate::segment::{Mark, Segment};
 use crate::sync::guard;
 use crate::view::View;
-use crate::writer::{Room, Writer};
-use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_MEND, ScrubReport};
+use crate::writer::{self, Room, Writer};
+use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_JOIN, SYNC_SCRUB, ScrubReport};
 
 /// The journal, shared by its handle and everything that is pending.
 pub(crate) struct Engine {
@@ -144,13 +144,15 @@ impl Engine {
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
         clear(&replica, found)?;
         // Most of it while commits go on, the rest between two of them.
-        self.copy_to(&replica)?;
+        let copied = self.copy_to(&replica, &BTreeMap::new(), SYNC_COPY)?;
         let mut writer = self.writer();
         let writer = writer.as_mut().ok_or_else(read_only)?;
         if let Some(error) = writer.view.stopped() {
             return Err(error.clone());
         }
-        self.copy_to(&replica)?;
+        let whole = self.copy_to(&replica, &copied, SYNC_JOIN)?;
+        let gone = copied.into_keys().filter(|segment| !whole.contains_key(segment));
+        writer::retire(&replica, gone.collect());
         if let Err(error) = joined() {
             writer.stop(&error, "the new list of members may or may not be durable");
             return Err(error);
@@ -159,14 +161,22 @@ impl Engine {
         Ok(())
     }
 
-    fn copy_to(&self, replica: &Replica) -> Result<()> {
-        for segment in self.view.segments() {
-            match mend::copy(&self.view, replica, &segment, SYNC_COPY) {
-                Ok(_) => {}
-                Err(Failure::Member(error) | Failure::Lost(error)) => return Err(error),
+    /// Copies every retained segment to a new member, but for the batches that it has: `copied` says how
+    /// many of each segment. Returns how many it has then.
+    fn copy_to(
+        &self,
+        replica: &Replica,
+        copied: &BTreeMap<u64, usize>,
+        tag: &'static str,
+    ) -> Result<BTreeMap<u64, usize>> {
+        let copy = |segment: Arc<Segment>| {
+            let from = copied.get(&segment.number).copied();
+            match mend::copy(&self.view, replica, &segment, from, tag) {
+                Ok(count) => Ok((segment.number, count)),
+                Err(Failure::Member(error) | Failure::Lost(error)) => Err(error),
             }
-        }
-        Ok(())
+        };
+        self.view.segments().into_iter().map(copy).collect()
     }
 
     /// Verifies one member's copy of a segment and repairs it.
@@ -208,7 +218,7 @@ impl Engine {
         let fetch = |mark: &Mark| {
             good.get(&mark.offset).cloned().ok_or_else(|| format::damaged("a batch went away"))
         };
-        match mend::mend(replica, segment, &lack, &fetch, SYNC_MEND) {
+        match mend::mend(replica, segment, &lack, &fetch, SYNC_SCRUB) {
             Ok(count) => report.repaired_batches += count,
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
             Err(Failure::Lost(error)) => return Err(error),

@@ -51,10 +51,14 @@ pub use types::{
 
 /// The sync after each batch.
 pub(crate) const SYNC_BATCH: &str = "journal.batch";
-/// The sync after a copy was repaired.
+/// The sync after opening repaired a copy.
 pub(crate) const SYNC_MEND: &str = "journal.mend";
-/// The sync after segments were copied to a new member.
+/// The sync after a scrub repaired a copy.
+pub(crate) const SYNC_SCRUB: &str = "journal.scrub";
+/// The sync after segments were copied to a new member while commits go on.
 pub(crate) const SYNC_COPY: &str = "journal.copy";
+/// The sync after the rest was copied to it, between two commits.
+pub(crate) const SYNC_JOIN: &str = "journal.join";
 
 /// Every sync that the journal makes. Leaving out any of them loses data.
-pub const SYNC_TAGS: &[&str] = &[SYNC_BATCH, SYNC_MEND, SYNC_COPY];
+pub const SYNC_TAGS: &[&str] = &[SYNC_BATCH, SYNC_MEND, SYNC_SCRUB, SYNC_COPY, SYNC_JOIN];

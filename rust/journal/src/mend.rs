@@ -75,13 +75,21 @@ pub(crate) fn mend(
     Ok(written)
 }
 
-/// Copies to a new member what its copy of a segment lacks, as far as the log goes now.
+/// Copies a segment, as far as the log goes now, to a new member that has its first `from` batches, or
+/// nothing of it. Returns how many it has then.
 pub(crate) fn copy(
     view: &View,
     replica: &Replica,
     segment: &Segment,
+    from: Option<usize>,
     tag: &'static str,
-) -> Result<u64, Failure> {
-    let lack = inspect(replica, segment).map_err(Failure::Member)?;
-    mend(replica, segment, &lack, &|mark| view.batch(segment, mark), tag)
+) -> Result<usize, Failure> {
+    let marks = segment.marks();
+    let batches = marks.get(from.unwrap_or(0)..).unwrap_or_default().to_vec();
+    if from.is_none() || !batches.is_empty() {
+        let place = if from.is_some() { Place::Good } else { Place::Unusable };
+        let lack = Lack { place, batches };
+        mend(replica, segment, &lack, &|mark| view.batch(segment, mark), tag)?;
+    }
+    Ok(marks.len())
 }

@@ -298,7 +298,8 @@ impl Writer {
     }
 }
 
-fn retire(replica: &Replica, segments: Vec<u64>) {
+/// Gives a member's room of segments back.
+pub(crate) fn retire(replica: &Replica, segments: Vec<u64>) {
     if segments.is_empty() {
         return;
     }

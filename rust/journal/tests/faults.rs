@@ -502,3 +502,24 @@ fn what_was_just_written_is_read_without_asking_a_drive() {
         assert!(refused.is(&codes::JOURNAL_DAMAGED), "{refused}");
     }
 }
+
+#[test]
+fn nothing_is_read_from_a_new_member_while_commits_stand_still() {
+    let options = Options { member_timeout: Duration::from_secs(5), ..small() };
+    let world = World::new(&[Body::Slots, Body::Blobs, Body::Slots, Body::Blobs], 2, options, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..40).unwrap();
+    for index in [2, 3] {
+        let hang = Fault::new(Effect::Hang).on(Operation::ReadLog).on(Operation::Read);
+        world.faulty(index).inject(hang.on(Operation::ListLogs).after(1));
+        let joined = || world.register.join(index);
+        journal.add_member(world.member(index), &joined).unwrap();
+    }
+    commit_range(&journal, 40..50).unwrap();
+    assert_eq!(journal.status().members.len(), 4);
+    for index in [2, 3] {
+        world.faulty(index).heal();
+        let (journal, _) = world.open_read_only(|alone| alone == index).unwrap();
+        assert_eq!(numbers(&journal), (1..50).collect::<Vec<_>>());
+    }
+}
