@@ -157,7 +157,8 @@ impl Journal {
     /// Each is verified; where a copy is damaged another one is read, and the damaged one is repaired.
     ///
     /// # Errors
-    /// `journal.damaged`, those of `visit`, those of [`scrub`](Self::scrub)
+    /// `journal.damaged`, `drive.timeout` (no member has a good copy and one did not answer), those of
+    /// `visit`, those of [`scrub`](Self::scrub)
     pub fn replay(
         &self,
         from_sequence: u64,
@@ -175,11 +176,46 @@ impl Journal {
         self.engine.mend_noted()
     }
 
-    /// Reads part of a record into `into`, from the first member whose bytes `check` accepts. A copy that is
-    /// not accepted is remembered for repair.
+    /// Visits every retained record that was durable when the call began, from the last one back to the
+    /// first, until `visit` returns false: for what stands near the end. Verified and repaired as in
+    /// [`replay`](Self::replay).
     ///
     /// # Errors
-    /// `journal.damaged` (`into` is zeroes then), `blob.not_found` (released), `buffer.length`
+    /// As [`replay`](Self::replay).
+    pub fn replay_back(
+        &self,
+        visit: &mut dyn FnMut(Position, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let wanted = 0..=self.last_sequence();
+        for segment in self.engine.view.segments().iter().rev() {
+            for mark in segment.marks().iter().rev() {
+                if mark.count == 0 || mark.first_sequence > *wanted.end() {
+                    continue;
+                }
+                let batch = self.engine.view.batch(segment, mark)?;
+                let mut records = Vec::with_capacity(mark.count as usize);
+                visit_batch(&batch, &wanted, &mut |position, _| {
+                    records.push(position);
+                    Ok(())
+                })?;
+                for position in records.into_iter().rev() {
+                    let from = (position.offset - mark.offset) as usize;
+                    if !visit(position, &batch[from..from + position.bytes as usize])? {
+                        return self.engine.mend_noted();
+                    }
+                }
+            }
+        }
+        self.engine.mend_noted()
+    }
+
+    /// Reads part of a record into `into`, from memory or the first member whose bytes `check` accepts. A
+    /// copy that is not accepted is remembered for repair; a member that does not answer is asked last
+    /// until it does.
+    ///
+    /// # Errors
+    /// `journal.damaged`, `drive.timeout` as in [`replay`](Self::replay) (`into` is zeroes then),
+    /// `blob.not_found` (released), `buffer.length`
     pub fn read(
         &self,
         position: Position,
@@ -268,10 +304,10 @@ impl Journal {
     }
 
     /// Reads and verifies every copy of every retained segment and repairs the damaged ones from good ones.
-    /// A member that fails while it is repaired is evicted. Read-only: only looks.
+    /// A member that fails while it is repaired, or does not answer, is evicted. Read-only: only looks.
     ///
     /// # Errors
-    /// `journal.members`: the journal has stopped
+    /// `journal.members`: the journal has stopped; `drive.timeout`: the last member does not answer
     pub fn scrub(&self) -> Result<ScrubReport> {
         let mut report = ScrubReport::default();
         for segment in self.engine.view.segments() {

@@ -273,3 +273,35 @@ fn a_second_writer_finds_the_name_of_a_batch_taken() {
     assert_eq!((recovery.last_sequence, recovery.repaired_batches), (19, 0));
     assert_eq!(numbers(&journal), (1..20).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_replay_from_the_end_reads_no_more_than_it_must() {
+    for bodies in BODIES {
+        let world = World::new(&bodies, 3, small(), 1);
+        let journal = world.create().unwrap();
+        let positions = commit_range(&journal, 1..60).unwrap();
+        let mut back = Vec::new();
+        journal
+            .replay_back(&mut |position, bytes| {
+                let number = position.sequence;
+                assert_eq!(bytes, record(number, length(number)));
+                back.push(position);
+                Ok(true)
+            })
+            .unwrap();
+        assert_eq!(back, positions.iter().rev().copied().collect::<Vec<_>>());
+        let mut seen = 0;
+        let broken = Fault::new(Effect::Error(&codes::DRIVE_IO)).after(10);
+        for index in 0..3 {
+            let broken = broken.clone().on(Operation::Read).on(Operation::ReadLog);
+            world.faulty(index).inject(broken);
+        }
+        journal
+            .replay_back(&mut |position, _| {
+                seen += 1;
+                Ok(position.sequence > 55)
+            })
+            .unwrap();
+        assert_eq!(seen, 5, "55 to 59");
+    }
+}
