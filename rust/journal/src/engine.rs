@@ -143,14 +143,16 @@ impl Engine {
         let replica = Arc::new(Replica::new(member, &self.options));
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
         clear(&replica, found)?;
+        // Whether this works is of no matter: the drive holds nothing that anybody needs.
+        let give_up = |_: &Error| drop(replica.start(|shelf, drive| shelf.give_up(drive)));
         // Most of it while commits go on, the rest between two of them.
-        let copied = self.copy_to(&replica, &BTreeMap::new(), SYNC_COPY)?;
+        let copied = self.prepare(&replica).inspect_err(give_up)?;
         let mut writer = self.writer();
         let writer = writer.as_mut().ok_or_else(read_only)?;
         if let Some(error) = writer.view.stopped() {
             return Err(error.clone());
         }
-        let whole = self.copy_to(&replica, &copied, SYNC_JOIN)?;
+        let whole = self.copy_to(&replica, &copied, SYNC_JOIN).inspect_err(give_up)?;
         let gone = copied.into_keys().filter(|segment| !whole.contains_key(segment));
         writer::retire(&replica, gone.collect());
         if let Err(error) = joined() {
@@ -159,6 +161,15 @@ impl Engine {
         }
         self.view.join(replica);
         Ok(())
+    }
+
+    /// Copies to a new member what is retained now, and makes sure that it has room to go on: a full drive
+    /// is of no help, because it would keep the others from going on.
+    fn prepare(&self, replica: &Replica) -> Result<BTreeMap<u64, usize>> {
+        let copied = self.copy_to(replica, &BTreeMap::new(), SYNC_COPY)?;
+        let count = self.options.free_segments();
+        replica.run(move |shelf, drive| shelf.make_spares(drive, count))?;
+        Ok(copied)
     }
 
     /// Copies every retained segment to a new member, but for the batches that it has: `copied` says how

@@ -147,3 +147,25 @@ fn nothing_that_came_after_a_refused_record_is_written() {
     assert_eq!(position.sequence, next);
     assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_drive_without_room_to_go_on_is_no_new_member_and_keeps_nothing_of_the_journal() {
+    let world = world();
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    let segments = journal.status().segments;
+    for room in 0..segments + 2 {
+        world.memories[3].set_capacity(room * 65536 + 4096);
+        let refused = journal.add_member(world.member(3), &|| panic!("it has no room"));
+        assert!(refused.unwrap_err().is(&codes::DRIVE_FULL), "{room}");
+        let mut patience = 0..1000;
+        while !world.memories[3].entries().is_empty() && patience.next().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(world.memories[3].entries().is_empty(), "{room}");
+    }
+    world.memories[3].set_capacity((segments + 2) * 65536);
+    journal.add_member(world.member(3), &|| world.register.join(3)).unwrap();
+    journal.commit(record(30, 8)).unwrap();
+    assert_eq!(journal.status().members.len(), 4);
+}

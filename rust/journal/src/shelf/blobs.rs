@@ -179,6 +179,11 @@ impl Shelf for BlobShelf {
         Ok(())
     }
 
+    fn give_up(&self, drive: &dyn Drive) -> Result<()> {
+        self.adopt(Vec::new(), Vec::new());
+        self.units(drive)?.iter().try_for_each(|unit| remove(drive, &unit.name))
+    }
+
     fn wants_spares(&self, _count: usize) -> bool {
         false
     }

@@ -105,6 +105,9 @@ pub(crate) trait Shelf: Send + Sync {
     /// Makes room until there are `count` free segments.
     fn make_spares(&self, drive: &dyn Drive, count: usize) -> Result<()>;
 
+    /// Removes everything: the drive does not hold the log.
+    fn give_up(&self, drive: &dyn Drive) -> Result<()>;
+
     /// True if there are fewer than `count` free segments and nobody is making them yet; then the caller
     /// calls [`prepare_spares`](Self::prepare_spares).
     fn wants_spares(&self, count: usize) -> bool;

@@ -259,6 +259,11 @@ impl Shelf for SlotShelf {
         Ok(())
     }
 
+    fn give_up(&self, drive: &dyn Drive) -> Result<()> {
+        self.adopt(Vec::new(), Vec::new());
+        self.units(drive)?.iter().try_for_each(|unit| self.remove(log(drive)?, unit))
+    }
+
     fn wants_spares(&self, count: usize) -> bool {
         let mut slots = guard(&self.slots);
         let wanted = !slots.making && slots.free.len() < count;
