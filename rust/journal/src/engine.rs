@@ -143,24 +143,47 @@ impl Engine {
         let replica = Arc::new(Replica::new(member, &self.options));
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
         clear(&replica, found)?;
-        // Whether this works is of no matter: the drive holds nothing that anybody needs.
-        let give_up = |_: &Error| drop(replica.start(|shelf, drive| shelf.give_up(drive)));
         // Most of it while commits go on, the rest between two of them.
-        let copied = self.prepare(&replica).inspect_err(give_up)?;
+        let prepared = self.prepare(&replica);
+        let joined = prepared.and_then(|copied| self.join(&replica, &copied, joined));
+        // If the journal has stopped, the drive may be a member now: it keeps what it has.
+        if joined.is_err() && self.view.stopped().is_none() {
+            self.give_up(&replica);
+        }
+        joined
+    }
+
+    /// Between two commits: copies the rest to a new member and takes it in.
+    fn join(
+        &self,
+        replica: &Arc<Replica>,
+        copied: &BTreeMap<u64, usize>,
+        joined: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let mut writer = self.writer();
         let writer = writer.as_mut().ok_or_else(read_only)?;
         if let Some(error) = writer.view.stopped() {
             return Err(error.clone());
         }
-        let whole = self.copy_to(&replica, &copied, SYNC_JOIN).inspect_err(give_up)?;
-        let gone = copied.into_keys().filter(|segment| !whole.contains_key(segment));
-        writer::retire(&replica, gone.collect());
+        let whole = self.copy_to(replica, copied, SYNC_JOIN)?;
+        let gone = copied.keys().filter(|segment| !whole.contains_key(segment));
+        writer::retire(replica, gone.copied().collect());
         if let Err(error) = joined() {
             writer.stop(&error, "the new list of members may or may not be durable");
             return Err(error);
         }
-        self.view.join(replica);
+        self.view.join(Arc::clone(replica));
         Ok(())
+    }
+
+    /// Has a drive that did not become a member forget the journal. If it cannot, or not in time, it is not
+    /// tried again in this opening: it might remove then what it holds as a member.
+    fn give_up(&self, replica: &Replica) {
+        if replica.run(|shelf, drive| shelf.give_up(drive)).is_err()
+            && let Some(writer) = self.writer().as_mut()
+        {
+            writer.evicted.push(replica.id);
+        }
     }
 
     /// Copies to a new member what is retained now, and makes sure that it has room to go on: a full drive

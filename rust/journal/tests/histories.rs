@@ -252,6 +252,7 @@ impl History {
                     (Body::Blobs, true) => Operation::Sync,
                 };
                 let fault = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(calls);
+                self.set_full(false); // or the commit is refused before it meets the fault
                 self.world.faulty(pick(drive)).inject(fault);
                 self.failed.push(pick(drive));
                 self.commit()
