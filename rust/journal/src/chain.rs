@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use dwk_base::Result;
 
-use crate::format::{BatchHeader, Hash, Stamp, damaged};
+use crate::format::{BatchHeader, FIRST_OFFSET, Hash, Stamp, damaged};
 use crate::segment::{Mark, Segment};
 use crate::shelf::{Found, Unit};
 
@@ -71,10 +71,10 @@ fn walk<'a>(
     tip: &'a BatchHeader,
     batches: &'a HashMap<Hash, BatchHeader>,
 ) -> Result<Vec<&'a BatchHeader>> {
-    let mut path = vec![tip];
+    let mut path = vec![sound(tip)?];
     let mut at = tip;
     while at.segment > tip.floor || !Segment::begins_with(at) {
-        let before = batches.get(&at.previous).ok_or_else(|| missing(at))?;
+        let before = sound(batches.get(&at.previous).ok_or_else(|| missing(at))?)?;
         if !follows(before, at) {
             return Err(damaged(format!(
                 "batch {} of the journal contradicts the one before",
@@ -88,6 +88,24 @@ fn walk<'a>(
     }
     path.reverse();
     Ok(path)
+}
+
+/// A batch's hash says that it is as somebody wrote it, not that the journal did: its numbers must be such
+/// that one can reckon with them.
+fn sound(batch: &BatchHeader) -> Result<&BatchHeader> {
+    let counts = |number: u64| (1..u64::MAX).contains(&number);
+    let place = batch.offset >= FIRST_OFFSET
+        && batch.offset.checked_add(batch.bytes).is_some_and(|end| end <= batch.segment_bytes);
+    let numbers = counts(batch.number)
+        && counts(batch.segment)
+        && batch.first_sequence >= 1
+        && counts(batch.next_sequence())
+        && batch.floor <= batch.segment;
+    if place && numbers {
+        return Ok(batch);
+    }
+    let message = format!("batch {} of the journal contradicts itself", batch.number);
+    Err(damaged(message).with("segment", batch.segment).with("batch", batch.number))
 }
 
 fn missing(successor: &BatchHeader) -> dwk_base::Error {
@@ -162,7 +180,7 @@ pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Batch, FIRST_OFFSET};
+    use crate::format::Batch;
     use bytes::Bytes;
     use dwk_base::{Epoch, PoolId, codes};
     use dwk_drive::BlobName;
@@ -243,6 +261,36 @@ mod tests {
             assert!(refused.is_err_and(|error| error.is(&codes::JOURNAL_DAMAGED)), "{index}");
         }
         assert_eq!(tip(&[without(7)]), log[6].hash, "without a successor it is the tail");
+    }
+
+    #[test]
+    fn batches_with_numbers_that_nobody_can_reckon_with_are_refused() {
+        let good = log(&[1, 1], None);
+        let next = log(&[1], Some(&good[1])).remove(0);
+        let wrong = [
+            BatchHeader { number: 0, ..next.clone() },
+            BatchHeader { number: u64::MAX, ..next.clone() },
+            BatchHeader { segment: 0, floor: 0, ..next.clone() },
+            BatchHeader { segment: u64::MAX, ..next.clone() },
+            BatchHeader { first_sequence: 0, ..next.clone() },
+            BatchHeader { first_sequence: 0, count: 0, ..next.clone() },
+            BatchHeader { first_sequence: u64::MAX, ..next.clone() },
+            BatchHeader { first_sequence: u64::MAX - 1, ..next.clone() },
+            BatchHeader { offset: 0, ..next.clone() },
+            BatchHeader { offset: u32::MAX, ..next.clone() },
+            BatchHeader { segment_bytes: 0, ..next.clone() },
+            BatchHeader { floor: u64::MAX, ..next.clone() },
+        ];
+        for wrong in wrong {
+            let wrong = BatchHeader { epoch: Epoch(2), hash: [7; 32], ..wrong };
+            let after = BatchHeader { epoch: Epoch(3), previous: [7; 32], ..next.clone() };
+            let as_tip = [&good[..], std::slice::from_ref(&wrong)].concat();
+            let in_the_middle = [&as_tip[..], &[after]].concat();
+            for batches in [as_tip, in_the_middle] {
+                let refused = choose(&[copy(&batches)]);
+                assert!(refused.is_err_and(|e| e.is(&codes::JOURNAL_DAMAGED)), "{wrong:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,22 +1,22 @@
 //! What stands behind the journal: threads that lead, and what changes between two batches.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use dwk_base::{Error, Result, Seams, codes};
 
 use crate::format;
-use crate::mend::{self, Failure};
+use crate::mend::{self, Failure, Lack};
 use crate::open::{clear, survey};
 use crate::queue::{Queue, Round, State};
 use crate::replica::Replica;
 use crate::segment::{Mark, Segment};
 use crate::sync::guard;
 use crate::view::View;
-use crate::writer::Writer;
-use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_MEND, ScrubReport};
+use crate::writer::{self, Room, Writer};
+use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_JOIN, SYNC_SCRUB, ScrubReport};
 
 /// The journal, shared by its handle and everything that is pending.
 pub(crate) struct Engine {
@@ -31,6 +31,9 @@ pub(crate) struct Engine {
     pub apply: Mutex<Option<Arc<dyn Apply>>>,
     pub last_sequence: AtomicU64,
     pub read_only: bool,
+    /// True since ordinary records found no room: they are refused before they wait, so that those that may
+    /// use what is kept for them do not fail with them.
+    pub short: AtomicBool,
 }
 
 impl Engine {
@@ -38,7 +41,7 @@ impl Engine {
         guard(&self.writer)
     }
 
-    pub(crate) fn submit(&self, record: Bytes) -> Result<(Arc<Round>, usize)> {
+    pub(crate) fn submit(&self, record: Bytes, room: Room) -> Result<(Arc<Round>, usize)> {
         if self.read_only {
             return Err(read_only());
         }
@@ -50,12 +53,24 @@ impl Engine {
             );
             return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, message));
         }
+        let ordinary = room == Room::Ordinary;
+        if ordinary && self.short.load(Ordering::Acquire) {
+            self.find_room(record.len())?;
+        }
         let mut state = self.queue.lock();
         while !self.queue.has_room(&state, record.len()) {
             let Some(front) = state.front() else { break };
             state = self.step(state, &front);
         }
-        self.queue.push(&mut state, record)
+        self.queue.push(&mut state, record, ordinary)
+    }
+
+    /// Looks whether there is room for ordinary records again.
+    fn find_room(&self, record_bytes: usize) -> Result<()> {
+        let mut writer = self.writer();
+        writer.as_mut().ok_or_else(read_only)?.try_room(record_bytes)?;
+        self.short.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Leads, or waits until `round` is done or a leader is wanted.
@@ -82,23 +97,35 @@ impl Engine {
         let Some(waiting) = self.queue.take() else { return };
         lead.round = Some(Arc::clone(&waiting.round));
         let outcome = match writer.as_mut() {
-            Some(writer) => writer.write(&waiting.records),
+            Some(writer) if waiting.ordinary => writer.write(&waiting.records, Room::Ordinary),
+            Some(writer) => writer.write(&waiting.records, Room::Reserved),
             None => Err(read_only()),
         };
-        if let Some(last) = outcome.as_ref().ok().and_then(|positions| positions.last()) {
+        let positions = match outcome {
+            Ok(positions) => positions,
+            Err(error) => {
+                if waiting.ordinary && error.is(&codes::DRIVE_FULL) {
+                    self.short.store(true, Ordering::Release);
+                }
+                // Before anybody else may lead: what waits behind is not to be written.
+                lead.round = None;
+                return self.queue.refuse(&waiting.round, &error);
+            }
+        };
+        if let Some(last) = positions.last() {
             self.last_sequence.store(last.sequence, Ordering::Release);
         }
         let apply = guard(&self.apply);
         drop(writer);
         lead.step_down();
-        if let (Ok(positions), Some(apply)) = (&outcome, &*apply) {
+        if let Some(apply) = &*apply {
             for (position, record) in positions.iter().zip(&waiting.records) {
                 apply.apply(*position, record);
             }
         }
         drop(apply);
         lead.round = None;
-        self.queue.settle(&waiting.round, outcome);
+        self.queue.settle(&waiting.round, Ok(positions));
     }
 
     pub(crate) fn add_member(&self, member: Member, joined: &dyn Fn() -> Result<()>) -> Result<()> {
@@ -117,29 +144,73 @@ impl Engine {
         let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
         clear(&replica, found)?;
         // Most of it while commits go on, the rest between two of them.
-        self.copy_to(&replica)?;
+        let prepared = self.prepare(&replica);
+        let joined = prepared.and_then(|copied| self.join(&replica, &copied, joined));
+        // If the journal has stopped, the drive may be a member now: it keeps what it has.
+        if joined.is_err() && self.view.stopped().is_none() {
+            self.give_up(&replica);
+        }
+        joined
+    }
+
+    /// Between two commits: copies the rest to a new member and takes it in.
+    fn join(
+        &self,
+        replica: &Arc<Replica>,
+        copied: &BTreeMap<u64, usize>,
+        joined: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let mut writer = self.writer();
         let writer = writer.as_mut().ok_or_else(read_only)?;
         if let Some(error) = writer.view.stopped() {
             return Err(error.clone());
         }
-        self.copy_to(&replica)?;
+        let whole = self.copy_to(replica, copied, SYNC_JOIN)?;
+        let gone = copied.keys().filter(|segment| !whole.contains_key(segment));
+        writer::retire(replica, gone.copied().collect());
         if let Err(error) = joined() {
             writer.stop(&error, "the new list of members may or may not be durable");
             return Err(error);
         }
-        self.view.join(replica);
+        self.view.join(Arc::clone(replica));
         Ok(())
     }
 
-    fn copy_to(&self, replica: &Replica) -> Result<()> {
-        for segment in self.view.segments() {
-            match mend::copy(&self.view, replica, &segment, SYNC_COPY) {
-                Ok(_) => {}
-                Err(Failure::Member(error) | Failure::Lost(error)) => return Err(error),
-            }
+    /// Has a drive that did not become a member forget the journal. If it cannot, or not in time, it is not
+    /// tried again in this opening: it might remove then what it holds as a member.
+    fn give_up(&self, replica: &Replica) {
+        if replica.run(|shelf, drive| shelf.give_up(drive)).is_err()
+            && let Some(writer) = self.writer().as_mut()
+        {
+            writer.evicted.push(replica.id);
         }
-        Ok(())
+    }
+
+    /// Copies to a new member what is retained now, and makes sure that it has room to go on: a full drive
+    /// is of no help, because it would keep the others from going on.
+    fn prepare(&self, replica: &Replica) -> Result<BTreeMap<u64, usize>> {
+        let copied = self.copy_to(replica, &BTreeMap::new(), SYNC_COPY)?;
+        let count = self.options.free_segments();
+        replica.run(move |shelf, drive| shelf.make_spares(drive, count))?;
+        Ok(copied)
+    }
+
+    /// Copies every retained segment to a new member, but for the batches that it has: `copied` says how
+    /// many of each segment. Returns how many it has then.
+    fn copy_to(
+        &self,
+        replica: &Replica,
+        copied: &BTreeMap<u64, usize>,
+        tag: &'static str,
+    ) -> Result<BTreeMap<u64, usize>> {
+        let copy = |segment: Arc<Segment>| {
+            let from = copied.get(&segment.number).copied();
+            match mend::copy(&self.view, replica, &segment, from, tag) {
+                Ok(count) => Ok((segment.number, count)),
+                Err(Failure::Member(error) | Failure::Lost(error)) => Err(error),
+            }
+        };
+        self.view.segments().into_iter().map(copy).collect()
     }
 
     /// Verifies one member's copy of a segment and repairs it.
@@ -149,9 +220,9 @@ impl Engine {
         replica: &Arc<Replica>,
         report: &mut ScrubReport,
     ) -> Result<()> {
-        let lack = mend::inspect(replica, segment);
+        let looked = mend::inspect(replica, segment);
         report.verified_bytes += segment.live_bytes();
-        if lack.is_nothing() {
+        if looked.as_ref().is_ok_and(Lack::is_nothing) {
             self.view.note_good(replica.id, segment.number);
             return Ok(());
         }
@@ -163,7 +234,12 @@ impl Engine {
             return Ok(()); // evicted or removed meanwhile
         }
         // Again, with all that was written since: nothing is written as long as this thread is here.
-        let mut lack = mend::inspect(replica, segment);
+        let looked = looked.and_then(|_| mend::inspect(replica, segment));
+        let mut lack = match looked {
+            Ok(lack) => lack,
+            Err(error) if self.view.replicas().len() == 1 => return Err(error),
+            Err(error) => return writer.evict_all(vec![(replica.id, error)]),
+        };
         let mut good = HashMap::new();
         for mark in &lack.batches {
             match self.view.batch(segment, mark) {
@@ -176,7 +252,7 @@ impl Engine {
         let fetch = |mark: &Mark| {
             good.get(&mark.offset).cloned().ok_or_else(|| format::damaged("a batch went away"))
         };
-        match mend::mend(replica, segment, &lack, &fetch, SYNC_MEND) {
+        match mend::mend(replica, segment, &lack, &fetch, SYNC_SCRUB) {
             Ok(count) => report.repaired_batches += count,
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
             Err(Failure::Lost(error)) => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use crate::open::Opening;
 use crate::queue::{Queue, Round};
 use crate::sync::guard;
 use crate::view::View;
-use crate::writer::Writer;
+use crate::writer::{Room, Writer};
 use crate::{
     Apply, Identity, Member, Membership, Options, Position, Recovery, ScrubReport, Status,
 };
@@ -101,6 +101,7 @@ impl Journal {
             writer: Mutex::new(writer),
             apply: Mutex::default(),
             last_sequence: AtomicU64::new(last_sequence),
+            short: AtomicBool::new(false),
         };
         Self { engine: Arc::new(engine) }
     }
@@ -113,7 +114,8 @@ impl Journal {
     /// Writes a record; when this returns it is durable on every member, and applied.
     ///
     /// # Errors
-    /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room),
+    /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room; the detail
+    /// `drive` names a member that has none, and [`remove_member`](Self::remove_member) helps as well),
     /// `journal.members` (whether the record survives is not known), `pool.read_only`, `store.closed`
     pub fn commit(&self, record: Bytes) -> Result<Position> {
         self.submit(record)?.wait()
@@ -125,7 +127,29 @@ impl Journal {
     /// # Errors
     /// As [`commit`](Self::commit).
     pub fn submit(&self, record: Bytes) -> Result<Pending> {
-        let (round, index) = self.engine.submit(record)?;
+        self.submit_with(record, Room::Ordinary)
+    }
+
+    /// Like [`commit`](Self::commit), for a record that gives room back: it may use the segments that are
+    /// kept for such records (`Options::reserved_segments`) when the drives are full.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit); `drive.full` also if an ordinary record before it found no room: then
+    /// try again, because this one was not judged.
+    pub fn commit_reserved(&self, record: Bytes) -> Result<Position> {
+        self.submit_reserved(record)?.wait()
+    }
+
+    /// Like [`submit`](Self::submit), for a record that gives room back.
+    ///
+    /// # Errors
+    /// As [`commit_reserved`](Self::commit_reserved).
+    pub fn submit_reserved(&self, record: Bytes) -> Result<Pending> {
+        self.submit_with(record, Room::Reserved)
+    }
+
+    fn submit_with(&self, record: Bytes, room: Room) -> Result<Pending> {
+        let (round, index) = self.engine.submit(record, room)?;
         Ok(Pending { engine: Arc::clone(&self.engine), round, index })
     }
 
@@ -133,7 +157,8 @@ impl Journal {
     /// Each is verified; where a copy is damaged another one is read, and the damaged one is repaired.
     ///
     /// # Errors
-    /// `journal.damaged`, those of `visit`, those of [`scrub`](Self::scrub)
+    /// `journal.damaged`, `drive.timeout` (no member has a good copy and one did not answer), those of
+    /// `visit`, those of [`scrub`](Self::scrub)
     pub fn replay(
         &self,
         from_sequence: u64,
@@ -151,11 +176,46 @@ impl Journal {
         self.engine.mend_noted()
     }
 
-    /// Reads part of a record into `into`, from the first member whose bytes `check` accepts. A copy that is
-    /// not accepted is remembered for repair.
+    /// Visits every retained record that was durable when the call began, from the last one back to the
+    /// first, until `visit` returns false: for what stands near the end. Verified and repaired as in
+    /// [`replay`](Self::replay).
     ///
     /// # Errors
-    /// `journal.damaged` (`into` is zeroes then), `blob.not_found` (released), `buffer.length`
+    /// As [`replay`](Self::replay).
+    pub fn replay_back(
+        &self,
+        visit: &mut dyn FnMut(Position, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let wanted = 0..=self.last_sequence();
+        for segment in self.engine.view.segments().iter().rev() {
+            for mark in segment.marks().iter().rev() {
+                if mark.count == 0 || mark.first_sequence > *wanted.end() {
+                    continue;
+                }
+                let batch = self.engine.view.batch(segment, mark)?;
+                let mut records = Vec::with_capacity(mark.count as usize);
+                visit_batch(&batch, &wanted, &mut |position, _| {
+                    records.push(position);
+                    Ok(())
+                })?;
+                for position in records.into_iter().rev() {
+                    let from = (position.offset - mark.offset) as usize;
+                    if !visit(position, &batch[from..from + position.bytes as usize])? {
+                        return self.engine.mend_noted();
+                    }
+                }
+            }
+        }
+        self.engine.mend_noted()
+    }
+
+    /// Reads part of a record into `into`, from memory or the first member whose bytes `check` accepts. A
+    /// copy that is not accepted is remembered for repair; a member that does not answer is asked last
+    /// until it does.
+    ///
+    /// # Errors
+    /// `journal.damaged`, `drive.timeout` as in [`replay`](Self::replay) (`into` is zeroes then),
+    /// `blob.not_found` (released), `buffer.length`
     pub fn read(
         &self,
         position: Position,
@@ -250,10 +310,10 @@ impl Journal {
     }
 
     /// Reads and verifies every copy of every retained segment and repairs the damaged ones from good ones.
-    /// A member that fails while it is repaired is evicted. Read-only: only looks.
+    /// A member that fails while it is repaired, or does not answer, is evicted. Read-only: only looks.
     ///
     /// # Errors
-    /// `journal.members`: the journal has stopped
+    /// `journal.members`: the journal has stopped; `drive.timeout`: the last member does not answer
     pub fn scrub(&self) -> Result<ScrubReport> {
         let mut report = ScrubReport::default();
         for segment in self.engine.view.segments() {
@@ -303,9 +363,12 @@ pub struct Pending {
 impl Pending {
     /// Waits until the record is durable on every member, and applied.
     ///
+    /// After an error every record that was submitted later has failed with it, because it may rest on this
+    /// one; and so does what is submitted before this is dropped. So undo first what others see of it.
+    ///
     /// # Errors
     /// As [`Journal::commit`].
-    pub fn wait(self) -> Result<Position> {
+    pub fn wait(&self) -> Result<Position> {
         if let Some(outcome) = self.round.outcome(self.index) {
             return outcome;
         }

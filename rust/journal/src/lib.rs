@@ -17,11 +17,16 @@
 //! never cut. A record that was not acknowledged may be there after a crash, but never after one that is
 //! missing.
 //!
+//! # Full drives
+//! Each member keeps preallocated segments for records that give room back ([`Journal::commit_reserved`]),
+//! and openings need no new room. A refusal says which drive is full.
+//!
 //! # Retries
 //! None: nothing is tried again on a drive that failed.
 //!
 //! # Cancellation
-//! Commits wait at most about `member_timeout` per batch. Reads wait for the drive.
+//! Commits wait at most about `member_timeout` per batch. A read waits `late_read` for a
+//! member and then asks the next one; only when there is no other it waits up to `member_timeout`.
 
 mod chain;
 mod engine;
@@ -30,6 +35,7 @@ mod journal;
 mod mend;
 mod open;
 mod queue;
+mod recent;
 mod replica;
 mod segment;
 mod shelf;
@@ -45,10 +51,14 @@ pub use types::{
 
 /// The sync after each batch.
 pub(crate) const SYNC_BATCH: &str = "journal.batch";
-/// The sync after a copy was repaired.
+/// The sync after opening repaired a copy.
 pub(crate) const SYNC_MEND: &str = "journal.mend";
-/// The sync after segments were copied to a new member.
+/// The sync after a scrub repaired a copy.
+pub(crate) const SYNC_SCRUB: &str = "journal.scrub";
+/// The sync after segments were copied to a new member while commits go on.
 pub(crate) const SYNC_COPY: &str = "journal.copy";
+/// The sync after the rest was copied to it, between two commits.
+pub(crate) const SYNC_JOIN: &str = "journal.join";
 
 /// Every sync that the journal makes. Leaving out any of them loses data.
-pub const SYNC_TAGS: &[&str] = &[SYNC_BATCH, SYNC_MEND, SYNC_COPY];
+pub const SYNC_TAGS: &[&str] = &[SYNC_BATCH, SYNC_MEND, SYNC_SCRUB, SYNC_COPY, SYNC_JOIN];

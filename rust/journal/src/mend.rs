@@ -31,16 +31,19 @@ impl Lack {
 }
 
 /// Reads a member's copy of a segment, as far as the log goes now, and says what is wrong with it.
-pub(crate) fn inspect(replica: &Replica, segment: &Segment) -> Lack {
-    let mut batches = segment.marks();
-    let place = replica.shelf().place(replica.drive(), &segment.header(replica.id));
-    if place != Place::Unusable {
-        let longest = batches.iter().map(|mark| mark.bytes).max().unwrap_or(0);
-        let mut buffer = vec![0; longest as usize];
-        batches
-            .retain(|mark| !has_batch(replica, segment, mark, &mut buffer[..mark.bytes as usize]));
+///
+/// # Errors
+/// `drive.timeout`
+pub(crate) fn inspect(replica: &Replica, segment: &Segment) -> Result<Lack> {
+    let header = segment.header(replica.id);
+    let place = replica.ask(move |shelf, drive| Ok(shelf.place(drive, &header)))?;
+    let mut batches = Vec::new();
+    for mark in segment.marks() {
+        if place == Place::Unusable || !has_batch(replica, segment, &mark)? {
+            batches.push(mark);
+        }
     }
-    Lack { place, batches }
+    Ok(Lack { place, batches })
 }
 
 /// Writes what a copy lacks and makes it durable. Returns how many batches and headers were written.
@@ -72,13 +75,21 @@ pub(crate) fn mend(
     Ok(written)
 }
 
-/// Copies to a new member what its copy of a segment lacks, as far as the log goes now.
+/// Copies a segment, as far as the log goes now, to a new member that has its first `from` batches, or
+/// nothing of it. Returns how many it has then.
 pub(crate) fn copy(
     view: &View,
     replica: &Replica,
     segment: &Segment,
+    from: Option<usize>,
     tag: &'static str,
-) -> Result<u64, Failure> {
-    let lack = inspect(replica, segment);
-    mend(replica, segment, &lack, &|mark| view.batch(segment, mark), tag)
+) -> Result<usize, Failure> {
+    let marks = segment.marks();
+    let batches = marks.get(from.unwrap_or(0)..).unwrap_or_default().to_vec();
+    if from.is_none() || !batches.is_empty() {
+        let place = if from.is_some() { Place::Good } else { Place::Unusable };
+        let lack = Lack { place, batches };
+        mend(replica, segment, &lack, &|mark| view.batch(segment, mark), tag)?;
+    }
+    Ok(marks.len())
 }

@@ -1,6 +1,6 @@
 //! Makes a log, or finds it again: survey every copy, choose the chain, mend every copy, begin an epoch.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::replica::Replica;
 use crate::segment::Mark;
 use crate::shelf::{Found, Place};
 use crate::view::{View, is_batch};
-use crate::writer::{Tip, Writer};
+use crate::writer::{Room, Tip, Writer};
 use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
 
 /// Everything that opening needs.
@@ -60,9 +60,9 @@ impl Opening {
         let mut stamp: Stamp = [0; 16];
         random.fill(&mut stamp);
         let tip = Tip { number: 0, hash: [0; 32], next_sequence: 1, segment: None, offset: 0 };
-        let view = Arc::new(View::new(self.replicas.clone(), std::collections::BTreeMap::new()));
+        let view = Arc::new(View::new(self.replicas.clone(), BTreeMap::new(), &self.options));
         let mut writer = self.writer(stamp, tip, 1, view);
-        writer.write(&[])?;
+        writer.write(&[], Room::Opening)?;
         Ok(writer)
     }
 
@@ -86,7 +86,8 @@ impl Opening {
                 Err(Failure::Lost(error)) => return Err(error),
             }
         }
-        let view = Arc::new(View::new(self.replicas.clone(), chain.segments.clone()));
+        let view =
+            Arc::new(View::new(self.replicas.clone(), chain.segments.clone(), &self.options));
         let mut writer = self.writer(chain.tip.stamp, tip(&chain), chain.tip.floor, view);
         let before: Vec<DriveId> = self.replicas.iter().map(|replica| replica.id).collect();
         writer.evict_all(failed)?;
@@ -96,7 +97,7 @@ impl Opening {
         });
         let failed = tidied.collect();
         writer.evict_all(failed)?;
-        writer.write(&[])?;
+        writer.write(&[], Room::Opening)?;
         writer.prepare_spares();
         let left: Vec<DriveId> = writer.view.replicas().iter().map(|r| r.id).collect();
         recovery.evicted = before.into_iter().filter(|id| !left.contains(id)).collect();
@@ -112,7 +113,7 @@ impl Opening {
                 adopt(replica, found, &chain);
             }
         }
-        let view = Arc::new(View::new(self.replicas, chain.segments));
+        let view = Arc::new(View::new(self.replicas, chain.segments, &self.options));
         view.raise_epoch(self.identity.epoch);
         for (drive, _) in failed {
             view.leave(drive);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use dwk_base::{Error, Result};
@@ -39,6 +39,8 @@ impl Round {
 pub(crate) struct Waiting {
     pub round: Arc<Round>,
     pub records: Vec<Bytes>,
+    /// True if one of the records may not use the room that is kept for those that give room back.
+    pub ordinary: bool,
     bytes: usize,
 }
 
@@ -50,6 +52,21 @@ pub(crate) struct State {
     /// True while a thread leads.
     leading: bool,
     closed: Option<Error>,
+    refused: Option<Refused>,
+}
+
+/// Rounds that were not written.
+#[derive(Debug)]
+struct Refused {
+    why: Error,
+    rounds: Vec<Weak<Round>>,
+}
+
+impl Refused {
+    /// True while somebody holds on to one of the records.
+    fn is_held(&self) -> bool {
+        self.rounds.iter().any(|round| round.strong_count() > 0)
+    }
 }
 
 impl State {
@@ -83,10 +100,21 @@ impl Queue {
     /// Adds a record to the last round, or a new one; returns its round and place.
     ///
     /// # Errors
-    /// Why the queue was closed.
-    pub(crate) fn push(&self, state: &mut State, record: Bytes) -> Result<(Arc<Round>, usize)> {
+    /// Why the queue was closed; why rounds were [refused](Self::refuse) that somebody still holds.
+    pub(crate) fn push(
+        &self,
+        state: &mut State,
+        record: Bytes,
+        ordinary: bool,
+    ) -> Result<(Arc<Round>, usize)> {
         if let Some(error) = &state.closed {
             return Err(error.clone());
+        }
+        if let Some(refused) = &state.refused {
+            if refused.is_held() {
+                return Err(refused.why.clone());
+            }
+            state.refused = None;
         }
         let bytes = record.len() + RECORD_HEADER_BYTES;
         state.bytes += record.len() as u64;
@@ -95,6 +123,7 @@ impl Queue {
         }
         let Some(last) = state.rounds.back_mut() else { unreachable!("a round was just pushed") };
         last.bytes += bytes;
+        last.ordinary |= ordinary;
         last.records.push(record);
         Ok((Arc::clone(&last.round), last.records.len() - 1))
     }
@@ -136,6 +165,23 @@ impl Queue {
         // Who saw no outcome under the lock is waiting by the time that it can be taken here.
         drop(self.lock());
         round.wake.notify_all();
+    }
+
+    /// Ends a round that was not written, and all that wait behind it: their records may rest on it. The
+    /// same goes for records that come before everyone has let go of the ones that ended now, because who
+    /// holds one may not have undone yet what others see of it.
+    pub(crate) fn refuse(&self, failed: &Arc<Round>, why: &Error) {
+        let mut state = self.lock();
+        let mut rounds = vec![Arc::clone(failed)];
+        rounds.extend(state.rounds.drain(..).map(|waiting| waiting.round));
+        state.bytes = 0;
+        let before = state.refused.take().into_iter().flat_map(|refused| refused.rounds);
+        let weak = before.chain(rounds.iter().map(Arc::downgrade)).collect();
+        state.refused = Some(Refused { why: why.clone(), rounds: weak });
+        drop(state);
+        for round in rounds {
+            self.settle(&round, Err(why.clone()));
+        }
     }
 
     /// Refuses records from now on; what waits is still written.

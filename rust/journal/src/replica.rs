@@ -1,38 +1,70 @@
 //! A member at work: its drive, its shelf, and the limit to its patience.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dwk_base::{DriveId, Error, Result, codes};
 use dwk_drive::{Attached, Drive, Ticket};
 
+use crate::format::Aligned;
 use crate::shelf::{BlobShelf, Shelf, SlotShelf};
 use crate::sync::guard;
 use crate::{Member, Options};
+
+/// How many reads may wait on a member that is late: each holds a thread's patience and memory.
+const LATE_READS_MAX: usize = 8;
+
+/// A stretch of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    pub segment: u64,
+    /// Where the batch begins.
+    pub batch: u32,
+    /// Where in the segment the stretch begins.
+    pub offset: u32,
+    pub bytes: usize,
+}
+
+/// How a member answers reads.
+#[derive(Debug, Default)]
+struct Answers {
+    waiting: AtomicUsize,
+    late: AtomicBool,
+}
 
 /// A member's copy of the log.
 pub(crate) struct Replica {
     pub id: DriveId,
     drive: Arc<Attached>,
+    /// The same drive with a lane for reads alone: they wait neither for shards nor for syncs.
+    reads: Arc<Attached>,
+    answers: Arc<Answers>,
     shelf: Arc<dyn Shelf>,
-    timeout: Duration,
-    /// A free segment that is being made.
+    pub timeout: Duration,
+    /// A read that takes longer is tried on the next member.
+    pub late_read: Duration,
+    /// Free segments that are being made.
     spare: Mutex<Option<Ticket<()>>>,
 }
 
 impl Replica {
     pub(crate) fn new(member: Member, options: &Options) -> Self {
         let shelf: Arc<dyn Shelf> = if member.drive.drive().log().is_some() {
-            Arc::new(SlotShelf::new(options.segment_bytes, options.spare_segments))
+            Arc::new(SlotShelf::new(options.segment_bytes, options.free_segments()))
         } else {
             Arc::new(BlobShelf::default())
         };
         Self {
             id: member.id,
+            reads: Attached::new(member.drive.share()),
+            answers: Arc::default(),
             drive: member.drive,
             shelf,
             timeout: options.member_timeout,
+            late_read: options.late_read,
             spare: Mutex::default(),
         }
     }
@@ -44,6 +76,44 @@ impl Replica {
     /// The drive, for reads on the caller's own thread.
     pub(crate) fn drive(&self) -> &dyn Drive {
         self.drive.drive()
+    }
+
+    /// Fills `into` on the caller's own thread, if that need not wait for a device; false if it would.
+    pub(crate) fn read_now(&self, stretch: Stretch, into: &mut [u8]) -> bool {
+        self.shelf.read_now(self.drive(), stretch, into).unwrap_or(false)
+    }
+
+    /// Starts to read, unless the drive is late and enough reads wait for it already.
+    pub(crate) fn try_read(&self, stretch: Stretch) -> Option<Ticket<Bytes>> {
+        let enough = self.answers.waiting.load(Ordering::Relaxed) >= LATE_READS_MAX;
+        (!enough || !self.is_late()).then(|| self.start_read(stretch))
+    }
+
+    /// Starts to read, on a thread that may wait for the drive.
+    pub(crate) fn start_read(&self, stretch: Stretch) -> Ticket<Bytes> {
+        self.answers.waiting.fetch_add(1, Ordering::Relaxed);
+        let (shelf, answers) = (Arc::clone(&self.shelf), Arc::clone(&self.answers));
+        self.reads.submit(move |drive| {
+            let mut buffer = Aligned::zeroed(stretch.bytes);
+            let read = shelf.read(drive, stretch, buffer.as_mut());
+            answers.waiting.fetch_sub(1, Ordering::Relaxed);
+            answers.late.store(false, Ordering::Relaxed);
+            read.map(|()| buffer.finish())
+        })
+    }
+
+    /// Waits for a read at most `patience`; a member that takes longer is late until it answers.
+    pub(crate) fn land(&self, ticket: &Ticket<Bytes>, patience: Duration) -> Option<Result<Bytes>> {
+        let answer = ticket.wait_for(patience);
+        if answer.is_none() {
+            self.answers.late.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// True if a read was given up and the drive has not answered since.
+    pub(crate) fn is_late(&self) -> bool {
+        self.answers.late.load(Ordering::Relaxed)
     }
 
     /// Starts `job` on the drive's own thread, after the jobs before it.
@@ -64,6 +134,16 @@ impl Replica {
         ticket.wait_for(self.timeout).unwrap_or_else(|| Err(self.late()))
     }
 
+    /// Runs `job`, which only looks, beside the log's own work and waits for it, but not for ever.
+    pub(crate) fn ask<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Shelf, &dyn Drive) -> Result<T> + Send + 'static,
+    {
+        let shelf = Arc::clone(&self.shelf);
+        self.finish(&self.reads.submit(move |drive| job(&*shelf, drive)))
+    }
+
     /// Runs `job` on the drive's own thread and waits for it, but not for ever.
     pub(crate) fn run<T, F>(&self, job: F) -> Result<T>
     where
@@ -73,12 +153,13 @@ impl Replica {
         self.finish(&self.start(job))
     }
 
-    /// Has a free segment made ahead of time, beside the log's own work, if one is wanted.
-    pub(crate) fn prepare_spare(&self, count: usize) {
-        if self.shelf.wants_spare(count) {
+    /// Has free segments made ahead of time, beside the log's own work, if there are fewer than `count`.
+    pub(crate) fn prepare_spares(&self, count: usize) {
+        if self.shelf.wants_spares(count) {
             let shelf = Arc::clone(&self.shelf);
             // Whether it worked is seen when a segment is needed.
-            *guard(&self.spare) = Some(self.drive.submit(move |drive| shelf.make_spare(drive)));
+            let make = move |drive: &dyn Drive| shelf.prepare_spares(drive, count);
+            *guard(&self.spare) = Some(self.drive.submit(make));
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::RwLock;
 use dwk_base::{DriveId, Epoch, PoolId};
 
 use crate::format::{BatchHeader, FIRST_OFFSET, Hash, SegmentHeader, Stamp};
+use crate::replica::Stretch;
 use crate::sync::{exclusive, shared};
 
 /// A batch that is known to be part of the log.
@@ -29,7 +30,13 @@ impl Mark {
     }
 
     pub(crate) fn next_sequence(&self) -> u64 {
-        self.first_sequence + u64::from(self.count)
+        self.first_sequence.saturating_add(u64::from(self.count))
+    }
+
+    /// All of it, in its segment.
+    pub(crate) fn stretch(&self, segment: u64) -> Stretch {
+        let (batch, bytes) = (self.offset, self.bytes as usize);
+        Stretch { segment, batch, offset: batch, bytes }
     }
 }
 

@@ -24,8 +24,15 @@ pub struct Options {
     pub batch_delay: Duration,
     /// A member that takes longer for one batch is evicted.
     pub member_timeout: Duration,
+    /// A read that takes longer is tried on the next member.
+    pub late_read: Duration,
+    /// About how many bytes of the last batches are kept in memory, to be read without asking a drive.
+    pub recent_bytes_max: u64,
     /// Segments kept preallocated beside the current one.
     pub spare_segments: usize,
+    /// Segments kept preallocated beside those, for records that give room back: others are refused before
+    /// the last of these is touched.
+    pub reserved_segments: usize,
 }
 
 impl Default for Options {
@@ -37,12 +44,20 @@ impl Default for Options {
             queue_bytes_max: 32 << 20,
             batch_delay: Duration::ZERO,
             member_timeout: Duration::from_secs(30),
+            late_read: Duration::from_secs(2),
+            recent_bytes_max: 16 << 20,
             spare_segments: 1,
+            reserved_segments: 1,
         }
     }
 }
 
 impl Options {
+    /// How many free segments a member should have.
+    pub(crate) fn free_segments(&self) -> usize {
+        self.spare_segments.saturating_add(self.reserved_segments)
+    }
+
     /// `store.option` unless the sizes fit each other.
     pub(crate) fn check(&self) -> Result<()> {
         let block = BLOCK as u32;

@@ -8,28 +8,41 @@ use bytes::Bytes;
 use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_chunk::blake3;
 
-use crate::Position;
-use crate::format::{Aligned, damaged};
-use crate::replica::Replica;
+use crate::format::damaged;
+use crate::recent::Recent;
+use crate::replica::{Replica, Stretch};
 use crate::segment::{Mark, Segment};
 use crate::sync::{exclusive, guard, shared};
+use crate::{Options, Position};
 
 /// The bytes before a batch's hash ends; the hash covers what follows.
 const HASHED_FROM: usize = 32;
 
 /// Shared by the writer, who changes it, and the readers. Its locks are held for moments only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct View {
     replicas: RwLock<Vec<Arc<Replica>>>,
     segments: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    pub recent: Recent,
     bad: Mutex<BTreeSet<(DriveId, u64)>>,
     epoch: AtomicU64,
     stopped: OnceLock<Error>,
 }
 
 impl View {
-    pub(crate) fn new(replicas: Vec<Arc<Replica>>, segments: BTreeMap<u64, Arc<Segment>>) -> Self {
-        Self { replicas: RwLock::new(replicas), segments: RwLock::new(segments), ..Self::default() }
+    pub(crate) fn new(
+        replicas: Vec<Arc<Replica>>,
+        segments: BTreeMap<u64, Arc<Segment>>,
+        options: &Options,
+    ) -> Self {
+        Self {
+            replicas: RwLock::new(replicas),
+            segments: RwLock::new(segments),
+            recent: Recent::new(options.recent_bytes_max),
+            bad: Mutex::default(),
+            epoch: AtomicU64::default(),
+            stopped: OnceLock::new(),
+        }
     }
 
     /// The epoch under which the next batch is written.
@@ -54,6 +67,11 @@ impl View {
 
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
         shared(&self.replicas).clone()
+    }
+
+    /// True if it holds for all members.
+    pub(crate) fn all(&self, holds: impl Fn(&Replica) -> bool) -> bool {
+        shared(&self.replicas).iter().all(|replica| holds(replica))
     }
 
     pub(crate) fn join(&self, replica: Arc<Replica>) {
@@ -113,31 +131,62 @@ impl View {
         guard(&self.bad).iter().copied().collect()
     }
 
-    /// Members in the order in which a segment should be read from them: known bad copies last.
+    /// Members in the order in which a segment should be read from them: known bad copies last but for
+    /// drives that do not answer.
     fn readers(&self, segment: u64) -> Vec<Arc<Replica>> {
         let mut replicas = self.replicas();
         let bad = guard(&self.bad);
-        if !bad.is_empty() {
-            replicas.sort_by_key(|replica| bad.contains(&(replica.id, segment)));
+        if !bad.is_empty() || replicas.iter().any(|replica| replica.is_late()) {
+            replicas
+                .sort_by_key(|replica| (replica.is_late(), bad.contains(&(replica.id, segment))));
         }
         replicas
+    }
+
+    /// Fills `into` without waiting for a device, if it can.
+    fn read_now(&self, stretch: Stretch, into: &mut [u8]) -> bool {
+        let Stretch { segment, batch, offset, .. } = stretch;
+        self.recent.read(segment, batch, offset - batch, into)
+            || self.readers(segment).first().is_some_and(|first| first.read_now(stretch, into))
+    }
+
+    /// A stretch from the first member whose copy `check` accepts, and whose drive answers in time.
+    ///
+    /// # Errors
+    /// `journal.damaged`; `drive.timeout` if a copy could not be looked at
+    fn find(&self, stretch: Stretch, check: &dyn Fn(&[u8]) -> bool) -> Result<Bytes> {
+        let mut late = Vec::new();
+        let mut unanswered = None;
+        for replica in self.readers(stretch.segment) {
+            let Some(ticket) = replica.try_read(stretch) else {
+                unanswered = Some(replica.late());
+                continue;
+            };
+            match replica.land(&ticket, replica.late_read) {
+                Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
+                Some(_) => self.note_bad(replica.id, stretch.segment),
+                None => late.push((replica, ticket)),
+            }
+        }
+        // The last hope: who is late gets the time that a member may take.
+        for (replica, ticket) in late {
+            match replica.land(&ticket, replica.timeout) {
+                Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
+                Some(_) => self.note_bad(replica.id, stretch.segment),
+                None => unanswered = Some(replica.late()),
+            }
+        }
+        let all_bad = || damaged("part of the journal is damaged on every present drive");
+        let error = unanswered.unwrap_or_else(all_bad);
+        Err(error.with("segment", stretch.segment).with("offset", stretch.offset))
     }
 
     /// A batch from the first member whose copy is good.
     ///
     /// # Errors
-    /// `journal.damaged`
+    /// `journal.damaged`, `drive.timeout`
     pub(crate) fn batch(&self, segment: &Segment, mark: &Mark) -> Result<Bytes> {
-        let mut buffer = Aligned::zeroed(mark.bytes as usize);
-        for replica in self.readers(segment.number) {
-            if has_batch(&replica, segment, mark, buffer.as_mut()) {
-                return Ok(buffer.finish());
-            }
-            self.note_bad(replica.id, segment.number);
-        }
-        Err(damaged("a batch of the journal is damaged on every present drive")
-            .with("segment", segment.number)
-            .with("offset", mark.offset))
+        self.find(mark.stretch(segment.number), &|bytes| is_batch(mark, bytes))
     }
 
     /// Part of a record, from the first member whose copy `check` accepts.
@@ -155,17 +204,23 @@ impl View {
         let segment = self.segment(position.segment).ok_or_else(gone)?;
         let batch = segment.batch_at(position.offset).ok_or_else(gone)?;
         let from = part(position, offset, into.len(), &batch)?;
-        for replica in self.readers(segment.number) {
-            let read =
-                replica.shelf().read(replica.drive(), segment.number, batch.offset, from, into);
-            if read.is_ok() && check(into) {
-                return Ok(());
-            }
-            self.note_bad(replica.id, segment.number);
+        let stretch = Stretch {
+            segment: segment.number,
+            batch: batch.offset,
+            offset: from,
+            bytes: into.len(),
+        };
+        if self.read_now(stretch, into) && check(into) {
+            return Ok(());
         }
-        into.fill(0);
-        Err(damaged(format!("record {} is damaged on every present drive", position.sequence))
-            .with("segment", position.segment))
+        match self.find(stretch, check) {
+            Ok(bytes) => into.copy_from_slice(&bytes),
+            Err(error) => {
+                into.fill(0);
+                return Err(error.with("sequence", position.sequence));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -181,14 +236,13 @@ fn part(position: Position, offset: u32, length: usize, batch: &Mark) -> Result<
 }
 
 /// Reads a member's copy of a batch; true if it is good.
-pub(crate) fn has_batch(
-    replica: &Replica,
-    segment: &Segment,
-    mark: &Mark,
-    into: &mut [u8],
-) -> bool {
-    let (number, at) = (segment.number, mark.offset);
-    replica.shelf().read(replica.drive(), number, at, at, into).is_ok() && is_batch(mark, into)
+///
+/// # Errors
+/// `drive.timeout`
+pub(crate) fn has_batch(replica: &Replica, segment: &Segment, mark: &Mark) -> Result<bool> {
+    let ticket = replica.start_read(mark.stretch(segment.number));
+    let answer = replica.land(&ticket, replica.timeout).ok_or_else(|| replica.late());
+    Ok(answer?.is_ok_and(|bytes| is_batch(mark, &bytes)))
 }
 
 /// True if these bytes are that batch.

@@ -15,7 +15,7 @@ use dwk_base::{DriveId, Error, PoolId, Result, codes};
 use dwk_drive::Drive;
 
 use crate::format::{
-    BATCH_HEADER_BYTES, Batch, BatchHeader, FIRST_OFFSET, Hash, RECORD_HEADER_BYTES, Stamp,
+    BATCH_HEADER_BYTES, BLOCK, Batch, BatchHeader, FIRST_OFFSET, Hash, RECORD_HEADER_BYTES, Stamp,
     batch_bytes,
 };
 use crate::replica::Replica;
@@ -24,6 +24,46 @@ use crate::shelf::{Append, Shelf};
 use crate::sync::Join;
 use crate::view::View;
 use crate::{Membership, Options, Position, SYNC_BATCH};
+
+/// Of a segment, the part at its end that only openings use while no free segment is there: each of them
+/// writes a batch, also on drives that are full.
+const OPENINGS_SHARE: u32 = 16;
+
+/// What room a batch may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// What leaves the reserved segments alone.
+    Ordinary,
+    /// All but what the openings need.
+    Reserved,
+    /// All that is there.
+    Opening,
+}
+
+/// Where a batch will lie.
+struct Place {
+    segment: u64,
+    segment_bytes: u32,
+    offset: u32,
+    bytes: u32,
+    /// True if the segment is begun with it.
+    first: bool,
+}
+
+impl Place {
+    /// How many segments must be free on each member before a batch is written here.
+    fn free_segments(&self, room: Room, reserved: usize) -> usize {
+        let rest = self.segment_bytes.saturating_sub(self.offset.saturating_add(self.bytes));
+        let openings = (self.segment_bytes / OPENINGS_SHARE).max(BLOCK as u32);
+        let follower = usize::from(rest < openings);
+        let kept = match room {
+            Room::Ordinary => follower.max(reserved),
+            Room::Reserved => follower,
+            Room::Opening => 0,
+        };
+        kept + usize::from(self.first)
+    }
+}
 
 /// The end of the log, and the only one who moves it.
 pub(crate) struct Writer {
@@ -56,23 +96,24 @@ impl Writer {
     /// Writes a batch of these records (or none, to make epoch and floor durable) and returns their places.
     ///
     /// # Errors
-    /// `drive.full`: nothing was written. `journal.members`: the journal has stopped, and whether the batch
+    /// `drive.full` (detail `drive`: a member without room): nothing was written. `journal.members`: the journal has stopped, and whether the batch
     /// survives is not known.
-    pub(crate) fn write(&mut self, records: &[Bytes]) -> Result<Vec<Position>> {
+    pub(crate) fn write(&mut self, records: &[Bytes], room: Room) -> Result<Vec<Position>> {
         if let Some(error) = self.view.stopped() {
             return Err(error.clone());
         }
-        let batch = self.build(records);
+        let place = self.place(records.len(), records.iter().map(Bytes::len).sum());
+        self.make_room(&place, room)?;
+        // Only now: who has no room may have been evicted, under a new epoch.
+        let batch = self.build(&place, records);
         let header = &batch.header;
         let segment = match &self.tip.segment {
-            Some(segment) if segment.number == header.segment => Arc::clone(segment),
-            _ => {
-                self.reserve(header.segment)?;
-                Arc::new(Segment::begin(header))
-            }
+            Some(segment) if !place.first => Arc::clone(segment),
+            _ => Arc::new(Segment::begin(header)),
         };
         self.spread(&segment, &batch)?;
         segment.push(Mark::of(header));
+        self.view.recent.push(header.segment, header.offset, batch.bytes.clone());
         if Segment::begins_with(header) {
             self.view.insert(Arc::clone(&segment));
         }
@@ -91,17 +132,34 @@ impl Writer {
         Ok(positions)
     }
 
-    fn build(&self, records: &[Bytes]) -> Batch {
-        let size = batch_bytes(records.len(), records.iter().map(Bytes::len).sum()) as u32;
-        let fits = |segment: &&Arc<Segment>| size <= segment.bytes.saturating_sub(self.tip.offset);
+    /// Makes sure that an ordinary record of `record_bytes` could be written now.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn try_room(&mut self, record_bytes: usize) -> Result<()> {
+        match self.view.stopped() {
+            Some(error) => Err(error.clone()),
+            None => self.require_free(&self.place(1, record_bytes), Room::Ordinary),
+        }
+    }
+
+    /// Where a batch of `count` records goes.
+    fn place(&self, count: usize, record_bytes: usize) -> Place {
+        let bytes = batch_bytes(count, record_bytes) as u32;
+        let fits = |segment: &&Arc<Segment>| bytes <= segment.bytes.saturating_sub(self.tip.offset);
         let last = self.tip.segment.as_ref();
         let (segment, segment_bytes, offset) = match last.filter(fits) {
             Some(segment) => (segment.number, segment.bytes, self.tip.offset),
             None => (last.map_or(1, |s| s.number + 1), self.options.segment_bytes, FIRST_OFFSET),
         };
+        Place { segment, segment_bytes, offset, bytes, first: offset == FIRST_OFFSET }
+    }
+
+    fn build(&self, place: &Place, records: &[Bytes]) -> Batch {
+        let Place { segment, segment_bytes, offset, bytes, .. } = *place;
         let header = BatchHeader {
             hash: [0; 32],
-            bytes: size,
+            bytes,
             stamp: self.stamp,
             pool: self.pool,
             epoch: self.view.epoch(),
@@ -117,14 +175,37 @@ impl Writer {
         Batch::build(header, records)
     }
 
-    /// Has every member take room for a new segment; evicts those that fail.
+    /// Has every member take room for a batch; evicts those that fail.
     ///
     /// # Errors
     /// `drive.full`: a member has no room; nothing was written, and the journal goes on when there is.
-    fn reserve(&mut self, segment: u64) -> Result<()> {
-        let failed = self.on_each(|_| move |shelf, drive| shelf.reserve(drive, segment));
-        if let Some((_, full)) = failed.iter().find(|(_, error)| error.is(&codes::DRIVE_FULL)) {
-            return Err(full.clone());
+    fn make_room(&mut self, place: &Place, room: Room) -> Result<()> {
+        self.require_free(place, room)?;
+        if place.first {
+            let segment = place.segment;
+            let failed = self.on_each(|_| move |shelf, drive| shelf.reserve(drive, segment));
+            self.evict_but_full(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Has every member make free segments until it has as many as a batch must find.
+    fn require_free(&mut self, place: &Place, room: Room) -> Result<()> {
+        let count = place.free_segments(room, self.options.reserved_segments);
+        if count == 0 || self.view.all(|replica| replica.shelf().free_segments() >= count) {
+            return Ok(());
+        }
+        let failed = self.on_each(|_| move |shelf, drive| shelf.make_spares(drive, count));
+        self.evict_but_full(failed)
+    }
+
+    /// Evicts those that failed, unless one of them is full: that is told to the caller.
+    fn evict_but_full(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
+        if let Some((drive, full)) = failed.iter().find(|(_, error)| error.is(&codes::DRIVE_FULL)) {
+            let message =
+                format!("drive {drive} has no room for the journal to go on: {}", full.message());
+            let error = Error::new(&codes::DRIVE_FULL, message).with("drive", drive);
+            return Err(error.caused_by(full.clone()));
         }
         self.evict_all(failed)
     }
@@ -212,12 +293,13 @@ impl Writer {
     /// Has free segments made ahead of time where there are too few.
     pub(crate) fn prepare_spares(&self) {
         for replica in self.view.replicas() {
-            replica.prepare_spare(self.options.spare_segments);
+            replica.prepare_spares(self.options.free_segments());
         }
     }
 }
 
-fn retire(replica: &Replica, segments: Vec<u64>) {
+/// Gives a member's room of segments back.
+pub(crate) fn retire(replica: &Replica, segments: Vec<u64>) {
     if segments.is_empty() {
         return;
     }

@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
 mod common;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use common::{Body, World, commit_range, id, length, numbers, record, replayed, small};
 use dwk_base::codes;
+use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_journal::{Apply, Options, Position};
 
 const BODIES: [[Body; 3]; 3] =
@@ -228,4 +230,78 @@ fn segments_of_another_size_are_read_and_given_back() {
     let logs: Vec<_> = world.memories[0].entries();
     let sizes = logs.iter().map(|entry| world.memories[0].raw(entry).unwrap().len());
     assert!(sizes.clone().all(|bytes| bytes == 65_536), "{:?}", sizes.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_new_member_gives_back_what_was_released_while_it_was_copied_to() {
+    let world = World::new(&[Body::Blobs; 3], 2, small(), 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..60).unwrap();
+    // Three segments have been copied when all but the last ones are released.
+    world.faulty(2).inject(Fault::new(Effect::Hang).on(Operation::Sync).after(3));
+    std::thread::scope(|scope| {
+        let joining = scope.spawn(|| journal.add_member(world.member(2), &|| Ok(())));
+        while !format!("{:?}", world.memories[2].entries()).contains("0000000000000003-") {
+            std::thread::yield_now();
+        }
+        journal.release(55).unwrap();
+        commit_range(&journal, 60..70).unwrap();
+        world.faulty(2).heal();
+        joining.join().unwrap().unwrap();
+    });
+    commit_range(&journal, 70..75).unwrap();
+    journal.close().unwrap();
+    assert!(journal.first_sequence() > 40);
+    assert_eq!(world.memories[2].entries(), world.memories[0].entries());
+}
+
+#[test]
+fn a_second_writer_finds_the_name_of_a_batch_taken() {
+    let world = World::new(&[Body::Blobs; 2], 2, small(), 1);
+    let stale = world.create().unwrap();
+    commit_range(&stale, 1..10).unwrap();
+    let (journal, _) = world.open().unwrap();
+    let refused = stale.commit(record(10, 8)).unwrap_err();
+    assert!(refused.is(&codes::JOURNAL_MEMBERS), "{refused}");
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("exists"), "{why}");
+    assert_eq!(world.register.evictions.load(Ordering::SeqCst), 0, "nobody failed");
+    commit_range(&journal, 10..20).unwrap();
+    assert!(stale.commit(record(10, 8)).unwrap_err().is(&codes::JOURNAL_MEMBERS));
+    journal.close().unwrap();
+    let (journal, recovery) = world.open().unwrap();
+    assert_eq!((recovery.last_sequence, recovery.repaired_batches), (19, 0));
+    assert_eq!(numbers(&journal), (1..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_replay_from_the_end_reads_no_more_than_it_must() {
+    for bodies in BODIES {
+        let world = World::new(&bodies, 3, small(), 1);
+        let journal = world.create().unwrap();
+        let positions = commit_range(&journal, 1..60).unwrap();
+        let mut back = Vec::new();
+        journal
+            .replay_back(&mut |position, bytes| {
+                let number = position.sequence;
+                assert_eq!(bytes, record(number, length(number)));
+                back.push(position);
+                Ok(true)
+            })
+            .unwrap();
+        assert_eq!(back, positions.iter().rev().copied().collect::<Vec<_>>());
+        let mut seen = 0;
+        let broken = Fault::new(Effect::Error(&codes::DRIVE_IO)).after(10);
+        for index in 0..3 {
+            let broken = broken.clone().on(Operation::Read).on(Operation::ReadLog);
+            world.faulty(index).inject(broken);
+        }
+        journal
+            .replay_back(&mut |position, _| {
+                seen += 1;
+                Ok(position.sequence > 55)
+            })
+            .unwrap();
+        assert_eq!(seen, 5, "55 to 59");
+    }
 }

@@ -431,3 +431,95 @@ fn a_full_drive_refuses_commits_and_neither_stops_the_journal_nor_loses_its_memb
         assert_eq!(numbers(&journal), (1..60).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn reads_go_on_beside_a_member_that_hangs() {
+    for (body, call) in [(Body::Slots, Operation::ReadLog), (Body::Blobs, Operation::Read)] {
+        let options = Options { late_read: Duration::from_millis(200), ..small() };
+        let world = World::new(&[body; 2], 2, options, 1);
+        let journal = world.create().unwrap();
+        let positions = commit_range(&journal, 1..100).unwrap();
+        world.faulty(0).inject(Fault::new(Effect::Hang).on(call));
+        let began = std::time::Instant::now();
+        for (number, position) in (1..).zip(&positions) {
+            let whole = record(number, length(number));
+            let mut read = vec![0; whole.len()];
+            journal.read(*position, 0, &mut read, &|bytes| bytes == &whole[..]).unwrap();
+            assert_eq!(read, whole);
+        }
+        assert_eq!(numbers(&journal), (1..100).collect::<Vec<_>>());
+        assert!(began.elapsed() < Duration::from_secs(1), "it is asked first each time");
+        assert_eq!(journal.status().damaged_copies, 0, "late is not damaged");
+        commit_range(&journal, 100..110).unwrap();
+        assert_eq!(journal.status().members.len(), 2);
+        world.faulty(0).release();
+    }
+}
+
+#[test]
+fn a_member_that_is_slow_is_waited_for_when_there_is_no_other() {
+    let options = Options { late_read: Duration::from_millis(5), ..small() };
+    let world = World::new(&[Body::Slots; 2], 2, options, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..10).unwrap();
+    let slow = || Fault::new(Effect::Delay(Duration::from_millis(20))).on(Operation::ReadLog);
+    for index in 0..2 {
+        world.faulty(index).inject(slow());
+    }
+    assert_eq!(numbers(&journal), (1..10).collect::<Vec<_>>());
+    assert_eq!(journal.status().damaged_copies, 0);
+}
+
+#[test]
+fn a_scrub_evicts_a_member_that_does_not_answer() {
+    let options = Options { member_timeout: Duration::from_millis(100), ..small() };
+    let world = World::new(&[Body::Slots; 2], 2, options, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    world.faulty(1).inject(Fault::new(Effect::Hang).on(Operation::ReadLog));
+    journal.scrub().unwrap();
+    assert_eq!(world.register.members(), [0]);
+    commit_range(&journal, 30..40).unwrap();
+    world.faulty(1).release();
+    world.faulty(0).inject(Fault::new(Effect::Hang).on(Operation::ReadLog));
+    assert!(journal.scrub().unwrap_err().is(&codes::DRIVE_TIMEOUT), "it is the last one");
+    commit_range(&journal, 40..50).unwrap();
+    world.faulty(0).release();
+}
+
+#[test]
+fn what_was_just_written_is_read_without_asking_a_drive() {
+    let options = Options { recent_bytes_max: 1 << 20, ..small() };
+    let world = World::new(&[Body::Slots; 2], 2, options, 1);
+    let journal = world.create().unwrap();
+    let positions = commit_range(&journal, 1..30).unwrap();
+    (0..2).for_each(|index| world.faulty(index).inject(broken().on(Operation::ReadLog)));
+    for (number, position) in (1..).zip(&positions) {
+        let whole = record(number, length(number));
+        let mut read = vec![0; whole.len() - 3];
+        journal.read(*position, 3, &mut read, &|bytes| bytes == &whole[3..]).unwrap();
+        let refused = journal.read(*position, 3, &mut read, &|_| false).unwrap_err();
+        assert!(refused.is(&codes::JOURNAL_DAMAGED), "{refused}");
+    }
+}
+
+#[test]
+fn nothing_is_read_from_a_new_member_while_commits_stand_still() {
+    let options = Options { member_timeout: Duration::from_secs(5), ..small() };
+    let world = World::new(&[Body::Slots, Body::Blobs, Body::Slots, Body::Blobs], 2, options, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..40).unwrap();
+    for index in [2, 3] {
+        let hang = Fault::new(Effect::Hang).on(Operation::ReadLog).on(Operation::Read);
+        world.faulty(index).inject(hang.on(Operation::ListLogs).after(1));
+        let joined = || world.register.join(index);
+        journal.add_member(world.member(index), &joined).unwrap();
+    }
+    commit_range(&journal, 40..50).unwrap();
+    assert_eq!(journal.status().members.len(), 4);
+    for index in [2, 3] {
+        world.faulty(index).heal();
+        let (journal, _) = world.open_read_only(|alone| alone == index).unwrap();
+        assert_eq!(numbers(&journal), (1..50).collect::<Vec<_>>());
+    }
+}

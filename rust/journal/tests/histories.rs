@@ -28,6 +28,8 @@ enum Step {
     Join(u8),
     /// A member leaves.
     Leave(u8),
+    /// No drive has room for more, or each has.
+    Full(bool),
     /// Scrubs.
     Scrub,
     /// The power goes after this many steps, or now; then those of `present` come back.
@@ -44,6 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<u8>(), any::<bool>()).prop_map(|(drive, sync)| Step::Fail(drive, sync)),
         2 => any::<u8>().prop_map(Step::Join),
         1 => any::<u8>().prop_map(Step::Leave),
+        2 => any::<bool>().prop_map(Step::Full),
         1 => Just(Step::Scrub),
         4 => (any::<u8>(), any::<u8>())
             .prop_map(|(cut_in, present)| Step::Restart { cut_in, present }),
@@ -63,6 +66,8 @@ struct History {
     key: u64,
     /// Drives that failed since the last restart.
     failed: Vec<usize>,
+    /// True while the drives are full.
+    full: bool,
 }
 
 impl History {
@@ -77,6 +82,7 @@ impl History {
             submitted: vec![],
             key: 0,
             failed: vec![],
+            full: false,
         }
     }
 
@@ -89,15 +95,32 @@ impl History {
         self.key
     }
 
+    fn set_full(&mut self, full: bool) {
+        self.full = full;
+        // A member without slots has no room ahead of time: full, it fails.
+        for index in (0..DRIVES).filter(|index| self.world.bodies[*index] == Body::Slots) {
+            self.world.faulty(index).set_full(full);
+        }
+    }
+
     /// False if the power went or the journal stopped.
     fn commit(&mut self) -> bool {
         let key = self.next_key();
         self.submitted.push(key);
         let expected = self.acknowledged + 1;
-        match self.journal().commit(record(key, length(key))) {
+        let record = record(key, length(key));
+        let gives_back = key.is_multiple_of(3);
+        let journal = self.journal();
+        let committed =
+            if gives_back { journal.commit_reserved(record) } else { journal.commit(record) };
+        match committed {
             Ok(position) => {
                 assert_eq!(position.sequence, expected);
                 self.acknowledged = expected;
+                true
+            }
+            Err(error) if self.full && error.is(&codes::DRIVE_FULL) => {
+                self.submitted.pop();
                 true
             }
             Err(error) => {
@@ -177,6 +200,7 @@ impl History {
     fn restart(&mut self, present: &dyn Fn(usize) -> bool) {
         self.journal = None;
         self.failed.clear();
+        self.full = false;
         self.world.restart();
         (0..DRIVES).for_each(|index| self.world.faulty(index).heal());
         let members = self.world.register.members();
@@ -211,7 +235,10 @@ impl History {
         let pick = |number: u8| members[number as usize % members.len()];
         let well = match *step {
             Step::Commit(count) => (0..count).all(|_| self.commit()),
-            Step::Burst(each) => self.burst(each),
+            Step::Burst(each) => {
+                self.set_full(false);
+                self.burst(each)
+            }
             Step::Release(keep) => {
                 let from = self.acknowledged.saturating_sub(u64::from(keep));
                 self.needed_from = self.needed_from.max(from);
@@ -225,6 +252,7 @@ impl History {
                     (Body::Blobs, true) => Operation::Sync,
                 };
                 let fault = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(calls);
+                self.set_full(false); // or the commit is refused before it meets the fault
                 self.world.faulty(pick(drive)).inject(fault);
                 self.failed.push(pick(drive));
                 self.commit()
@@ -242,6 +270,7 @@ impl History {
                 let joined = self.journal().add_member(self.world.member(index), &join);
                 match joined {
                     Ok(()) => true,
+                    Err(error) if error.is(&codes::DRIVE_FULL) => self.full,
                     Err(error) if error.is(&codes::DRIVE_FAILED) => self.failed.contains(&index),
                     Err(error) => panic!("join: {error}"),
                 }
@@ -251,6 +280,10 @@ impl History {
                 let _ = self.journal().remove_member(common::id(pick(drive)), &left);
                 true
             }
+            Step::Full(full) => {
+                self.set_full(full);
+                true
+            }
             Step::Scrub => {
                 let report = self.journal().scrub();
                 report.is_err() || report.unwrap().lost_batches == 0
@@ -258,6 +291,7 @@ impl History {
             Step::Restart { cut_in, present } => {
                 // Half of the cuts come in the middle of commits, the others while nothing is under way.
                 if cut_in % 2 == 0 {
+                    self.set_full(false);
                     self.world.power.cut_in(u64::from(cut_in) / 2 + 1);
                     while self.commit() {}
                 }
@@ -333,9 +367,11 @@ proptest! {
     fn what_is_acknowledged_stays_in_order_and_whole(
         seed in any::<u64>(),
         spare_segments in 0usize..2,
+        reserved_segments in 0usize..2,
         steps in prop::collection::vec(step(), 1..25),
     ) {
-        play(&[Body::Slots; DRIVES], Options { spare_segments, ..small() }, seed, &steps);
+        let options = Options { spare_segments, reserved_segments, ..small() };
+        play(&[Body::Slots; DRIVES], options, seed, &steps);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
 mod common;
 
+use std::time::Duration;
+
 use common::{Body, World, length, record, small};
 use dwk_base::{Error, Result, codes};
 use dwk_drive::Entry;
@@ -122,7 +124,8 @@ fn check(world: &World, promise: &mut Promise) -> Result<(), String> {
 }
 
 fn world(bodies: &[Body], spare_segments: usize, seed: u64) -> World {
-    World::new(bodies, 3, Options { spare_segments, ..small() }, seed)
+    let options = Options { spare_segments, reserved_segments: spare_segments, ..small() };
+    World::new(bodies, 3, options, seed)
 }
 
 const SLOTS: [Body; 4] = [Body::Slots; 4];
@@ -182,13 +185,8 @@ fn a_cut_at_any_step_keeps_every_promise_on_drives_without_logs() {
     cut_everywhere(&MIXED, 0, None, seeds()).unwrap();
 }
 
-/// A copy that was repaired, and then the power goes and only this copy is left.
-fn repair_and_cut(bodies: &[Body], omit: Option<&'static str>, seed: u64) -> Result<(), String> {
-    let world = world(bodies, 0, seed);
-    let mut promise = Promise::default();
-    let journal = world.create().unwrap();
-    promise.commit(&journal, 20).unwrap();
-    journal.close().unwrap();
+/// Damages a batch on two of three members.
+fn damage_two(world: &World) {
     for damaged in &world.memories[1..3] {
         let entry = damaged.entries().into_iter().next().unwrap();
         let bytes = damaged.raw(&entry).unwrap().len();
@@ -196,6 +194,63 @@ fn repair_and_cut(bodies: &[Body], omit: Option<&'static str>, seed: u64) -> Res
         let at = if matches!(entry, Entry::Log(_)) { 4096 + 200 } else { 200 };
         assert!(damaged.flip(&entry, at, 1));
     }
+}
+
+/// A copy that a scrub repaired, and then the power goes and only this copy is left.
+fn scrub_and_cut(bodies: &[Body], omit: Option<&'static str>, seed: u64) -> Result<(), String> {
+    let world = world(bodies, 0, seed);
+    let mut promise = Promise::default();
+    let journal = world.create().unwrap();
+    promise.commit(&journal, 20).unwrap();
+    damage_two(&world);
+    if let Some(tag) = omit {
+        world.omit(tag);
+    }
+    let report = journal.scrub().unwrap();
+    assert_eq!((report.repaired_batches, report.lost_batches), (2, 0));
+    drop(journal);
+    world.restart();
+    each_alone(&world, &promise, "scrubbed")
+}
+
+/// A drive joins while commits go on, and then the power goes and only it is left.
+fn join_and_cut(bodies: &[Body], omit: Option<&'static str>, seed: u64) -> Result<(), String> {
+    let world = world(bodies, 0, seed);
+    let journal = world.create().unwrap();
+    let mut promise = Promise::default();
+    promise.commit(&journal, 12).unwrap();
+    if let Some(tag) = omit {
+        world.omit(tag);
+    }
+    let slow = Fault::new(Effect::Delay(Duration::from_millis(2)));
+    world.faulty(3).inject(slow.on(Operation::SyncLog).on(Operation::Sync));
+    let joined = || {
+        world.register.join(3)?;
+        world.power.cut_in(1);
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let promise = &mut promise;
+        let committing = &journal;
+        scope.spawn(move || promise.commit(committing, 20));
+        journal.add_member(world.member(3), &joined).unwrap();
+    });
+    drop(journal);
+    world.restart();
+    let (journal, _) = world
+        .open_read_only(|index| index == 3)
+        .map_err(|error| format!("joined, alone: {error}"))?;
+    promise.holds(&journal).map(drop)
+}
+
+/// A copy that was repaired, and then the power goes and only this copy is left.
+fn repair_and_cut(bodies: &[Body], omit: Option<&'static str>, seed: u64) -> Result<(), String> {
+    let world = world(bodies, 0, seed);
+    let mut promise = Promise::default();
+    let journal = world.create().unwrap();
+    promise.commit(&journal, 20).unwrap();
+    journal.close().unwrap();
+    damage_two(&world);
     if let Some(tag) = omit {
         world.omit(tag);
     }
@@ -211,12 +266,24 @@ fn a_repaired_copy_is_durable_before_anything_follows() {
     for seed in 0..20 {
         repair_and_cut(&SLOTS, None, seed).unwrap();
         repair_and_cut(&MIXED, None, seed).unwrap();
+        scrub_and_cut(&SLOTS, None, seed).unwrap();
+        scrub_and_cut(&MIXED, None, seed).unwrap();
+    }
+}
+
+#[test]
+fn a_drive_that_joined_while_commits_went_on_has_all_of_them() {
+    for seed in 0..20 {
+        join_and_cut(&SLOTS, None, seed).unwrap();
+        join_and_cut(&[Body::Blobs; 4], None, seed).unwrap();
     }
 }
 
 /// The first promise that is broken without this sync, if any is.
 fn without(bodies: &[Body], tag: &'static str) -> Result<(), String> {
     (0..20).try_for_each(|seed| repair_and_cut(bodies, Some(tag), seed))?;
+    (0..20).try_for_each(|seed| scrub_and_cut(bodies, Some(tag), seed))?;
+    (0..20).try_for_each(|seed| join_and_cut(bodies, Some(tag), seed))?;
     cut_everywhere(bodies, 0, Some(tag), 0..10)
 }
 

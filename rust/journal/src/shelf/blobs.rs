@@ -10,6 +10,7 @@ use dwk_drive::{BlobName, Drive};
 
 use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BatchHeader, SegmentHeader};
+use crate::replica::Stretch;
 use crate::sync::guard;
 
 const FOLDER: &str = "journal";
@@ -146,15 +147,15 @@ impl Shelf for BlobShelf {
         Place::Good
     }
 
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()> {
-        read_all(drive, &name(segment, batch)?, into, u64::from(offset - batch))
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()> {
+        let name = name(stretch.segment, stretch.batch)?;
+        read_all(drive, &name, into, u64::from(stretch.offset - stretch.batch))
+    }
+
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool> {
+        let name = name(stretch.segment, stretch.batch)?;
+        let read = drive.read_now(&name, u64::from(stretch.offset - stretch.batch), into)?;
+        Ok(read == Some(into.len()))
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
@@ -170,11 +171,24 @@ impl Shelf for BlobShelf {
         }
     }
 
-    fn wants_spare(&self, _count: usize) -> bool {
+    fn free_segments(&self) -> usize {
+        usize::MAX
+    }
+
+    fn make_spares(&self, _drive: &dyn Drive, _count: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn give_up(&self, drive: &dyn Drive) -> Result<()> {
+        self.adopt(Vec::new(), Vec::new());
+        self.units(drive)?.iter().try_for_each(|unit| remove(drive, &unit.name))
+    }
+
+    fn wants_spares(&self, _count: usize) -> bool {
         false
     }
 
-    fn make_spare(&self, _drive: &dyn Drive) -> Result<()> {
+    fn prepare_spares(&self, _drive: &dyn Drive, _count: usize) -> Result<()> {
         Ok(())
     }
 

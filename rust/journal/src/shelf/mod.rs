@@ -11,6 +11,7 @@ pub(crate) use blobs::BlobShelf;
 pub(crate) use slots::SlotShelf;
 
 use crate::format::{BatchHeader, SegmentHeader, Stamp};
+use crate::replica::Stretch;
 
 /// Something on a member that may hold batches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,25 +90,30 @@ pub(crate) trait Shelf: Send + Sync {
     /// Looks at the place of a segment, but for its batches.
     fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place;
 
-    /// Fills `into` from `offset` of a segment, within the batch that begins at `batch`.
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()>;
+    /// Fills `into`, which is as long as the stretch.
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()>;
+
+    /// As [`read`](Self::read), but never waits for a device: false if it would have to.
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool>;
 
     /// Gives a segment's room back.
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()>;
 
-    /// True if there are fewer than `count` free segments and nobody is making one yet; then the caller
-    /// calls [`make_spare`](Self::make_spare).
-    fn wants_spare(&self, count: usize) -> bool;
+    /// How many segments could be begun without new room; no limit where none is taken ahead of time.
+    fn free_segments(&self) -> usize;
 
-    /// Makes room for one segment more, ahead of time.
-    fn make_spare(&self, drive: &dyn Drive) -> Result<()>;
+    /// Makes room until there are `count` free segments.
+    fn make_spares(&self, drive: &dyn Drive, count: usize) -> Result<()>;
+
+    /// Removes everything: the drive does not hold the log.
+    fn give_up(&self, drive: &dyn Drive) -> Result<()>;
+
+    /// True if there are fewer than `count` free segments and nobody is making them yet; then the caller
+    /// calls [`prepare_spares`](Self::prepare_spares).
+    fn wants_spares(&self, count: usize) -> bool;
+
+    /// Makes room as [`make_spares`](Self::make_spares) does, ahead of time.
+    fn prepare_spares(&self, drive: &dyn Drive, count: usize) -> Result<()>;
 
     /// Bytes taken on the drive.
     fn taken_bytes(&self) -> u64;

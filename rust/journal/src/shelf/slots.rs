@@ -12,6 +12,7 @@ use dwk_drive::{BlobInfo, BlobName, Drive, Log};
 
 use super::{Append, Found, Place, Shelf, Unit};
 use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
+use crate::replica::Stretch;
 use crate::sync::guard;
 
 /// What a unit's damaged places may cost to search, as a multiple of its size: who can write to the drive
@@ -23,7 +24,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// A member with the log capability.
 pub(crate) struct SlotShelf {
     segment_bytes: u32,
-    spare_count: usize,
+    free_count: usize,
     slots: Mutex<Slots>,
 }
 
@@ -50,8 +51,8 @@ impl Slots {
 }
 
 impl SlotShelf {
-    pub(crate) fn new(segment_bytes: u32, spare_count: usize) -> Self {
-        Self { segment_bytes, spare_count, slots: Mutex::default() }
+    pub(crate) fn new(segment_bytes: u32, free_count: usize) -> Self {
+        Self { segment_bytes, free_count, slots: Mutex::default() }
     }
 
     fn slot(&self, segment: u64) -> Result<Arc<Unit>> {
@@ -153,7 +154,7 @@ impl Shelf for SlotShelf {
         for unit in rest {
             let mut slots = guard(&self.slots);
             let fits = unit.bytes == u64::from(self.segment_bytes);
-            if fits && slots.free.len() < self.spare_count {
+            if fits && slots.free.len() < self.free_count {
                 slots.free.push(Arc::new(unit));
                 continue;
             }
@@ -225,15 +226,14 @@ impl Shelf for SlotShelf {
         }
     }
 
-    fn read(
-        &self,
-        drive: &dyn Drive,
-        segment: u64,
-        _batch: u32,
-        offset: u32,
-        into: &mut [u8],
-    ) -> Result<()> {
-        log(drive)?.read_log(&self.slot(segment)?.name, u64::from(offset), into)
+    fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()> {
+        let slot = self.slot(stretch.segment)?;
+        log(drive)?.read_log(&slot.name, u64::from(stretch.offset), into)
+    }
+
+    fn read_now(&self, _drive: &dyn Drive, _stretch: Stretch, _into: &mut [u8]) -> Result<bool> {
+        // A log cannot be asked for what lies in memory alone.
+        Ok(false)
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
@@ -247,18 +247,34 @@ impl Shelf for SlotShelf {
         self.remove(log(drive)?, &unit)
     }
 
-    fn wants_spare(&self, count: usize) -> bool {
+    fn free_segments(&self) -> usize {
+        guard(&self.slots).free.len()
+    }
+
+    fn make_spares(&self, drive: &dyn Drive, count: usize) -> Result<()> {
+        while self.free_segments() < count {
+            let unit = self.create(log(drive)?, u64::from(self.segment_bytes))?;
+            guard(&self.slots).free.push(unit);
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, drive: &dyn Drive) -> Result<()> {
+        self.adopt(Vec::new(), Vec::new());
+        self.units(drive)?.iter().try_for_each(|unit| self.remove(log(drive)?, unit))
+    }
+
+    fn wants_spares(&self, count: usize) -> bool {
         let mut slots = guard(&self.slots);
         let wanted = !slots.making && slots.free.len() < count;
         slots.making |= wanted;
         wanted
     }
 
-    fn make_spare(&self, drive: &dyn Drive) -> Result<()> {
-        let made = log(drive).and_then(|log| self.create(log, u64::from(self.segment_bytes)));
-        let mut slots = guard(&self.slots);
-        slots.making = false;
-        made.map(|unit| slots.free.push(unit))
+    fn prepare_spares(&self, drive: &dyn Drive, count: usize) -> Result<()> {
+        let made = self.make_spares(drive, count);
+        guard(&self.slots).making = false;
+        made
     }
 
     fn taken_bytes(&self) -> u64 {

@@ -149,6 +149,8 @@ pub fn small() -> Options {
         batch_bytes_max: 40000,
         queue_bytes_max: 200_000,
         spare_segments: 0,
+        recent_bytes_max: 0,
+        reserved_segments: 0,
         member_timeout: Duration::from_secs(20),
         ..Options::default()
     }

@@ -1,0 +1,167 @@
+//! Drives that have no room left.
+#![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
+mod common;
+
+use common::{Body, World, commit_range, id, length, numbers, record, small};
+use dwk_base::{Error, codes};
+use dwk_journal::{Journal, Options, Pending};
+
+/// Three members and one drive beside them, with segments kept for records that give room back.
+fn world() -> World {
+    let options = Options { spare_segments: 1, reserved_segments: 1, ..small() };
+    World::new(&[Body::Slots; 4], 3, options, 1)
+}
+
+fn fill(world: &World, indexes: &[usize]) {
+    for index in indexes {
+        world.faulty(*index).set_full(true);
+    }
+}
+
+/// Commits records from `next` on until one is refused; returns the next number and why.
+fn until_refused(
+    next: u64,
+    commit: impl Fn(bytes::Bytes) -> dwk_base::Result<dwk_journal::Position>,
+) -> (u64, Error) {
+    for number in next..next + 200 {
+        match commit(record(number, length(number))) {
+            Ok(position) => assert_eq!(position.sequence, number, "what was refused took a place"),
+            Err(error) => return (number, error),
+        }
+    }
+    panic!("a full drive takes everything, or was evicted");
+}
+
+/// A journal whose members are full, so that it takes no ordinary record any more; and the next number.
+fn full(world: &World) -> (Journal, u64) {
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    fill(world, &[0, 1, 2]);
+    let (next, error) = until_refused(30, |record| journal.commit(record));
+    assert!(error.is(&codes::DRIVE_FULL), "{error}");
+    let (mut next, mut refused) = (next, false);
+    while !refused {
+        refused = journal.commit(record(next, 8)).is_err();
+        next += u64::from(!refused);
+    }
+    (journal, next)
+}
+
+#[test]
+fn records_that_give_room_back_pass_on_full_drives() {
+    let world = world();
+    let (journal, mut next) = full(&world);
+    let before = journal.status().live_bytes;
+    let first = next;
+    for _ in 0..10 {
+        assert!(journal.commit(record(0, 8)).unwrap_err().is(&codes::DRIVE_FULL), "touched");
+        journal.commit_reserved(record(next, 8)).unwrap();
+        next += 1;
+    }
+    let (next, error) = until_refused(next, |record| journal.commit_reserved(record));
+    assert!(error.is(&codes::DRIVE_FULL), "{error}");
+    let taken = journal.status().live_bytes - before;
+    assert!(taken > 65536 * 3 / 4, "a segment was kept, and {taken} bytes of it could be used");
+    assert_eq!(numbers(&journal), (1..next).collect::<Vec<_>>());
+    // Room that is given back is kept again before anything else takes it.
+    journal.release(first).unwrap();
+    assert!(journal.commit(record(0, 8)).unwrap_err().is(&codes::DRIVE_FULL));
+    world.drives.lock().unwrap().iter().for_each(|drive| drive.set_full(false));
+    commit_range(&journal, next..next + 30).unwrap();
+    fill(&world, &[0, 1, 2]);
+    let (next, _) = until_refused(next + 30, |record| journal.commit(record));
+    journal.commit_reserved(record(next, 8)).unwrap();
+}
+
+#[test]
+fn a_journal_on_full_drives_opens_again_and_again() {
+    let world = world();
+    let (journal, next) = full(&world);
+    let (mut next, _) = until_refused(next, |record| journal.commit_reserved(record));
+    journal.close().unwrap();
+    drop(journal);
+    let (journal, recovery) = world.open().unwrap();
+    assert_eq!(recovery.last_sequence, next - 1);
+    assert_eq!(journal.status().members.len(), 3, "{recovery:?}");
+    assert!(journal.commit(record(0, 8)).unwrap_err().is(&codes::DRIVE_FULL));
+    journal.close().unwrap();
+    drop(journal);
+    // With the reserve still there, openings do not use it up.
+    world.drives.lock().unwrap().iter().for_each(|drive| drive.set_full(false));
+    let (journal, _) = world.open().unwrap();
+    commit_range(&journal, next..next + 5).unwrap();
+    next += 5;
+    fill(&world, &[0, 1, 2]);
+    let (next, _) = until_refused(next, |record| journal.commit(record));
+    journal.close().unwrap();
+    drop(journal);
+    for _ in 0..10 {
+        drop(world.open().unwrap());
+    }
+    let (journal, _) = world.open().unwrap();
+    assert!(journal.commit(record(0, 8)).unwrap_err().is(&codes::DRIVE_FULL));
+    journal.commit_reserved(record(next, 8)).unwrap();
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_member_is_named_and_another_drive_takes_its_place() {
+    let world = world();
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..5).unwrap();
+    fill(&world, &[1]);
+    let (next, error) = until_refused(5, |record| journal.commit(record));
+    assert!(error.is(&codes::DRIVE_FULL), "{error}");
+    let full = error.details().iter().find(|(name, _)| *name == "drive").unwrap();
+    assert_eq!(full.1, id(1).to_string());
+    journal.add_member(world.member(3), &|| world.register.join(3)).unwrap();
+    journal.remove_member(id(1), &|| Ok(())).unwrap();
+    commit_range(&journal, next..next + 30).unwrap();
+    assert_eq!(journal.status().members, [id(0), id(2), id(3)]);
+    assert_eq!(numbers(&journal), (1..next + 30).collect::<Vec<_>>());
+}
+
+#[test]
+fn nothing_that_came_after_a_refused_record_is_written() {
+    let world = world();
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    fill(&world, &[0, 1, 2]);
+    // More than the current segment and the spare one take.
+    let many: Vec<_> =
+        (30..39).map(|number| journal.submit(record(number, 19000)).unwrap()).collect();
+    let after = journal.submit(record(0, 8)).unwrap();
+    let reserved = journal.submit_reserved(record(0, 8)).unwrap();
+    assert!(reserved.wait().unwrap_err().is(&codes::DRIVE_FULL));
+    assert!(after.wait().unwrap_err().is(&codes::DRIVE_FULL));
+    let written = many.iter().take_while(|pending| pending.wait().is_ok()).count();
+    let is_refused = |pending: &Pending| pending.wait().is_err_and(|e| e.is(&codes::DRIVE_FULL));
+    assert!(written < 8 && many[written..].iter().all(is_refused), "{written} were written");
+    drop((after, reserved));
+    // As long as one of them has not been let go, others may rest on it.
+    let early = journal.commit_reserved(record(0, 8)).unwrap_err();
+    assert!(early.is(&codes::DRIVE_FULL), "{early}");
+    drop(many);
+    let next = 30 + written as u64;
+    let position = journal.commit_reserved(record(next, 8)).unwrap();
+    assert_eq!(position.sequence, next);
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_drive_without_room_to_go_on_is_no_new_member_and_keeps_nothing_of_the_journal() {
+    let world = world();
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    let segments = journal.status().segments;
+    for room in 0..segments + 2 {
+        world.memories[3].set_capacity(room * 65536 + 4096);
+        let refused = journal.add_member(world.member(3), &|| panic!("it has no room"));
+        assert!(refused.unwrap_err().is(&codes::DRIVE_FULL), "{room}");
+        assert!(world.memories[3].entries().is_empty(), "{room}");
+    }
+    world.memories[3].set_capacity((segments + 2) * 65536);
+    journal.add_member(world.member(3), &|| world.register.join(3)).unwrap();
+    journal.commit(record(30, 8)).unwrap();
+    assert_eq!(journal.status().members.len(), 4);
+}
