@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dwkernel as dw
 from dwkernel import errors
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def make(path: Path | None, **options: Any) -> None:
@@ -60,6 +58,43 @@ def test_a_copy_of_a_store_never_looks_for_the_originals_drives(path: Path, tmp_
         assert kernel["docs/b"] == b"only in the copy"
     with dw.open(path) as kernel:
         assert "docs/b" not in kernel
+
+
+def test_a_relative_path_stays_one_place_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("rel")
+    make(path, drives=3)
+    (path / "d2").rename("away")
+    for number in range(2):
+        with dw.open(path) as kernel:
+            kernel.put(f"docs/{number}", b"without it")
+    Path("away").rename(path / "d2")
+    with dw.open("./rel") as kernel:
+        kernel.pool.rebuild()
+        status = kernel.pool.status()
+        assert status.redundancy == "full", status
+        assert status.drive("d2").path == str(tmp_path / "rel" / "d2")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        kernel.pool.replace("d2", tmp_path / "new")
+    assert not list((tmp_path / "elsewhere").iterdir())
+    with dw.open(tmp_path / "rel") as kernel:
+        assert kernel.pool.status().drive("d2").path == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize("create", [False, True, "if_missing"])
+@pytest.mark.parametrize(
+    "place", ["", "a\0b", "file", "file/below", "x\udcff", b"x\xff", "memory://x", 5]
+)
+def test_what_can_be_no_path_of_a_store_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, create: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    assert code_of(place, create=create, drives=3) == "store.option"
+    assert [at.name for at in tmp_path.iterdir()] == ["file"]
 
 
 def test_drives_may_be_listed_and_moved(path: Path, tmp_path: Path) -> None:
@@ -192,6 +227,17 @@ def test_a_drive_of_another_pool_is_refused(path: Path, tmp_path: Path) -> None:
     mixed = [path / "d1", path / "d2", tmp_path / "other" / "d3"]
     code = code_of(drives=mixed)
     assert code == "drive.foreign"
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+def test_drives_of_another_pool_do_not_take_a_path_over(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    with dw.open(tmp_path / "other", drives=3, create=True):
+        pass
+    others = [tmp_path / "other" / f"d{n}" for n in (1, 2, 3)]
+    for create in (False, "if_missing"):
+        assert code_of(path, drives=others, create=create) == "drive.foreign"
     with dw.open(path) as kernel:
         assert kernel["docs/a"] == b"stored"
 

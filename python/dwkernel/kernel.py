@@ -91,7 +91,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     store = _native.Store.open(
         caller,
         parse_duration(OPERATION_TIMEOUT),
-        path=None if path is None else os.fspath(path),
+        path=None if path is None else _place(path, "store.option"),
         drives=_drives(drives),
         geometry=geometry,
         create=_create(create),
@@ -116,7 +116,22 @@ def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
         return drives
     if isinstance(drives, str | bytes):
         raise errors.new("store.option", f"drives={drives!r} is one drive: write a list")
-    return [os.fspath(drive) for drive in drives]
+    try:
+        places = list(drives)
+    except TypeError:
+        text = f"drives={drives!r} is neither a number nor a list of drives"
+        raise errors.new("store.option", text) from None
+    return [_place(drive, "drive.url") for drive in places]
+
+
+def _place(place: object, code: str) -> str:
+    """Return where something is as text that can be written down."""
+    try:
+        text = os.fsdecode(place)  # type: ignore[arg-type] # what it is not is refused here
+        text.encode()
+    except (TypeError, UnicodeError):
+        raise errors.new(code, f"{place!r} is no path of UTF-8 text") from None
+    return text
 
 
 def _create(create: bool | str) -> str:

@@ -171,6 +171,34 @@ fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
     Ok(Arc::new(drive.clone()))
 }
 
+/// A store's path as it is kept: absolute, so that it stays the same place wherever the process goes.
+///
+/// # Errors
+/// `store.option` for what can be no directory whose name can be written down
+pub(crate) fn store_path(path: &Path) -> Result<PathBuf> {
+    let bad = |why: &str| {
+        let text = format!("{:?} is no path of a store: {why}", text_of(path));
+        Error::new(&codes::STORE_OPTION, text).with("path", text_of(path))
+    };
+    match path.to_str() {
+        None => return Err(bad("it is not UTF-8")),
+        Some("") => return Err(bad("it is empty")),
+        Some(text) if text.contains('\0') => return Err(bad("it holds a NUL")),
+        Some(text) if text.contains("://") => return Err(bad("name URLs in drives=")),
+        Some(_) => {}
+    }
+    let absolute = std::path::absolute(path).map_err(|error| bad(&error.to_string()))?;
+    if absolute.to_str().is_none() {
+        return Err(bad("the directory that it is relative to is not UTF-8"));
+    }
+    // The nearest thing that is there: a directory, or nothing can be made under it.
+    let there = absolute.ancestors().find(|part| part.symlink_metadata().is_ok());
+    match there {
+        Some(part) if !part.is_dir() => Err(bad(&format!("{} is no directory", text_of(part)))),
+        _ => Ok(absolute),
+    }
+}
+
 pub(crate) fn text_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -13,7 +13,7 @@ use dwk_meta::Meta;
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
 
 use crate::kernel::Opened;
-use crate::locate::{Drives, Find, Locator, text_of};
+use crate::locate::{Drives, Find, Locator, store_path, text_of};
 use crate::pointers::{Pointers, numbered};
 use crate::{Context, Door, Kernel, holder};
 
@@ -58,6 +58,8 @@ impl Kernel {
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
             context.deadline().check()?;
+            let path = spec.path.as_deref().map(store_path).transpose()?;
+            let spec = &OpenSpec { path, ..spec.clone() };
             let opened =
                 Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
             opened.point_if_writable(spec)?;
@@ -107,7 +109,9 @@ impl Opening<'_> {
             // there (not mounted, perhaps) is no place for a new store.
             let is_one = self.spec.create == Create::Never || pointers.is_some();
             let found = is_one || Self::carried(&locations)?;
-            return Ok(found.then_some(There { locations, pool: None }));
+            // A path stays its pool's: other drives do not take it over.
+            let pool = pointers.map(|pointers| pointers.pool);
+            return Ok(found.then_some(There { locations, pool }));
         }
         let Some(path) = &self.spec.path else { return Ok(None) };
         if let Some(pointers) = pointers {
