@@ -309,6 +309,37 @@ fn leftovers_of_an_earlier_process_are_removed_by_the_next_holder() {
 }
 
 #[test]
+fn a_directory_that_is_no_drive_is_not_taken_and_nothing_in_it_changes() {
+    let home = TempDir::new().unwrap();
+    let path = home.path();
+    let empty = LocalDrive::open(path).unwrap();
+    for mode in [LockMode::Shared, LockMode::Exclusive] {
+        assert!(empty.lock(&me(), mode).unwrap_err().is(&codes::DRIVE_MISSING));
+    }
+    assert_eq!(fs::read_dir(path).unwrap().count(), 0, "something was made in it");
+    for directory in ["tmp", "blobs", "logs"] {
+        fs::create_dir(path.join(directory)).unwrap();
+        fs::write(path.join("tmp/1"), "years of work").unwrap();
+        fs::write(path.join("lock"), "my own file").unwrap();
+        assert!(empty.lock(&me(), LockMode::Exclusive).unwrap_err().is(&codes::DRIVE_MISSING));
+        assert_eq!(fs::read(path.join("tmp/1")).unwrap(), b"years of work");
+        assert_eq!(fs::read(path.join("lock")).unwrap(), b"my own file");
+    }
+}
+
+#[test]
+fn only_what_is_ours_is_removed_from_the_temporary_directory() {
+    let (_home, path, drive) = drive();
+    for name in ["0", "17", "thesis.tex", "1.bak"] {
+        fs::write(path.join("tmp").join(name), "x").unwrap();
+    }
+    drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+    let left = fs::read_dir(path.join("tmp")).unwrap().map(|at| at.unwrap().file_name());
+    assert_eq!(left.collect::<std::collections::BTreeSet<_>>().len(), 2);
+    assert!(path.join("tmp/thesis.tex").exists() && path.join("tmp/1.bak").exists());
+}
+
+#[test]
 fn drives_on_one_file_system_say_so() {
     let (home, _path, one) = drive();
     let two = LocalDrive::create(home.path().join("d2")).unwrap();
