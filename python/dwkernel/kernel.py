@@ -74,7 +74,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
             whichever fits.
         read_only: change nothing, and let other readers in.
         force: open what lies beyond the geometry's tolerance.
-        timeout: the deadline of every operation that does not say its own.
+        timeout: the deadline of the opening, and of every operation that does not say its own.
 
     Raises:
         NotFound: `store.not_found`
@@ -83,6 +83,8 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,
             `drive.url`, `store.option`
         Unsupported: `format.newer`, `geometry.not_storable`
+        Denied: `drive.read_only`
+        Timeout: `context.deadline`
 
     One process at a time has a store open. A loss that the geometry tolerates needs no flag.
     """
@@ -90,7 +92,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     timeout_s = parse_duration(timeout)
     store = _native.Store.open(
         caller,
-        parse_duration(OPERATION_TIMEOUT),
+        timeout_s,
         path=None if path is None else _place(path, "store.option"),
         drives=_drives(drives),
         geometry=geometry,

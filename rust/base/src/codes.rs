@@ -73,6 +73,7 @@ codes! {
     POOL_BUSY = "pool.busy", Unavailable, true, "Finish or drop uploads that are under way, or give the pool more memory";
     POOL_FULL = "pool.full", Full, false, "Delete objects, add a drive or replace one with a larger one";
     POOL_READ_ONLY = "pool.read_only", State, false, "Open without read_only to change the store; if a lost drive forces it, bring the drive back or force the open";
+    POOL_REPAIRING = "pool.repairing", Unavailable, true, "A scrub, rebuild or replace is under way: wait for it to end, or stop it";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
     STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";

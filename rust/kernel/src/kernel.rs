@@ -127,7 +127,7 @@ impl Opened {
         Pointers::of(self.pool.id(), &self.pool.roster(), before.as_ref()).write(path)
     }
 
-    fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         self.meta.close()
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use dwk_base::{Error, PoolId, Result, Seams, codes};
+use dwk_base::{Error, Result, Seams, codes};
 use dwk_catalog::Catalog;
 use dwk_drive::{Drive, Holder};
 use dwk_erasure::Geometry;
@@ -15,7 +15,7 @@ use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
 use crate::kernel::Opened;
 use crate::locate::{Drives, Find, Locator, store_path, text_of};
 use crate::pointers::{Pointers, numbered};
-use crate::{Context, Door, Kernel, holder};
+use crate::{Context, Deadline, Door, Kernel, holder};
 
 /// What to do if there is no store, or if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,8 +60,8 @@ impl Kernel {
             context.deadline().check()?;
             let path = spec.path.as_deref().map(store_path).transpose()?;
             let spec = &OpenSpec { path, ..spec.clone() };
-            let opened =
-                Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
+            let (deadline, locator) = (context.deadline(), Locator::new(spec.path.clone()));
+            let opened = Opening { spec, seams, deadline, locator }.open()?;
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
@@ -71,15 +71,19 @@ impl Kernel {
 }
 
 /// A store that is there.
+#[derive(Default)]
 struct There {
     locations: Vec<String>,
-    /// Which pool it was, if the path remembers.
-    pool: Option<PoolId>,
+    /// What the path remembers.
+    pointers: Option<Pointers>,
+    /// The caller named these drives: one of another pool is a mistake.
+    is_named: bool,
 }
 
 struct Opening<'a> {
     spec: &'a OpenSpec,
     seams: &'a Seams,
+    deadline: &'a Deadline,
     locator: Locator,
 }
 
@@ -110,16 +114,15 @@ impl Opening<'_> {
             let is_one = self.spec.create == Create::Never || pointers.is_some();
             let found = is_one || Self::carried(&locations)?;
             // A path stays its pool's: other drives do not take it over.
-            let pool = pointers.map(|pointers| pointers.pool);
-            return Ok(found.then_some(There { locations, pool }));
+            return Ok(found.then_some(There { locations, pointers, is_named: true }));
         }
         let Some(path) = &self.spec.path else { return Ok(None) };
         if let Some(pointers) = pointers {
             let locations = pointers.locations();
-            return Ok(Some(There { locations, pool: Some(pointers.pool) }));
+            return Ok(Some(There { locations, pointers: Some(pointers), is_named: false }));
         }
         let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
-        Ok(Self::carried(&locations)?.then_some(There { locations, pool: None }))
+        Ok(Self::carried(&locations)?.then_some(There { locations, ..There::default() }))
     }
 
     /// True if one of the drives is a pool's that has begun, or cannot be told from one.
@@ -130,21 +133,23 @@ impl Opening<'_> {
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
         let found = Locator::drives(&there.locations, Find::Existing)?;
-        let mut drives = Vec::new();
-        let mut lost = None;
-        for drive in found {
+        let (mut drives, mut away) = (Vec::new(), Vec::new());
+        for (location, drive) in there.locations.iter().zip(found) {
             match drive {
                 Ok(drive) => drives.push(drive),
-                Err(error) => lost = Some(error),
+                Err(error) => away.push((location.clone(), error)),
             }
         }
-        if drives.is_empty() {
-            return Err(lost.unwrap_or_else(|| self.not_found()));
-        }
+        let pointers = there.pointers.iter();
+        let places = pointers.flat_map(|pointers| &pointers.drives);
         let options = OpenOptions {
             read_only: self.spec.read_only,
             force: self.spec.force,
-            expected: there.pool,
+            expected: there.pointers.as_ref().map(|pointers| pointers.pool),
+            leave_foreign_out: !there.is_named,
+            away,
+            places: places.map(|drive| (drive.location.clone(), drive.id)).collect(),
+            until: Some(self.deadline.at()),
             pool: PoolOptions::default(),
         };
         let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;
@@ -152,7 +157,12 @@ impl Opening<'_> {
         let other = asked.map(|asked| {
             format!("opened with geometry {asked}, and the pool's is {}", pool.geometry())
         });
-        self.finish(pool, other)
+        let opened = self.finish(pool, other)?;
+        self.deadline.check().inspect_err(|_| {
+            // Nothing was acknowledged: what fails here costs a longer next opening.
+            let _ = opened.close();
+        })?;
+        Ok(opened)
     }
 
     fn create(&self, geometry: Option<Geometry>) -> Result<Opened> {
@@ -185,7 +195,11 @@ impl Opening<'_> {
     }
 
     fn finish(&self, pool: Arc<Pool>, warning: Option<String>) -> Result<Opened> {
-        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default())?;
+        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default());
+        let meta = meta.inspect_err(|_| {
+            // What fails here costs a longer next opening.
+            let _ = pool.close();
+        })?;
         let catalog = Catalog::new(Arc::clone(&meta), self.seams.clone());
         let warnings = warning.into_iter().collect();
         let pointers = self.spec.path.clone();

@@ -44,7 +44,8 @@ impl Pool {
             present.insert(*id, Present { drive: Attached::new(Arc::clone(&new.drive)), slots });
         }
         let tried = superblock.epoch;
-        let table = Table { superblock, present, suspect: BTreeMap::new(), tried };
+        let (suspect, remarks) = (BTreeMap::new(), BTreeMap::new());
+        let table = Table { superblock, present, suspect, remarks, tried };
         let locks = ids.into_iter().zip(locks).collect();
         begin(table, locks, geometry, options, seams, warnings(drives))
     }
@@ -101,6 +102,7 @@ fn begin(
         warnings,
         read_only: None,
         closed: AtomicBool::new(false),
+        repairing: Mutex::new(()),
         seams,
     }))
 }

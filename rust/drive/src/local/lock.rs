@@ -72,8 +72,8 @@ fn is_drive(root: &Root) -> Result<bool> {
             return Ok(true);
         }
     }
-    let skeleton = is(root, layout::BLOBS, Kind::Directory)?
-        && is(root, layout::LOGS, Kind::Directory)?;
+    let skeleton =
+        is(root, layout::BLOBS, Kind::Directory)? && is(root, layout::LOGS, Kind::Directory)?;
     // A power cut may leave a text as zeroes, or less than all of it.
     let text = text(root)?.unwrap_or_default();
     let text = text.trim_matches('\0');

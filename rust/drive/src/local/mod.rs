@@ -109,11 +109,20 @@ impl LocalDrive {
     pub fn open_with(path: impl AsRef<Path>, options: LocalOptions) -> Result<Self> {
         let path = path.as_ref();
         let location = path.display().to_string();
-        let opened = System::open(path).and_then(|system| Ok((system.device()?, system)));
-        let (device, system) = opened.map_err(|errno| open_error(&location, errno))?;
-        let domain = Some(format!("device:{device}"));
+        let opened = System::open(path);
+        let opened =
+            opened.and_then(|system| Ok((system.device()?, system.is_read_only()?, system)));
+        let (device, is_read_only, system) =
+            opened.map_err(|errno| open_error(&location, errno))?;
+        let description = Description {
+            kind: "local",
+            location: location.clone(),
+            failure_domain: Some(format!("device:{device}")),
+            is_read_only,
+            labels: BTreeMap::new(),
+        };
         let clock = Arc::new(SystemClock::default());
-        Ok(Self::assemble(Box::new(system), location, domain, options, clock))
+        Ok(Self::assemble(Box::new(system), description, options, clock))
     }
 
     /// Makes a drive of a directory, which is made too if it is not there (its parent must be). Durable
@@ -146,18 +155,11 @@ impl LocalDrive {
 
     fn assemble(
         files: Box<dyn Files>,
-        location: String,
-        failure_domain: Option<String>,
+        description: Description,
         options: LocalOptions,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let description = Description {
-            kind: "local",
-            location: location.clone(),
-            failure_domain,
-            labels: BTreeMap::new(),
-        };
-        let root = Arc::new(Root::new(files, location));
+        let root = Arc::new(Root::new(files, description.location.clone()));
         let temporaries = Arc::new(Temporaries::new(Arc::clone(&root)));
         let buffers = Arc::new(Buffers::default());
         let logs = Logs::new(Arc::clone(&root), Arc::clone(&temporaries), Arc::clone(&buffers));
@@ -326,6 +328,12 @@ impl Log for LocalDrive {
     fn delete_log(&self, name: &BlobName) -> Result<()> {
         self.shared.logs.delete(name)
     }
+}
+
+/// What a simulated directory says of itself.
+#[cfg(test)]
+fn simulated() -> Description {
+    Description { kind: "local", location: "simulated".to_owned(), ..Description::default() }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const SECTOR_BYTES: usize = 512;
 
 fn start(machine: &Machine) -> LocalDrive {
     let clock = Arc::new(dwk_base::ManualClock::default());
-    LocalDrive::assemble(machine.files(), "simulated".to_owned(), None, OPTIONS, clock)
+    LocalDrive::assemble(machine.files(), simulated(), OPTIONS, clock)
 }
 
 /// What may be found after a cut. What is acknowledged leaves one possibility.
