@@ -514,3 +514,41 @@ def test_drives_that_can_only_be_read_are_called_so(path: Path) -> None:
             assert "read-only" in text
     with dw.open(path) as kernel:
         assert kernel.pool.status().redundancy == "full"
+
+
+def test_a_create_that_fails_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+    (path / "d2").mkdir(parents=True)
+    (path / "d2" / "photo.jpg").write_text("mine")
+    drives = [tmp_path / "a", tmp_path / "b", tmp_path / "none" / "c"]
+    (tmp_path / "b").mkdir()
+
+    def state() -> list[str]:
+        return sorted(str(at.relative_to(tmp_path)) for at in tmp_path.rglob("*"))
+
+    before = state()
+    assert code_of(path, create=True, drives=3) == "drive.not_empty"
+    assert state() == before
+    # Found out only while they are made: the last one's parent is not there.
+    assert code_of(drives=drives, create=True) == "drive.missing"
+    assert code_of(tmp_path / "x" / "y", drives=drives, create=True) == "drive.missing"
+    # Found out only after all were made.
+    other = {"drives": 6, "geometry": "mirror:2x(2+1)"}
+    assert code_of(tmp_path / "x" / "y", create=True, **other) == "geometry.not_storable"
+    assert state() == before
+    make(tmp_path / "x", drives=drives[:2])
+
+
+def test_drives_inside_one_another_are_refused(path: Path, tmp_path: Path) -> None:
+    for drives in (["x", "x/a", "y"], ["y", "x/a/b", "x/a"], ["x-1", "x", "x/1"]):
+        places = [tmp_path / drive for drive in drives]
+        assert code_of(path, drives=places, create=True) == "drive.duplicate"
+    assert not list(tmp_path.iterdir())
+    make(path, drives=3)
+    inside = [path / "d1" / "sub", tmp_path / "y", tmp_path / "z"]
+    assert code_of(drives=inside, create=True) == "drive.not_empty"
+    with dw.open(path) as kernel, pytest.raises(errors.Exists) as caught:
+        kernel.pool.replace("d1", path / "d2" / "sub")
+    assert caught.value.code == "drive.not_empty"
+    assert not (path / "d2" / "sub").exists()
+    # Beside one another is well, also where one name begins like another.
+    make(None, drives=[tmp_path / name for name in ("p", "p-1", "p1")])

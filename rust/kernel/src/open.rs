@@ -1,9 +1,8 @@
 //! Opening and creating: what was asked for, what is there, and what follows from both.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fs, io};
 
 use dwk_base::{Error, Result, Seams, codes};
 use dwk_catalog::Catalog;
@@ -13,7 +12,8 @@ use dwk_meta::Meta;
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
 
 use crate::kernel::Opened;
-use crate::locate::{Drives, Find, Locator, store_path, text_of};
+use crate::locate::{Drives, Locator, store_path, text_of};
+use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
 use crate::{Context, Deadline, Door, Kernel, holder};
 
@@ -53,8 +53,8 @@ impl Kernel {
     ///
     /// # Errors
     /// `store.not_found`, `store.exists`, `store.locked`, `store.option`, `drive.*`, `drives.*`,
-    /// `geometry.*`, `format.newer`, and those of recovery; nothing is half-open or half-made after
-    /// one, except that drives may carry the superblock of a pool that never began
+    /// `geometry.*`, `format.newer`, `context.deadline`, and those of recovery; nothing is half-open or
+    /// half-made after one
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
             context.deadline().check()?;
@@ -127,12 +127,12 @@ impl Opening<'_> {
 
     /// True if one of the drives is a pool's that has begun, or cannot be told from one.
     fn carried(locations: &[String]) -> Result<bool> {
-        let drives = Locator::drives(locations, Find::Existing)?;
+        let drives = Locator::drives(locations)?;
         Ok(drives.into_iter().flatten().any(|drive| dwk_pool::carries_pool(&*drive)))
     }
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
-        let found = Locator::drives(&there.locations, Find::Existing)?;
+        let found = Locator::drives(&there.locations)?;
         let (mut drives, mut away) = (Vec::new(), Vec::new());
         for (location, drive) in there.locations.iter().zip(found) {
             match drive {
@@ -178,19 +178,22 @@ impl Opening<'_> {
             let text = format!("{geometry} needs {needed} drives and {given} were given");
             return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
         }
-        if let (Some(path), Drives::Count(_)) = (&self.spec.path, &drives) {
-            make_directory(path)?;
-        }
-        let found = Locator::drives(&locations, Find::Making)?;
-        let drives = found.into_iter().collect::<Result<Vec<_>>>()?;
+        let under = self.spec.path.as_deref().filter(|_| matches!(drives, Drives::Count(_)));
+        let made = Made::new(&locations, under, self.holder())?;
+        let opened = self.create_on(&made.drives, &geometry);
+        opened.inspect_err(|_| made.undo())
+    }
+
+    fn create_on(&self, drives: &[Arc<dyn Drive>], geometry: &Geometry) -> Result<Opened> {
         let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
             drive,
             name: format!("d{}", index + 1),
             labels: BTreeMap::new(),
         };
-        let drives: Vec<_> = drives.into_iter().enumerate().map(named).collect();
+        let drives: Vec<_> = drives.iter().cloned().enumerate().map(named).collect();
         let options = PoolOptions::default();
-        let pool = Pool::create(&drives, &geometry, &options, self.seams.clone(), &self.holder())?;
+        self.deadline.check()?;
+        let pool = Pool::create(&drives, geometry, &options, self.seams.clone(), &self.holder())?;
         self.finish(pool, None)
     }
 
@@ -225,31 +228,6 @@ impl Opening<'_> {
         let path = self.spec.path.as_deref().map(text_of);
         path.unwrap_or_else(|| "the drives that were given".to_owned())
     }
-}
-
-/// Makes a directory with its parents, each durable before the next.
-fn make_directory(path: &Path) -> Result<()> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let missing: Vec<_> = absolute.ancestors().take_while(|part| !part.exists()).collect();
-    for part in missing.into_iter().rev() {
-        let made = fs::create_dir(part).or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        });
-        let parent = part.parent().unwrap_or(part);
-        made.and_then(|()| fs::File::open(parent)?.sync_all()).map_err(|error| {
-            let text = format!("cannot make the directory {}: {error}", text_of(part));
-            let code = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    &codes::DRIVE_READ_ONLY
-                }
-                io::ErrorKind::StorageFull => &codes::DRIVE_FULL,
-                _ => &codes::DRIVE_IO,
-            };
-            Error::new(code, text).caused_by(error)
-        })?;
-    }
-    Ok(())
 }
 
 /// What suits a number of drives: a copy on two, one parity on three, two on more, and stripes not

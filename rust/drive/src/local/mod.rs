@@ -153,6 +153,46 @@ impl LocalDrive {
         Ok(drive)
     }
 
+    /// Fails as [`create`](Self::create) would, and makes nothing. What is not there may be made.
+    ///
+    /// # Errors
+    /// `drive.not_empty` if something lies in it; `drive.missing` if it is no directory; `drive.io`
+    pub fn check_new(path: impl AsRef<Path>) -> Result<()> {
+        match path.as_ref().symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            _ => Self::open(path)?.check_empty(),
+        }
+    }
+
+    /// Takes away again what makes `path` a drive, for who made it and could not use it; the directory
+    /// itself stays. A drive that holds a blob, or that somebody has, stays as it is.
+    ///
+    /// # Errors
+    /// `store.locked`, and those of [`open`](Self::open)
+    pub fn unmake(path: impl AsRef<Path>, holder: &Holder) -> Result<()> {
+        let path = path.as_ref();
+        let drive = Self::open(path)?;
+        let lock = match drive.lock(holder, LockMode::Exclusive) {
+            Err(error) if error.is(&codes::DRIVE_MISSING) => None,
+            lock => Some(lock?),
+        };
+        for folder in [None, Some("s")] {
+            if !drive.list(folder, None, 1)?.is_empty() {
+                return Ok(());
+            }
+        }
+        drive.list_logs()?.iter().try_for_each(|log| drive.delete_log(&log.name))?;
+        // What cannot be removed is empty and may be made a drive again.
+        for file in [layout::slot(Slot::A), layout::slot(Slot::B), layout::LOCK] {
+            let _ = std::fs::remove_file(path.join(file));
+        }
+        for directory in layout::SKELETON {
+            let _ = std::fs::remove_dir(path.join(directory));
+        }
+        drop(lock);
+        Ok(())
+    }
+
     fn assemble(
         files: Box<dyn Files>,
         description: Description,

@@ -116,6 +116,27 @@ fn creating_takes_an_empty_directory_or_an_unused_drive_and_nothing_else() {
 }
 
 #[test]
+fn what_was_made_a_drive_can_be_unmade_unless_it_holds_something_or_is_held() {
+    let (_home, path, drive) = drive();
+    drive.write_superblock(Slot::A, &[1]).unwrap();
+    drive.create_log(&name("journal.0"), 8192).unwrap();
+    let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+    assert!(LocalDrive::unmake(&path, &me()).unwrap_err().is(&codes::STORE_LOCKED));
+    assert!(path.join("superblock.a").exists() && path.join("logs/journal.0").exists());
+    drop(lock);
+    drive.put(&name("s/0123"), &[bytes(10, 1)]).unwrap();
+    LocalDrive::unmake(&path, &me()).unwrap();
+    assert_eq!(drive.stat(&name("s/0123")).unwrap().bytes, 10);
+    assert!(path.join("superblock.a").exists());
+    let other = path.with_file_name("d2");
+    LocalDrive::create(&other).unwrap();
+    LocalDrive::check_new(&other).unwrap();
+    assert!(LocalDrive::check_new(&path).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    LocalDrive::unmake(&other, &me()).unwrap();
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+}
+
+#[test]
 fn a_directory_that_is_removed_while_it_is_open_is_missing_in_every_call() {
     let (_home, path, drive) = drive();
     let (blob, log) = (name("s/0123"), name("journal.0"));

@@ -9,7 +9,7 @@ use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
 
 use super::sealed::Run;
 use crate::kernel::Opened;
-use crate::locate::{Find, Locator};
+use crate::locate::Locator;
 use crate::{Access, Context, Request, Resource};
 
 /// How the store is.
@@ -162,7 +162,7 @@ impl Run for Replace<'_> {
         store.pool.roster().named(self.old)?;
         store.pool.check_writable()?;
         self.refuse_member(store)?;
-        let new = Locator::drive(self.new, Find::Making)?;
+        let new = Locator::new_drive(self.new)?;
         let (control, holder) = (self.work.control(context), &store.holder);
         let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
         // Once it is a member it is one, also when the rebuild ended early.
