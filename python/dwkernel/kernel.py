@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 from dwkernel import _native, errors
 from dwkernel._progress import showing
 from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
-from dwkernel.pool import Pool
+from dwkernel.pool import Pool, place
 from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     store = _native.Store.open(
         caller,
         timeout_s,
-        path=None if path is None else _place(path, "store.option"),
+        path=None if path is None else place(path, "store.option"),
         drives=_drives(drives),
         geometry=geometry,
         create=_create(create),
-        read_only=read_only,
-        force=force,
-        program=Path(sys.argv[0] or "python").name,
+        read_only=_flag("read_only", read_only),
+        force=_flag("force", force),
+        program=_program(),
     )
     return Kernel(store, caller, timeout_s)
 
@@ -109,6 +109,12 @@ def _principal() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid:{os.getuid()}"
+
+
+def _program() -> str:
+    """Return what others see who find the drives locked."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return "python" if name in ("", "-", "-c", "-m") else name
 
 
 def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
@@ -123,17 +129,7 @@ def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
     except TypeError:
         text = f"drives={drives!r} is neither a number nor a list of drives"
         raise errors.new("store.option", text) from None
-    return [_place(drive, "drive.url") for drive in places]
-
-
-def _place(place: object, code: str) -> str:
-    """Return where something is as text that can be written down."""
-    try:
-        text = os.fsdecode(place)  # type: ignore[arg-type] # what it is not is refused here
-        text.encode()
-    except (TypeError, UnicodeError):
-        raise errors.new(code, f"{place!r} is no path of UTF-8 text") from None
-    return text
+    return [place(drive, "drive.url") for drive in places]
 
 
 def _create(create: bool | str) -> str:
@@ -207,11 +203,11 @@ class Kernel:
                 self._limit(timeout),
                 key,
                 source,
-                if_absent=if_absent,
+                if_absent=_flag("if_absent", if_absent),
                 if_match=if_match,
                 content_type=content_type,
-                metadata=dict(metadata or {}),
-                tags=dict(tags or {}),
+                metadata=_labels(metadata),
+                tags=_labels(tags),
                 progress=show,
             )
         return ObjectInfo._of(native)  # noqa: SLF001 - of this package
@@ -274,6 +270,10 @@ class Kernel:
 
         """
         timeout_s = self._limit(timeout)
+        given: object = limit  # callers without a type checker give anything
+        if not isinstance(given, int | None):
+            text = f"limit is a number or None, not {type(given).__name__}"
+            raise errors.new("store.option", text)
 
         def pages() -> Iterator[list[ObjectInfo | Prefix]]:
             after, left = start_after, limit
@@ -297,7 +297,7 @@ class Kernel:
             Timeout: `context.deadline`: something is still under way; nothing new gets in
 
         """
-        self._store.close(parse_duration(timeout))
+        self._store.close(self._caller, parse_duration(timeout))
 
     @property
     def closed(self) -> bool:
@@ -436,6 +436,21 @@ class Containers:
 def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
     name, created_unix_ns, options = native
     return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
+
+
+def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    try:
+        return dict(labels or {})
+    except (TypeError, ValueError):
+        text = f"metadata and tags are a mapping, not {type(labels).__name__}"
+        raise errors.new("object.metadata", text) from None
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        text = f"{name} is True or False, not {value!r}"
+        raise errors.new("store.option", text, option=name)
+    return value
 
 
 def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:

@@ -97,7 +97,7 @@ impl Opening<'_> {
         }
         let geometry = self.spec.geometry.as_deref().map(str::parse::<Geometry>).transpose()?;
         match (self.existing()?, self.spec.create) {
-            (Some(_), Create::New) => Err(self.exists()),
+            (Some(there), Create::New) => Err(self.exists(&there)?),
             (Some(there), _) => self.open_at(&there, geometry.as_ref()),
             (None, Create::Never) => Err(self.not_found()),
             (None, _) => self.create(geometry),
@@ -112,7 +112,7 @@ impl Opening<'_> {
             // Asked to open, these are it. Asked to create: a path that points to drives which are not
             // there (not mounted, perhaps) is no place for a new store.
             let is_one = self.spec.create == Create::Never || pointers.is_some();
-            let found = is_one || Self::carried(&locations)?;
+            let found = is_one || !Self::carrying(&locations)?.is_empty();
             // A path stays its pool's: other drives do not take it over.
             return Ok(found.then_some(There { locations, pointers, is_named: true }));
         }
@@ -122,13 +122,17 @@ impl Opening<'_> {
             return Ok(Some(There { locations, pointers: Some(pointers), is_named: false }));
         }
         let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
-        Ok(Self::carried(&locations)?.then_some(There { locations, ..There::default() }))
+        let found = !Self::carrying(&locations)?.is_empty();
+        Ok(found.then_some(There { locations, ..There::default() }))
     }
 
-    /// True if one of the drives is a pool's that has begun, or cannot be told from one.
-    fn carried(locations: &[String]) -> Result<bool> {
-        let drives = Locator::drives(locations)?;
-        Ok(drives.into_iter().flatten().any(|drive| dwk_pool::carries_pool(&*drive)))
+    /// Those of the drives that are a pool's that has begun, or cannot be told from one.
+    fn carrying(locations: &[String]) -> Result<Vec<String>> {
+        let drives = Locator::drives(locations)?.into_iter().zip(locations);
+        let carrying = drives.filter(|(drive, _)| {
+            drive.as_ref().is_ok_and(|drive| dwk_pool::carries_pool(&**drive))
+        });
+        Ok(carrying.map(|(_, location)| location.clone()).collect())
     }
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
@@ -214,9 +218,13 @@ impl Opening<'_> {
         holder::here(&self.spec.program, self.seams)
     }
 
-    fn exists(&self) -> Error {
-        let text = format!("there is a store at {}", self.place());
-        Error::new(&codes::STORE_EXISTS, text).with("path", self.place())
+    fn exists(&self, there: &There) -> Result<Error> {
+        let place = match &there.pointers {
+            Some(_) => self.place(),
+            None => Self::carrying(&there.locations)?.join(", "),
+        };
+        let text = format!("there is a store at {place}");
+        Ok(Error::new(&codes::STORE_EXISTS, text).with("path", place))
     }
 
     fn not_found(&self) -> Error {

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::sources::Watcher;
 use crate::store::{Caller, run};
+use crate::texts::{OfDrive, Text};
 
 /// How often the calling thread looks at signals and progress while others work.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -27,6 +28,7 @@ struct DriveOut {
     used_bytes: u64,
     labels: BTreeMap<String, String>,
     journal: bool,
+    uuid: String,
 }
 
 /// The pool, as `dwkernel.PoolStatus` takes it.
@@ -61,6 +63,7 @@ impl From<StoreStatus> for StatusOut {
             used_bytes: drive.used_bytes,
             labels: drive.labels,
             journal: drive.journal,
+            uuid: drive.id.to_string(),
         };
         Self {
             id: pool.id.to_string(),
@@ -142,13 +145,14 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        drive: Option<&str>,
+        drive: Option<Text<OfDrive>>,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<WorkOut> {
+        let drive = drive.map(|drive| drive.text);
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
-            kernel.execute(context, Rebuild { drive, work })
+            kernel.execute(context, Rebuild { drive: drive.as_deref(), work })
         })?;
         Ok(rebuilt(&report))
     }
@@ -160,14 +164,15 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        old: &str,
-        new: &str,
+        old: Text<OfDrive>,
+        new: Text<OfDrive>,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<WorkOut> {
+        let (old, new) = (old.text, new.text);
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
-            kernel.execute(context, Replace { old, new, work })
+            kernel.execute(context, Replace { old: &old, new: &new, work })
         })?;
         Ok(rebuilt(&report))
     }

@@ -144,7 +144,12 @@ impl LocalDrive {
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                return Err(open_error(&path.display().to_string(), errno));
+                let location = path.display().to_string();
+                if errno == Errno::NOENT {
+                    let text = format!("cannot make {location}: make the directory above it first");
+                    return Err(Error::new(&codes::DRIVE_MISSING, text).with("path", location));
+                }
+                return Err(open_error(&location, errno));
             }
             _ => {}
         }
