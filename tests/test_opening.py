@@ -205,6 +205,10 @@ def test_drives_that_are_away_are_no_reason_to_make_a_new_store(path: Path, tmp_
         ({"drives": ["memory://", "memory://b"]}, "drive.url"),
         ({"drives": ["memory://twin", "memory://twin"]}, "drive.duplicate"),
         ({"create": "maybe"}, "store.option"),
+        ({"drives": 3, "labels": {"d4": {"rack": "a"}}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": "a"}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": {"replaced": "7"}}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": {"rack": 1}}}, "store.option"),
         ({"read_only": True}, "store.option"),
     ],
 )
@@ -554,3 +558,21 @@ def test_drives_inside_one_another_are_refused(path: Path, tmp_path: Path) -> No
     assert not (path / "d2" / "sub").exists()
     # Beside one another is well, also where one name begins like another.
     make(None, drives=[tmp_path / name for name in ("p", "p-1", "p1")])
+
+
+def test_labels_are_kept_and_drives_of_one_failure_domain_do_not_share_a_stripe(
+    path: Path,
+) -> None:
+    racks = {f"d{n}": {"failure_domain": "ab"[n > 3], "row": str(n)} for n in range(1, 7)}
+    with dw.open(path, drives=6, geometry="mirror:2", labels=racks, create=True) as kernel:
+        kernel.containers.create("docs")
+        for number in range(20):
+            kernel.put(f"docs/{number}", bytes([number]) * 400_000)
+    with dw.open(path) as kernel:
+        labels = {drive.id: drive.labels for drive in kernel.pool.status().drives}
+        assert labels == racks
+    for name in ("d1", "d2", "d3"):
+        (path / name).rename(path / f"{name}.away")
+    # A whole rack is more than any one drive, and each stripe has a copy in the other one.
+    with dw.open(path, force=True) as kernel:
+        assert all(kernel[f"docs/{number}"] == bytes([number]) * 400_000 for number in range(20))

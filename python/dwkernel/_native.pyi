@@ -113,6 +113,7 @@ class Store:
         path: str | None,
         drives: int | Sequence[str] | None,
         geometry: str | None,
+        labels: dict[str, dict[str, str]],
         create: str,
         read_only: bool,
         force: bool,

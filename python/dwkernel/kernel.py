@@ -56,6 +56,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     *,
     drives: int | Sequence[Location] | None = None,
     geometry: str | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
     create: bool | Literal["if_missing"] = False,
     read_only: bool = False,
     force: bool = False,
@@ -70,6 +71,8 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
             `memory://`). Left out: where they were; for a new store as many as the geometry needs.
         geometry: for a new store, such as `"4+2"` or `"raid6:8"`; left out, what suits the number
             of drives (six drives: `"4+2"`).
+        labels: for a new store, what drives are called by: `{"d1": {"rack": "a"}}`. Drives with an
+            equal `failure_domain` are taken to fail together, and stripes are spread over domains.
         create: False opens and never creates; True refuses an existing store; `"if_missing"` does
             whichever fits.
         read_only: change nothing, and let other readers in.
@@ -96,6 +99,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         path=None if path is None else place(path, "store.option"),
         drives=_drives(drives),
         geometry=geometry,
+        labels=_drive_labels(labels),
         create=_create(create),
         read_only=_flag("read_only", read_only),
         force=_flag("force", force),
@@ -444,6 +448,17 @@ def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
     except (TypeError, ValueError):
         text = f"metadata and tags are a mapping, not {type(labels).__name__}"
         raise errors.new("object.metadata", text) from None
+
+
+def _drive_labels(labels: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[str, str]]:
+    try:
+        found = {drive: dict(given) for drive, given in dict(labels or {}).items()}
+        texts = [text for drive, given in found.items() for pair in given.items() for text in pair]
+        _ = "".join([*found, *texts]).encode()
+    except (TypeError, ValueError):
+        text = f'labels={labels!r} is not like {{"d1": {{"rack": "a"}}}}'
+        raise errors.new("store.option", text) from None
+    return found
 
 
 def _flag(name: str, value: object) -> bool:

@@ -38,6 +38,9 @@ pub struct OpenSpec {
     pub drives: Option<Drives>,
     /// For a new store; by default what suits the number of drives.
     pub geometry: Option<String>,
+    /// For a new store: what its owner calls drives by, under their names (`d1`, …). Drives with an equal
+    /// `failure_domain` are taken to fail together.
+    pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether to make one.
     pub create: Create,
     /// Change nothing, and let others read meanwhile.
@@ -182,17 +185,29 @@ impl Opening<'_> {
             let text = format!("{geometry} needs {needed} drives and {given} were given");
             return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
         }
+        self.check_labels(locations.len())?;
         let under = self.spec.path.as_deref().filter(|_| matches!(drives, Drives::Count(_)));
         let made = Made::new(&locations, under, self.holder())?;
         let opened = self.create_on(&made.drives, &geometry);
         opened.inspect_err(|_| made.undo())
     }
 
+    fn check_labels(&self, count: usize) -> Result<()> {
+        let names: Vec<_> = (1..=count).map(|n| format!("d{n}")).collect();
+        match self.spec.labels.keys().find(|name| !names.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let text = format!("labels= names {name:?}, and the drives are d1 to d{count}");
+                Err(Error::new(&codes::STORE_OPTION, text))
+            }
+        }
+    }
+
     fn create_on(&self, drives: &[Arc<dyn Drive>], geometry: &Geometry) -> Result<Opened> {
         let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
             drive,
             name: format!("d{}", index + 1),
-            labels: BTreeMap::new(),
+            labels: self.spec.labels.get(&format!("d{}", index + 1)).cloned().unwrap_or_default(),
         };
         let drives: Vec<_> = drives.iter().cloned().enumerate().map(named).collect();
         let options = PoolOptions::default();

@@ -243,10 +243,10 @@ impl Table {
     }
 }
 
-/// Label `domain`, then `host`, else the drive alone: two directories of one file system are warned
+/// Label `failure_domain`, then `domain`, then `host`, else the drive alone: two directories of one file system are warned
 /// about, but kept apart like two drives, for that is what their owner asked for.
 fn failure_domain(row: &MemberRow, location: &str) -> String {
-    let label = row.labels.get("domain").or_else(|| row.labels.get("host"));
+    let label = ["failure_domain", "domain", "host"].iter().find_map(|name| row.labels.get(*name));
     label.cloned().unwrap_or_else(|| format!("{}@{location}", row.name))
 }
 

@@ -45,7 +45,8 @@ pub struct NewDrive {
     pub drive: Arc<dyn Drive>,
     /// What people will call it: `"d1"`.
     pub name: String,
-    /// What its owner calls it by; `domain` and `host` say which drives fail together.
+    /// What its owner calls it by; `failure_domain`, `domain` or `host` says which drives
+    /// fail together.
     pub labels: BTreeMap<String, String>,
 }
 

@@ -125,7 +125,7 @@ pub(crate) fn run<T: Send>(
 impl Store {
     /// Opens a store; see `dwkernel.open`.
     #[staticmethod]
-    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, create, read_only, force, program))]
+    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // by keyword only
     fn open(
         py: Python<'_>,
@@ -134,6 +134,7 @@ impl Store {
         path: Option<PathBuf>,
         drives: Option<DrivesArgument>,
         geometry: Option<Text<OfOption>>,
+        labels: BTreeMap<String, BTreeMap<String, String>>,
         create: &str,
         read_only: bool,
         force: bool,
@@ -149,7 +150,7 @@ impl Store {
             _ => Create::Never,
         };
         let geometry = geometry.map(|geometry| geometry.text);
-        let spec = OpenSpec { path, drives, geometry, create, read_only, force, program };
+        let spec = OpenSpec { path, drives, geometry, labels, create, read_only, force, program };
         let kernel = detach(py, || {
             let seams = Seams::system();
             let context = caller.context(&seams, timeout_s)?;
