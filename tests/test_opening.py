@@ -498,7 +498,8 @@ def read_only_mounts(*places: Path) -> Iterator[None]:
         yield
     finally:
         for at in mounted:
-            subprocess.run(["umount", at], check=False)
+            # A drive's threads may hold it a moment longer than its kernel.
+            subprocess.run(["umount", "--lazy", at], check=True)
 
 
 def test_drives_that_can_only_be_read_are_called_so(path: Path) -> None:
