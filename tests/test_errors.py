@@ -52,7 +52,7 @@ def test_an_error_says_what_happened_what_to_do_and_its_code() -> None:
     error = caught.value
     assert str(error) == "the key has 5 bytes. A key is exactly 32 bytes [hash.key]"
     assert (error.code, error.retryable, error.details) == ("hash.key", False, {})
-    assert error.correlation_id is None
+    assert len(error.correlation_id or "") == 32
 
 
 def test_details_come_across_from_the_native_side() -> None:

@@ -9,13 +9,17 @@ import os
 import pathlib
 import random
 import threading
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwkernel as dw
 from dwkernel import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_the_example_of_the_docs_works(path: pathlib.Path) -> None:
@@ -372,3 +376,89 @@ def test_bad_sizes_are_refused(bad: int | str) -> None:
         dw.units.parse_size(bad)
     with pytest.raises(errors.Invalid):
         dw.units.parse_duration(bad)
+
+
+HALF = "\udcff"
+OPEN: Any = dw.open
+
+
+@pytest.mark.parametrize(
+    ("use", "code"),
+    [
+        (lambda kernel: kernel.put(f"docs/{HALF}", b""), "object.key"),
+        (lambda kernel: kernel.get(f"docs/{HALF}"), "object.key"),
+        (lambda kernel: kernel.head(5), "object.key"),
+        (lambda kernel: kernel.put(b"docs/a", b""), "object.key"),
+        (lambda kernel: kernel.delete(None), "object.key"),
+        (lambda kernel: kernel.list(f"docs/{HALF}").keys(), "object.key"),
+        (lambda kernel: kernel.list("docs/", start_after=1).keys(), "object.key"),
+        (lambda kernel: kernel.list("docs/", delimiter=1).keys(), "store.option"),
+        (lambda kernel: kernel.list("docs/", limit="many"), "store.option"),
+        (lambda kernel: kernel.containers.create(HALF), "container.name"),
+        (lambda kernel: kernel.containers.delete(7), "container.name"),
+        (lambda kernel: kernel.put("docs/a", b"", metadata={"a": 1}), "object.metadata"),
+        (lambda kernel: kernel.put("docs/a", b"", metadata={HALF: ""}), "object.metadata"),
+        (lambda kernel: kernel.put("docs/a", b"", tags=5), "object.metadata"),
+        (lambda kernel: kernel.put("docs/a", b"", content_type=5), "object.metadata"),
+        (lambda kernel: kernel.put("docs/a", b"", if_match=5), "store.option"),
+        (lambda kernel: kernel.put("docs/a", b"", if_absent="no"), "store.option"),
+        (lambda kernel: kernel.put("docs/a", b"", timeout=[]), "unit.invalid"),
+        (lambda kernel: kernel.pool.status(timeout=None), "unit.invalid"),
+        (lambda kernel: kernel.pool.rebuild(5), "drive.url"),
+        (lambda kernel: kernel.pool.replace("d1", 5), "drive.url"),
+        (lambda kernel: kernel.pool.scrub(rate=1.5), "unit.invalid"),
+        (lambda _: OPEN("x", read_only="no"), "store.option"),
+        (lambda _: OPEN("x", geometry=5), "store.option"),
+        (lambda _: OPEN("x", drives=[5]), "drive.url"),
+        (lambda _: OPEN("x", drives=1.5), "store.option"),
+        (lambda _: OPEN("x", timeout=None), "unit.invalid"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_invalid_and_say_what_they_should_be(
+    kernel: dw.Kernel, use: Callable[[Any], object], code: str
+) -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        use(kernel)
+    assert caught.value.code == code
+    assert len(caught.value.correlation_id or "") == 32
+    assert not kernel.list("docs").keys()
+
+
+def test_every_error_has_a_correlation_id_also_those_of_closing(path: pathlib.Path) -> None:
+    kernel = dw.open(path, drives=3, create=True)
+    kernel.containers.create("docs")
+    kernel.put("docs/a", b"x")
+    reader = kernel.get("docs/a")
+    reader.close()
+    reading = threading.Event()
+
+    class Slow:
+        def read(self, _: int) -> bytes:
+            reading.set()
+            time.sleep(1)
+            return b""
+
+    writer = threading.Thread(target=lambda: kernel.put("docs/b", Slow()))  # type: ignore[arg-type]
+    writer.start()
+    reading.wait()
+    uses: list[Callable[[], object]] = [
+        lambda: kernel.close(timeout=0.01),
+        reader.read,
+        lambda: kernel.put("docs/a", pathlib.Path("/nonexistent")),
+        lambda: kernel.head("docs/a"),
+    ]
+    ids = set()
+    for use in uses:
+        with pytest.raises(errors.DwError) as caught:
+            use()
+        assert len(caught.value.correlation_id or "") == 32, caught.value
+        ids.add(caught.value.correlation_id)
+    assert len(ids) == len(uses)
+    writer.join()
+    kernel.close()
+
+
+def test_status_names_each_drive_by_its_identity(kernel: dw.Kernel) -> None:
+    uuids = {drive.uuid for drive in kernel.pool.status().drives}
+    assert len(uuids) == 3
+    assert all(len(uuid) == 32 for uuid in uuids)

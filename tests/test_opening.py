@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +17,7 @@ import dwkernel as dw
 from dwkernel import errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 def make(path: Path | None, **options: Any) -> None:
@@ -27,7 +31,7 @@ def code_of(path: Path | None = None, **options: Any) -> str:
         dw.open(path, **options).close()
     error = caught.value
     assert error.code in str(error)
-    assert len(error.correlation_id or "") == 32 or error.code == "store.option"
+    assert len(error.correlation_id or "") == 32
     return error.code
 
 
@@ -60,6 +64,43 @@ def test_a_copy_of_a_store_never_looks_for_the_originals_drives(path: Path, tmp_
         assert kernel["docs/b"] == b"only in the copy"
     with dw.open(path) as kernel:
         assert "docs/b" not in kernel
+
+
+def test_a_relative_path_stays_one_place_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("rel")
+    make(path, drives=3)
+    (path / "d2").rename("away")
+    for number in range(2):
+        with dw.open(path) as kernel:
+            kernel.put(f"docs/{number}", b"without it")
+    Path("away").rename(path / "d2")
+    with dw.open("./rel") as kernel:
+        kernel.pool.rebuild()
+        status = kernel.pool.status()
+        assert status.redundancy == "full", status
+        assert status.drive("d2").path == str(tmp_path / "rel" / "d2")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        kernel.pool.replace("d2", tmp_path / "new")
+    assert not list((tmp_path / "elsewhere").iterdir())
+    with dw.open(tmp_path / "rel") as kernel:
+        assert kernel.pool.status().drive("d2").path == str(tmp_path / "new")
+
+
+@pytest.mark.parametrize("create", [False, True, "if_missing"])
+@pytest.mark.parametrize(
+    "place", ["", "a\0b", "file", "file/below", "x\udcff", b"x\xff", "memory://x", 5]
+)
+def test_what_can_be_no_path_of_a_store_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any, create: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    assert code_of(place, create=create, drives=3) == "store.option"
+    assert [at.name for at in tmp_path.iterdir()] == ["file"]
 
 
 def test_drives_may_be_listed_and_moved(path: Path, tmp_path: Path) -> None:
@@ -128,7 +169,9 @@ def test_create_says_what_to_do_with_what_is_there(path: Path) -> None:
     with dw.open(path, drives=3, create="if_missing") as kernel:
         assert "docs" in kernel.containers
     drives = [path / f"d{n}" for n in (1, 2, 3)]
-    assert code_of(path.with_name("other"), drives=drives, create=True) == "store.exists"
+    with pytest.raises(errors.Exists, match=r"there is a store at .*d1.*d2.*d3") as caught:
+        dw.open(path.with_name("other"), drives=drives, create=True)
+    assert caught.value.code == "store.exists"
 
 
 def test_drives_that_are_away_are_no_reason_to_make_a_new_store(path: Path, tmp_path: Path) -> None:
@@ -162,6 +205,10 @@ def test_drives_that_are_away_are_no_reason_to_make_a_new_store(path: Path, tmp_
         ({"drives": ["memory://", "memory://b"]}, "drive.url"),
         ({"drives": ["memory://twin", "memory://twin"]}, "drive.duplicate"),
         ({"create": "maybe"}, "store.option"),
+        ({"drives": 3, "labels": {"d4": {"rack": "a"}}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": "a"}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": {"replaced": "7"}}}, "store.option"),
+        ({"drives": 3, "labels": {"d1": {"rack": 1}}}, "store.option"),
         ({"read_only": True}, "store.option"),
     ],
 )
@@ -192,6 +239,17 @@ def test_a_drive_of_another_pool_is_refused(path: Path, tmp_path: Path) -> None:
     mixed = [path / "d1", path / "d2", tmp_path / "other" / "d3"]
     code = code_of(drives=mixed)
     assert code == "drive.foreign"
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+
+
+def test_drives_of_another_pool_do_not_take_a_path_over(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    with dw.open(tmp_path / "other", drives=3, create=True):
+        pass
+    others = [tmp_path / "other" / f"d{n}" for n in (1, 2, 3)]
+    for create in (False, "if_missing"):
+        assert code_of(path, drives=others, create=create) == "drive.foreign"
     with dw.open(path) as kernel:
         assert kernel["docs/a"] == b"stored"
 
@@ -280,3 +338,242 @@ def test_a_read_only_directory_is_no_drive(path: Path, tmp_path: Path) -> None:
         assert code_of(path, drives=3, create=True) == "drive.read_only"
     finally:
         tmp_path.chmod(0o700)
+
+
+def swap_in_another_pool(path: Path, name: str) -> None:
+    """Put a drive of another pool where one of ours was, and leave ours beside it."""
+    dw.open(path / "other", drives=3, create=True).close()
+    (path / name).rename(path / f"{name}.away")
+    (path / "other" / "d2").rename(path / name)
+
+
+def test_a_foreign_drive_in_ones_place_is_shown_and_stops_nobody(
+    path: Path, tmp_path: Path
+) -> None:
+    make(path, drives=6, geometry="4+2")
+    swap_in_another_pool(path, "d2")
+    before = sorted((path / "d2").rglob("*"))
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        kernel.put("docs/b", bytes(300_000))
+        status = kernel.pool.status()
+        assert status.drive("d2").state == "foreign"
+        assert status.redundancy == "degraded"
+        assert any("d2" in text and "another pool" in text for text in status.advice)
+    assert sorted((path / "d2").rglob("*")) == before
+    named = [path / f"d{n}" for n in range(1, 7)]
+    assert code_of(path, drives=named) == "drive.foreign"
+    with dw.open(path) as kernel:
+        kernel.pool.replace("d2", tmp_path / "new")
+        assert kernel.pool.status().redundancy == "full", kernel.pool.status()
+
+
+def test_a_foreign_drive_that_is_open_elsewhere_is_left_alone(path: Path) -> None:
+    make(path, drives=6, geometry="4+2")
+    swap_in_another_pool(path, "d2")
+    (path / "d2").rename(path / "other" / "d2")
+    (path / "d2").symlink_to(path / "other" / "d2")
+    with dw.open(path / "other"), dw.open(path) as kernel:
+        assert kernel.pool.status().drive("d2").state == "foreign"
+
+
+def test_only_foreign_drives_are_refused(path: Path, tmp_path: Path) -> None:
+    make(path, drives=3)
+    make(tmp_path / "other", drives=3)
+    for name in ("d1", "d2", "d3"):
+        (path / name).rename(path / f"{name}.away")
+        (tmp_path / "other" / name).rename(path / name)
+    assert code_of(path) == "drive.foreign"
+
+
+def halves_that_went_on(path: Path) -> None:
+    """Make a mirror whose halves both went on without the other one."""
+    make(path, drives=2)
+    for away, here in (("d1", "2"), ("d2", "1")):
+        (path / away).rename(path / "away")
+        with dw.open(path, force=True) as kernel:
+            kernel.put("docs/b", here.encode())
+        (path / "away").rename(path / away)
+
+
+def test_halves_that_both_went_on_are_not_merged_and_status_says_so(path: Path) -> None:
+    halves_that_went_on(path)
+    with dw.open(path) as kernel:
+        assert kernel["docs/b"] in {b"1", b"2"}
+        status = kernel.pool.status()
+        assert {drive.state for drive in status.drives} == {"ok", "foreign"}
+        (text,) = status.advice
+        assert "went on" in text
+        assert "drive replace" in text
+        assert "bring" not in text
+
+
+WRITE_AND_DIE = """
+import os, sys, dwkernel as dw
+kernel = dw.open(sys.argv[1])
+kernel.put("docs/large", bytes(3_000_000))
+os._exit(0)
+"""
+
+
+def lone_half(path: Path) -> None:
+    """Leave one half of a mirror that was not closed."""
+    make(path, drives=2)
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(path)], check=True)
+    (path / "d2").rename(path / "d2.away")
+
+
+def test_a_lone_half_is_read_only_and_is_not_told_to_do_what_it_refuses(path: Path) -> None:
+    lone_half(path)
+    with dw.open(path) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        with pytest.raises(errors.State) as caught:
+            kernel.put("docs/b", b"x")
+        assert caught.value.code == "pool.read_only"
+        status = kernel.pool.status()
+        assert "other may have gone on" in (status.read_only or "")
+        (text,) = status.advice
+        assert "replace" not in text
+        assert "force" in text
+
+
+def test_a_forced_opening_writes_and_says_so_in_status(path: Path) -> None:
+    lone_half(path)
+    with dw.open(path, force=True) as kernel:
+        kernel.put("docs/b", b"x")
+        assert any("forced" in text for text in kernel.pool.status().warnings)
+
+
+def test_beyond_the_tolerance_force_opens_what_is_left_and_says_so(path: Path) -> None:
+    # Never closed: the map is in the journal, of which the first drive has a copy.
+    code = WRITE_AND_DIE.replace("])", "], drives=3, create=True)")
+    code = code.replace("kernel.put(", 'kernel.containers.create("docs")\nkernel.put(', 1)
+    code = code.replace("os._exit", 'kernel.put("docs/a", b"stored")\nos._exit')
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    for name in ("d2", "d3"):
+        (path / name).rename(path / f"{name}.away")
+    assert code_of(path) == "drives.too_many_lost"
+    with dw.open(path, force=True, read_only=True) as kernel:
+        assert kernel["docs/a"] == b"stored"
+        status = kernel.pool.status()
+        assert any("forced" in text for text in status.warnings)
+        assert status.redundancy == "lost"
+        assert "bring d2" in status.advice[0]
+        assert "before anything else" in status.advice[0]
+        assert not any("drive replace" in text for text in status.advice)
+
+
+def test_a_store_whose_places_are_all_empty_is_not_one_to_be_made(path: Path) -> None:
+    make(path, drives=3)
+    for name in ("d1", "d2", "d3"):
+        (path / name).rename(path / f"{name}.away")
+        (path / name).mkdir()
+    for create in (False, "if_missing"):
+        assert code_of(path, create=create) == "drives.too_many_lost"
+    assert not any((path / "d1").iterdir())
+
+
+@pytest.mark.parametrize("timeout", [0, 1e-9])
+def test_a_deadline_holds_for_opening_too(path: Path, timeout: float) -> None:
+    assert code_of(path, drives=3, create=True, timeout=timeout) == "context.deadline"
+    assert not path.exists()
+    make(path, drives=3)
+    assert code_of(path, timeout=timeout) == "context.deadline"
+    dw.open(path).close()
+
+
+@contextlib.contextmanager
+def read_only_mounts(*places: Path) -> Iterator[None]:
+    """Bind each place onto itself, read-only; skips where that is not allowed."""
+    mounted = []
+    try:
+        for at in places:
+            for options in (["--bind", str(at)], ["-o", "remount,bind,ro"]):
+                command = ["mount", *options, str(at)]
+                done = subprocess.run(command, capture_output=True, check=False)
+                if done.returncode:
+                    pytest.skip("nothing can be mounted here")
+                if at not in mounted:
+                    mounted.append(at)
+        yield
+    finally:
+        for at in mounted:
+            # A drive's threads may hold it a moment longer than its kernel.
+            subprocess.run(["umount", "--lazy", at], check=True)
+
+
+def test_drives_that_can_only_be_read_are_called_so(path: Path) -> None:
+    make(path, drives=3)
+    drives = [path / f"d{n}" for n in (1, 2, 3)]
+    with read_only_mounts(*drives):
+        assert code_of(path) == "drive.read_only"
+        with dw.open(path, read_only=True) as kernel:
+            assert kernel["docs/a"] == b"stored"
+    with read_only_mounts(drives[2]):
+        with dw.open(path) as kernel:
+            kernel.put("docs/b", b"without it")
+            (text,) = kernel.pool.status().advice
+            assert text.startswith("d3 is missing")
+            assert "read-only" in text
+        with dw.open(path, read_only=True) as kernel:
+            (text,) = kernel.pool.status().advice
+            assert text.startswith("d3 is not up to date")
+            assert "read-only" in text
+    with dw.open(path) as kernel:
+        assert kernel.pool.status().redundancy == "full"
+
+
+def test_a_create_that_fails_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+    (path / "d2").mkdir(parents=True)
+    (path / "d2" / "photo.jpg").write_text("mine")
+    drives = [tmp_path / "a", tmp_path / "b", tmp_path / "none" / "c"]
+    (tmp_path / "b").mkdir()
+
+    def state() -> list[str]:
+        return sorted(str(at.relative_to(tmp_path)) for at in tmp_path.rglob("*"))
+
+    before = state()
+    assert code_of(path, create=True, drives=3) == "drive.not_empty"
+    assert state() == before
+    # Found out only while they are made: the last one's parent is not there.
+    assert code_of(drives=drives, create=True) == "drive.missing"
+    assert code_of(tmp_path / "x" / "y", drives=drives, create=True) == "drive.missing"
+    # Found out only after all were made.
+    other = {"drives": 6, "geometry": "mirror:2x(2+1)"}
+    assert code_of(tmp_path / "x" / "y", create=True, **other) == "geometry.not_storable"
+    assert state() == before
+    make(tmp_path / "x", drives=drives[:2])
+
+
+def test_drives_inside_one_another_are_refused(path: Path, tmp_path: Path) -> None:
+    for drives in (["x", "x/a", "y"], ["y", "x/a/b", "x/a"], ["x-1", "x", "x/1"]):
+        places = [tmp_path / drive for drive in drives]
+        assert code_of(path, drives=places, create=True) == "drive.duplicate"
+    assert not list(tmp_path.iterdir())
+    make(path, drives=3)
+    inside = [path / "d1" / "sub", tmp_path / "y", tmp_path / "z"]
+    assert code_of(drives=inside, create=True) == "drive.not_empty"
+    with dw.open(path) as kernel, pytest.raises(errors.Exists) as caught:
+        kernel.pool.replace("d1", path / "d2" / "sub")
+    assert caught.value.code == "drive.not_empty"
+    assert not (path / "d2" / "sub").exists()
+    # Beside one another is well, also where one name begins like another.
+    make(None, drives=[tmp_path / name for name in ("p", "p-1", "p1")])
+
+
+def test_labels_are_kept_and_drives_of_one_failure_domain_do_not_share_a_stripe(
+    path: Path,
+) -> None:
+    racks = {f"d{n}": {"failure_domain": "ab"[n > 3], "row": str(n)} for n in range(1, 7)}
+    with dw.open(path, drives=6, geometry="mirror:2", labels=racks, create=True) as kernel:
+        kernel.containers.create("docs")
+        for number in range(20):
+            kernel.put(f"docs/{number}", bytes([number]) * 400_000)
+    with dw.open(path) as kernel:
+        labels = {drive.id: drive.labels for drive in kernel.pool.status().drives}
+        assert labels == racks
+    for name in ("d1", "d2", "d3"):
+        (path / name).rename(path / f"{name}.away")
+    # A whole rack is more than any one drive, and each stripe has a copy in the other one.
+    with dw.open(path, force=True) as kernel:
+        assert all(kernel[f"docs/{number}"] == bytes([number]) * 400_000 for number in range(20))

@@ -113,6 +113,7 @@ class Store:
         path: str | None,
         drives: int | Sequence[str] | None,
         geometry: str | None,
+        labels: dict[str, dict[str, str]],
         create: str,
         read_only: bool,
         force: bool,
@@ -124,7 +125,7 @@ class Store:
     def pool(self) -> Pool: ...
     @property
     def closed(self) -> bool: ...
-    def close(self, timeout_s: float) -> None: ...
+    def close(self, caller: Caller, timeout_s: float) -> None: ...
     def create_container(
         self, caller: Caller, timeout_s: float, name: str, options: bytes
     ) -> _ContainerTuple: ...
@@ -164,7 +165,7 @@ class Store:
 class Pool:
     def status(self, caller: Caller, timeout_s: float) -> dict[str, Any]: ...
     def scrub(
-        self, caller: Caller, timeout_s: float, rate: int, progress: _Progress
+        self, caller: Caller, timeout_s: float, restart: bool, rate: int, progress: _Progress
     ) -> dict[str, Any]: ...
     def rebuild(
         self, caller: Caller, timeout_s: float, drive: str | None, rate: int, progress: _Progress

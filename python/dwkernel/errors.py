@@ -15,6 +15,7 @@ what to do.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from dwkernel import _native
@@ -57,7 +58,7 @@ class DwError(Exception):
         code: stable name from the registry, such as `object.not_found`.
         retryable: True if the same call can succeed later without a change by the caller.
         details: named details as strings.
-        correlation_id: 32 hexadecimal digits that tie the error to its operation, or None.
+        correlation_id: 32 hexadecimal digits that tie the error to its operation.
 
     """
 
@@ -195,11 +196,18 @@ def new(code: str, message: str, **details: object) -> DwError:
     """Make the error of `code`; `message` says what happened, the registry adds what to do."""
     entry = registry()[code]
     text = f"{message.rstrip('.')}. {entry.advice} [{code}]"
-    return class_of(entry.kind)(text, code, {name: str(value) for name, value in details.items()})
+    texts = {name: str(value) for name, value in details.items()}
+    return class_of(entry.kind)(text, code, texts, _correlation())
+
+
+def _correlation() -> str:
+    """Draw an id for what is refused before it became an operation."""
+    return os.urandom(16).hex()
 
 
 def _from_native(
     code: str, text: str, details: Mapping[str, str], correlation_id: str | None
 ) -> DwError:
     """Make the exception of a native error; `text` has advice and code already."""
+    correlation_id = correlation_id or _correlation()
     return class_of(registry()[code].kind)(text, code, details, correlation_id)

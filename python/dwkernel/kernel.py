@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 from dwkernel import _native, errors
 from dwkernel._progress import showing
 from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
-from dwkernel.pool import Pool
+from dwkernel.pool import Pool, place
 from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     *,
     drives: int | Sequence[Location] | None = None,
     geometry: str | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
     create: bool | Literal["if_missing"] = False,
     read_only: bool = False,
     force: bool = False,
@@ -70,11 +71,13 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
             `memory://`). Left out: where they were; for a new store as many as the geometry needs.
         geometry: for a new store, such as `"4+2"` or `"raid6:8"`; left out, what suits the number
             of drives (six drives: `"4+2"`).
+        labels: for a new store, what drives are called by: `{"d1": {"rack": "a"}}`. Drives with an
+            equal `failure_domain` are taken to fail together, and stripes are spread over domains.
         create: False opens and never creates; True refuses an existing store; `"if_missing"` does
             whichever fits.
         read_only: change nothing, and let other readers in.
         force: open what lies beyond the geometry's tolerance.
-        timeout: the deadline of every operation that does not say its own.
+        timeout: the deadline of the opening, and of every operation that does not say its own.
 
     Raises:
         NotFound: `store.not_found`
@@ -83,6 +86,8 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,
             `drive.url`, `store.option`
         Unsupported: `format.newer`, `geometry.not_storable`
+        Denied: `drive.read_only`
+        Timeout: `context.deadline`
 
     One process at a time has a store open. A loss that the geometry tolerates needs no flag.
     """
@@ -90,14 +95,15 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     timeout_s = parse_duration(timeout)
     store = _native.Store.open(
         caller,
-        parse_duration(OPERATION_TIMEOUT),
-        path=None if path is None else os.fspath(path),
+        timeout_s,
+        path=None if path is None else place(path, "store.option"),
         drives=_drives(drives),
         geometry=geometry,
+        labels=_drive_labels(labels),
         create=_create(create),
-        read_only=read_only,
-        force=force,
-        program=Path(sys.argv[0] or "python").name,
+        read_only=_flag("read_only", read_only),
+        force=_flag("force", force),
+        program=_program(),
     )
     return Kernel(store, caller, timeout_s)
 
@@ -109,6 +115,12 @@ def _principal() -> str:
         return f"uid:{os.getuid()}"
 
 
+def _program() -> str:
+    """Return what others see who find the drives locked."""
+    name = Path(sys.argv[0]).name if sys.argv else ""
+    return "python" if name in ("", "-", "-c", "-m") else name
+
+
 def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
     if drives is None or isinstance(drives, int):
         if isinstance(drives, bool) or (drives is not None and drives < 0):
@@ -116,7 +128,12 @@ def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
         return drives
     if isinstance(drives, str | bytes):
         raise errors.new("store.option", f"drives={drives!r} is one drive: write a list")
-    return [os.fspath(drive) for drive in drives]
+    try:
+        places = list(drives)
+    except TypeError:
+        text = f"drives={drives!r} is neither a number nor a list of drives"
+        raise errors.new("store.option", text) from None
+    return [place(drive, "drive.url") for drive in places]
 
 
 def _create(create: bool | str) -> str:
@@ -190,11 +207,11 @@ class Kernel:
                 self._limit(timeout),
                 key,
                 source,
-                if_absent=if_absent,
+                if_absent=_flag("if_absent", if_absent),
                 if_match=if_match,
                 content_type=content_type,
-                metadata=dict(metadata or {}),
-                tags=dict(tags or {}),
+                metadata=_labels(metadata),
+                tags=_labels(tags),
                 progress=show,
             )
         return ObjectInfo._of(native)  # noqa: SLF001 - of this package
@@ -257,6 +274,10 @@ class Kernel:
 
         """
         timeout_s = self._limit(timeout)
+        given: object = limit  # callers without a type checker give anything
+        if not isinstance(given, int | None):
+            text = f"limit is a number or None, not {type(given).__name__}"
+            raise errors.new("store.option", text)
 
         def pages() -> Iterator[list[ObjectInfo | Prefix]]:
             after, left = start_after, limit
@@ -280,7 +301,7 @@ class Kernel:
             Timeout: `context.deadline`: something is still under way; nothing new gets in
 
         """
-        self._store.close(parse_duration(timeout))
+        self._store.close(self._caller, parse_duration(timeout))
 
     @property
     def closed(self) -> bool:
@@ -419,6 +440,32 @@ class Containers:
 def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
     name, created_unix_ns, options = native
     return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
+
+
+def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
+    try:
+        return dict(labels or {})
+    except (TypeError, ValueError):
+        text = f"metadata and tags are a mapping, not {type(labels).__name__}"
+        raise errors.new("object.metadata", text) from None
+
+
+def _drive_labels(labels: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[str, str]]:
+    try:
+        found = {drive: dict(given) for drive, given in dict(labels or {}).items()}
+        texts = [text for drive, given in found.items() for pair in given.items() for text in pair]
+        _ = "".join([*found, *texts]).encode()
+    except (TypeError, ValueError):
+        text = f'labels={labels!r} is not like {{"d1": {{"rack": "a"}}}}'
+        raise errors.new("store.option", text) from None
+    return found
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        text = f"{name} is True or False, not {value!r}"
+        raise errors.new("store.option", text, option=name)
+    return value
 
 
 def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dwkernel import errors
 from dwkernel._progress import showing
 from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
 from dwkernel.units import Duration, Size, parse_duration, parse_size
@@ -42,20 +43,26 @@ class Pool:
     def scrub(
         self,
         *,
+        restart: bool = False,
         rate: Size | None = None,
         progress: Callable[[Progress], object] | bool | None = None,
         timeout: Duration = _WORK_TIMEOUT,
     ) -> ScrubReport:
         """Read and verify everything, superblocks and journal too, and repair what is wrong.
 
+        One that was stopped or killed goes on where it was.
+
         Args:
+            restart: begin at the beginning all the same.
             rate: at most so many bytes per second, such as `"50 MiB"`; None for no limit.
             progress: True shows a bar; a callable gets a `Progress` now and then.
             timeout: the deadline.
 
         """
         with showing(progress, "scrub", "stripes", None) as show:
-            native = self._native.scrub(self._caller, parse_duration(timeout), _rate(rate), show)
+            native = self._native.scrub(
+                self._caller, parse_duration(timeout), restart, _rate(rate), show
+            )
         return ScrubReport(**native)
 
     def rebuild(
@@ -109,10 +116,25 @@ class Pool:
         """
         with showing(progress, "replace", "stripes", None) as show:
             native = self._native.replace(
-                self._caller, parse_duration(timeout), old, os.fspath(new), _rate(rate), show
+                self._caller,
+                parse_duration(timeout),
+                old,
+                place(new, "drive.url"),
+                _rate(rate),
+                show,
             )
         return RebuildReport(**native)
 
 
 def _rate(rate: Size | None) -> int:
     return 0 if rate is None else parse_size(rate)
+
+
+def place(where: object, code: str) -> str:
+    """Return where something is as text that can be written down."""
+    try:
+        text = os.fsdecode(where)  # type: ignore[arg-type] # what it is not is refused here
+        text.encode()
+    except (TypeError, UnicodeError):
+        raise errors.new(code, f"{where!r} is no path of UTF-8 text") from None
+    return text

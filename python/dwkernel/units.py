@@ -28,7 +28,8 @@ def parse_size(size: Size) -> int:
     """
     if isinstance(size, str):
         return _native.parse_size(size)
-    if size < 0:
+    given: object = size  # callers without a type checker give anything
+    if not isinstance(given, int) or given < 0:
         raise errors.new("unit.invalid", f"not a size: {size}", value=size)
     return size
 
@@ -42,7 +43,8 @@ def parse_duration(duration: Duration) -> float:
     """
     if isinstance(duration, str):
         return _native.parse_duration(duration)
-    if not 0 <= duration < float("inf"):
+    given: object = duration  # callers without a type checker give anything
+    if not isinstance(given, int | float) or not 0 <= given < float("inf"):
         raise errors.new("unit.invalid", f"not a duration: {duration}", value=duration)
     return float(duration)
 

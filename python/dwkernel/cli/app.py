@@ -84,7 +84,7 @@ Rate = Annotated[
 _STOPPED_PUT = "stopped: the object is stored whole or not at all"
 _STOPPED_GET = "stopped: the file is written whole or not at all"
 _STOPPED_COPY = "stopped: files that were copied stay copied; no file is there in part"
-_STOPPED_SCRUB = "stopped: what was repaired stays repaired; run it again to finish"
+_STOPPED_SCRUB = "stopped: what was repaired stays repaired; the next `dwkernel scrub` goes on"
 _STOPPED_REBUILD = "stopped: what was restored stays restored; the next `dwkernel rebuild` goes on"
 
 
@@ -387,11 +387,19 @@ def cp(
 
 
 @app.command()
-def scrub(store: Store, rate: Rate = None, force: Force = False, as_json: Json = False) -> None:
-    """Read and verify everything, and repair what is wrong."""
+def scrub(
+    store: Store,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="begin anew, also where one was stopped")
+    ] = False,
+    rate: Rate = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Read and verify everything, and repair what is wrong. Goes on where one was stopped."""
     out = Output(as_json=as_json)
     with opened(store, out, force=force, stopped=_STOPPED_SCRUB) as kernel:
-        out.done(kernel.pool.scrub(rate=rate, progress=out.progress()))
+        out.done(kernel.pool.scrub(restart=restart, rate=rate, progress=out.progress()))
 
 
 @app.command()

@@ -70,9 +70,10 @@ codes! {
     OBJECT_METADATA = "object.metadata", Invalid, false, "Keep metadata, tags and content type within their documented sizes";
     OBJECT_NOT_FOUND = "object.not_found", NotFound, false, "Check the key, or list the container";
     OBJECT_RANGE = "object.range", Invalid, false, "Read within 0 and the object's size";
-    POOL_BUSY = "pool.busy", Unavailable, true, "Wait for the scrub or rebuild that is under way; finish or drop uploads, or give the pool more memory";
+    POOL_BUSY = "pool.busy", Unavailable, true, "Finish or drop uploads that are under way, or give the pool more memory";
     POOL_FULL = "pool.full", Full, false, "Delete objects, add a drive or replace one with a larger one";
     POOL_READ_ONLY = "pool.read_only", State, false, "Open without read_only to change the store; if a lost drive forces it, bring the drive back or force the open";
+    POOL_REPAIRING = "pool.repairing", Unavailable, true, "A scrub, rebuild or replace is under way: wait for it to end, or stop it";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
     STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";

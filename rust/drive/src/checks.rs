@@ -63,13 +63,18 @@ pub(crate) fn exists(name: &BlobName) -> Error {
 /// `store.locked`
 pub(crate) fn locked(holder: Option<&Holder>) -> Error {
     match holder {
-        None => Error::new(&codes::STORE_LOCKED, "the drive is held by another process"),
+        // Only who holds it alone says who it is.
+        None => Error::new(
+            &codes::STORE_LOCKED,
+            "the drive is held by others who read it, or by somebody who has just taken it",
+        ),
         Some(Holder { pid, host, since_unix_ns, program }) => {
             let message = format!("the drive is held by {program} (process {pid} on {host})");
             Error::new(&codes::STORE_LOCKED, message)
                 .with("pid", pid)
                 .with("host", host)
                 .with("since", since_unix_ns)
+                .with("program", program)
         }
     }
 }

@@ -178,6 +178,7 @@ impl Drive for MemoryDrive {
             kind: "memory",
             location: format!("memory://{}", self.shared.name),
             failure_domain: None,
+            is_read_only: false,
             labels: BTreeMap::new(),
         }
     }

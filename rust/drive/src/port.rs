@@ -106,6 +106,8 @@ pub struct Description {
     pub location: String,
     /// Drives with the same domain (a file system, a host) fail together.
     pub failure_domain: Option<String>,
+    /// It lies where nothing can be written, as far as that is known without trying.
+    pub is_read_only: bool,
     /// Anything else worth showing.
     pub labels: BTreeMap<String, String>,
 }

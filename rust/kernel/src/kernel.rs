@@ -87,9 +87,14 @@ impl Kernel {
     /// kernel does nothing.
     ///
     /// # Errors
-    /// `context.deadline` (what is under way takes longer; nothing new gets in), `store.forked`, and
-    /// those of writing
-    pub fn close(&self, deadline: &Deadline) -> Result<()> {
+    /// `context.deadline` (what is under way takes longer; nothing new gets in), `store.forked`,
+    /// `internal.bug`, and those of writing; each with the context's correlation id
+    pub fn close(&self, context: &Context) -> Result<()> {
+        let closed = crate::door::caught(|| self.close_until(context.deadline()));
+        closed.map_err(|error| error.in_operation(context.correlation()))
+    }
+
+    fn close_until(&self, deadline: &Deadline) -> Result<()> {
         let inside = self.inside.get()?;
         inside.flights.close(deadline)?;
         let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -101,7 +106,7 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         let deadline = Deadline::after(Arc::clone(&self.seams.clock), DROP_WAIT);
         // Everything acknowledged is durable already; what fails here costs a longer next opening.
-        let _ = crate::door::caught(|| self.close(&deadline));
+        let _ = crate::door::caught(|| self.close_until(&deadline));
     }
 }
 
@@ -127,7 +132,7 @@ impl Opened {
         Pointers::of(self.pool.id(), &self.pool.roster(), before.as_ref()).write(path)
     }
 
-    fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         self.meta.close()
     }
 }

@@ -20,6 +20,7 @@ mod forks;
 mod holder;
 mod kernel;
 mod locate;
+mod making;
 mod open;
 pub mod operations;
 mod pointers;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dwk_base::{Error, Result, codes};
 use dwk_drive::{Drive, LocalDrive, MemoryDrive};
 
+use crate::making::check_new;
+
 /// The most drives that a number may ask for.
 const COUNT_MAX: usize = 1000;
 
@@ -36,7 +38,7 @@ pub(crate) enum Find {
 
 /// One place of a drive.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+pub(crate) enum Place {
     Directory(PathBuf),
     Memory(String),
 }
@@ -76,26 +78,37 @@ impl Locator {
     ///
     /// # Errors
     /// `drive.url`, `drive.duplicate`
-    pub(crate) fn drives(locations: &[String], find: Find) -> Result<Vec<Result<Arc<dyn Drive>>>> {
+    pub(crate) fn drives(locations: &[String]) -> Result<Vec<Result<Arc<dyn Drive>>>> {
+        let places = Self::places(locations)?;
+        Ok(places.iter().map(|place| place.drive(Find::Existing)).collect())
+    }
+
+    /// The places that `locations` mean, in that order, each once.
+    ///
+    /// # Errors
+    /// `drive.url`, `drive.duplicate`
+    pub(crate) fn places(locations: &[String]) -> Result<Vec<Place>> {
         let mut seen = BTreeMap::new();
-        let mut drives = Vec::new();
+        let mut places = Vec::new();
         for location in locations {
             let place = place(location)?;
             if let Some(first) = seen.insert(place.real(), location) {
                 let text = format!("{location} and {first} are one drive");
                 return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
             }
-            drives.push(place.drive(find));
+            places.push(place);
         }
-        Ok(drives)
+        Ok(places)
     }
 
-    /// One drive.
+    /// A new drive in a place that is free.
     ///
     /// # Errors
-    /// `drive.url`, `drive.missing`, `drive.io`, …
-    pub(crate) fn drive(location: &str, find: Find) -> Result<Arc<dyn Drive>> {
-        place(location)?.drive(find)
+    /// `drive.url`, `drive.not_empty`, `drive.missing`, `drive.io`, …
+    pub(crate) fn new_drive(location: &str) -> Result<Arc<dyn Drive>> {
+        let place = place(location)?;
+        check_new(&place)?;
+        place.drive(Find::Making)
     }
 
     /// True if both mean one drive.
@@ -131,22 +144,30 @@ fn place(location: &str) -> Result<Place> {
 
 impl Place {
     /// The same for every spelling of one place.
-    fn real(&self) -> Self {
+    pub(crate) fn real(&self) -> Self {
         match self {
-            Self::Directory(path) => {
-                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-                Self::Directory(absolute.canonicalize().unwrap_or(absolute))
-            }
+            Self::Directory(path) => Self::Directory(real(path)),
             Self::Memory(name) => Self::Memory(name.clone()),
         }
     }
 
-    fn drive(&self, find: Find) -> Result<Arc<dyn Drive>> {
+    pub(crate) fn drive(&self, find: Find) -> Result<Arc<dyn Drive>> {
         match self {
             Self::Memory(name) => memory(name, find),
             Self::Directory(path) => local(path, find),
         }
     }
+}
+
+/// Without links, as far as the path is there.
+fn real(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = absolute.ancestors().find_map(|part| {
+        let rest = absolute.strip_prefix(part).ok()?;
+        part.canonicalize().ok().map(|real| real.join(rest))
+    });
+    // Joined with nothing a path gets a slash at its end; components have none.
+    there.unwrap_or(absolute).components().collect()
 }
 
 fn local(path: &Path, find: Find) -> Result<Arc<dyn Drive>> {
@@ -169,6 +190,34 @@ fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
     }
     let drive = drives.entry(name.to_owned()).or_insert_with(|| MemoryDrive::new(location));
     Ok(Arc::new(drive.clone()))
+}
+
+/// A store's path as it is kept: absolute, so that it stays the same place wherever the process goes.
+///
+/// # Errors
+/// `store.option` for what can be no directory whose name can be written down
+pub(crate) fn store_path(path: &Path) -> Result<PathBuf> {
+    let bad = |why: &str| {
+        let text = format!("{:?} is no path of a store: {why}", text_of(path));
+        Error::new(&codes::STORE_OPTION, text).with("path", text_of(path))
+    };
+    match path.to_str() {
+        None => return Err(bad("it is not UTF-8")),
+        Some("") => return Err(bad("it is empty")),
+        Some(text) if text.contains('\0') => return Err(bad("it holds a NUL")),
+        Some(text) if text.contains("://") => return Err(bad("name URLs in drives=")),
+        Some(_) => {}
+    }
+    let absolute = std::path::absolute(path).map_err(|error| bad(&error.to_string()))?;
+    if absolute.to_str().is_none() {
+        return Err(bad("the directory that it is relative to is not UTF-8"));
+    }
+    // The nearest thing that is there: a directory, or nothing can be made under it.
+    let there = absolute.ancestors().find(|part| part.symlink_metadata().is_ok());
+    match there {
+        Some(part) if !part.is_dir() => Err(bad(&format!("{} is no directory", text_of(part)))),
+        _ => Ok(absolute),
+    }
 }
 
 pub(crate) fn text_of(path: &Path) -> String {
@@ -221,7 +270,7 @@ mod tests {
         for (a, b) in
             [("memory://twin", "memory://twin"), ("/tmp/.", "/tmp"), ("/tmp", "file:///tmp")]
         {
-            let twice = Locator::drives(&[a.into(), b.into()], Find::Existing);
+            let twice = Locator::drives(&[a.into(), b.into()]);
             assert!(twice.is_err_and(|error| error.is(&codes::DRIVE_DUPLICATE)), "{a} {b}");
         }
     }

@@ -1,11 +1,10 @@
 //! Opening and creating: what was asked for, what is there, and what follows from both.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fs, io};
 
-use dwk_base::{Error, PoolId, Result, Seams, codes};
+use dwk_base::{Error, Result, Seams, codes};
 use dwk_catalog::Catalog;
 use dwk_drive::{Drive, Holder};
 use dwk_erasure::Geometry;
@@ -13,9 +12,10 @@ use dwk_meta::Meta;
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
 
 use crate::kernel::Opened;
-use crate::locate::{Drives, Find, Locator, text_of};
+use crate::locate::{Drives, Locator, store_path, text_of};
+use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
-use crate::{Context, Door, Kernel, holder};
+use crate::{Context, Deadline, Door, Kernel, holder};
 
 /// What to do if there is no store, or if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub struct OpenSpec {
     pub drives: Option<Drives>,
     /// For a new store; by default what suits the number of drives.
     pub geometry: Option<String>,
+    /// For a new store: what its owner calls drives by, under their names (`d1`, …). Drives with an equal
+    /// `failure_domain` are taken to fail together.
+    pub labels: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether to make one.
     pub create: Create,
     /// Change nothing, and let others read meanwhile.
@@ -53,13 +56,15 @@ impl Kernel {
     ///
     /// # Errors
     /// `store.not_found`, `store.exists`, `store.locked`, `store.option`, `drive.*`, `drives.*`,
-    /// `geometry.*`, `format.newer`, and those of recovery; nothing is half-open or half-made after
-    /// one, except that drives may carry the superblock of a pool that never began
+    /// `geometry.*`, `format.newer`, `context.deadline`, and those of recovery; nothing is half-open or
+    /// half-made after one
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
             context.deadline().check()?;
-            let opened =
-                Opening { spec, seams, locator: Locator::new(spec.path.clone()) }.open()?;
+            let path = spec.path.as_deref().map(store_path).transpose()?;
+            let spec = &OpenSpec { path, ..spec.clone() };
+            let (deadline, locator) = (context.deadline(), Locator::new(spec.path.clone()));
+            let opened = Opening { spec, seams, deadline, locator }.open()?;
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
@@ -69,15 +74,19 @@ impl Kernel {
 }
 
 /// A store that is there.
+#[derive(Default)]
 struct There {
     locations: Vec<String>,
-    /// Which pool it was, if the path remembers.
-    pool: Option<PoolId>,
+    /// What the path remembers.
+    pointers: Option<Pointers>,
+    /// The caller named these drives: one of another pool is a mistake.
+    is_named: bool,
 }
 
 struct Opening<'a> {
     spec: &'a OpenSpec,
     seams: &'a Seams,
+    deadline: &'a Deadline,
     locator: Locator,
 }
 
@@ -91,7 +100,7 @@ impl Opening<'_> {
         }
         let geometry = self.spec.geometry.as_deref().map(str::parse::<Geometry>).transpose()?;
         match (self.existing()?, self.spec.create) {
-            (Some(_), Create::New) => Err(self.exists()),
+            (Some(there), Create::New) => Err(self.exists(&there)?),
             (Some(there), _) => self.open_at(&there, geometry.as_ref()),
             (None, Create::Never) => Err(self.not_found()),
             (None, _) => self.create(geometry),
@@ -106,41 +115,48 @@ impl Opening<'_> {
             // Asked to open, these are it. Asked to create: a path that points to drives which are not
             // there (not mounted, perhaps) is no place for a new store.
             let is_one = self.spec.create == Create::Never || pointers.is_some();
-            let found = is_one || Self::carried(&locations)?;
-            return Ok(found.then_some(There { locations, pool: None }));
+            let found = is_one || !Self::carrying(&locations)?.is_empty();
+            // A path stays its pool's: other drives do not take it over.
+            return Ok(found.then_some(There { locations, pointers, is_named: true }));
         }
         let Some(path) = &self.spec.path else { return Ok(None) };
         if let Some(pointers) = pointers {
             let locations = pointers.locations();
-            return Ok(Some(There { locations, pool: Some(pointers.pool) }));
+            return Ok(Some(There { locations, pointers: Some(pointers), is_named: false }));
         }
         let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
-        Ok(Self::carried(&locations)?.then_some(There { locations, pool: None }))
+        let found = !Self::carrying(&locations)?.is_empty();
+        Ok(found.then_some(There { locations, ..There::default() }))
     }
 
-    /// True if one of the drives is a pool's that has begun, or cannot be told from one.
-    fn carried(locations: &[String]) -> Result<bool> {
-        let drives = Locator::drives(locations, Find::Existing)?;
-        Ok(drives.into_iter().flatten().any(|drive| dwk_pool::carries_pool(&*drive)))
+    /// Those of the drives that are a pool's that has begun, or cannot be told from one.
+    fn carrying(locations: &[String]) -> Result<Vec<String>> {
+        let drives = Locator::drives(locations)?.into_iter().zip(locations);
+        let carrying = drives.filter(|(drive, _)| {
+            drive.as_ref().is_ok_and(|drive| dwk_pool::carries_pool(&**drive))
+        });
+        Ok(carrying.map(|(_, location)| location.clone()).collect())
     }
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
-        let found = Locator::drives(&there.locations, Find::Existing)?;
-        let mut drives = Vec::new();
-        let mut lost = None;
-        for drive in found {
+        let found = Locator::drives(&there.locations)?;
+        let (mut drives, mut away) = (Vec::new(), Vec::new());
+        for (location, drive) in there.locations.iter().zip(found) {
             match drive {
                 Ok(drive) => drives.push(drive),
-                Err(error) => lost = Some(error),
+                Err(error) => away.push((location.clone(), error)),
             }
         }
-        if drives.is_empty() {
-            return Err(lost.unwrap_or_else(|| self.not_found()));
-        }
+        let pointers = there.pointers.iter();
+        let places = pointers.flat_map(|pointers| &pointers.drives);
         let options = OpenOptions {
             read_only: self.spec.read_only,
             force: self.spec.force,
-            expected: there.pool,
+            expected: there.pointers.as_ref().map(|pointers| pointers.pool),
+            leave_foreign_out: !there.is_named,
+            away,
+            places: places.map(|drive| (drive.location.clone(), drive.id)).collect(),
+            until: Some(self.deadline.at()),
             pool: PoolOptions::default(),
         };
         let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;
@@ -148,7 +164,12 @@ impl Opening<'_> {
         let other = asked.map(|asked| {
             format!("opened with geometry {asked}, and the pool's is {}", pool.geometry())
         });
-        self.finish(pool, other)
+        let opened = self.finish(pool, other)?;
+        self.deadline.check().inspect_err(|_| {
+            // Nothing was acknowledged: what fails here costs a longer next opening.
+            let _ = opened.close();
+        })?;
+        Ok(opened)
     }
 
     fn create(&self, geometry: Option<Geometry>) -> Result<Opened> {
@@ -164,24 +185,43 @@ impl Opening<'_> {
             let text = format!("{geometry} needs {needed} drives and {given} were given");
             return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
         }
-        if let (Some(path), Drives::Count(_)) = (&self.spec.path, &drives) {
-            make_directory(path)?;
+        self.check_labels(locations.len())?;
+        let under = self.spec.path.as_deref().filter(|_| matches!(drives, Drives::Count(_)));
+        let made = Made::new(&locations, under, self.holder())?;
+        let opened = self.create_on(&made.drives, &geometry);
+        opened.inspect_err(|_| made.undo())
+    }
+
+    fn check_labels(&self, count: usize) -> Result<()> {
+        let names: Vec<_> = (1..=count).map(|n| format!("d{n}")).collect();
+        match self.spec.labels.keys().find(|name| !names.contains(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let text = format!("labels= names {name:?}, and the drives are d1 to d{count}");
+                Err(Error::new(&codes::STORE_OPTION, text))
+            }
         }
-        let found = Locator::drives(&locations, Find::Making)?;
-        let drives = found.into_iter().collect::<Result<Vec<_>>>()?;
+    }
+
+    fn create_on(&self, drives: &[Arc<dyn Drive>], geometry: &Geometry) -> Result<Opened> {
         let named = |(index, drive): (usize, Arc<dyn Drive>)| NewDrive {
             drive,
             name: format!("d{}", index + 1),
-            labels: BTreeMap::new(),
+            labels: self.spec.labels.get(&format!("d{}", index + 1)).cloned().unwrap_or_default(),
         };
-        let drives: Vec<_> = drives.into_iter().enumerate().map(named).collect();
+        let drives: Vec<_> = drives.iter().cloned().enumerate().map(named).collect();
         let options = PoolOptions::default();
-        let pool = Pool::create(&drives, &geometry, &options, self.seams.clone(), &self.holder())?;
+        self.deadline.check()?;
+        let pool = Pool::create(&drives, geometry, &options, self.seams.clone(), &self.holder())?;
         self.finish(pool, None)
     }
 
     fn finish(&self, pool: Arc<Pool>, warning: Option<String>) -> Result<Opened> {
-        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default())?;
+        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default());
+        let meta = meta.inspect_err(|_| {
+            // What fails here costs a longer next opening.
+            let _ = pool.close();
+        })?;
         let catalog = Catalog::new(Arc::clone(&meta), self.seams.clone());
         let warnings = warning.into_iter().collect();
         let pointers = self.spec.path.clone();
@@ -193,9 +233,13 @@ impl Opening<'_> {
         holder::here(&self.spec.program, self.seams)
     }
 
-    fn exists(&self) -> Error {
-        let text = format!("there is a store at {}", self.place());
-        Error::new(&codes::STORE_EXISTS, text).with("path", self.place())
+    fn exists(&self, there: &There) -> Result<Error> {
+        let place = match &there.pointers {
+            Some(_) => self.place(),
+            None => Self::carrying(&there.locations)?.join(", "),
+        };
+        let text = format!("there is a store at {place}");
+        Ok(Error::new(&codes::STORE_EXISTS, text).with("path", place))
     }
 
     fn not_found(&self) -> Error {
@@ -207,31 +251,6 @@ impl Opening<'_> {
         let path = self.spec.path.as_deref().map(text_of);
         path.unwrap_or_else(|| "the drives that were given".to_owned())
     }
-}
-
-/// Makes a directory with its parents, each durable before the next.
-fn make_directory(path: &Path) -> Result<()> {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let missing: Vec<_> = absolute.ancestors().take_while(|part| !part.exists()).collect();
-    for part in missing.into_iter().rev() {
-        let made = fs::create_dir(part).or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        });
-        let parent = part.parent().unwrap_or(part);
-        made.and_then(|()| fs::File::open(parent)?.sync_all()).map_err(|error| {
-            let text = format!("cannot make the directory {}: {error}", text_of(part));
-            let code = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    &codes::DRIVE_READ_ONLY
-                }
-                io::ErrorKind::StorageFull => &codes::DRIVE_FULL,
-                _ => &codes::DRIVE_IO,
-            };
-            Error::new(code, text).caused_by(error)
-        })?;
-    }
-    Ok(())
 }
 
 /// What suits a number of drives: a copy on two, one parity on three, two on more, and stripes not

@@ -77,6 +77,8 @@ impl Pointers {
 
     fn from_value(path: &Path, value: &Value) -> Option<Self> {
         let pool = value["pool"].as_str()?.parse().ok()?;
+        // As drives say where they are: a relative place would grow with each writing.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let pointer = |drive: &Value| {
             let (id, location) = (drive["id"].as_str()?.parse().ok()?, drive["location"].as_str()?);
             let relative = !location.contains("://") && Path::new(location).is_relative();
@@ -159,6 +161,18 @@ mod tests {
         assert_eq!(Pointers::read(&old).unwrap(), Some(at(&old)));
         fs::rename(&old, &new).unwrap();
         assert_eq!(Pointers::read(&new).unwrap(), Some(at(&new)));
+    }
+
+    #[test]
+    fn pointers_of_a_relative_path_are_absolute_and_do_not_grow() {
+        let drive = Pointer {
+            id: DriveId::from_u128(1),
+            location: text_of(&std::path::absolute("rel/d1").unwrap()),
+        };
+        let pointers = Pointers { pool: PoolId::from_u128(7), drives: vec![drive] };
+        let value = pointers.to_value(Path::new("rel"));
+        assert_eq!(value["drives"][0]["location"], "d1");
+        assert_eq!(Pointers::from_value(Path::new("rel"), &value), Some(pointers));
     }
 
     #[test]

@@ -206,7 +206,7 @@ fn rebuilds_at_once_restore_everything_once() {
         let rebuild = || match meta.pool().rebuild(&*meta, None, &Control::default()) {
             Ok(report) => usize::from(report.is_complete()),
             Err(error) => {
-                assert!(error.is(&codes::POOL_BUSY), "{error}");
+                assert!(error.is(&codes::POOL_REPAIRING), "{error}");
                 0
             }
         };

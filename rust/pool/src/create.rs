@@ -14,6 +14,7 @@ use dwk_journal::{Identity, Journal, Member};
 
 use crate::membership::{Membership, Present, Table};
 use crate::pool::{NewDrive, Pool, PoolOptions};
+use crate::replace::REPLACED;
 use crate::space::Space;
 use crate::warden::{Evicting, Warden, Watching, candidates, members_wanted};
 
@@ -44,7 +45,8 @@ impl Pool {
             present.insert(*id, Present { drive: Attached::new(Arc::clone(&new.drive)), slots });
         }
         let tried = superblock.epoch;
-        let table = Table { superblock, present, suspect: BTreeMap::new(), tried };
+        let (suspect, remarks) = (BTreeMap::new(), BTreeMap::new());
+        let table = Table { superblock, present, suspect, remarks, tried };
         let locks = ids.into_iter().zip(locks).collect();
         begin(table, locks, geometry, options, seams, warnings(drives))
     }
@@ -66,7 +68,13 @@ fn begin(
 
     let roster = membership.roster().load();
     let wanted = members_wanted(tolerance, roster.seats.len());
-    let chosen: Vec<_> = candidates(&roster, &[]).into_iter().take(wanted).collect();
+    let mut chosen: Vec<Arc<crate::Seat>> = Vec::new();
+    while chosen.len() < wanted {
+        // One by one, so that each sees which failure domains the others took.
+        let taken: Vec<_> = chosen.iter().map(|seat| seat.id).collect();
+        let Some(next) = candidates(&roster, &taken).into_iter().next() else { break };
+        chosen.push(next);
+    }
     let member =
         |seat: &Arc<crate::Seat>| seat.drive.clone().map(|drive| Member { id: seat.id, drive });
     let members = chosen.iter().filter_map(member).collect();
@@ -101,6 +109,7 @@ fn begin(
         warnings,
         read_only: None,
         closed: AtomicBool::new(false),
+        repairing: Mutex::new(()),
         seams,
     }))
 }
@@ -114,6 +123,10 @@ fn check(drives: &[NewDrive], geometry: &Geometry) -> Result<()> {
         let (given, needed) = (drives.len(), geometry.drives());
         let text = format!("{geometry} needs {needed} drives and {given} were given");
         return Err(Error::new(&codes::DRIVES_TOO_FEW, text).with("needed", needed));
+    }
+    if let Some(new) = drives.iter().find(|new| new.labels.contains_key(REPLACED)) {
+        let text = format!("the label {REPLACED:?} of {} is the pool's own", new.name);
+        return Err(Error::new(&codes::STORE_OPTION, text));
     }
     let mut seen = BTreeSet::new();
     for new in drives {

@@ -15,6 +15,8 @@
 //! # Cancellation
 //! Long work takes a [`Control`]; what was done stays done, and the next run goes on.
 
+mod advice;
+mod away;
 mod create;
 mod ledger;
 mod membership;

@@ -22,6 +22,17 @@ pub(crate) struct Present {
     pub(crate) slots: SlotState,
 }
 
+/// What an opening found about a drive, besides what its superblock says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remark {
+    /// What lies in its place is no part of this pool.
+    pub(crate) is_foreign: bool,
+    /// What was found.
+    pub(crate) text: String,
+    /// What to do so that it can be used again, if that is possible.
+    pub(crate) cure: Option<&'static str>,
+}
+
 /// The superblock as all members share it, and the drives that are here.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -30,6 +41,8 @@ pub(crate) struct Table {
     pub(crate) present: BTreeMap<DriveId, Present>,
     /// What a roster cannot read from the superblock: drives found damaged or out of date since.
     pub(crate) suspect: BTreeMap<DriveId, State>,
+    /// What else is known of drives, here or not.
+    pub(crate) remarks: BTreeMap<DriveId, Remark>,
     /// The last epoch that was written anywhere, in force or not: it is never written again.
     pub(crate) tried: Epoch,
 }
@@ -166,9 +179,11 @@ fn too_few(written: usize, needed: usize, cause: Option<Error>) -> Error {
     }
 }
 
-/// Sets a member's state.
+/// Sets a member's state. Who was removed stays so: a late report about it does not bring it back.
 pub(crate) fn mark(superblock: &mut Superblock, id: DriveId, state: MemberState) {
-    if let Some(row) = superblock.members.iter_mut().find(|row| row.id == id) {
+    let mut rows = superblock.members.iter_mut();
+    let row = rows.find(|row| row.id == id && row.state != MemberState::Removed);
+    if let Some(row) = row {
         row.state = state;
     }
 }
@@ -194,13 +209,16 @@ impl Table {
     fn seat(&self, row: &MemberRow) -> Seat {
         let drive = self.present.get(&row.id).map(|present| Arc::clone(&present.drive));
         let described = drive.as_ref().map(|drive| drive.drive().describe());
-        let capacity = drive.as_ref().and_then(|drive| drive.drive().capacity().ok());
+        let state = self.state(row, drive.is_some());
+        // One that failed may never answer, and who asks here holds up every change.
+        let asked = drive.as_ref().filter(|_| state != State::Failed);
+        let capacity = asked.and_then(|drive| drive.drive().capacity().ok());
         let location = described.as_ref().map_or(&row.location, |known| &known.location).clone();
         Seat {
             index: row.index,
             id: row.id,
             name: row.name.clone(),
-            state: self.state(row, drive.is_some()),
+            state,
             failure_domain: failure_domain(row, &location),
             labels: row.labels.clone(),
             location,
@@ -213,6 +231,9 @@ impl Table {
     fn state(&self, row: &MemberRow, here: bool) -> State {
         match (row.state, self.suspect.get(&row.id)) {
             (MemberState::Failed, _) | (_, Some(State::Failed)) => State::Failed,
+            _ if !here && self.remarks.get(&row.id).is_some_and(|remark| remark.is_foreign) => {
+                State::Foreign
+            }
             _ if !here => State::Missing,
             (MemberState::Draining, _) => State::Draining,
             (MemberState::Stale, _) => State::Stale,
@@ -222,10 +243,10 @@ impl Table {
     }
 }
 
-/// Label `domain`, then `host`, else the drive alone: two directories of one file system are warned
+/// Label `failure_domain`, then `domain`, then `host`, else the drive alone: two directories of one file system are warned
 /// about, but kept apart like two drives, for that is what their owner asked for.
 fn failure_domain(row: &MemberRow, location: &str) -> String {
-    let label = row.labels.get("domain").or_else(|| row.labels.get("host"));
+    let label = ["failure_domain", "domain", "host"].iter().find_map(|name| row.labels.get(*name));
     label.cloned().unwrap_or_else(|| format!("{}@{location}", row.name))
 }
 

@@ -1,18 +1,21 @@
 //! Opening a pool: whose drives are these, which of them are up to date, may it be written to?
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dwk_base::{DriveId, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Attached, Drive, Holder, Loaded, Lock, LockMode, MemberState, SlotState, Superblock,
+    Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState, Superblock,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
 
+use crate::away::{Away, seat_at};
 use crate::create::shared_domains;
-use crate::membership::{Membership, Present, Table};
+use crate::membership::{Membership, Present, Remark, Table, mark};
 use crate::pool::{Pool, PoolOptions};
 use crate::space::Space;
 use crate::warden::{Evicting, Warden, Watching};
@@ -27,6 +30,15 @@ pub struct OpenOptions {
     pub force: bool,
     /// Only this pool; others are foreign. `None`: the pool of most drives.
     pub expected: Option<PoolId>,
+    /// Drives of other pools than the expected one are left out, and their seats say so, instead of
+    /// being refused: for drives that nobody named.
+    pub leave_foreign_out: bool,
+    /// Drives that were not even found: where, and why.
+    pub away: Vec<(String, Error)>,
+    /// Which drive lay where, as far as somebody remembers. Nobody trusts it but to say whose place it is.
+    pub places: BTreeMap<String, DriveId>,
+    /// The moment on the monotonic clock until which to open; looked at between steps.
+    pub until: Option<Duration>,
     /// Sizes and limits.
     pub pool: PoolOptions,
 }
@@ -54,72 +66,105 @@ impl Pool {
     ///
     /// # Errors
     /// `store.not_found` (no drive carries a pool), `store.locked`, `drive.foreign`, `drive.duplicate`,
-    /// `drives.too_many_lost`, `format.newer`, `journal.damaged`, and those of the drives.
+    /// `drives.too_many_lost`, `format.newer`, `journal.damaged`, `context.deadline`, and those of the
+    /// drives.
     pub fn open(
         drives: Vec<Arc<dyn Drive>>,
-        options: OpenOptions,
+        mut options: OpenOptions,
         seams: Seams,
         holder: &Holder,
     ) -> Result<Arc<Self>> {
-        let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
-        let mut warnings = Vec::new();
-        let candidates = take(drives, holder, mode, &mut warnings)?;
-        let assembly = assemble(candidates, &options, warnings)?;
-        begin(assembly, options, seams)
+        let mut found = Found { away: Away::new(mem::take(&mut options.away)), ..Found::default() };
+        for drive in drives {
+            in_time(&options, &seams)?;
+            found.take(drive, holder, &options)?;
+        }
+        let assembly = assemble(found, &options)?;
+        in_time(&options, &seams)?;
+        let pool = begin(assembly, &options, seams)?;
+        in_time(&options, &pool.seams).inspect_err(|_| {
+            // Nothing was written since: what fails here costs a longer next opening.
+            let _ = pool.close();
+        })?;
+        Ok(pool)
     }
 }
 
-/// Locks the drives and reads their superblocks.
-fn take(
-    drives: Vec<Arc<dyn Drive>>,
-    holder: &Holder,
-    mode: LockMode,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Candidate>> {
-    let mut candidates = Vec::new();
-    for drive in drives {
+/// What became of the drives that were looked at.
+#[derive(Default)]
+struct Found {
+    candidates: Vec<Candidate>,
+    away: Away,
+}
+
+impl Found {
+    /// Locks a drive and reads its superblock.
+    fn take(
+        &mut self,
+        drive: Arc<dyn Drive>,
+        holder: &Holder,
+        options: &OpenOptions,
+    ) -> Result<()> {
         let location = drive.describe().location;
+        // Before it is locked: another process may have that pool open.
+        let expected = options.expected.filter(|_| options.leave_foreign_out);
+        if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(&*drive))
+            && let Err(error) = check_pool(&location, loaded.superblock.pool, pool)
+        {
+            self.away.push(location, error);
+            return Ok(());
+        }
+        let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
         match drive.lock(holder, mode) {
             Ok(lock) => {
                 let loaded = Superblock::load(&*drive);
-                candidates.push(Candidate { drive, lock, loaded });
+                self.candidates.push(Candidate { drive, lock, loaded });
             }
             Err(error) if error.is(&codes::STORE_LOCKED) => return Err(error),
-            Err(error) => warnings.push(format!("{location} cannot be used: {error}")),
+            // The directory is there, and no drive.
+            Err(error) if error.is(&codes::DRIVE_MISSING) => self.away.push(location, empty()),
+            Err(error) => self.away.push(location, error),
         }
+        Ok(())
     }
-    Ok(candidates)
 }
 
-fn assemble(
-    candidates: Vec<Candidate>,
-    options: &OpenOptions,
-    mut warnings: Vec<String>,
-) -> Result<Assembly> {
-    let mut known = Vec::new();
-    let mut unknown = Vec::new();
-    for candidate in candidates {
-        match candidate.loaded {
-            Ok(Some(loaded)) => known.push((candidate.drive, candidate.lock, loaded)),
+fn empty() -> Error {
+    Error::new(&codes::STORE_NOT_FOUND, "the drive carries no pool")
+}
+
+fn in_time(options: &OpenOptions, seams: &Seams) -> Result<()> {
+    if options.until.is_some_and(|until| seams.clock.monotonic() >= until) {
+        return Err(Error::new(&codes::CONTEXT_DEADLINE, "opening took too long"));
+    }
+    Ok(())
+}
+
+fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
+    let (mut known, mut unknown, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut away = found.away;
+    for candidate in found.candidates {
+        let Candidate { drive, lock, loaded } = candidate;
+        match loaded {
+            Ok(Some(loaded)) => known.push((drive, lock, loaded)),
             Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
-            Ok(None) if holds_shards(&*candidate.drive) => {
+            Ok(None) if holds_shards(&*drive) => {
                 let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
-                unknown.push((candidate.drive, candidate.lock, error));
+                unknown.push((drive, lock, error));
             }
-            Ok(None) => {
-                let location = candidate.drive.describe().location;
-                warnings.push(format!("{location} is empty: it is not taken for a missing drive"));
-            }
-            Err(error) => unknown.push((candidate.drive, candidate.lock, error)),
+            Ok(None) => away.push(drive.describe().location, empty()),
+            Err(error) => unknown.push((drive, lock, error)),
         }
     }
     check_one_pool(&known, options.expected)?;
-    let superblock = newest(&known, unknown.first().map(|(_, _, error)| error))?;
+    let damage = unknown.first().map(|(_, _, error)| error.clone());
+    let refusal = || damage.unwrap_or_else(|| away.refusal(options.expected));
+    let superblock = newest(&known).ok_or_else(refusal)?;
     let geometry: Geometry = superblock.geometry.parse()?;
     let tried = known.iter().map(|(_, _, loaded)| loaded.superblock.epoch).max();
     let tried = tried.unwrap_or(superblock.epoch);
     let (found, present, suspect) = (superblock.clone(), BTreeMap::new(), BTreeMap::new());
-    let mut table = Table { superblock, present, suspect, tried };
+    let mut table = Table { superblock, present, suspect, remarks: BTreeMap::new(), tried };
     let mut locks = BTreeMap::new();
     for (drive, lock, loaded) in known {
         if let Some(warning) = seat(&mut table, &found, &drive, &loaded)? {
@@ -131,10 +176,12 @@ fn assemble(
     for (drive, lock, error) in unknown {
         let location = drive.describe().location;
         warnings.push(format!("the superblock of {location} is damaged: {error}"));
-        if let Some(id) = seat_by_location(&mut table, drive) {
+        if let Some(id) = seat_by_location(&mut table, drive, &options.places) {
             locks.insert(id, lock);
         }
     }
+    away.tell(&mut table, &options.places, &mut warnings);
+    remark_read_only(&mut table);
     warnings.extend(domain_warnings(&table));
     let read_only = may_write(&table, &geometry, options, &mut warnings)?;
     let journal = table.superblock.journal.iter().filter(|id| table.present.contains_key(id));
@@ -156,19 +203,21 @@ fn check_one_pool(known: &[Known], expected: Option<PoolId>) -> Result<()> {
     }
     let most = counts.iter().max_by_key(|(_, count)| **count).map(|(pool, _)| *pool);
     let Some(pool) = expected.or(most) else { return Ok(()) };
-    for (drive, _, loaded) in known {
-        let other = loaded.superblock.pool;
-        if other != pool {
-            let location = drive.describe().location;
-            let text = format!("{location} belongs to pool {other}, not to {pool}");
-            return Err(Error::new(&codes::DRIVE_FOREIGN, text).with("drive", location));
-        }
+    known.iter().try_for_each(|(drive, _, loaded)| {
+        check_pool(&drive.describe().location, loaded.superblock.pool, pool)
+    })
+}
+
+fn check_pool(location: &str, pool: PoolId, wanted: PoolId) -> Result<()> {
+    if pool == wanted {
+        return Ok(());
     }
-    Ok(())
+    let text = format!("{location} belongs to pool {pool}, not to {wanted}");
+    Err(Error::new(&codes::DRIVE_FOREIGN, text).with("drive", location))
 }
 
 /// The superblock of the highest epoch; of several different ones, that which most drives carry.
-fn newest(known: &[Known], damage: Option<&Error>) -> Result<Superblock> {
+fn newest(known: &[Known]) -> Option<Superblock> {
     let plain =
         |superblock: &Superblock| Superblock { drive: DriveId::default(), ..superblock.clone() };
     let same = |superblock: &Superblock| {
@@ -176,12 +225,7 @@ fn newest(known: &[Known], damage: Option<&Error>) -> Result<Superblock> {
         known.iter().filter(|(_, _, loaded)| plain(&loaded.superblock) == wanted).count()
     };
     let superblocks = known.iter().map(|(_, _, loaded)| &loaded.superblock);
-    let best = superblocks.max_by_key(|superblock| (superblock.epoch, same(superblock)));
-    match (best, damage) {
-        (Some(best), _) => Ok(best.clone()),
-        (None, Some(error)) => Err(error.clone()),
-        (None, None) => Err(Error::new(&codes::STORE_NOT_FOUND, "no drive carries a pool")),
-    }
+    superblocks.max_by_key(|superblock| (superblock.epoch, same(superblock))).cloned()
 }
 
 /// Gives a drive its seat, or says why it gets none.
@@ -206,9 +250,9 @@ fn seat(
     }
     let differs = Superblock { drive: id, ..found.clone() } != loaded.superblock;
     if epoch > row.epoch || (epoch == found.epoch && differs) {
-        let text = format!(
-            "{location} went on without the rest of its pool and is not merged: replace it to use it here"
-        );
+        let text = format!("{location} went on without the rest of its pool and is not merged");
+        let remark = Remark { is_foreign: true, text: text.clone(), cure: None };
+        table.remarks.insert(id, remark);
         return Ok(Some(text));
     }
     if epoch < found.epoch || row.state == MemberState::Failed {
@@ -221,17 +265,29 @@ fn seat(
 }
 
 /// A drive whose superblocks are damaged is known by where it lies: its shards describe themselves.
-fn seat_by_location(table: &mut Table, drive: Arc<dyn Drive>) -> Option<DriveId> {
-    let location = drive.describe().location;
-    let rows = table.superblock.members.iter_mut();
-    let row = rows
-        .filter(|row| !table.present.contains_key(&row.id) && row.state != MemberState::Removed)
-        .find(|row| row.location == location)?;
-    let id = row.id;
-    row.state = MemberState::Stale;
+fn seat_by_location(
+    table: &mut Table,
+    drive: Arc<dyn Drive>,
+    places: &BTreeMap<String, DriveId>,
+) -> Option<DriveId> {
+    let id = seat_at(table, &drive.describe().location, places)?;
+    mark(&mut table.superblock, id, MemberState::Stale);
     let slots = SlotState::fresh();
     table.present.insert(id, Present { drive: Attached::new(drive), slots });
     Some(id)
+}
+
+/// Who only looks is told too why a drive will not come along.
+fn remark_read_only(table: &mut Table) {
+    let Table { present, remarks, .. } = table;
+    for (id, present) in present {
+        let description = present.drive.drive().describe();
+        if description.is_read_only {
+            let text = format!("{} is read-only", description.location);
+            let cure = Some("make it writable");
+            remarks.entry(*id).or_insert(Remark { is_foreign: false, text, cure });
+        }
+    }
 }
 
 fn domain_warnings(table: &Table) -> Vec<String> {
@@ -255,7 +311,7 @@ fn may_write(
     let (lost, tolerance) = (members.len() - here, geometry.tolerance());
     if lost > tolerance {
         let gone = members.iter().filter(|row| !table.present.contains_key(&row.id));
-        let gone: Vec<_> = gone.map(|row| format!("{} ({})", row.name, row.location)).collect();
+        let gone: Vec<_> = gone.map(|row| lost_drive(table, row)).collect();
         let text = format!(
             "{lost} of {} drives are missing and {geometry} tolerates {tolerance}: {}",
             members.len(),
@@ -266,24 +322,37 @@ fn may_write(
         }
         warnings.push(format!("forced open: {text}"));
     }
+    let half = here <= tolerance && members.len() > here && !table.superblock.clean;
+    if half {
+        let how = if options.force { "forced open: " } else { "" };
+        warnings.push(format!("{how}{LONE_HALF}"));
+    }
+    if half && !options.force {
+        return Ok(Some(LONE_HALF.to_owned()));
+    }
     if options.read_only {
         return Ok(Some("the pool was opened read-only".to_owned()));
     }
     if !table.superblock.writable() {
         return Ok(Some("the pool uses a feature that this version can only read".to_owned()));
     }
-    let half = here <= tolerance && members.len() > here;
-    if half && !table.superblock.clean && !options.force {
-        let text = "this half of the pool was not closed cleanly and the other may have gone on";
-        warnings.push(text.to_owned());
-        return Ok(Some(text.to_owned()));
-    }
     Ok(None)
 }
 
-fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<Pool>> {
+/// Why a half of a pool is only read: who writes to both halves one by one has two pools.
+pub(crate) const LONE_HALF: &str =
+    "this half of the pool was not closed cleanly and the other may have gone on";
+
+fn lost_drive(table: &Table, row: &MemberRow) -> String {
+    match table.remarks.get(&row.id) {
+        Some(remark) => format!("{} ({})", row.name, remark.text),
+        None => format!("{} ({})", row.name, row.location),
+    }
+}
+
+fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<Pool>> {
     let Assembly { table, locks, geometry, journal: in_journal, read_only, warnings } = assembly;
-    let options = options.pool;
+    let options = &options.pool;
     let (id, tolerance) = (table.superblock.pool, geometry.tolerance());
     if in_journal.is_empty() {
         let text = "none of the drives that hold the journal is here";
@@ -337,6 +406,7 @@ fn begin(assembly: Assembly, options: OpenOptions, seams: Seams) -> Result<Arc<P
         warnings,
         read_only,
         closed: AtomicBool::new(false),
+        repairing: Mutex::new(()),
         seams,
     }))
 }

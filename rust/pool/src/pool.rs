@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
@@ -45,7 +45,8 @@ pub struct NewDrive {
     pub drive: Arc<dyn Drive>,
     /// What people will call it: `"d1"`.
     pub name: String,
-    /// What its owner calls it by; `domain` and `host` say which drives fail together.
+    /// What its owner calls it by; `failure_domain`, `domain` or `host` says which drives
+    /// fail together.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -61,6 +62,8 @@ pub struct Pool {
     pub(crate) warnings: Vec<String>,
     pub(crate) read_only: Option<String>,
     pub(crate) closed: AtomicBool,
+    /// Taken by what restores shards: two of those would remove each other's.
+    pub(crate) repairing: Mutex<()>,
     pub(crate) seams: Seams,
 }
 
@@ -132,15 +135,17 @@ impl Pool {
     /// it finds.
     ///
     /// # Errors
-    /// `store.closed`, `pool.read_only`, and those of writing repairs.
+    /// `store.closed`, `pool.read_only`, `pool.repairing`, and those of writing repairs.
     pub fn scrub(&self, ledger: &dyn Ledger, control: &Control) -> Result<ScrubReport> {
         self.check_writable()?;
+        let _alone = self.begin_repair()?;
         let journal = self.journal.scrub()?;
         // A change writes every superblock anew, damaged ones too.
         self.membership.change(|_| Ok(()))?;
         self.warden.mend()?;
         let mut report = self.space.scrub(ledger, control)?;
         report.journal_repairs = journal.repaired_batches;
+        report.lost_batches = journal.lost_batches;
         if report.is_clean() {
             self.clear_suspects();
         }
@@ -151,7 +156,8 @@ impl Pool {
     /// which nothing is left, is a member no more.
     ///
     /// # Errors
-    /// `drive.unknown`, `store.closed`, `pool.read_only`, and those of reading and writing stripes.
+    /// `drive.unknown`, `store.closed`, `pool.read_only`, `pool.repairing`, and those of reading and writing
+    /// stripes.
     pub fn rebuild(
         &self,
         ledger: &dyn Ledger,
@@ -159,29 +165,67 @@ impl Pool {
         control: &Control,
     ) -> Result<RebuildReport> {
         self.check_writable()?;
+        let _alone = self.begin_repair()?;
+        self.rebuild_alone(ledger, drive, control)
+    }
+
+    /// A rebuild by who has begun the repair.
+    pub(crate) fn rebuild_alone(
+        &self,
+        ledger: &dyn Ledger,
+        drive: Option<&str>,
+        control: &Control,
+    ) -> Result<RebuildReport> {
         let seat =
             drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
         self.warden.mend()?;
+        self.refresh_alone(ledger, control)?;
         let report = self.space.rebuild(ledger, seat, control)?;
         self.retire_empty(ledger)?;
+        // One that went may have held a copy of the journal.
+        self.warden.mend()?;
         Ok(report)
     }
 
-    /// Brings drives that were away up to date, reading only what changed.
+    /// Brings drives that were away up to date, reading only what changed. One for which that was not
+    /// possible stays stale.
     ///
     /// # Errors
     /// As [`rebuild`](Self::rebuild).
     pub fn refresh(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
         self.check_writable()?;
+        let _alone = self.begin_repair()?;
+        self.refresh_alone(ledger, control)?;
+        self.warden.mend()
+    }
+
+    fn refresh_alone(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
         let roster = self.roster();
         for seat in roster.seats.iter().filter(|seat| seat.state == State::Stale) {
-            self.space.refresh(ledger, seat.index, control)?;
+            if !self.space.refresh(ledger, seat.index, control)?.is_complete() {
+                continue;
+            }
             self.membership.change(|superblock| {
                 crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Ok);
                 Ok(())
             })?;
         }
-        self.warden.mend()
+        Ok(())
+    }
+
+    /// Keeps other repairs out until what it returns is dropped.
+    ///
+    /// # Errors
+    /// `pool.repairing`
+    pub(crate) fn begin_repair(&self) -> Result<MutexGuard<'_, ()>> {
+        match self.repairing.try_lock() {
+            Ok(alone) => Ok(alone),
+            // A panic in another repair left nothing half-done that the next one does not see.
+            Err(TryLockError::Poisoned(alone)) => Ok(alone.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::new(&codes::POOL_REPAIRING, "another repair is under way"))
+            }
+        }
     }
 
     fn clear_suspects(&self) {
@@ -199,17 +243,25 @@ impl Pool {
             if !replaced || ledger.usage(seat.index)?.shards > 0 {
                 continue;
             }
-            self.membership.change(|superblock| {
-                crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Removed);
-                superblock.journal.retain(|member| *member != seat.id);
-                Ok(())
-            })?;
+            let retire = || {
+                self.membership.change(|superblock| {
+                    crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Removed);
+                    superblock.journal.retain(|member| *member != seat.id);
+                    Ok(())
+                })
+            };
+            match self.journal.remove_member(seat.id, &retire) {
+                Err(error) if error.is(&codes::DRIVE_UNKNOWN) => retire()?,
+                // Nobody could take its place in the journal: it stays until somebody can.
+                Err(error) if error.is(&codes::JOURNAL_MEMBERS) => continue,
+                done => done?,
+            }
             self.lock_locks().remove(&seat.id);
         }
         Ok(())
     }
 
-    pub(crate) fn lock_locks(&self) -> std::sync::MutexGuard<'_, BTreeMap<DriveId, Box<dyn Lock>>> {
+    pub(crate) fn lock_locks(&self) -> MutexGuard<'_, BTreeMap<DriveId, Box<dyn Lock>>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

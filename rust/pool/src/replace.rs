@@ -33,6 +33,7 @@ impl Pool {
         control: &Control,
     ) -> Result<RebuildReport> {
         self.check_writable()?;
+        let _alone = self.begin_repair()?;
         let roster = self.roster();
         let seat = Arc::clone(roster.named(old)?);
         let location = new.describe().location;
@@ -46,7 +47,7 @@ impl Pool {
         let id = DriveId::draw(&*self.seams.random);
         self.seat_new(&seat, id, Arc::clone(new))?;
         self.lock_locks().insert(id, lock);
-        self.rebuild(ledger, None, control)
+        self.rebuild_alone(ledger, None, control)
     }
 
     fn seat_new(&self, old: &Seat, id: DriveId, new: Arc<dyn Drive>) -> Result<()> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dwk_base::{Epoch, PoolId, Result};
+use dwk_base::{DriveId, Epoch, PoolId, Result};
 
+use crate::advice::Advising;
 use crate::pool::Pool;
 use crate::roster::{Seat, State};
 use crate::warden::members_wanted;
@@ -36,6 +37,8 @@ impl Redundancy {
 pub struct DriveStatus {
     /// What people call it: `"d1"`.
     pub name: String,
+    /// Its identity.
+    pub id: DriveId,
     /// Where it lies.
     pub location: String,
     /// How it is doing.
@@ -92,7 +95,10 @@ impl Pool {
     /// Those of reading the table.
     pub fn status(&self, ledger: &dyn Ledger) -> Result<PoolStatus> {
         let roster = self.roster();
-        let journal = self.membership.lock().superblock.journal.clone();
+        let (journal, remarks) = {
+            let table = self.membership.lock();
+            (table.superblock.journal.clone(), table.remarks.clone())
+        };
         let mut drives = Vec::new();
         for seat in &roster.seats {
             drives.push(drive_status(seat, ledger, journal.contains(&seat.id))?);
@@ -115,7 +121,8 @@ impl Pool {
         };
         let capacity = roster.writable().map(|seat| seat.capacity_bytes).sum::<u64>();
         let usable_bytes = (capacity as f64 * self.geometry.data_fraction()) as u64;
-        let mut advice = advice(&drives, degraded, lost, short);
+        let advising = Advising { remarks: &remarks, read_only: self.read_only.as_deref() };
+        let mut advice = advising.all(&drives, degraded, lost, short);
         advice.extend(widen(weak));
         Ok(PoolStatus {
             id: self.id,
@@ -167,6 +174,7 @@ fn drive_status(seat: &Seat, ledger: &dyn Ledger, journal: bool) -> Result<Drive
     let capacity = seat.readable().and_then(|drive| drive.drive().capacity().ok());
     Ok(DriveStatus {
         name: seat.name.clone(),
+        id: seat.id,
         location: seat.location.clone(),
         state: seat.state,
         capacity_bytes: capacity.map_or(seat.capacity_bytes, |room| room.total_bytes),
@@ -185,39 +193,4 @@ fn widen(weak: u64) -> Option<String> {
             "{weak} stripes, written while drives were missing, survive fewer losses than the rest: run `rebuild` once the drives are here"
         )
     })
-}
-
-fn advice(drives: &[DriveStatus], degraded: u64, lost: u64, short: bool) -> Vec<String> {
-    let mut advice = Vec::new();
-    for drive in drives {
-        let (name, location) = (&drive.name, &drive.location);
-        match drive.state {
-            State::Missing => advice.push(format!(
-                "{name} is missing: bring {location} back and open again, or run `drive replace {name} NEW`"
-            )),
-            State::Failed => advice.push(format!(
-                "{name} failed: run `drive replace {name} NEW` with an empty drive"
-            )),
-            State::Suspect => advice
-                .push(format!("{name} returned damaged data: run `scrub`, and watch the drive")),
-            State::Stale => advice.push(format!(
-                "{name} was away: it is brought up to date at the next opening for writing"
-            )),
-            State::Draining => {
-                advice.push(format!("{name} is being emptied: run `rebuild` to finish"));
-            }
-            State::Ok | State::Foreign => {}
-        }
-    }
-    if lost > 0 {
-        advice.push(format!(
-            "{lost} stripes cannot be read: bring missing drives back before anything else"
-        ));
-    } else if degraded > 0 && advice.is_empty() {
-        advice.push(format!("{degraded} stripes miss a shard: run `rebuild`"));
-    }
-    if short && advice.is_empty() {
-        advice.push("the journal has fewer copies than it should: add a drive".to_owned());
-    }
-    advice
 }

@@ -1,6 +1,7 @@
 //! The warden: hears of drives that misbehave, takes them out of service, and sees to it that the
 //! journal keeps as many members as the geometry's tolerance asks for.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -56,15 +57,19 @@ impl Warden {
             let record = || self.evict(id);
             if in_journal { journal.remove_member(id, &record)? } else { record()? }
         }
-        while let Some(seat) = self.next_member() {
-            let Some(drive) = seat.drive.clone() else { break };
+        let mut tried = BTreeSet::new();
+        while let Some(seat) = self.next_member(&tried) {
+            tried.insert(seat.id);
+            let Some(drive) = seat.drive.clone() else { continue };
             let joined = || {
                 self.membership.change(|superblock| {
                     superblock.journal.push(seat.id);
                     Ok(())
                 })
             };
-            journal.add_member(Member { id: seat.id, drive }, &joined)?;
+            // One that is full or sick is no reason to fail: the next one may do, and if none does
+            // status says so.
+            let _ = journal.add_member(Member { id: seat.id, drive }, &joined);
         }
         Ok(())
     }
@@ -88,19 +93,20 @@ impl Warden {
         failed.map(|row| (row.id, table.superblock.journal.contains(&row.id))).collect()
     }
 
-    /// A drive to join the journal, if it has fewer members than it should and there is one.
-    fn next_member(&self) -> Option<Arc<Seat>> {
+    /// A drive to join the journal, if it has fewer members than it should and there is one that was not
+    /// tried. A drive that is being emptied is on its way out and counts no more.
+    fn next_member(&self, tried: &BTreeSet<DriveId>) -> Option<Arc<Seat>> {
         let table = self.membership.lock();
         let members = table.superblock.journal.clone();
         let roster = table.roster();
         drop(table);
         let wanted = members_wanted(self.tolerance, roster.seats.len());
-        let live =
-            |id: &&DriveId| roster.seats.iter().any(|seat| seat.id == **id && seat.drive.is_some());
+        let stays = |seat: &Seat| seat.drive.is_some() && seat.state != State::Draining;
+        let live = |id: &&DriveId| roster.seats.iter().any(|seat| seat.id == **id && stays(seat));
         if members.iter().filter(live).count() >= wanted {
             return None;
         }
-        candidates(&roster, &members).into_iter().next()
+        candidates(&roster, &members).into_iter().find(|seat| !tried.contains(&seat.id))
     }
 
     fn mend_soon(self: &Arc<Self>) {
@@ -126,7 +132,7 @@ pub(crate) fn members_wanted(tolerance: usize, drives: usize) -> usize {
 }
 
 /// Drives that could join the journal, the best first: those with a log of their own, in a failure
-/// domain of their own, with the most room.
+/// domain of their own.
 pub(crate) fn candidates(roster: &Roster, members: &[DriveId]) -> Vec<Arc<Seat>> {
     let taken: Vec<&str> = roster
         .seats

@@ -15,6 +15,7 @@ mod reader;
 mod rows;
 mod sources;
 mod store;
+mod texts;
 mod units;
 
 use pyo3::prelude::*;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use crate::sources::Watcher;
 use crate::store::{Caller, run};
+use crate::texts::{OfDrive, Text};
 
 /// How often the calling thread looks at signals and progress while others work.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -27,6 +28,7 @@ struct DriveOut {
     used_bytes: u64,
     labels: BTreeMap<String, String>,
     journal: bool,
+    uuid: String,
 }
 
 /// The pool, as `dwkernel.PoolStatus` takes it.
@@ -61,6 +63,7 @@ impl From<StoreStatus> for StatusOut {
             used_bytes: drive.used_bytes,
             labels: drive.labels,
             journal: drive.journal,
+            uuid: drive.id.to_string(),
         };
         Self {
             id: pool.id.to_string(),
@@ -109,12 +112,13 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
+        restart: bool,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<WorkOut> {
         let report =
             self.work(py, caller, timeout_s, (rate, progress), |kernel, context, work| {
-                kernel.execute(context, Scrub { work })
+                kernel.execute(context, Scrub { restart, work })
             })?;
         let (mut numbers, notes) = shown(&report.result.lost);
         numbers.extend([
@@ -130,6 +134,7 @@ impl Pool {
             ("removed_orphans", report.result.removed_orphans),
             ("foreign_files", report.result.foreign_files),
             ("journal_repairs", report.result.journal_repairs),
+            ("lost_batches", report.result.lost_batches),
             ("read_bytes", report.result.read_bytes),
             ("written_bytes", report.result.written_bytes),
         ]);
@@ -142,13 +147,14 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        drive: Option<&str>,
+        drive: Option<Text<OfDrive>>,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<WorkOut> {
+        let drive = drive.map(|drive| drive.text);
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
-            kernel.execute(context, Rebuild { drive, work })
+            kernel.execute(context, Rebuild { drive: drive.as_deref(), work })
         })?;
         Ok(rebuilt(&report))
     }
@@ -160,14 +166,15 @@ impl Pool {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        old: &str,
-        new: &str,
+        old: Text<OfDrive>,
+        new: Text<OfDrive>,
         rate: u64,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<WorkOut> {
+        let (old, new) = (old.text, new.text);
         let how = (rate, progress);
         let report = self.work(py, caller, timeout_s, how, |kernel, context, work| {
-            kernel.execute(context, Replace { old, new, work })
+            kernel.execute(context, Replace { old: &old, new: &new, work })
         })?;
         Ok(rebuilt(&report))
     }
@@ -201,6 +208,9 @@ fn rebuilt(report: &Timed<RebuildReport>) -> WorkOut {
         ("unrestored_shards", report.result.unrestored_shards),
         ("lost_stripes", report.result.lost_stripes),
         ("removed_files", report.result.removed_files),
+        ("widened_stripes", report.result.widened_stripes),
+        ("weak_stripes", report.result.weak_stripes),
+        ("unlisted_drives", report.result.unlisted_drives),
         ("read_bytes", report.result.read_bytes),
         ("written_bytes", report.result.written_bytes),
     ]);

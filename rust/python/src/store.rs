@@ -18,6 +18,7 @@ use crate::detach::detach;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
 use crate::sources::{Origin, Watcher};
+use crate::texts::{Labels, OfContainer, OfKey, OfMetadata, OfOption, Text};
 
 /// Who calls: a principal, a tenant, roles.
 #[pyclass(frozen, module = "dwkernel._native")]
@@ -124,7 +125,7 @@ pub(crate) fn run<T: Send>(
 impl Store {
     /// Opens a store; see `dwkernel.open`.
     #[staticmethod]
-    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, create, read_only, force, program))]
+    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // by keyword only
     fn open(
         py: Python<'_>,
@@ -132,7 +133,8 @@ impl Store {
         timeout_s: f64,
         path: Option<PathBuf>,
         drives: Option<DrivesArgument>,
-        geometry: Option<String>,
+        geometry: Option<Text<OfOption>>,
+        labels: BTreeMap<String, BTreeMap<String, String>>,
         create: &str,
         read_only: bool,
         force: bool,
@@ -147,7 +149,8 @@ impl Store {
             "if_missing" => Create::IfMissing,
             _ => Create::Never,
         };
-        let spec = OpenSpec { path, drives, geometry, create, read_only, force, program };
+        let geometry = geometry.map(|geometry| geometry.text);
+        let spec = OpenSpec { path, drives, geometry, labels, create, read_only, force, program };
         let kernel = detach(py, || {
             let seams = Seams::system();
             let context = caller.context(&seams, timeout_s)?;
@@ -175,12 +178,8 @@ impl Store {
     }
 
     /// Waits for what is under way and lets the drives go.
-    fn close(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
-        detach(py, || {
-            let limit = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::MAX);
-            let clock = Arc::clone(&self.kernel.seams().clock);
-            self.kernel.close(&Deadline::after(clock, limit))
-        })
+    fn close(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<()> {
+        self.run(py, caller, timeout_s, Kernel::close)
     }
 
     /// Makes a container.
@@ -189,11 +188,11 @@ impl Store {
         py: Python<'py>,
         caller: &Caller,
         timeout_s: f64,
-        name: String,
+        name: Text<OfContainer>,
         options: &[u8],
     ) -> PyResult<ContainerTuple<'py>> {
         let info = self.run(py, caller, timeout_s, |kernel, context| {
-            let name = ContainerName::new(name)?;
+            let name = ContainerName::new(name.text)?;
             kernel.execute(context, CreateContainer { name: &name, options })
         })?;
         Ok(container_tuple(py, &info))
@@ -205,10 +204,10 @@ impl Store {
         py: Python<'py>,
         caller: &Caller,
         timeout_s: f64,
-        name: String,
+        name: Text<OfContainer>,
     ) -> PyResult<ContainerTuple<'py>> {
         let info = self.run(py, caller, timeout_s, |kernel, context| {
-            let name = ContainerName::new(name)?;
+            let name = ContainerName::new(name.text)?;
             kernel.execute(context, GetContainer { name: &name })
         })?;
         Ok(container_tuple(py, &info))
@@ -236,10 +235,10 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        name: String,
+        name: Text<OfContainer>,
     ) -> PyResult<()> {
         self.run(py, caller, timeout_s, |kernel, context| {
-            let name = ContainerName::new(name)?;
+            let name = ContainerName::new(name.text)?;
             kernel.execute(context, DeleteContainer { name: &name })
         })
     }
@@ -252,21 +251,24 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        key: String,
+        key: Text<OfKey>,
         data: &Bound<'_, PyAny>,
         if_absent: bool,
-        if_match: Option<String>,
-        content_type: Option<String>,
-        metadata: BTreeMap<String, String>,
-        tags: BTreeMap<String, String>,
+        if_match: Option<Text<OfOption>>,
+        content_type: Option<Text<OfMetadata>>,
+        metadata: Labels,
+        tags: Labels,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<ObjectTuple> {
+        let if_match = if_match.map(|etag| etag.text);
+        let content_type = content_type.map(|kind| kind.text);
+        let (Labels(metadata), Labels(tags)) = (metadata, tags);
         let options = PutOptions { if_absent, if_match, content_type, metadata, tags };
         let mut origin = Origin::new(data)?;
         let mut watcher = Watcher::new(self.kernel.seams(), progress);
         let taken = origin.taken();
         let stored = self.run(py, caller, timeout_s, |kernel, context| {
-            let key = Key::new(key)?;
+            let key = Key::new(key.text)?;
             let mut told = |done| watcher.tell(done, None);
             let (source, options) = (taken.source(), &options);
             kernel.execute(context, Put { key: &key, source, options, progress: &mut told })
@@ -282,10 +284,10 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        key: String,
+        key: Text<OfKey>,
     ) -> PyResult<ObjectReader> {
         let reader = self.run(py, caller, timeout_s, |kernel, context| {
-            let key = Key::new(key)?;
+            let key = Key::new(key.text)?;
             kernel.execute(context, Get { key: &key })
         })?;
         Ok(ObjectReader::new(Arc::clone(&self.kernel), reader))
@@ -297,10 +299,10 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        key: String,
+        key: Text<OfKey>,
     ) -> PyResult<ObjectTuple> {
         let info = self.run(py, caller, timeout_s, |kernel, context| {
-            let key = Key::new(key)?;
+            let key = Key::new(key.text)?;
             kernel.execute(context, Head { key: &key })
         })?;
         Ok(object_tuple(info))
@@ -313,12 +315,14 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        prefix: String,
-        delimiter: Option<String>,
-        start_after: Option<String>,
+        prefix: Text<OfKey>,
+        delimiter: Option<Text<OfOption>>,
+        start_after: Option<Text<OfKey>>,
         limit: usize,
     ) -> PyResult<(Vec<EntryOut>, Option<String>)> {
-        let options = ListOptions { prefix, delimiter, start_after, limit };
+        let delimiter = delimiter.map(|text| text.text);
+        let start_after = start_after.map(|key| key.text);
+        let options = ListOptions { prefix: prefix.text, delimiter, start_after, limit };
         self.run(py, caller, timeout_s, |kernel, context| {
             let page = kernel.execute(context, List { options: &options })?;
             let entries = page.entries.into_iter().map(|entry| match entry {
@@ -335,12 +339,13 @@ impl Store {
         py: Python<'_>,
         caller: &Caller,
         timeout_s: f64,
-        key: String,
-        if_match: Option<&str>,
+        key: Text<OfKey>,
+        if_match: Option<Text<OfOption>>,
     ) -> PyResult<()> {
+        let if_match = if_match.map(|etag| etag.text);
         self.run(py, caller, timeout_s, |kernel, context| {
-            let key = Key::new(key)?;
-            kernel.execute(context, Delete { key: &key, if_match })
+            let key = Key::new(key.text)?;
+            kernel.execute(context, Delete { key: &key, if_match: if_match.as_deref() })
         })
     }
 }

@@ -3,21 +3,23 @@
 //! The kernel ends the lock with the process, so a text can outlive its writer: it counts only while the
 //! lock is held. The text is emptied when the drive is let go in order; one that is found by the next
 //! holder says that its writer did not come to that.
+//!
+//! A directory that is named by mistake has no lock to take: nothing in it is made, emptied or removed.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dwk_base::{Clock, Result};
+use dwk_base::{Clock, Error, Result, codes};
 use rustix::io::Errno;
 
 use super::blobs::Blobs;
-use super::files::{File, How};
-use super::layout::LOCK;
+use super::files::{File, How, Kind};
+use super::layout::{self, LOCK};
 use super::output::Output;
 use super::root::Root;
-use crate::{Holder, Lock, LockMode, checks};
+use crate::{Holder, Lock, LockMode, Slot, checks};
 
 /// The longest text that is read.
 const TEXT_BYTES_MAX: usize = 4096;
@@ -35,6 +37,10 @@ pub(super) struct Taken {
 /// Takes the lock, at once or not at all.
 pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Option<Taken>> {
     root.alive()?;
+    if !is_drive(root)? {
+        let message = format!("{} is not a drive", root.location());
+        return Err(Error::new(&codes::DRIVE_MISSING, message).with("path", root.location()));
+    }
     let file = match root.files().open(LOCK, How::Create) {
         // A drive that can only be read: nobody can hold it to write.
         Err(Errno::ROFS | Errno::ACCESS) if mode == LockMode::Shared => {
@@ -58,6 +64,29 @@ pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Opt
     Ok(Some(Taken { file, was_abandoned }))
 }
 
+/// True for a directory that was made a drive. Without a superblock it takes all else that makes one,
+/// and no file called `lock` of somebody else's.
+fn is_drive(root: &Root) -> Result<bool> {
+    for slot in Slot::BOTH {
+        if is(root, layout::slot(slot), Kind::File)? {
+            return Ok(true);
+        }
+    }
+    let skeleton =
+        is(root, layout::BLOBS, Kind::Directory)? && is(root, layout::LOGS, Kind::Directory)?;
+    // A power cut may leave a text as zeroes, or less than all of it.
+    let text = text(root)?.unwrap_or_default();
+    let text = text.trim_matches('\0');
+    Ok(skeleton && (text.is_empty() || text.starts_with("pid ")))
+}
+
+fn is(root: &Root, path: &str, kind: Kind) -> Result<bool> {
+    match root.files().stat(path) {
+        Err(Errno::NOENT) => Ok(false),
+        node => Ok(root.done("stat", path, node)?.kind == kind),
+    }
+}
+
 /// Who holds the drive to write, if anybody does.
 pub(super) fn holder(root: &Root) -> Result<Option<Holder>> {
     root.alive()?;
@@ -77,13 +106,17 @@ fn is_held_alone(root: &Root) -> Result<bool> {
 }
 
 fn read_text(root: &Root) -> Result<Option<Holder>> {
+    Ok(text(root)?.as_deref().and_then(parse))
+}
+
+fn text(root: &Root) -> Result<Option<String>> {
     let file = match root.files().open(LOCK, How::Read) {
         Err(Errno::NOENT) => return Ok(None),
         result => root.done("open", LOCK, result)?,
     };
     let mut text = vec![0; TEXT_BYTES_MAX];
     let count = root.read(&*file, LOCK, 0, &mut text)?;
-    Ok(parse(&String::from_utf8_lossy(&text[..count])))
+    Ok(Some(String::from_utf8_lossy(&text[..count]).into_owned()))
 }
 
 impl Taken {

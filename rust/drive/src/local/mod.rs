@@ -109,11 +109,20 @@ impl LocalDrive {
     pub fn open_with(path: impl AsRef<Path>, options: LocalOptions) -> Result<Self> {
         let path = path.as_ref();
         let location = path.display().to_string();
-        let opened = System::open(path).and_then(|system| Ok((system.device()?, system)));
-        let (device, system) = opened.map_err(|errno| open_error(&location, errno))?;
-        let domain = Some(format!("device:{device}"));
+        let opened = System::open(path);
+        let opened =
+            opened.and_then(|system| Ok((system.device()?, system.is_read_only()?, system)));
+        let (device, is_read_only, system) =
+            opened.map_err(|errno| open_error(&location, errno))?;
+        let description = Description {
+            kind: "local",
+            location: location.clone(),
+            failure_domain: Some(format!("device:{device}")),
+            is_read_only,
+            labels: BTreeMap::new(),
+        };
         let clock = Arc::new(SystemClock::default());
-        Ok(Self::assemble(Box::new(system), location, domain, options, clock))
+        Ok(Self::assemble(Box::new(system), description, options, clock))
     }
 
     /// Makes a drive of a directory, which is made too if it is not there (its parent must be). Durable
@@ -135,7 +144,12 @@ impl LocalDrive {
         match std::fs::create_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                return Err(open_error(&path.display().to_string(), errno));
+                let location = path.display().to_string();
+                if errno == Errno::NOENT {
+                    let text = format!("cannot make {location}: make the directory above it first");
+                    return Err(Error::new(&codes::DRIVE_MISSING, text).with("path", location));
+                }
+                return Err(open_error(&location, errno));
             }
             _ => {}
         }
@@ -144,20 +158,53 @@ impl LocalDrive {
         Ok(drive)
     }
 
+    /// Fails as [`create`](Self::create) would, and makes nothing. What is not there may be made.
+    ///
+    /// # Errors
+    /// `drive.not_empty` if something lies in it; `drive.missing` if it is no directory; `drive.io`
+    pub fn check_new(path: impl AsRef<Path>) -> Result<()> {
+        match path.as_ref().symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            _ => Self::open(path)?.check_empty(),
+        }
+    }
+
+    /// Takes away again what makes `path` a drive, for who made it and could not use it; the directory
+    /// itself stays. A drive that holds a blob, or that somebody has, stays as it is.
+    ///
+    /// # Errors
+    /// `store.locked`, and those of [`open`](Self::open)
+    pub fn unmake(path: impl AsRef<Path>, holder: &Holder) -> Result<()> {
+        let path = path.as_ref();
+        let drive = Self::open(path)?;
+        let lock = match drive.lock(holder, LockMode::Exclusive) {
+            Err(error) if error.is(&codes::DRIVE_MISSING) => None,
+            lock => Some(lock?),
+        };
+        for folder in [None, Some("s")] {
+            if !drive.list(folder, None, 1)?.is_empty() {
+                return Ok(());
+            }
+        }
+        drive.list_logs()?.iter().try_for_each(|log| drive.delete_log(&log.name))?;
+        // What cannot be removed is empty and may be made a drive again.
+        for file in [layout::slot(Slot::A), layout::slot(Slot::B), layout::LOCK] {
+            let _ = std::fs::remove_file(path.join(file));
+        }
+        for directory in layout::SKELETON {
+            let _ = std::fs::remove_dir(path.join(directory));
+        }
+        drop(lock);
+        Ok(())
+    }
+
     fn assemble(
         files: Box<dyn Files>,
-        location: String,
-        failure_domain: Option<String>,
+        description: Description,
         options: LocalOptions,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let description = Description {
-            kind: "local",
-            location: location.clone(),
-            failure_domain,
-            labels: BTreeMap::new(),
-        };
-        let root = Arc::new(Root::new(files, location));
+        let root = Arc::new(Root::new(files, description.location.clone()));
         let temporaries = Arc::new(Temporaries::new(Arc::clone(&root)));
         let buffers = Arc::new(Buffers::default());
         let logs = Logs::new(Arc::clone(&root), Arc::clone(&temporaries), Arc::clone(&buffers));
@@ -326,6 +373,12 @@ impl Log for LocalDrive {
     fn delete_log(&self, name: &BlobName) -> Result<()> {
         self.shared.logs.delete(name)
     }
+}
+
+/// What a simulated directory says of itself.
+#[cfg(test)]
+fn simulated() -> Description {
+    Description { kind: "local", location: "simulated".to_owned(), ..Description::default() }
 }
 
 #[cfg(test)]

@@ -36,6 +36,12 @@ impl System {
         Ok(fs::fstat(&self.root)?.st_dev as u64)
     }
 
+    /// True if the file system is mounted read-only.
+    pub(super) fn is_read_only(&self) -> Io<bool> {
+        let stat = retry_on_intr(|| fs::fstatvfs(&self.root))?;
+        Ok(stat.f_flag.contains(fs::StatVfsMountFlags::RDONLY))
+    }
+
     fn directory(&self, path: &str) -> Io<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         retry_on_intr(|| fs::openat(&self.root, here(path), flags, Mode::empty()))

@@ -45,10 +45,11 @@ impl Temporaries {
         let _ = self.root.files().remove(path);
     }
 
-    /// Removes what an earlier process left. Only for who holds the drive alone.
+    /// Removes what an earlier process left, by the names that [`create`](Self::create) gives: nothing
+    /// else is ours. Only for who holds the drive alone.
     pub(super) fn clean(&self) -> Result<()> {
         for (name, kind) in self.root.list(TEMPORARY)? {
-            if kind == Kind::File {
+            if kind == Kind::File && name.bytes().all(|byte| byte.is_ascii_digit()) {
                 self.discard(&format!("{TEMPORARY}/{name}"));
             }
         }

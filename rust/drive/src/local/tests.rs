@@ -116,6 +116,27 @@ fn creating_takes_an_empty_directory_or_an_unused_drive_and_nothing_else() {
 }
 
 #[test]
+fn what_was_made_a_drive_can_be_unmade_unless_it_holds_something_or_is_held() {
+    let (_home, path, drive) = drive();
+    drive.write_superblock(Slot::A, &[1]).unwrap();
+    drive.create_log(&name("journal.0"), 8192).unwrap();
+    let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+    assert!(LocalDrive::unmake(&path, &me()).unwrap_err().is(&codes::STORE_LOCKED));
+    assert!(path.join("superblock.a").exists() && path.join("logs/journal.0").exists());
+    drop(lock);
+    drive.put(&name("s/0123"), &[bytes(10, 1)]).unwrap();
+    LocalDrive::unmake(&path, &me()).unwrap();
+    assert_eq!(drive.stat(&name("s/0123")).unwrap().bytes, 10);
+    assert!(path.join("superblock.a").exists());
+    let other = path.with_file_name("d2");
+    LocalDrive::create(&other).unwrap();
+    LocalDrive::check_new(&other).unwrap();
+    assert!(LocalDrive::check_new(&path).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    LocalDrive::unmake(&other, &me()).unwrap();
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+}
+
+#[test]
 fn a_directory_that_is_removed_while_it_is_open_is_missing_in_every_call() {
     let (_home, path, drive) = drive();
     let (blob, log) = (name("s/0123"), name("journal.0"));
@@ -306,6 +327,37 @@ fn leftovers_of_an_earlier_process_are_removed_by_the_next_holder() {
     assert!(path.join("tmp/0").exists(), "removed by a reader");
     drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
     assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_that_is_no_drive_is_not_taken_and_nothing_in_it_changes() {
+    let home = TempDir::new().unwrap();
+    let path = home.path();
+    let empty = LocalDrive::open(path).unwrap();
+    for mode in [LockMode::Shared, LockMode::Exclusive] {
+        assert!(empty.lock(&me(), mode).unwrap_err().is(&codes::DRIVE_MISSING));
+    }
+    assert_eq!(fs::read_dir(path).unwrap().count(), 0, "something was made in it");
+    for directory in ["tmp", "blobs", "logs"] {
+        fs::create_dir(path.join(directory)).unwrap();
+        fs::write(path.join("tmp/1"), "years of work").unwrap();
+        fs::write(path.join("lock"), "my own file").unwrap();
+        assert!(empty.lock(&me(), LockMode::Exclusive).unwrap_err().is(&codes::DRIVE_MISSING));
+        assert_eq!(fs::read(path.join("tmp/1")).unwrap(), b"years of work");
+        assert_eq!(fs::read(path.join("lock")).unwrap(), b"my own file");
+    }
+}
+
+#[test]
+fn only_what_is_ours_is_removed_from_the_temporary_directory() {
+    let (_home, path, drive) = drive();
+    for name in ["0", "17", "thesis.tex", "1.bak"] {
+        fs::write(path.join("tmp").join(name), "x").unwrap();
+    }
+    drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+    let left = fs::read_dir(path.join("tmp")).unwrap().map(|at| at.unwrap().file_name());
+    assert_eq!(left.collect::<std::collections::BTreeSet<_>>().len(), 2);
+    assert!(path.join("tmp/thesis.tex").exists() && path.join("tmp/1.bak").exists());
 }
 
 #[test]

@@ -170,7 +170,7 @@ proptest! {
         let options = LocalOptions { direct_bytes_min, open_files_max };
         let clock = Arc::new(dwk_base::ManualClock::default());
         let files = Machine::new(seed).files();
-        let drive = LocalDrive::assemble(files, "simulated".to_owned(), None, options, clock);
+        let drive = LocalDrive::assemble(files, simulated(), options, clock);
         drive.make_skeleton()?;
         agree(&drive, &calls)?;
     }

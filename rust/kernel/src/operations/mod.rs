@@ -1,5 +1,6 @@
 //! Everything that can be asked of a store, one type per operation.
 
+mod bookmark;
 mod containers;
 mod objects;
 mod pool;

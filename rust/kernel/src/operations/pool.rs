@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Error, Result, StripeId, codes};
 use dwk_meta::{CollectReport, MetaStatus};
 use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
 
+use super::bookmark::Bookmark;
 use super::sealed::Run;
 use crate::kernel::Opened;
-use crate::locate::{Find, Locator};
+use crate::locate::Locator;
 use crate::{Access, Context, Request, Resource};
 
 /// How the store is.
@@ -62,10 +63,11 @@ pub struct Work {
 
 impl Work {
     /// What the pool is steered with.
-    fn control(self, context: &Context) -> Arc<Control> {
+    fn control(self, context: &Context, after: Option<StripeId>) -> Arc<Control> {
         let itself: Arc<OnceLock<Weak<Control>>> = Arc::default();
         let (seen, stop, listener) = (Arc::clone(&itself), self.stop, self.listener);
-        let control = Control::new()
+        let control = after.map_or_else(Control::new, |after| Control::new().starting_after(after));
+        let control = control
             .with_rate(self.rate_bytes_per_s)
             .until(context.deadline().at())
             .on_progress(move |progress| {
@@ -97,6 +99,8 @@ fn ended(finished: bool, context: &Context, what: &str) -> Result<()> {
 
 /// Reads and verifies everything and repairs what is wrong: `context.cancelled`.
 pub struct Scrub {
+    /// From the beginning, also where an earlier one was stopped or killed.
+    pub restart: bool,
     /// Progress, rate and an early end.
     pub work: Work,
 }
@@ -109,7 +113,18 @@ impl Run for Scrub {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<ScrubReport> {
-        let report = store.pool.scrub(&*store.meta, &self.work.control(context))?;
+        let bookmark = Arc::new(Bookmark::new(&store.meta));
+        let after = bookmark.read()?.filter(|_| !self.restart);
+        let (mut work, kept) = (self.work, Arc::clone(&bookmark));
+        let listener = work.listener.take();
+        work.listener = Some(Box::new(move |progress| {
+            kept.keep(progress.after);
+            if let Some(listener) = &listener {
+                listener(progress);
+            }
+        }));
+        let report = store.pool.scrub(&*store.meta, &work.control(context, after))?;
+        bookmark.keep(report.after.filter(|_| !report.finished));
         ended(report.finished, context, "scrub")?;
         Ok(report)
     }
@@ -131,7 +146,7 @@ impl Run for Rebuild<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
-        let control = self.work.control(context);
+        let control = self.work.control(context, None);
         let report = store.pool.rebuild(&*store.meta, self.drive, &control)?;
         store.point()?;
         ended(report.finished, context, "rebuild")?;
@@ -162,8 +177,8 @@ impl Run for Replace<'_> {
         store.pool.roster().named(self.old)?;
         store.pool.check_writable()?;
         self.refuse_member(store)?;
-        let new = Locator::drive(self.new, Find::Making)?;
-        let (control, holder) = (self.work.control(context), &store.holder);
+        let new = Locator::new_drive(self.new)?;
+        let (control, holder) = (self.work.control(context, None), &store.holder);
         let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
         // Once it is a member it is one, also when the rebuild ended early.
         store.point()?;

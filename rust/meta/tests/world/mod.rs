@@ -34,6 +34,8 @@ pub(crate) fn pool_options() -> PoolOptions {
         segment_bytes: 64 << 10,
         record_bytes_max: 20 << 10,
         batch_bytes_max: 20 << 10,
+        // What is read comes from the drives.
+        recent_bytes_max: 0,
         ..dwk_journal::Options::default()
     };
     let space =

@@ -14,7 +14,7 @@
 //! # Retries
 //! A shard that a drive refused goes to another drive. A drive that failed or was late is reported to
 //! the [`Watch`] and not tried again for this stripe. Of repairs one runs at a time: a second one is
-//! refused (`pool.busy`).
+//! refused (`pool.repairing`).
 //!
 //! # Cancellation
 //! A [`Writing`] that is dropped removes what it wrote. Repairs end at the next stripe.
@@ -169,7 +169,7 @@ impl Space {
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => {
                 let text = "another scrub, rebuild or refresh of this pool is under way";
-                Err(Error::new(&codes::POOL_BUSY, text))
+                Err(Error::new(&codes::POOL_REPAIRING, text))
             }
         }
     }

@@ -23,7 +23,7 @@ impl Space {
     /// anew if there are enough now. Can be repeated after a kill or an early end.
     ///
     /// # Errors
-    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// `pool.repairing` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
     /// restored is in the report.
     pub fn rebuild(
         &self,
@@ -58,7 +58,7 @@ impl Space {
     /// not be there is removed. Of what is there only the headers are read.
     ///
     /// # Errors
-    /// `drive.unknown`, `pool.busy` while another scrub, rebuild or refresh runs, and those of the ledger.
+    /// `drive.unknown`, `pool.repairing` while another scrub, rebuild or refresh runs, and those of the ledger.
     pub fn refresh(
         &self,
         ledger: &dyn Ledger,

@@ -38,6 +38,8 @@ pub struct ScrubReport {
     pub written_bytes: u64,
     /// Copies of the journal that were written anew.
     pub journal_repairs: u64,
+    /// Batches of the journal of which no copy is right any more.
+    pub lost_batches: u64,
     /// False if it was ended early.
     pub finished: bool,
     /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
@@ -52,6 +54,7 @@ impl ScrubReport {
             && self.unrestored_shards == 0
             && self.lost_stripes == 0
             && self.inconsistent_stripes == 0
+            && self.lost_batches == 0
     }
 }
 

@@ -19,7 +19,7 @@ impl Space {
     /// an earlier run says, after a kill or an early end.
     ///
     /// # Errors
-    /// `pool.busy` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
+    /// `pool.repairing` while another scrub, rebuild or refresh runs; those of the ledger. What could not be
     /// repaired is in the report.
     pub fn scrub(&self, ledger: &dyn Ledger, control: &Control) -> Result<ScrubReport> {
         let _alone = self.sweep_alone()?;
@@ -47,6 +47,7 @@ impl Space {
             read_bytes: tally.done.read_bytes,
             written_bytes: tally.done.written_bytes,
             journal_repairs: 0,
+            lost_batches: 0,
             finished: tally.finished,
             after: tally.progress.after,
         })

@@ -38,7 +38,7 @@ impl Space {
     /// so at its end. Returns how many stripes it emptied.
     ///
     /// # Errors
-    /// `pool.busy` while a scrub, rebuild or refresh runs; those of the ledger.
+    /// `pool.repairing` while a scrub, rebuild or refresh runs; those of the ledger.
     pub fn widen(&self, ledger: &dyn Ledger, control: &Control) -> Result<u64> {
         let _alone = self.sweep_alone()?;
         self.widen_weak(ledger, control, &mut Progress::default())

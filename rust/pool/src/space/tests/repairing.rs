@@ -273,9 +273,9 @@ fn a_second_repair_is_refused_while_one_runs() {
     fill(&world, 2);
     let (space, table, control) = (&world.space, &world.table, Control::default());
     let first = space.sweep_alone().unwrap();
-    assert!(space.scrub(table, &control).unwrap_err().is(&codes::POOL_BUSY));
-    assert!(space.rebuild(table, None, &control).unwrap_err().is(&codes::POOL_BUSY));
-    assert!(space.refresh(table, 1, &control).unwrap_err().is(&codes::POOL_BUSY));
+    assert!(space.scrub(table, &control).unwrap_err().is(&codes::POOL_REPAIRING));
+    assert!(space.rebuild(table, None, &control).unwrap_err().is(&codes::POOL_REPAIRING));
+    assert!(space.refresh(table, 1, &control).unwrap_err().is(&codes::POOL_REPAIRING));
     drop(first);
     assert!(space.scrub(table, &control).unwrap().is_clean());
     assert!(space.rebuild(table, None, &control).unwrap().is_complete());
