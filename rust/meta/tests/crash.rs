@@ -106,7 +106,7 @@ struct Script {
 
 const EVERYTHING: Script = Script { run: script, after: without_each };
 const PACKING: Script = Script { run: pack, after: without_each };
-const REPLACING: Script = Script { run: replace, after: |_, _, _| {} };
+const REPLACING: Script = Script { run: replace, after: without_each };
 
 /// Cuts at each step of `script` in turn, for several ways in which the unsynced part survives.
 fn cut_everywhere(drives: usize, geometry: &'static str, seeds: Range<u64>, script: Script) {
