@@ -199,7 +199,7 @@ def test_ctrl_c_says_what_was_done_and_how_it_goes_on(cli: Cli, store: Path) -> 
     _, said = scrubbing.communicate(timeout=60)
     assert scrubbing.returncode == 130
     assert re.search(r"scrub: stopped at \d+ of \d+ stripes after ", said.decode())
-    assert "what was repaired stays repaired; run it again" in said.decode()
+    assert "stays repaired; the next `dwkernel scrub` goes on" in said.decode()
 
 
 def test_a_rate_holds(cli: Cli, store: Path) -> None:

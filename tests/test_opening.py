@@ -402,10 +402,11 @@ def test_halves_that_both_went_on_are_not_merged_and_status_says_so(path: Path) 
         assert kernel["docs/b"] in {b"1", b"2"}
         status = kernel.pool.status()
         assert {drive.state for drive in status.drives} == {"ok", "foreign"}
-        (text,) = status.advice
+        text, weak = status.advice
         assert "went on" in text
         assert "drive replace" in text
         assert "bring" not in text
+        assert "run `rebuild`" in weak, "what one half wrote alone is on one drive"
 
 
 WRITE_AND_DIE = """
