@@ -14,6 +14,7 @@
 //! and between steps of long work. [`Kernel::close`] waits for what is under way.
 
 mod context;
+mod disk;
 mod door;
 mod flights;
 mod forks;

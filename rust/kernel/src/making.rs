@@ -8,6 +8,7 @@ use std::{fs, io};
 use dwk_base::{Error, Result, codes};
 use dwk_drive::{Drive, Holder, LocalDrive};
 
+use crate::disk::{Disk, SYNC_DIRECTORY, System};
 use crate::locate::{Find, Locator, Place, text_of};
 
 /// Drives that were made.
@@ -42,7 +43,7 @@ impl Made {
 
     fn fill(&mut self, places: &[Place], under: Option<&Path>) -> Result<()> {
         if let Some(path) = under {
-            make_directory(path, &mut self.directories)?;
+            make_directory(&System, path, &mut self.directories)?;
         }
         for place in places {
             if let Place::Directory(path) = place {
@@ -106,17 +107,17 @@ fn check_apart(places: &[Place]) -> Result<()> {
 
 /// Makes a directory with its parents, each durable before the next, and notes in `made` what was not
 /// there.
-fn make_directory(path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn make_directory(disk: &dyn Disk, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let missing: Vec<_> = absolute.ancestors().take_while(|part| !part.exists()).collect();
+    let missing: Vec<_> = absolute.ancestors().take_while(|part| !disk.exists(part)).collect();
     for part in missing.into_iter().rev() {
-        let created = fs::create_dir(part).map(|()| made.push(part.to_owned()));
+        let created = disk.make_directory(part).map(|()| made.push(part.to_owned()));
         let created = created.or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         });
         let parent = part.parent().unwrap_or(part);
-        created.and_then(|()| fs::File::open(parent)?.sync_all()).map_err(|error| {
+        created.and_then(|()| disk.sync(parent, SYNC_DIRECTORY)).map_err(|error| {
             let text = format!("cannot make the directory {}: {error}", text_of(part));
             let code = match error.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

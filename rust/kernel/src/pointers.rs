@@ -5,7 +5,7 @@
 //! the drive is opened.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use dwk_base::{DriveId, Error, PoolId, Result, codes};
 use dwk_pool::{Roster, Seat};
 use serde_json::{Value, json};
 
+use crate::disk::{Disk, SYNC_NAME, SYNC_POINTERS, System};
 use crate::locate::text_of;
+use crate::making::make_directory;
 
 /// The file's name under the store's path.
 const FILE: &str = "store.json";
@@ -111,21 +113,20 @@ impl Pointers {
         if fs::read_to_string(path.join(FILE)).is_ok_and(|there| there == text) {
             return Ok(());
         }
-        replace(path, text.as_bytes()).map_err(|error| {
+        make_directory(&System, path, &mut Vec::new())?;
+        replace(&System, path, text.as_bytes()).map_err(|error| {
             let text = format!("cannot write {}: {error}", text_of(&path.join(FILE)));
             Error::new(&codes::DRIVE_IO, text).caused_by(error)
         })
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(path)?;
+fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (target, temporary) = (path.join(FILE), path.join(format!(".{FILE}.new")));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, &target)?;
-    fs::File::open(path)?.sync_all()
+    disk.write(&temporary, bytes)?;
+    disk.sync(&temporary, SYNC_POINTERS)?;
+    disk.rename(&temporary, &target)?;
+    disk.sync(path, SYNC_NAME)
 }
 
 /// Directories under `path` that are called as drives that a number asked for, in their order.
@@ -144,6 +145,8 @@ pub(crate) fn numbered(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::SYNC_DIRECTORY;
+    use crate::disk::volatile::Volatile;
 
     #[test]
     fn pointers_are_read_as_written_and_move_with_the_store() {
@@ -188,5 +191,38 @@ mod tests {
         assert!(
             Pointers::read(directory.path()).is_err_and(|error| error.is(&codes::FORMAT_NEWER))
         );
+    }
+
+    /// Writes pointers twice, under a path that is not there before, with a cut after so many steps of the
+    /// second time and without one sync; the first promise that is broken.
+    fn written_and_cut(steps: usize, omitted: Option<&'static str>) -> Result<bool, String> {
+        let (disk, path) = (Volatile::new(), Path::new("/a/b"));
+        if let Some(tag) = omitted {
+            disk.omit(tag);
+        }
+        make_directory(&disk, path, &mut Vec::new()).unwrap();
+        replace(&disk, path, b"old").unwrap();
+        let may_be = |allowed: &[&[u8]]| {
+            let found = disk.after_a_cut(&path.join(FILE));
+            let wrong = found.iter().find(|one| {
+                one.as_ref().is_none_or(|content| !allowed.contains(&content.as_slice()))
+            });
+            wrong.map_or(Ok(()), |wrong| Err(format!("{wrong:?} after {steps} steps")))
+        };
+        may_be(&[b"old"])?;
+        disk.cut_after(steps);
+        let done = replace(&disk, path, b"new").is_ok();
+        may_be(if done { &[b"new"] } else { &[b"old", b"new"] })?;
+        Ok(done)
+    }
+
+    #[test]
+    fn pointers_survive_a_cut_at_every_step_and_miss_each_sync() {
+        let finished = (0..10).map(|steps| written_and_cut(steps, None).unwrap());
+        assert!(finished.filter(|done| *done).count() > 1);
+        for tag in [SYNC_POINTERS, SYNC_NAME, SYNC_DIRECTORY] {
+            let missed = (0..10).any(|steps| written_and_cut(steps, Some(tag)).is_err());
+            assert!(missed, "nobody misses {tag}");
+        }
     }
 }
