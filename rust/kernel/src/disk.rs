@@ -143,17 +143,14 @@ pub(crate) mod volatile {
                 return Ok(());
             }
             let (now, mut durable) = (self.now.borrow(), self.durable.borrow_mut());
-            match now.get(path).copied().flatten() {
-                Some(file) => {
-                    let [content, lasting] = &mut self.files.borrow_mut()[file];
-                    lasting.clone_from(content);
-                }
-                None => {
-                    let inside = |name: &PathBuf| name.parent() == Some(path);
-                    durable.retain(|name, _| !inside(name));
-                    let names = now.iter().filter(|(name, _)| inside(name));
-                    durable.extend(names.map(|(name, file)| (name.clone(), *file)));
-                }
+            if let Some(file) = now.get(path).copied().flatten() {
+                let [content, lasting] = &mut self.files.borrow_mut()[file];
+                lasting.clone_from(content);
+            } else {
+                let inside = |name: &PathBuf| name.parent() == Some(path);
+                durable.retain(|name, _| !inside(name));
+                let names = now.iter().filter(|(name, _)| inside(name));
+                durable.extend(names.map(|(name, file)| (name.clone(), *file)));
             }
             Ok(())
         }
