@@ -462,3 +462,21 @@ def test_status_names_each_drive_by_its_identity(kernel: dw.Kernel) -> None:
     uuids = {drive.uuid for drive in kernel.pool.status().drives}
     assert len(uuids) == 3
     assert all(len(uuid) == 32 for uuid in uuids)
+
+
+def test_many_verbs_of_asyncio_run_at_once(path: pathlib.Path) -> None:
+    together = threading.Barrier(32)
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 0:
+                together.wait(timeout=20)
+            return super().read(size)
+
+    async def work() -> list[str]:
+        async with dw.aio.open(path, drives=3, create=True) as kernel:
+            await kernel.containers.create("docs")
+            await asyncio.gather(*(kernel.put(f"docs/{n}", Slow(b"x" * 100)) for n in range(32)))
+            return [entry.key async for entry in kernel.list("docs")]
+
+    assert len(asyncio.run(work())) == 32

@@ -19,7 +19,11 @@ b'hi'
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+import contextvars
+import functools
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from dwkernel import kernel as sync
 
@@ -37,6 +41,29 @@ if TYPE_CHECKING:
     from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
 
 __all__ = ["AsyncContainers", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
+
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+# Verbs wait for drives, not for a processor: many at once make one group commit.
+_THREADS_MAX = 64
+# One for each loop: what a fork leaves in the child belongs to a loop that does not run there.
+_executors: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+async def _on_thread(
+    work: Callable[_Given, _Result], /, *args: _Given.args, **options: _Given.kwargs
+) -> _Result:
+    """Do `work` on a thread of ours, in the context of the caller."""
+    loop = asyncio.get_running_loop()
+    executor = _executors.get(loop)
+    if executor is None:
+        executor = _executors[loop] = ThreadPoolExecutor(_THREADS_MAX, "dwk-aio")
+    call = functools.partial(contextvars.copy_context().run, work, *args, **options)
+    return await loop.run_in_executor(executor, call)
 
 
 class _Opening:
@@ -67,7 +94,7 @@ def open(path: str | os.PathLike[str] | None = None, **options: Any) -> _Opening
     """Open a store with the options of `dwkernel.open`: `await` it, or use it in `async with`."""
 
     async def work() -> AsyncKernel:
-        return AsyncKernel(await asyncio.to_thread(sync.open, path, **options))
+        return AsyncKernel(await _on_thread(sync.open, path, **options))
 
     return _Opening(work)
 
@@ -85,19 +112,19 @@ class AsyncKernel:
         self, key: str, data: Buffer | BinaryIO | os.PathLike[str], **options: Any
     ) -> ObjectInfo:
         """Write an object."""
-        return await asyncio.to_thread(self.sync.put, key, data, **options)
+        return await _on_thread(self.sync.put, key, data, **options)
 
     async def get(self, key: str, **options: Any) -> AsyncReader:
         """Open an object for reading."""
-        return AsyncReader(await asyncio.to_thread(self.sync.get, key, **options))
+        return AsyncReader(await _on_thread(self.sync.get, key, **options))
 
     async def head(self, key: str, **options: Any) -> ObjectInfo:
         """Return what is known of an object."""
-        return await asyncio.to_thread(self.sync.head, key, **options)
+        return await _on_thread(self.sync.head, key, **options)
 
     async def delete(self, key: str, **options: Any) -> None:
         """Delete an object."""
-        await asyncio.to_thread(self.sync.delete, key, **options)
+        await _on_thread(self.sync.delete, key, **options)
 
     def list(self, prefix: str = "", **options: Any) -> AsyncListing:
         """List keys; iterate with `async for`."""
@@ -105,7 +132,7 @@ class AsyncKernel:
 
     async def close(self, **options: Any) -> None:
         """Wait for what is under way and let the drives go."""
-        await asyncio.to_thread(self.sync.close, **options)
+        await _on_thread(self.sync.close, **options)
 
     @property
     def closed(self) -> bool:
@@ -136,7 +163,7 @@ class AsyncListing:
     async def __aiter__(self) -> AsyncIterator[ObjectInfo | Prefix]:
         """Iterate in the order of UTF-8 bytes."""
         pages = self.sync.pages()
-        while page := await asyncio.to_thread(next, pages, None):
+        while page := await _on_thread(next, pages, None):
             for entry in page:
                 yield entry
 
@@ -151,15 +178,15 @@ class AsyncReader:
 
     async def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes, or all that is left."""
-        return await asyncio.to_thread(self.sync.read, size)
+        return await _on_thread(self.sync.read, size)
 
     async def read_range(self, offset: int, length: int) -> bytes:
         """Read `length` bytes from `offset`."""
-        return await asyncio.to_thread(self.sync.read_range, offset, length)
+        return await _on_thread(self.sync.read_range, offset, length)
 
     async def close(self) -> None:
         """Let the version go."""
-        await asyncio.to_thread(self.sync.close)
+        await _on_thread(self.sync.close)
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -189,19 +216,19 @@ class AsyncContainers:
 
     async def create(self, name: str, **options: Any) -> ContainerInfo:
         """Make a container."""
-        return await asyncio.to_thread(self.sync.create, name, **options)
+        return await _on_thread(self.sync.create, name, **options)
 
     async def get(self, name: str, **options: Any) -> ContainerInfo:
         """Return what is known of a container."""
-        return await asyncio.to_thread(self.sync.get, name, **options)
+        return await _on_thread(self.sync.get, name, **options)
 
     async def list(self, **options: Any) -> builtins.list[ContainerInfo]:
         """Return all containers."""
-        return await asyncio.to_thread(self.sync.list, **options)
+        return await _on_thread(self.sync.list, **options)
 
     async def delete(self, name: str, **options: Any) -> None:
         """Delete an empty container."""
-        await asyncio.to_thread(self.sync.delete, name, **options)
+        await _on_thread(self.sync.delete, name, **options)
 
 
 class AsyncPool:
@@ -213,16 +240,16 @@ class AsyncPool:
 
     async def status(self, **options: Any) -> PoolStatus:
         """Return how every drive is."""
-        return await asyncio.to_thread(self.sync.status, **options)
+        return await _on_thread(self.sync.status, **options)
 
     async def scrub(self, **options: Any) -> ScrubReport:
         """Read and verify everything and repair what is wrong."""
-        return await asyncio.to_thread(self.sync.scrub, **options)
+        return await _on_thread(self.sync.scrub, **options)
 
     async def rebuild(self, drive: str | None = None, **options: Any) -> RebuildReport:
         """Restore what is missing."""
-        return await asyncio.to_thread(self.sync.rebuild, drive, **options)
+        return await _on_thread(self.sync.rebuild, drive, **options)
 
     async def replace(self, old: str, new: str | os.PathLike[str], **options: Any) -> RebuildReport:
         """Put a new drive in an old one's place."""
-        return await asyncio.to_thread(self.sync.replace, old, new, **options)
+        return await _on_thread(self.sync.replace, old, new, **options)
