@@ -143,8 +143,10 @@ def test_status_of_a_held_store_says_who_and_since_when(store: Path) -> None:
         (["--help"], 0),
     ],
 )
-def test_exit_status(tmp_path: Path, arguments: list[str], status: int) -> None:
-    os.chdir(tmp_path)
+def test_exit_status(
+    tmp_path: Path, arguments: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     dwkernel(*arguments, check=status)
     assert not (tmp_path / "x").exists()
 
