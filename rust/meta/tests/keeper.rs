@@ -11,6 +11,7 @@ use std::time::Duration;
 use dwk_base::codes;
 use dwk_drive::{Drive, Entry, MemoryDrive};
 use dwk_meta::{Meta, Options};
+use dwk_pool::Control;
 use world::{Model, bytes, check, create_on, delete, drives_of, get, open_on, put};
 
 /// As much as a drive of these tests needs if room is not what they are about.
@@ -297,6 +298,20 @@ fn a_lost_value_in_the_journal_keeps_no_other_from_being_folded() {
     meta.checkpoint().unwrap();
     check(&meta, &model, "without the lost one");
     assert!(meta.pool().journal().first_sequence() > 40);
+}
+
+#[test]
+fn a_scrub_is_not_clean_while_no_copy_of_a_batch_is_right() {
+    let drives = drives_of(3, "b", ROOMY);
+    let meta = create_on(&drives, "2+1", Options { journal_bytes_max: ROOMY, ..small() });
+    for n in 0..10u64 {
+        put(&meta, format!("k{n}").as_bytes(), &bytes(n + 1, 1500)).unwrap();
+    }
+    let whole = meta.pool().scrub(&*meta, &Control::default()).unwrap();
+    assert!(whole.is_clean() && whole.lost_batches == 0, "{whole:?}");
+    damage(&drives, &bytes(5, 1500));
+    let lost = meta.pool().scrub(&*meta, &Control::default()).unwrap();
+    assert!(lost.lost_batches > 0 && !lost.is_clean(), "{lost:?}");
 }
 
 #[test]
