@@ -2,18 +2,21 @@
 //!
 //! - [`Error`] with a stable [`Code`] from one [registry](codes::REGISTRY);
 //! - [`PoolId`], [`DriveId`], [`StripeId`], [`Epoch`], [`CorrelationId`];
+//! - [`Deadline`]: until when an operation may take;
 //! - [`units`]: `"10 GiB"`, `"30s"`;
 //! - [`Clock`] and [`Random`]: the only two ways to time and to chance, so that a simulator owns them;
 //! - [`codec`]: the little-endian byte codec of every on-disk record.
 
 pub mod codec;
 pub mod codes;
+mod deadline;
 mod error;
 mod ids;
 mod seams;
 pub mod units;
 
 pub use codes::Code;
+pub use deadline::Deadline;
 pub use error::{Error, Kind, Result};
 pub use ids::{CorrelationId, DriveId, Epoch, PoolId, StripeId};
 pub use seams::{Clock, ManualClock, Random, Seams, SeededRandom, SystemClock, SystemRandom};

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dwk_base::{Error, Result, Seams, codes};
+use dwk_base::{Deadline, Error, Result, Seams, codes};
 use dwk_meta::{Change, Meta, Require};
 
 use crate::gate::Gate;
-use crate::{Deadline, Key, ObjectInfo};
+use crate::{Key, ObjectInfo};
 
 /// Containers and objects. Shared between threads.
 pub struct Catalog {
@@ -47,7 +47,7 @@ impl Catalog {
         };
         deadline.check()?;
         let change = Change::new().delete(key.row()).require(key.row(), require);
-        let done = self.meta.commit(change);
+        let done = self.meta.commit_until(change, deadline);
         done.map(drop).map_err(|error| match (error.is(&codes::OBJECT_CONFLICT), if_match) {
             (true, None) => self.not_found(key),
             (true, Some(_)) => conflict(key, "it changed in this moment"),

@@ -3,11 +3,11 @@
 use std::ops::Bound;
 
 use dwk_base::codec::{Reader, Writer};
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::{Change, Require, Row};
 
 use crate::key::{CONTAINER_ROW, object_row, text_of};
-use crate::{Catalog, ContainerName, Deadline};
+use crate::{Catalog, ContainerName};
 
 /// The version of the body of a container's row.
 const BODY: u8 = 0;
@@ -48,8 +48,13 @@ impl Catalog {
     /// Makes a container. `options` are kept as they are.
     ///
     /// # Errors
-    /// `container.exists`, `object.metadata` (options too long), and those of a commit
-    pub fn create_container(&self, name: &ContainerName, options: &[u8]) -> Result<ContainerInfo> {
+    /// `container.exists`, `object.metadata` (options too long), `context.deadline`, and those of a commit
+    pub fn create_container(
+        &self,
+        name: &ContainerName,
+        options: &[u8],
+        deadline: &Deadline,
+    ) -> Result<ContainerInfo> {
         if options.len() > OPTIONS_BYTES_MAX {
             let text =
                 format!("{} bytes of options, of at most {OPTIONS_BYTES_MAX}", options.len());
@@ -66,7 +71,7 @@ impl Catalog {
             let text = format!("container {name} is there already");
             Error::new(&codes::CONTAINER_EXISTS, text).with("container", name)
         };
-        let done = self.meta.commit(change);
+        let done = self.meta.commit_until(change, deadline);
         done.map(|_| info).map_err(
             |error| {
                 if error.is(&codes::OBJECT_CONFLICT) { exists() } else { error }
@@ -109,6 +114,8 @@ impl Catalog {
     pub fn delete_container(&self, name: &ContainerName, deadline: &Deadline) -> Result<()> {
         self.container(name)?;
         let _closed = self.gate.close(deadline)?;
+        // A put whose caller's time was over may still arrive.
+        self.meta.await_left(deadline)?;
         let (first, end) = (object_row(&format!("{name}/")), object_row(&format!("{name}0")));
         let range = (Bound::Included(&first[..]), Bound::Excluded(&end[..]));
         if let Some((row, _)) = self.meta.range(range.0, range.1, 1)?.first() {
@@ -116,7 +123,7 @@ impl Catalog {
             return Err(Error::new(&codes::CONTAINER_NOT_EMPTY, text).with("container", name));
         }
         let change = Change::new().delete(name.row()).require(name.row(), Require::Present);
-        let done = self.meta.commit(change);
+        let done = self.meta.commit_until(change, deadline);
         done.map(drop).map_err(|error| {
             let gone = || self.require_container(name).err();
             if error.is(&codes::OBJECT_CONFLICT) { gone().unwrap_or(error) } else { error }

@@ -6,9 +6,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use dwk_base::Result;
-
-use crate::Deadline;
+use dwk_base::{Deadline, Result};
 
 #[derive(Debug, Default)]
 pub(crate) struct Gate {

@@ -16,7 +16,6 @@
 
 mod catalog;
 mod containers;
-mod deadline;
 mod gate;
 mod info;
 mod key;
@@ -26,7 +25,6 @@ mod read;
 
 pub use catalog::Catalog;
 pub use containers::ContainerInfo;
-pub use deadline::Deadline;
 pub use info::{METADATA_BYTES_MAX, ObjectInfo};
 pub use key::{ContainerName, Key};
 pub use list::{Entry, ListOptions, PAGE_ENTRIES_MAX, Page};

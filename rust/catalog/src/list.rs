@@ -2,11 +2,11 @@
 
 use std::ops::Bound;
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::Row;
 
 use crate::key::{OBJECT_ROW, object_row, text_of};
-use crate::{Catalog, ContainerName, Deadline, Key, ObjectInfo};
+use crate::{Catalog, ContainerName, Key, ObjectInfo};
 
 /// The most entries of one page.
 pub const PAGE_ENTRIES_MAX: usize = 1000;

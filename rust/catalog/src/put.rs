@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_chunk::Crc64;
 use dwk_meta::{Change, Require, Staged, Upload};
 
 use crate::catalog::{conflict, match_etag};
-use crate::{Catalog, Deadline, Key, ObjectInfo};
+use crate::{Catalog, Key, ObjectInfo};
 
 /// How much is taken between two looks at the deadline, in bytes.
 const PIECE_BYTES: usize = 4 << 20;
@@ -58,8 +58,12 @@ impl Catalog {
         // commit's own look.
         self.require_container(key.container())?;
         let require = self.condition(key, options)?;
-        let mut intake =
-            Intake { upload: self.meta.upload(), crc: Crc64::new(), taken: 0, deadline };
+        let mut intake = Intake {
+            upload: self.meta.upload_until(deadline),
+            crc: Crc64::new(),
+            taken: 0,
+            deadline,
+        };
         match source {
             Source::Bytes(bytes) => intake.bytes(bytes, progress)?,
             Source::Stream(stream) => intake.stream(stream, progress)?,
@@ -99,7 +103,7 @@ impl Catalog {
         }
         let shared = self.gate.share(deadline)?;
         deadline.check()?;
-        let done = self.meta.commit(change);
+        let done = self.meta.commit_until(change, deadline);
         drop(shared);
         info.version = done.map_err(|error| {
             if !error.is(&codes::OBJECT_CONFLICT) {

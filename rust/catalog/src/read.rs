@@ -1,6 +1,6 @@
 //! Reading an object.
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_chunk::Crc64;
 use dwk_meta::ContentReader;
 
@@ -19,9 +19,9 @@ impl Catalog {
     /// Opens an object for reading.
     ///
     /// # Errors
-    /// `object.not_found`, `container.not_found`, and those of reading the map
-    pub fn get(&self, key: &Key) -> Result<ObjectReader> {
-        let found = self.meta.read(&key.row())?;
+    /// `object.not_found`, `container.not_found`, `context.deadline`, and those of reading the map
+    pub fn get(&self, key: &Key, deadline: &Deadline) -> Result<ObjectReader> {
+        let found = self.meta.read_until(&key.row(), deadline)?;
         let (row, content) = found.ok_or_else(|| self.not_found(key))?;
         let info = ObjectInfo::decode(key.clone(), row.version, &row.body)?;
         if content.bytes() != info.size_bytes {
@@ -34,6 +34,11 @@ impl Catalog {
 }
 
 impl ObjectReader {
+    /// From now on reads take no longer than to then, and fail with `context.deadline`.
+    pub fn set_deadline(&mut self, deadline: &Deadline) {
+        self.content.set_deadline(deadline);
+    }
+
     /// What is known of the object.
     pub fn info(&self) -> &ObjectInfo {
         &self.info
@@ -46,7 +51,7 @@ impl ObjectReader {
     /// verified once more, against the checksum that was taken when it was written.
     ///
     /// # Errors
-    /// `data.corrupt`, `drive.io`, …: what was shown by this call is not to be used then.
+    /// `data.corrupt`, `drive.io`, `context.deadline`, …: what was shown by this call is not to be used then.
     pub fn show(
         &mut self,
         offset: u64,

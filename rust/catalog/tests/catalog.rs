@@ -7,11 +7,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{catalog, name, soon};
-use dwk_base::{ManualClock, Result, codes};
+use common::{catalog, catalog_on, name, soon};
+use dwk_base::{Deadline, ManualClock, Result, SystemClock, codes};
 use dwk_catalog::{
-    Catalog, ContainerName, Deadline, Entry, Key, ListOptions, ObjectInfo, PutOptions, Source,
+    Catalog, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions, Source,
 };
+use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Drive, FaultyDrive, MemoryDrive, Power};
 use proptest::prelude::*;
 
 fn put(catalog: &Catalog, key: &str, bytes: &[u8]) -> Result<ObjectInfo> {
@@ -28,7 +30,7 @@ fn put_with(
 }
 
 fn get(catalog: &Catalog, key: &str) -> Result<Vec<u8>> {
-    let mut reader = catalog.get(&Key::new(key)?)?;
+    let mut reader = catalog.get(&Key::new(key)?, &soon())?;
     let mut bytes = vec![0; reader.info().size_bytes as usize];
     let read = reader.read_at(0, &mut bytes)?;
     assert_eq!(read, bytes.len());
@@ -73,7 +75,7 @@ fn ranges_are_read_anywhere_and_stop_at_the_end() {
     let catalog = catalog(&["docs"]);
     let bytes: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
     put(&catalog, "docs/a", &bytes).unwrap();
-    let mut reader = catalog.get(&Key::new("docs/a").unwrap()).unwrap();
+    let mut reader = catalog.get(&Key::new("docs/a").unwrap(), &soon()).unwrap();
     for (offset, length) in
         [(0, 1), (199_999, 5), (65_530, 100), (200_000, 4), (9_999_999, 4), (0, 0)]
     {
@@ -166,7 +168,7 @@ fn a_container_ends_only_empty_and_no_put_slips_into_its_end() {
         if stored {
             catalog.delete(&Key::new("docs/slip").unwrap(), None, &soon()).unwrap();
         } else {
-            catalog.create_container(&name("docs"), b"").unwrap();
+            catalog.create_container(&name("docs"), b"", &soon()).unwrap();
         }
     }
 }
@@ -174,9 +176,9 @@ fn a_container_ends_only_empty_and_no_put_slips_into_its_end() {
 #[test]
 fn containers_are_listed_in_order_with_their_options() {
     let catalog = catalog(&["b", "a", "ä", "B"]);
-    let again = catalog.create_container(&name("a"), b"");
+    let again = catalog.create_container(&name("a"), b"", &soon());
     assert!(again.is_err_and(|error| error.is(&codes::CONTAINER_EXISTS)));
-    catalog.create_container(&name("c"), b"{\"quota\":1}").unwrap();
+    catalog.create_container(&name("c"), b"{\"quota\":1}", &soon()).unwrap();
     let all = catalog.containers(None, 100).unwrap();
     assert_eq!(all.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["B", "a", "b", "c", "ä"]);
     let after = ContainerName::new("a").unwrap();
@@ -229,11 +231,35 @@ fn a_deadline_that_passes_in_the_middle_of_a_stream_ends_it_and_leaves_nothing()
 }
 
 #[test]
+fn a_container_does_not_end_under_a_put_that_is_still_on_its_way() {
+    let power = Power::new();
+    let drive = |n| FaultyDrive::new(Arc::new(MemoryDrive::new(format!("d{n}"))), &power, n);
+    let drives: Vec<_> = (1..=3).map(drive).collect();
+    let shared = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>);
+    let catalog = catalog_on(shared.collect(), &["docs"]);
+    drives.iter().for_each(|drive| drive.inject(Fault::new(Effect::Hang).on(Operation::SyncLog)));
+    let in_ms = |ms| Deadline::after(Arc::new(SystemClock::default()), Duration::from_millis(ms));
+    let (key, options) = (Key::new("docs/a").unwrap(), PutOptions::default());
+    let put = catalog.put(&key, Source::Bytes(b"bytes"), &options, &in_ms(50), &mut |_| Ok(()));
+    assert_eq!(put.unwrap_err().detail("outcome"), Some("unknown"));
+    let ended = catalog.delete_container(&name("docs"), &in_ms(50)).unwrap_err();
+    assert!(ended.is(&codes::CONTEXT_DEADLINE), "{ended}");
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| catalog.delete_container(&name("docs"), &soon()));
+        std::thread::sleep(Duration::from_millis(50));
+        drives.iter().for_each(FaultyDrive::release);
+        let error = ended.join().unwrap().unwrap_err();
+        assert!(error.is(&codes::CONTAINER_NOT_EMPTY), "{error}");
+    });
+    assert_eq!(get(&catalog, "docs/a").unwrap(), b"bytes");
+}
+
+#[test]
 fn a_reader_keeps_the_version_that_it_opened() {
     let catalog = catalog(&["docs"]);
     let old = vec![1; 500_000];
     put(&catalog, "docs/a", &old).unwrap();
-    let mut reader = catalog.get(&Key::new("docs/a").unwrap()).unwrap();
+    let mut reader = catalog.get(&Key::new("docs/a").unwrap(), &soon()).unwrap();
     put(&catalog, "docs/a", b"new").unwrap();
     catalog.delete(&Key::new("docs/a").unwrap(), None, &soon()).unwrap();
     let mut bytes = vec![0; old.len()];

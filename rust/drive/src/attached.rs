@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 
 use crate::Drive;
 
@@ -63,6 +63,17 @@ impl fmt::Debug for Attached {
     }
 }
 
+/// What a wait for a result ended with.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// The result.
+    Came(Result<T>),
+    /// Nothing: the drive took longer than it may.
+    Late,
+    /// Nothing: the waiter's own time is over, which says nothing about the drive.
+    TimeOver,
+}
+
 /// A result that is on its way.
 #[derive(Debug)]
 pub struct Ticket<T>(Receiver<Result<T>>);
@@ -79,6 +90,16 @@ impl<T> Ticket<T> {
             Ok(result) => Some(result),
             Err(mpsc::RecvTimeoutError::Timeout) => None,
             Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(lane_ended())),
+        }
+    }
+
+    /// Waits at most `limit`, as long as the drive may take, and no longer than to the deadline.
+    pub fn wait_until(&self, limit: Duration, deadline: &Deadline) -> Answer<T> {
+        let left = deadline.remaining();
+        match self.wait_for(limit.min(left)) {
+            Some(result) => Answer::Came(result),
+            None if left < limit => Answer::TimeOver,
+            None => Answer::Late,
         }
     }
 }
@@ -136,6 +157,8 @@ impl Lane {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use dwk_base::SystemClock;
+
     use super::*;
     use crate::faulty::{Effect, Fault, Operation};
     use crate::{BlobName, FaultyDrive, MemoryDrive, Power};
@@ -154,6 +177,20 @@ mod tests {
         assert!(stuck.wait_for(Duration::from_millis(10)).is_none());
         drive.release();
         assert!(stuck.wait().is_ok());
+    }
+
+    #[test]
+    fn whose_time_is_over_does_not_call_the_drive_late() {
+        let (drive, _attached, stuck) = hanging();
+        let clock = Arc::new(SystemClock::default());
+        let soon = Deadline::after(clock.clone(), Duration::from_millis(10));
+        let limit = Duration::from_secs(20);
+        assert!(matches!(stuck.wait_until(limit, &soon), Answer::TimeOver));
+        let limit = Duration::from_millis(10);
+        assert!(matches!(stuck.wait_until(limit, &Deadline::never()), Answer::Late));
+        drive.release();
+        let later = Deadline::after(clock, Duration::from_secs(20));
+        assert!(matches!(stuck.wait_until(limit, &later), Answer::Came(Ok(()))));
     }
 
     #[test]

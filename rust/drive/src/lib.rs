@@ -18,7 +18,7 @@ mod memory;
 mod port;
 mod superblock;
 
-pub use attached::{Attached, Ticket};
+pub use attached::{Answer, Attached, Ticket};
 pub use faulty::{FaultyDrive, Power};
 #[cfg(unix)]
 pub use local::LocalDrive;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use bytes::Bytes;
-use dwk_base::{Error, Result, Seams, codes};
+use dwk_base::{Deadline, Error, Result, Seams, codes};
 
 use crate::format;
 use crate::mend::{self, Failure, Lack};
@@ -17,6 +18,10 @@ use crate::sync::guard;
 use crate::view::View;
 use crate::writer::{self, Room, Writer};
 use crate::{Apply, Identity, Member, Options, SYNC_COPY, SYNC_JOIN, SYNC_SCRUB, ScrubReport};
+
+/// Who leads may wait so many times for as long as a member may take: once for a member that hangs, and
+/// once for the drives that are told of it.
+const LEAD_WAITS: u32 = 2;
 
 /// The journal, shared by its handle and everything that is pending.
 pub(crate) struct Engine {
@@ -41,7 +46,12 @@ impl Engine {
         guard(&self.writer)
     }
 
-    pub(crate) fn submit(&self, record: Bytes, room: Room) -> Result<(Arc<Round>, usize)> {
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        record: Bytes,
+        room: Room,
+        deadline: &Deadline,
+    ) -> Result<(Arc<Round>, usize)> {
         if self.read_only {
             return Err(read_only());
         }
@@ -60,7 +70,8 @@ impl Engine {
         let mut state = self.queue.lock();
         while !self.queue.has_room(&state, record.len()) {
             let Some(front) = state.front() else { break };
-            state = self.step(state, &front);
+            self.check_time(&mut state, &front, deadline)?;
+            state = self.step(state, &front, deadline);
         }
         self.queue.push(&mut state, record, ordinary)
     }
@@ -73,18 +84,67 @@ impl Engine {
         Ok(())
     }
 
-    /// Leads, or waits until `round` is done or a leader is wanted.
+    /// Leads, or waits until `round` is done, a leader is wanted, or the time is over.
     pub(crate) fn step<'a>(
-        &'a self,
+        self: &'a Arc<Self>,
         mut state: MutexGuard<'a, State>,
         round: &Round,
+        deadline: &Deadline,
     ) -> MutexGuard<'a, State> {
         if !Queue::try_lead(&mut state) {
-            return Queue::wait(state, round);
+            return Queue::wait(state, round, deadline.remaining());
+        }
+        if deadline.remaining() < self.options.member_timeout * LEAD_WAITS {
+            self.lead_aside(&mut state);
+            return state;
         }
         drop(state);
         self.lead();
-        self.queue.lock()
+        let mut state = self.queue.lock();
+        self.lead_left(&mut state);
+        state
+    }
+
+    /// Fails if the time is over of who waits for `round`. It may have been chosen to lead just now, so the
+    /// round is written by somebody else.
+    pub(crate) fn check_time(
+        self: &Arc<Self>,
+        state: &mut State,
+        round: &Round,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let checked = deadline.check();
+        if checked.is_err() {
+            round.leave();
+            self.lead_left(state);
+        }
+        checked
+    }
+
+    /// Has rounds written that somebody left.
+    fn lead_left(self: &Arc<Self>, state: &mut State) {
+        if state.has_left() && Queue::try_lead(state) {
+            self.lead_aside(state);
+        }
+    }
+
+    /// Passes the lead, which the caller has, to a thread; it goes on as long as there are rounds that
+    /// somebody left.
+    fn lead_aside(self: &Arc<Self>, state: &mut State) {
+        let engine = Arc::clone(self);
+        let lead = move || {
+            engine.lead();
+            let mut state = engine.queue.lock();
+            while state.has_left() && Queue::try_lead(&mut state) {
+                drop(state);
+                engine.lead();
+                state = engine.queue.lock();
+            }
+        };
+        // Without a thread the next one who waits leads.
+        if thread::Builder::new().name("dwk-leader".to_owned()).spawn(lead).is_err() {
+            Queue::pass_on(state);
+        }
     }
 
     /// Writes the front round as one batch, steps down, applies it, and tells its waiters.

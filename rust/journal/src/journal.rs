@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Error, Result, Seams, codes};
+use dwk_base::{Deadline, DriveId, Error, Result, Seams, codes};
 
 use crate::engine::{Engine, read_only};
 use crate::format::{self, BATCH_HEADER_BYTES, BLOCK, BatchHeader};
@@ -118,16 +118,17 @@ impl Journal {
     /// `drive` names a member that has none, and [`remove_member`](Self::remove_member) helps as well),
     /// `journal.members` (whether the record survives is not known), `pool.read_only`, `store.closed`
     pub fn commit(&self, record: Bytes) -> Result<Position> {
-        self.submit(record)?.wait()
+        let deadline = Deadline::never();
+        self.submit(record, &deadline)?.wait(&deadline)
     }
 
     /// Takes a record's place in the order; it is written when somebody waits, for this record or a later
-    /// one, or when the journal is closed.
+    /// one, or when the journal is closed. Waits until the deadline if too many bytes wait already.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit).
-    pub fn submit(&self, record: Bytes) -> Result<Pending> {
-        self.submit_with(record, Room::Ordinary)
+    /// As [`commit`](Self::commit); `context.deadline`: nothing will be written.
+    pub fn submit(&self, record: Bytes, deadline: &Deadline) -> Result<Pending> {
+        self.submit_with(record, Room::Ordinary, deadline)
     }
 
     /// Like [`commit`](Self::commit), for a record that gives room back: it may use the segments that are
@@ -137,19 +138,20 @@ impl Journal {
     /// As [`commit`](Self::commit); `drive.full` also if an ordinary record before it found no room: then
     /// try again, because this one was not judged.
     pub fn commit_reserved(&self, record: Bytes) -> Result<Position> {
-        self.submit_reserved(record)?.wait()
+        let deadline = Deadline::never();
+        self.submit_reserved(record, &deadline)?.wait(&deadline)
     }
 
     /// Like [`submit`](Self::submit), for a record that gives room back.
     ///
     /// # Errors
-    /// As [`commit_reserved`](Self::commit_reserved).
-    pub fn submit_reserved(&self, record: Bytes) -> Result<Pending> {
-        self.submit_with(record, Room::Reserved)
+    /// As [`commit_reserved`](Self::commit_reserved), and `context.deadline`.
+    pub fn submit_reserved(&self, record: Bytes, deadline: &Deadline) -> Result<Pending> {
+        self.submit_with(record, Room::Reserved, deadline)
     }
 
-    fn submit_with(&self, record: Bytes, room: Room) -> Result<Pending> {
-        let (round, index) = self.engine.submit(record, room)?;
+    fn submit_with(&self, record: Bytes, room: Room, deadline: &Deadline) -> Result<Pending> {
+        let (round, index) = self.engine.submit(record, room, deadline)?;
         Ok(Pending { engine: Arc::clone(&self.engine), round, index })
     }
 
@@ -215,15 +217,16 @@ impl Journal {
     ///
     /// # Errors
     /// `journal.damaged`, `drive.timeout` as in [`replay`](Self::replay) (`into` is zeroes then),
-    /// `blob.not_found` (released), `buffer.length`
+    /// `context.deadline` (as well), `blob.not_found` (released), `buffer.length`
     pub fn read(
         &self,
         position: Position,
         offset: u32,
         into: &mut [u8],
         check: &dyn Fn(&[u8]) -> bool,
+        deadline: &Deadline,
     ) -> Result<()> {
-        self.engine.view.read(position, offset, into, check)
+        self.engine.view.read(position, offset, into, check, deadline)
     }
 
     /// Sizes and limits.
@@ -334,7 +337,7 @@ impl Journal {
         self.engine.queue.close(&closed);
         let mut state = self.engine.queue.lock();
         while let Some(front) = state.front() {
-            state = self.engine.step(state, &front);
+            state = self.engine.step(state, &front, &Deadline::never());
         }
         drop(state);
         let writer = self.engine.writer();
@@ -367,19 +370,31 @@ impl Pending {
     /// one; and so does what is submitted before this is dropped. So undo first what others see of it.
     ///
     /// # Errors
-    /// As [`Journal::commit`].
-    pub fn wait(&self) -> Result<Position> {
-        if let Some(outcome) = self.round.outcome(self.index) {
+    /// As [`Journal::commit`]. `context.deadline` (detail `outcome`: `unknown`): the record is on its way, and
+    /// is written or refused later; [`outcome`](Self::outcome) tells.
+    pub fn wait(&self, deadline: &Deadline) -> Result<Position> {
+        if let Some(outcome) = self.outcome() {
             return outcome;
         }
         let mut state = self.engine.queue.lock();
         loop {
-            if let Some(outcome) = self.round.outcome(self.index) {
+            if let Some(outcome) = self.outcome() {
                 return outcome;
             }
-            state = self.engine.step(state, &self.round);
+            self.engine.check_time(&mut state, &self.round, deadline).map_err(|_| unknown())?;
+            state = self.engine.step(state, &self.round, deadline);
         }
     }
+
+    /// What became of the record; `None` while that is open.
+    pub fn outcome(&self) -> Option<Result<Position>> {
+        self.round.outcome(self.index)
+    }
+}
+
+fn unknown() -> Error {
+    let text = "the time was over while the change was on its way to the drives: it may be there or not, so look before you repeat it";
+    Deadline::passed(text).with("outcome", "unknown")
 }
 
 impl fmt::Debug for Pending {

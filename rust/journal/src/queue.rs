@@ -2,11 +2,13 @@
 //!
 //! Who waits for a round that nobody writes yet, writes the front round itself, and then wakes the next
 //! leader before it applies its own round: so the members are never idle while there is work, and no
-//! thread belongs to the journal. A round's waiters are woken all at once.
+//! thread belongs to the journal. A round's waiters are woken all at once. Who cannot wait long does not
+//! lead: a thread that ends with the work does it instead, also for rounds that were left.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dwk_base::{Error, Result};
@@ -21,10 +23,17 @@ pub(crate) struct Round {
     wake: Condvar,
     /// Threads in `wake`; changed under the queue's lock.
     waiting: AtomicUsize,
+    /// Somebody's time was over before it was written; changed under the queue's lock.
+    left: AtomicBool,
     outcome: OnceLock<Result<Vec<Position>>>,
 }
 
 impl Round {
+    /// Notes, under the queue's lock, that somebody's time was over: it is to be written all the same.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
     /// What became of the record at `index`; `None` while that is open.
     pub(crate) fn outcome(&self, index: usize) -> Option<Result<Position>> {
         self.outcome.get().map(|outcome| match outcome {
@@ -72,6 +81,11 @@ impl Refused {
 impl State {
     pub(crate) fn front(&self) -> Option<Arc<Round>> {
         self.rounds.front().map(|waiting| Arc::clone(&waiting.round))
+    }
+
+    /// True if a round waits to be written that somebody left.
+    pub(crate) fn has_left(&self) -> bool {
+        self.rounds.iter().any(|waiting| waiting.round.left.load(Ordering::Relaxed))
     }
 }
 
@@ -133,10 +147,15 @@ impl Queue {
         !std::mem::replace(&mut state.leading, true)
     }
 
-    /// Waits until `round` may have an outcome or there may be no leader.
-    pub(crate) fn wait<'a>(state: MutexGuard<'a, State>, round: &Round) -> MutexGuard<'a, State> {
+    /// Waits until `round` may have an outcome or there may be no leader, but at most `limit`.
+    pub(crate) fn wait<'a>(
+        state: MutexGuard<'a, State>,
+        round: &Round,
+        limit: Duration,
+    ) -> MutexGuard<'a, State> {
         round.waiting.fetch_add(1, Ordering::Relaxed);
-        let state = round.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let waited = round.wake.wait_timeout(state, limit);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         round.waiting.fetch_sub(1, Ordering::Relaxed);
         state
     }
@@ -151,7 +170,11 @@ impl Queue {
 
     /// Ends this thread's lead and wakes who can go on.
     pub(crate) fn hand_over(&self) {
-        let mut state = self.lock();
+        Self::pass_on(&mut self.lock());
+    }
+
+    /// Ends the lead and wakes who can go on.
+    pub(crate) fn pass_on(state: &mut State) {
         state.leading = false;
         let waits = |waiting: &&Waiting| waiting.round.waiting.load(Ordering::Relaxed) > 0;
         if let Some(next) = state.rounds.iter().find(waits) {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Error, Result, codes};
-use dwk_drive::{Attached, Drive, Ticket};
+use dwk_base::{Deadline, DriveId, Error, Result, codes};
+use dwk_drive::{Answer, Attached, Drive, Ticket};
 
 use crate::format::Aligned;
 use crate::shelf::{BlobShelf, Shelf, SlotShelf};
@@ -103,12 +103,23 @@ impl Replica {
     }
 
     /// Waits for a read at most `patience`; a member that takes longer is late until it answers.
-    pub(crate) fn land(&self, ticket: &Ticket<Bytes>, patience: Duration) -> Option<Result<Bytes>> {
-        let answer = ticket.wait_for(patience);
-        if answer.is_none() {
-            self.answers.late.store(true, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// `context.deadline`
+    pub(crate) fn land(
+        &self,
+        ticket: &Ticket<Bytes>,
+        patience: Duration,
+        deadline: &Deadline,
+    ) -> Result<Option<Result<Bytes>>> {
+        match ticket.wait_until(patience, deadline) {
+            Answer::Came(bytes) => Ok(Some(bytes)),
+            Answer::TimeOver => Err(Deadline::passed("a drive that holds the journal takes long")),
+            Answer::Late => {
+                self.answers.late.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
         }
-        answer
     }
 
     /// True if a read was given up and the drive has not answered since.

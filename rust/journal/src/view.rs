@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, Result, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, Result, codes};
 use dwk_chunk::blake3;
 
 use crate::format::damaged;
@@ -153,8 +153,13 @@ impl View {
     /// A stretch from the first member whose copy `check` accepts, and whose drive answers in time.
     ///
     /// # Errors
-    /// `journal.damaged`; `drive.timeout` if a copy could not be looked at
-    fn find(&self, stretch: Stretch, check: &dyn Fn(&[u8]) -> bool) -> Result<Bytes> {
+    /// `journal.damaged`; `drive.timeout` if a copy could not be looked at; `context.deadline`
+    fn find(
+        &self,
+        stretch: Stretch,
+        check: &dyn Fn(&[u8]) -> bool,
+        deadline: &Deadline,
+    ) -> Result<Bytes> {
         let mut late = Vec::new();
         let mut unanswered = None;
         for replica in self.readers(stretch.segment) {
@@ -162,7 +167,7 @@ impl View {
                 unanswered = Some(replica.late());
                 continue;
             };
-            match replica.land(&ticket, replica.late_read) {
+            match replica.land(&ticket, replica.late_read, deadline)? {
                 Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
                 Some(_) => self.note_bad(replica.id, stretch.segment),
                 None => late.push((replica, ticket)),
@@ -170,7 +175,7 @@ impl View {
         }
         // The last hope: who is late gets the time that a member may take.
         for (replica, ticket) in late {
-            match replica.land(&ticket, replica.timeout) {
+            match replica.land(&ticket, replica.timeout, deadline)? {
                 Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
                 Some(_) => self.note_bad(replica.id, stretch.segment),
                 None => unanswered = Some(replica.late()),
@@ -186,7 +191,8 @@ impl View {
     /// # Errors
     /// `journal.damaged`, `drive.timeout`
     pub(crate) fn batch(&self, segment: &Segment, mark: &Mark) -> Result<Bytes> {
-        self.find(mark.stretch(segment.number), &|bytes| is_batch(mark, bytes))
+        let is_whole = |bytes: &[u8]| is_batch(mark, bytes);
+        self.find(mark.stretch(segment.number), &is_whole, &Deadline::never())
     }
 
     /// Part of a record, from the first member whose copy `check` accepts.
@@ -196,6 +202,7 @@ impl View {
         offset: u32,
         into: &mut [u8],
         check: &dyn Fn(&[u8]) -> bool,
+        deadline: &Deadline,
     ) -> Result<()> {
         let gone = || {
             let message = format!("record {} is not in the journal any more", position.sequence);
@@ -213,7 +220,7 @@ impl View {
         if self.read_now(stretch, into) && check(into) {
             return Ok(());
         }
-        match self.find(stretch, check) {
+        match self.find(stretch, check, deadline) {
             Ok(bytes) => into.copy_from_slice(&bytes),
             Err(error) => {
                 into.fill(0);
@@ -241,8 +248,8 @@ fn part(position: Position, offset: u32, length: usize, batch: &Mark) -> Result<
 /// `drive.timeout`
 pub(crate) fn has_batch(replica: &Replica, segment: &Segment, mark: &Mark) -> Result<bool> {
     let ticket = replica.start_read(mark.stretch(segment.number));
-    let answer = replica.land(&ticket, replica.timeout).ok_or_else(|| replica.late());
-    Ok(answer?.is_ok_and(|bytes| is_batch(mark, &bytes)))
+    let answer = replica.land(&ticket, replica.timeout, &Deadline::never())?;
+    Ok(answer.ok_or_else(|| replica.late())?.is_ok_and(|bytes| is_batch(mark, &bytes)))
 }
 
 /// True if these bytes are that batch.

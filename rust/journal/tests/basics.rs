@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::{Body, World, commit_range, id, length, numbers, record, replayed, small};
+use common::{Body, NEVER, World, commit_range, id, length, numbers, record, replayed, small};
 use dwk_base::codes;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_journal::{Apply, Options, Position};
@@ -56,11 +56,11 @@ fn parts_of_records_are_read_by_position() {
         for (number, position) in (1..30).zip(commit_range(&journal, 1..30).unwrap()) {
             let whole = record(number, length(number));
             let mut part = vec![0; whole.len() - 3];
-            journal.read(position, 3, &mut part, &|bytes| bytes == &whole[3..]).unwrap();
-            let refused = journal.read(position, 0, &mut part, &|_| false).unwrap_err();
+            journal.read(position, 3, &mut part, &|bytes| bytes == &whole[3..], &NEVER).unwrap();
+            let refused = journal.read(position, 0, &mut part, &|_| false, &NEVER).unwrap_err();
             assert!(refused.is(&codes::JOURNAL_DAMAGED));
             assert!(part.iter().all(|byte| *byte == 0));
-            let past = journal.read(position, 4, &mut part, &|_| true).unwrap_err();
+            let past = journal.read(position, 4, &mut part, &|_| true, &NEVER).unwrap_err();
             assert!(past.is(&codes::BUFFER_LENGTH));
         }
     }
@@ -135,13 +135,14 @@ fn submitted_records_keep_their_order_and_a_full_queue_helps_itself() {
     let world = World::slots(3, 1);
     let journal = world.create().unwrap();
     let pending: Vec<_> =
-        (1..200).map(|number| journal.submit(record(number, 3000)).unwrap()).collect();
-    let positions: Vec<_> = pending.into_iter().rev().map(|p| p.wait().unwrap().sequence).collect();
+        (1..200).map(|number| journal.submit(record(number, 3000), &NEVER).unwrap()).collect();
+    let positions: Vec<_> =
+        pending.into_iter().rev().map(|p| p.wait(&NEVER).unwrap().sequence).collect();
     assert_eq!(positions, (1..200).rev().collect::<Vec<_>>());
     assert_eq!(numbers(&journal), (1..200).collect::<Vec<_>>());
-    let left = journal.submit(record(200, 100)).unwrap();
+    let left = journal.submit(record(200, 100), &NEVER).unwrap();
     journal.close().unwrap();
-    assert_eq!(left.wait().unwrap().sequence, 200);
+    assert_eq!(left.wait(&NEVER).unwrap().sequence, 200);
     assert!(journal.commit(record(1, 8)).unwrap_err().is(&codes::STORE_CLOSED));
     journal.close().unwrap();
 }

@@ -5,7 +5,9 @@ mod common;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use common::{Body, POOL, World, commit_range, id, length, numbers, record, replayed, small};
+use common::{
+    Body, NEVER, POOL, World, commit_range, id, length, numbers, record, replayed, small,
+};
 use dwk_base::codes;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Entry, MemoryDrive};
@@ -247,7 +249,9 @@ fn damage_while_it_is_open_is_read_around_and_repaired() {
             for position in &positions {
                 let whole = record(position.sequence, length(position.sequence));
                 let mut read = vec![0; whole.len()];
-                journal.read(*position, 0, &mut read, &|bytes| bytes == &whole[..]).unwrap();
+                journal
+                    .read(*position, 0, &mut read, &|bytes| bytes == &whole[..], &NEVER)
+                    .unwrap();
             }
             assert!(journal.status().damaged_copies > 0);
             assert_eq!(numbers(&journal), (1..40).collect::<Vec<_>>());
@@ -444,7 +448,7 @@ fn reads_go_on_beside_a_member_that_hangs() {
         for (number, position) in (1..).zip(&positions) {
             let whole = record(number, length(number));
             let mut read = vec![0; whole.len()];
-            journal.read(*position, 0, &mut read, &|bytes| bytes == &whole[..]).unwrap();
+            journal.read(*position, 0, &mut read, &|bytes| bytes == &whole[..], &NEVER).unwrap();
             assert_eq!(read, whole);
         }
         assert_eq!(numbers(&journal), (1..100).collect::<Vec<_>>());
@@ -497,8 +501,8 @@ fn what_was_just_written_is_read_without_asking_a_drive() {
     for (number, position) in (1..).zip(&positions) {
         let whole = record(number, length(number));
         let mut read = vec![0; whole.len() - 3];
-        journal.read(*position, 3, &mut read, &|bytes| bytes == &whole[3..]).unwrap();
-        let refused = journal.read(*position, 3, &mut read, &|_| false).unwrap_err();
+        journal.read(*position, 3, &mut read, &|bytes| bytes == &whole[3..], &NEVER).unwrap();
+        let refused = journal.read(*position, 3, &mut read, &|_| false, &NEVER).unwrap_err();
         assert!(refused.is(&codes::JOURNAL_DAMAGED), "{refused}");
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
 mod common;
 
-use common::{Body, World, commit_range, id, length, numbers, record, small};
+use common::{Body, NEVER, World, commit_range, id, length, numbers, record, small};
 use dwk_base::{Error, codes};
 use dwk_journal::{Journal, Options, Pending};
 
@@ -129,13 +129,14 @@ fn nothing_that_came_after_a_refused_record_is_written() {
     fill(&world, &[0, 1, 2]);
     // More than the current segment and the spare one take.
     let many: Vec<_> =
-        (30..39).map(|number| journal.submit(record(number, 19000)).unwrap()).collect();
-    let after = journal.submit(record(0, 8)).unwrap();
-    let reserved = journal.submit_reserved(record(0, 8)).unwrap();
-    assert!(reserved.wait().unwrap_err().is(&codes::DRIVE_FULL));
-    assert!(after.wait().unwrap_err().is(&codes::DRIVE_FULL));
-    let written = many.iter().take_while(|pending| pending.wait().is_ok()).count();
-    let is_refused = |pending: &Pending| pending.wait().is_err_and(|e| e.is(&codes::DRIVE_FULL));
+        (30..39).map(|number| journal.submit(record(number, 19000), &NEVER).unwrap()).collect();
+    let after = journal.submit(record(0, 8), &NEVER).unwrap();
+    let reserved = journal.submit_reserved(record(0, 8), &NEVER).unwrap();
+    assert!(reserved.wait(&NEVER).unwrap_err().is(&codes::DRIVE_FULL));
+    assert!(after.wait(&NEVER).unwrap_err().is(&codes::DRIVE_FULL));
+    let written = many.iter().take_while(|pending| pending.wait(&NEVER).is_ok()).count();
+    let is_refused =
+        |pending: &Pending| pending.wait(&NEVER).is_err_and(|e| e.is(&codes::DRIVE_FULL));
     assert!(written < 8 && many[written..].iter().all(is_refused), "{written} were written");
     drop((after, reserved));
     // As long as one of them has not been let go, others may rest on it.

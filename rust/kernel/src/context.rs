@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use dwk_base::{CorrelationId, Error, Random, Result, codes};
-use dwk_catalog::Deadline;
+use dwk_base::{CorrelationId, Deadline, Error, Random, Result, codes};
 
 /// The longest name of a principal, tenant or role, in bytes.
 const NAME_BYTES_MAX: usize = 255;

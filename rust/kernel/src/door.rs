@@ -163,8 +163,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use dwk_base::{ManualClock, SeededRandom};
-    use dwk_catalog::Deadline;
+    use dwk_base::{Deadline, ManualClock, SeededRandom};
 
     use crate::Principal;
 

@@ -2,8 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use dwk_base::{Error, Result, codes};
-use dwk_catalog::Deadline;
+use dwk_base::{Deadline, Error, Result, codes};
 
 #[derive(Debug, Default)]
 pub(crate) struct Flights {

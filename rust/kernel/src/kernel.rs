@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dwk_base::{Error, PoolId, Result, Seams, codes};
-use dwk_catalog::{Catalog, Deadline};
+use dwk_base::{Deadline, Error, PoolId, Result, Seams, codes};
+use dwk_catalog::Catalog;
 use dwk_drive::Holder;
 use dwk_meta::Meta;
 use dwk_pool::Pool;

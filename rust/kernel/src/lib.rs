@@ -33,4 +33,4 @@ pub use kernel::{Kernel, Operation};
 pub use locate::Drives;
 pub use open::{Create, OpenSpec};
 
-pub use dwk_catalog::Deadline;
+pub use dwk_base::Deadline;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dwk_base::{Error, Result, StripeId, codes};
+use dwk_base::{Deadline, Error, Result, StripeId, codes};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
@@ -99,7 +99,15 @@ impl Keeper {
     }
 
     /// Wakes the keeper when there is work for it; waits for it when the journal is far too long.
-    pub(crate) fn hold_back(&self, meta: &Meta, record_bytes: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// `context.deadline`
+    pub(crate) fn hold_back(
+        &self,
+        meta: &Meta,
+        record_bytes: u64,
+        deadline: &Deadline,
+    ) -> Result<()> {
         if self.is_wasteful(meta) {
             drop(self.wake(meta)?);
         }
@@ -113,7 +121,9 @@ impl Keeper {
         if self.is_long(meta, 1) {
             let wanted = self.wake(meta)?;
             if self.is_long(meta, HOLD_BACK) {
-                let _ = self.shared.done.wait_timeout(wanted, HOLD_BACK_TIME);
+                let patience = HOLD_BACK_TIME.min(deadline.remaining());
+                drop(self.shared.done.wait_timeout(wanted, patience));
+                return deadline.check();
             }
         }
         Ok(())
@@ -375,7 +385,7 @@ pub(crate) fn collect_dead(meta: &Meta) -> Result<CollectReport> {
             record.push(&Operation::DropStripe(stripe.id));
         }
         meta.commit_record(record)?;
-        meta.pool().space().remove_all(&stripes);
+        meta.pool().space().remove(&stripes);
         report.dropped_stripes += stripes.len() as u64;
         report.freed_bytes += stripes.iter().map(|s| u64::from(s.payload_bytes)).sum::<u64>();
     }

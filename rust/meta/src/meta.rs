@@ -8,8 +8,8 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use dwk_base::{Error, Result, StripeId, codes};
-use dwk_journal::{Apply, Journal, Position};
+use dwk_base::{Deadline, Error, Result, StripeId, codes};
+use dwk_journal::{Apply, Journal, Pending, Position};
 use dwk_pool::{Control, Ledger, Pool, Stripe, StripeCode, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
@@ -85,6 +85,15 @@ pub struct Meta {
 struct Staging {
     next: u64,
     keys: HashMap<Vec<u8>, (u64, bool)>,
+    /// Commits whose callers' time was over while they were on their way.
+    left: Vec<Left>,
+}
+
+/// A commit that nobody waits for.
+struct Left {
+    ticket: u64,
+    keys: Vec<Vec<u8>>,
+    pending: Arc<Pending>,
 }
 
 impl Meta {
@@ -174,12 +183,25 @@ impl Meta {
     /// # Errors
     /// `journal.damaged`
     pub fn read(self: &Arc<Self>, key: &[u8]) -> Result<Option<(Row, ContentReader)>> {
+        self.read_until(key, &Deadline::never())
+    }
+
+    /// [`read`](Self::read), waiting for drives no longer than to the deadline. Each read of the content may
+    /// have [one of its own](ContentReader::set_deadline).
+    ///
+    /// # Errors
+    /// As `read`, and `context.deadline`.
+    pub fn read_until(
+        self: &Arc<Self>,
+        key: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Option<(Row, ContentReader)>> {
         let state = self.state();
         let Some(row) = state.row(key).cloned() else { return Ok(None) };
         let content = row.content.clone().unwrap_or_default();
         let pin = self.pin(&state, &content);
         drop(state);
-        Ok(Some((row, ContentReader::new(Arc::clone(self), content, pin)?)))
+        Ok(Some((row, ContentReader::new(Arc::clone(self), content, pin, deadline)?)))
     }
 
     /// Up to `limit` rows in the order of keys.
@@ -199,7 +221,13 @@ impl Meta {
 
     /// Begins to take content.
     pub fn upload(&self) -> Upload {
-        Upload::new(Arc::clone(&self.pool), self.downgrade(), self.options.inline_bytes_max)
+        self.upload_until(&Deadline::never())
+    }
+
+    /// Begins to take content, which waits for drives and memory no longer than to the deadline.
+    pub fn upload_until(&self, deadline: &Deadline) -> Upload {
+        let (pool, inline_bytes_max) = (Arc::clone(&self.pool), self.options.inline_bytes_max);
+        Upload::new(pool, self.downgrade(), inline_bytes_max, deadline.clone())
     }
 
     /// Makes a change durable and visible, all of it or nothing, and returns its version.
@@ -209,18 +237,28 @@ impl Meta {
     /// `pool.read_only`. After `journal.members` it is not known whether the change will be there at the
     /// next opening; after any other error it will not, and the content that was staged for it is gone.
     pub fn commit(&self, change: Change) -> Result<u64> {
+        self.commit_until(change, &Deadline::never())
+    }
+
+    /// [`commit`](Self::commit), waiting no longer than to the deadline. When that passes while the change is on
+    /// its way it may become durable and visible later, or not.
+    ///
+    /// # Errors
+    /// As `commit`, and `context.deadline`: with the detail `outcome` (`unknown`) the change may be there at
+    /// any time from now on, without it nothing of it will.
+    pub fn commit_until(&self, change: Change, deadline: &Deadline) -> Result<u64> {
         check_sizes(&change)?;
         self.check_writable()?;
         let record = encode(&change);
-        self.keeper.hold_back(self, record.len() as u64)?;
+        self.keeper.hold_back(self, record.len() as u64, deadline)?;
         if change.adds() {
-            self.keeper.room.admit_record(self, record.len() as u64)?;
+            self.keeper.room.admit_record(self, record.len() as u64, deadline)?;
         }
-        let mut done = self.try_commit(&change, &record);
+        let mut done = self.try_commit(&change, &record, deadline);
         if done.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
             // The journal has no room for a segment. Nothing was written.
-            self.relieve();
-            done = self.try_commit(&change, &record);
+            self.relieve(deadline);
+            done = self.try_commit(&change, &record, deadline);
         }
         if done.as_ref().err().is_none_or(|error| !is_known_to_have_failed(error)) {
             change.keep();
@@ -228,15 +266,44 @@ impl Meta {
         done
     }
 
-    fn try_commit(&self, change: &Change, record: &Bytes) -> Result<u64> {
+    fn try_commit(&self, change: &Change, record: &Bytes, deadline: &Deadline) -> Result<u64> {
         let mut staging = self.lock_staging();
+        staging.settle_left();
         self.check(&staging, change)?;
-        let pending = self.journal().submit(record.clone())?;
+        let pending = self.journal().submit(record.clone(), deadline)?;
         let ticket = staging.add(change);
         drop(staging);
-        let done = pending.wait();
-        self.lock_staging().remove(ticket, change);
+        let done = pending.wait(deadline);
+        let mut staging = self.lock_staging();
+        let keys = change.verbs.iter().map(|(key, _)| key);
+        if pending.outcome().is_none() {
+            // Whoever comes next must see what it will have changed.
+            let (keys, pending) = (keys.cloned().collect(), Arc::new(pending));
+            staging.left.push(Left { ticket, keys, pending });
+        } else {
+            staging.remove(ticket, keys);
+        }
         Ok(done?.sequence)
+    }
+
+    /// Waits for commits that were on their way when their callers' time was over: what they change is seen
+    /// then, or never will be.
+    ///
+    /// # Errors
+    /// `context.deadline`
+    pub fn await_left(&self, deadline: &Deadline) -> Result<()> {
+        let left: Vec<Arc<Pending>> = {
+            let staging = self.lock_staging();
+            staging.left.iter().map(|left| Arc::clone(&left.pending)).collect()
+        };
+        for pending in left {
+            // How it ends is not this caller's concern.
+            let _ = pending.wait(deadline);
+            if pending.outcome().is_none() {
+                return Err(Deadline::passed("an earlier change is still on its way"));
+            }
+        }
+        Ok(())
     }
 
     /// Commits the kernel's own bookkeeping, which requires nothing.
@@ -312,9 +379,18 @@ impl Staging {
         self.next
     }
 
+    /// Forgets commits that nobody waited for and that are done, or refused.
+    fn settle_left(&mut self) {
+        let done = |left: &mut Left| left.pending.outcome().is_some();
+        let done: Vec<Left> = self.left.extract_if(.., done).collect();
+        for left in done {
+            self.remove(left.ticket, left.keys.iter());
+        }
+    }
+
     /// A later commit's entry for the same key stays.
-    fn remove(&mut self, ticket: u64, change: &Change) {
-        for (key, _) in &change.verbs {
+    fn remove<'a>(&mut self, ticket: u64, keys: impl Iterator<Item = &'a Vec<u8>>) {
+        for key in keys {
             if self.keys.get(key).is_some_and(|(owner, _)| *owner == ticket) {
                 self.keys.remove(key);
             }
@@ -324,6 +400,9 @@ impl Staging {
 
 /// False if the change may be durable all the same.
 fn is_known_to_have_failed(error: &Error) -> bool {
+    if error.is(&codes::CONTEXT_DEADLINE) {
+        return error.detail("outcome").is_none();
+    }
     [
         &codes::DRIVE_FULL,
         &codes::JOURNAL_RECORD_SIZE,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use dwk_base::{Error, Result, StripeId};
+use dwk_base::{Deadline, Error, Result, StripeId};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
@@ -146,7 +146,7 @@ fn read_piece(meta: &Meta, piece: &Piece, into: &mut [u8]) -> Result<()> {
     match piece.place {
         Place::Journal { position, offset } => {
             let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
-            meta.journal().read(position, offset, into, &right)
+            meta.journal().read(position, offset, into, &right, &Deadline::never())
         }
         Place::Stripe { id, offset } => meta.pool().space().read(&meta.placed(id)?, offset, into),
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwk_base::{Error, Result, StripeId, codes};
+use dwk_base::{Deadline, Error, Result, StripeId, codes};
 use dwk_pool::{Landed, Reading, Stripe};
 
 use crate::meta::Meta;
@@ -27,6 +27,7 @@ pub struct ContentReader {
     expected: u64,
     ahead: VecDeque<Ahead>,
     window: Option<Window>,
+    deadline: Deadline,
     /// Pieces that lay in the journal, by their index.
     copied: Vec<(usize, Vec<u8>)>,
     _pin: Pin,
@@ -75,8 +76,13 @@ impl ContentReader {
     /// `pin` holds what lies in the journal until it is copied, which is at once.
     ///
     /// # Errors
-    /// `journal.damaged`
-    pub(crate) fn new(meta: Arc<Meta>, content: Content, mut pin: Pin) -> Result<Self> {
+    /// `journal.damaged`, `context.deadline`
+    pub(crate) fn new(
+        meta: Arc<Meta>,
+        content: Content,
+        mut pin: Pin,
+        deadline: &Deadline,
+    ) -> Result<Self> {
         let mut bytes = 0;
         let starts = content.pieces.iter().map(|piece| {
             let start = bytes;
@@ -84,10 +90,25 @@ impl ContentReader {
             start
         });
         let starts = starts.collect();
-        let copied = copy_from_journal(&meta, &content)?;
+        let copied = copy_from_journal(&meta, &content, deadline)?;
         pin.release_record();
-        let (ahead, window) = (VecDeque::new(), None);
-        Ok(Self { meta, content, starts, bytes, expected: 0, ahead, window, copied, _pin: pin })
+        Ok(Self {
+            meta,
+            content,
+            starts,
+            bytes,
+            expected: 0,
+            ahead: VecDeque::new(),
+            window: None,
+            deadline: Deadline::never(),
+            copied,
+            _pin: pin,
+        })
+    }
+
+    /// From now on reads wait for drives no longer than to then, and fail with `context.deadline`.
+    pub fn set_deadline(&mut self, deadline: &Deadline) {
+        self.deadline = deadline.clone();
     }
 
     /// The content's length.
@@ -207,7 +228,7 @@ impl ContentReader {
 
     /// Waits for a read; if the stripe moved meanwhile, it is read where it went.
     fn land(&self, ahead: Ahead) -> Result<Landed> {
-        let error = match ahead.reading.land() {
+        let error = match ahead.reading.land(&self.deadline) {
             Ok(landed) => return Ok(landed),
             Err(error) => error,
         };
@@ -219,7 +240,7 @@ impl ContentReader {
             return Err(error);
         }
         let (offset, bytes) = (offset + ahead.span.offset, ahead.span.bytes as u32);
-        self.meta.pool().space().start_read(&now, offset, bytes).land()
+        self.meta.pool().space().start_read(&now, offset, bytes).land(&self.deadline)
     }
 
     /// The longest run of bytes from `at` that lies in one piece, ends before `end` and is one window.
@@ -236,13 +257,17 @@ impl ContentReader {
 }
 
 /// The pieces of `content` that lie in the journal, by their index.
-fn copy_from_journal(meta: &Meta, content: &Content) -> Result<Vec<(usize, Vec<u8>)>> {
+fn copy_from_journal(
+    meta: &Meta,
+    content: &Content,
+    deadline: &Deadline,
+) -> Result<Vec<(usize, Vec<u8>)>> {
     let mut copied = Vec::new();
     for (index, piece) in content.pieces.iter().enumerate() {
         if let Place::Journal { position, offset } = piece.place {
             let mut bytes = vec![0; piece.bytes as usize];
             let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
-            meta.journal().read(position, offset, &mut bytes, &right)?;
+            meta.journal().read(position, offset, &mut bytes, &right, deadline)?;
             copied.push((index, bytes));
         }
     }

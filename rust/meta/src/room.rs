@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dwk_base::{Result, codes};
+use dwk_base::{Deadline, Result, codes};
 
 use crate::keeper::{self, COMMIT_BYTES, LOOKS};
 use crate::meta::Meta;
@@ -29,15 +29,15 @@ impl Room {
     /// Lets a record of `bytes` pass, or not.
     ///
     /// # Errors
-    /// `pool.full`
-    pub(crate) fn admit_record(&self, meta: &Meta, bytes: u64) -> Result<()> {
+    /// `pool.full`, `context.deadline`
+    pub(crate) fn admit_record(&self, meta: &Meta, bytes: u64, deadline: &Deadline) -> Result<()> {
         let step = meta.keeper.journal_bytes_max(meta) / LOOKS;
         let bytes = bytes + COMMIT_BYTES;
         let unseen = self.unseen_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.known.load(Ordering::Relaxed) && unseen < step {
             return Ok(());
         }
-        let room = meta.make_room(step.max(bytes));
+        let room = meta.make_room(step.max(bytes), deadline);
         self.known.store(room.is_ok(), Ordering::Relaxed);
         self.unseen_bytes.store(0, Ordering::Relaxed);
         room
@@ -48,15 +48,16 @@ impl Meta {
     /// Fails unless `bytes` more have room; what is dead is given back first if that could help.
     ///
     /// # Errors
-    /// `pool.full`
-    pub(crate) fn make_room(&self, bytes: u64) -> Result<()> {
+    /// `pool.full`, `context.deadline`
+    pub(crate) fn make_room(&self, bytes: u64, deadline: &Deadline) -> Result<()> {
         for relieved in [false, true] {
             match self.check_room(bytes) {
                 Err(error) if error.is(&codes::POOL_FULL) => {
                     if relieved {
                         return Err(error);
                     }
-                    self.relieve();
+                    self.relieve(deadline);
+                    deadline.check()?;
                 }
                 // Whether the drives that are left may hold it, is for the stripe to say.
                 _ => break,
@@ -78,10 +79,14 @@ impl Meta {
         space.check_room(bytes, journal.saturating_sub(self.journal().status().preallocated_bytes))
     }
 
-    /// Gives back all that can be given back. What fails is left as it is: whoever wants room looks again.
-    pub(crate) fn relieve(&self) {
+    /// Gives back all that can be given back, or what can be until the deadline, looked at between steps. What
+    /// fails is left as it is: whoever wants room looks again.
+    pub(crate) fn relieve(&self, deadline: &Deadline) {
         let alone = self.keeper.alone();
         let _ = keeper::collect_dead(self);
+        if deadline.has_passed() {
+            return;
+        }
         // The rest is dear, and of no use unless something happened since.
         let relieved = &self.keeper.room.relieved;
         if relieved.load(Ordering::Relaxed) == self.state().applied() + 1 {
@@ -89,7 +94,11 @@ impl Meta {
         }
         let _ = keeper::fold(self);
         drop(alone);
-        while self.pack_some().is_ok_and(|more| more) {}
+        while self.pack_some().is_ok_and(|more| more) {
+            if deadline.has_passed() {
+                return;
+            }
+        }
         relieved.store(self.state().applied() + 1, Ordering::Relaxed);
     }
 }

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read};
 use std::sync::{Arc, Weak};
 
 use dwk_base::codec::Writer;
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_pool::{Filling, Pool, Stripe, Writing};
 
 use crate::meta::{BODY_BYTES_MAX, KEY_BYTES_MAX, Meta};
@@ -34,6 +34,7 @@ pub struct Upload {
     meta: Weak<Meta>,
     /// The kernel's own bookkeeping may fill what is reserved for it.
     reserve: bool,
+    deadline: Deadline,
 }
 
 /// Stripes on the drives that no commit names yet. Dropping it removes them.
@@ -59,7 +60,12 @@ pub struct Staged {
 }
 
 impl Upload {
-    pub(crate) fn new(pool: Arc<Pool>, meta: Weak<Meta>, inline_bytes_max: usize) -> Self {
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        meta: Weak<Meta>,
+        inline_bytes_max: usize,
+        deadline: Deadline,
+    ) -> Self {
         Self {
             small: Vec::new(),
             inline_bytes_max,
@@ -69,6 +75,7 @@ impl Upload {
             record_bytes: 0,
             meta,
             reserve: false,
+            deadline,
         }
     }
 
@@ -82,8 +89,8 @@ impl Upload {
     /// Takes `bytes`.
     ///
     /// # Errors
-    /// `pool.full`, `journal.record_size` (it takes more stripes than one commit can name), `drive.*`: the
-    /// upload is over then.
+    /// `pool.full`, `journal.record_size` (it takes more stripes than one commit can name), `drive.*`,
+    /// `context.deadline`: the upload is over then.
     pub fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
         if self.filling.is_none() && self.written.stripes.is_empty() && self.in_flight.is_empty() {
             if self.small.len() + bytes.len() <= self.inline_bytes_max {
@@ -150,7 +157,7 @@ impl Upload {
         if self.filling.is_none() {
             self.check_length()?;
             let space = self.written.pool.space();
-            let filling = space.fill(space.payload_bytes_max())?;
+            let filling = space.fill(space.payload_bytes_max(), &self.deadline)?;
             self.filling = Some(if self.reserve { filling.with_reserve() } else { filling });
         }
         self.filling.as_mut().ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "no stripe fills"))
@@ -180,7 +187,7 @@ impl Upload {
             self.land()?;
         }
         if let (false, Some(meta)) = (self.reserve, self.meta.upgrade()) {
-            meta.make_room(filling.len() as u64)?;
+            meta.make_room(filling.len() as u64, &self.deadline)?;
         }
         let check = dwk_chunk::crc64nvme(filling.content());
         let writing = self.written.pool.space().write(filling)?;
@@ -190,7 +197,7 @@ impl Upload {
 
     fn land(&mut self) -> Result<()> {
         if let Some(flight) = self.in_flight.pop_front() {
-            let stripe = flight.writing.wait()?;
+            let stripe = flight.writing.wait(&self.deadline)?;
             let mut row = Writer::new();
             stripe.encode(&mut row);
             self.record_bytes += 1 + row.len() + PIECE_BYTES_MAX;
@@ -214,17 +221,6 @@ impl Upload {
         let pool = Arc::clone(&self.written.pool);
         let written = std::mem::replace(&mut self.written, Written { pool, stripes: Vec::new() });
         Ok(Staged::new(small, written))
-    }
-}
-
-impl Drop for Upload {
-    /// What is still being written is waited for, so that it can be removed.
-    fn drop(&mut self) {
-        while let Some(flight) = self.in_flight.pop_front() {
-            if let Ok(stripe) = flight.writing.wait() {
-                self.written.stripes.push((stripe, flight.check));
-            }
-        }
     }
 }
 
@@ -271,7 +267,7 @@ impl Staged {
 impl Drop for Written {
     fn drop(&mut self) {
         for (stripe, _) in self.stripes.drain(..) {
-            self.pool.space().remove(&stripe);
+            self.pool.space().discard(&stripe);
         }
     }
 }

@@ -18,12 +18,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, StripeId};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, StripeId};
 use dwk_drive::{Attached, Drive, LocalDrive};
 use dwk_pool::{
     Control, Ledger, Roster, RosterCell, Seat, Space, SpaceOptions, State, Stripe, Watch,
 };
 
+const NEVER: Deadline = Deadline::never();
 const DRIVES: usize = 6;
 const DATA: usize = 4;
 const WINDOW: usize = 4 << 20;
@@ -66,14 +67,11 @@ fn bench(place: &Path, root: &Path, source: &[u8], bytes: usize, rounds: usize) 
         for (plain_name, name, cold) in
             [("get cold, plain", "get cold", true), ("get again, plain", "get again", false)]
         {
-            if cold {
-                evict(root);
-            }
+            let ready = || if cold { evict(root) } else { bench.get(&out) };
+            ready();
             took(plain_name, timed(|| plain_copy(&plain, &out)));
             fs::remove_file(&out).unwrap();
-            if cold {
-                evict(root);
-            }
+            ready();
             took(name, timed(|| bench.get(&out)));
             assert_eq!(fs::metadata(&out).unwrap().len() as usize, bytes);
             fs::remove_file(&out).unwrap();
@@ -85,8 +83,6 @@ fn bench(place: &Path, root: &Path, source: &[u8], bytes: usize, rounds: usize) 
         bench.wipe(2);
         evict(root);
         took("rebuild", timed(|| bench.rebuild()));
-        drop(bench);
-        fs::remove_dir_all(root.join(format!("round{round}"))).unwrap();
     }
     println!("{} ({} MiB of content, 4+2, median of {rounds})", place.display(), bytes >> 20);
     println!("{:12} {:>7} {:>9} {:>9} {:>13}", "", "ratio", "ours", "plain", "processors");
@@ -266,7 +262,7 @@ impl Bench {
     /// As an upload does it: one stripe fills while others are written.
     fn put(&self, source: &[u8], bytes: usize) {
         let mut in_flight = VecDeque::new();
-        let mut filling = self.space.fill(self.space.payload_bytes_max()).unwrap();
+        let mut filling = self.space.fill(self.space.payload_bytes_max(), &NEVER).unwrap();
         for mut piece in pieces(source, bytes) {
             while !piece.is_empty() {
                 let taken = filling.append(piece);
@@ -274,10 +270,10 @@ impl Bench {
                 if filling.is_full() {
                     if in_flight.len() >= IN_FLIGHT {
                         let writing: dwk_pool::Writing = in_flight.pop_front().unwrap();
-                        self.keep(writing.wait().unwrap());
+                        self.keep(writing.wait(&NEVER).unwrap());
                     }
                     in_flight.push_back(self.space.write(filling).unwrap());
-                    filling = self.space.fill(self.space.payload_bytes_max()).unwrap();
+                    filling = self.space.fill(self.space.payload_bytes_max(), &NEVER).unwrap();
                 }
             }
         }
@@ -285,7 +281,7 @@ impl Bench {
             in_flight.push_back(self.space.write(filling).unwrap());
         }
         for writing in in_flight {
-            self.keep(writing.wait().unwrap());
+            self.keep(writing.wait(&NEVER).unwrap());
         }
     }
 
@@ -307,7 +303,7 @@ impl Bench {
                 ahead.push_back((self.space.start_read(stripe, start, bytes), bytes as usize));
             }
             let Some((reading, bytes)) = ahead.pop_front() else { break };
-            reading.wait_into(&mut buffer[..bytes]).unwrap();
+            reading.wait_into(&mut buffer[..bytes], &NEVER).unwrap();
             to.write_all(&buffer[..bytes]).unwrap();
         }
     }

@@ -4,26 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Seams, SystemClock};
-use dwk_catalog::{Catalog, ContainerName, Deadline};
-use dwk_drive::{Holder, MemoryDrive};
+use dwk_base::{Deadline, Seams, SystemClock};
+use dwk_catalog::{Catalog, ContainerName};
+use dwk_drive::{Drive, Holder, MemoryDrive};
 use dwk_meta::{Meta, Options};
 use dwk_pool::{NewDrive, Pool, PoolOptions};
 
 pub(crate) fn catalog(containers: &[&str]) -> Catalog {
+    let drives = (1..=3).map(|n| Arc::new(MemoryDrive::new(format!("memory://{n}"))) as _);
+    catalog_on(drives.collect(), containers)
+}
+
+pub(crate) fn catalog_on(drives: Vec<Arc<dyn Drive>>, containers: &[&str]) -> Catalog {
     let seams = Seams::seeded(1);
-    let catalog = Catalog::new(meta(&seams), seams);
+    let catalog = Catalog::new(meta(drives, &seams), seams);
     for container in containers {
-        let made = catalog.create_container(&name(container), b"");
+        let made = catalog.create_container(&name(container), b"", &soon());
         made.expect("a new container can be made");
     }
     catalog
 }
 
-fn meta(seams: &Seams) -> Arc<Meta> {
-    let named = |n: usize| NewDrive {
-        drive: Arc::new(MemoryDrive::new(format!("memory://{n}"))),
-        name: format!("d{n}"),
+fn meta(drives: Vec<Arc<dyn Drive>>, seams: &Seams) -> Arc<Meta> {
+    let named = |(n, drive): (usize, _)| NewDrive {
+        drive,
+        name: format!("d{}", n + 1),
         labels: BTreeMap::new(),
     };
     let holder = Holder {
@@ -36,7 +41,7 @@ fn meta(seams: &Seams) -> Arc<Meta> {
     let mut options = PoolOptions::default();
     options.journal.segment_bytes = 1 << 20;
     options.journal.record_bytes_max = 256 << 10;
-    let drives: Vec<_> = (1..=3).map(named).collect();
+    let drives: Vec<_> = drives.into_iter().enumerate().map(named).collect();
     let pool = Pool::create(&drives, &geometry, &options, seams.clone(), &holder);
     Meta::create(pool.expect("a pool in memory is made"), Options::default())
         .expect("a new map opens")

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, PoolId, Random, Result, Seams, SeededRandom, codes};
+use dwk_base::{
+    Deadline, DriveId, Epoch, Error, PoolId, Random, Result, Seams, SeededRandom, codes,
+};
 use dwk_drive::{
     Attached, BlobInfo, BlobName, Capacity, Description, Drive, FaultyDrive, Holder, Lock,
     LockMode, MemoryDrive, Power, Slot,
 };
 use dwk_journal::{Identity, Journal, Member, Membership, Options, Position, Recovery};
 
+pub const NEVER: Deadline = Deadline::never();
 pub const POOL: PoolId = PoolId::from_u128(77);
 
 /// What a drive of the world can do.

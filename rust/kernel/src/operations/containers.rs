@@ -24,8 +24,8 @@ impl Run for CreateContainer<'_> {
         Request { operation: "container.create", access: Access::Write, resource }
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<ContainerInfo> {
-        store.catalog.create_container(self.name, self.options)
+    fn run(self, store: &Opened, context: &Context) -> Result<ContainerInfo> {
+        store.catalog.create_container(self.name, self.options, context.deadline())
     }
 }
 

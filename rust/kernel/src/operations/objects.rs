@@ -48,8 +48,8 @@ impl Run for Get<'_> {
         Request { operation: "object.get", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<ObjectReader> {
-        store.catalog.get(self.key)
+    fn run(self, store: &Opened, context: &Context) -> Result<ObjectReader> {
+        store.catalog.get(self.key, context.deadline())
     }
 }
 
@@ -78,6 +78,7 @@ impl Run for Read<'_> {
 
     fn run(self, _: &Opened, context: &Context) -> Result<usize> {
         let mut filled = 0;
+        self.reader.set_deadline(context.deadline());
         // An empty read is asked too: the last look of a whole read is at the end.
         loop {
             let wanted = (self.bytes - filled).min(PIECE_BYTES);

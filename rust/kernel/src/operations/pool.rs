@@ -69,7 +69,7 @@ impl Work {
         let control = after.map_or_else(Control::new, |after| Control::new().starting_after(after));
         let control = control
             .with_rate(self.rate_bytes_per_s)
-            .until(context.deadline().at())
+            .until(context.deadline().clone())
             .on_progress(move |progress| {
                 if let Some(listener) = &listener {
                     listener(progress);

@@ -151,6 +151,16 @@ pub(crate) fn put(meta: &Arc<Meta>, key: &[u8], content: &[u8]) -> Result<u64> {
     meta.commit(Change::new().put(key.to_vec(), b"body".to_vec(), Some(staged)))
 }
 
+/// Waits until the drives have done what they were asked to do without anybody waiting.
+pub(crate) fn settle(meta: &Meta) {
+    let roster = meta.pool().roster();
+    let drives = roster.seats.iter().filter_map(|seat| seat.drive.clone());
+    let tickets: Vec<_> = drives.map(|drive| drive.submit(Drive::capacity)).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+}
+
 pub(crate) fn delete(meta: &Arc<Meta>, key: &[u8]) -> Result<u64> {
     meta.commit(Change::new().delete(key.to_vec()))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dwk_base::{Clock, StripeId};
+use dwk_base::{Clock, Deadline, StripeId};
 
 /// How long a throttled worker sleeps before it looks whether it is to end.
 const NAP: Duration = Duration::from_millis(50);
@@ -12,12 +12,11 @@ const NAP: Duration = Duration::from_millis(50);
 type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
 
 /// Steers a scrub or rebuild, from any thread.
-#[derive(Default)]
 pub struct Control {
     cancelled: AtomicBool,
     rate_bytes_per_s: AtomicU64,
     progress: Option<Listener>,
-    deadline: Option<Duration>,
+    deadline: Deadline,
     after: Option<StripeId>,
     onto: Option<u16>,
 }
@@ -43,7 +42,14 @@ pub struct Progress {
 impl Control {
     /// No limit, nobody listens.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            cancelled: AtomicBool::new(false),
+            rate_bytes_per_s: AtomicU64::new(0),
+            progress: None,
+            deadline: Deadline::never(),
+            after: None,
+            onto: None,
+        }
     }
 
     /// Calls `listener` after every stripe, from the working threads.
@@ -60,10 +66,10 @@ impl Control {
         self
     }
 
-    /// Ends at this time of the monotonic clock.
+    /// Ends then.
     #[must_use]
-    pub const fn until(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+    pub fn until(mut self, deadline: Deadline) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -100,9 +106,8 @@ impl Control {
         self.onto
     }
 
-    pub(crate) fn is_over(&self, clock: &dyn Clock) -> bool {
-        self.cancelled.load(Ordering::SeqCst)
-            || self.deadline.is_some_and(|deadline| clock.monotonic() >= deadline)
+    pub(crate) fn is_over(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst) || self.deadline.has_passed()
     }
 
     pub(crate) fn tell(&self, progress: &Progress) {
@@ -115,7 +120,7 @@ impl Control {
     pub(crate) fn throttle(&self, clock: &dyn Clock, start: Duration, bytes: u64) {
         loop {
             let rate = self.rate_bytes_per_s.load(Ordering::SeqCst);
-            if rate == 0 || self.is_over(clock) {
+            if rate == 0 || self.is_over() {
                 return;
             }
             let due = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
@@ -125,6 +130,12 @@ impl Control {
             }
             clock.sleep(left.min(NAP));
         }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 
 use super::buffers::Buffer;
 use super::room::Purpose;
@@ -29,8 +29,8 @@ impl Space {
     /// [`payload_bytes_max`](Self::payload_bytes_max) or memory is scarce. Waits until there is memory.
     ///
     /// # Errors
-    /// `pool.busy` if no memory was given back for twice the time that a drive may take.
-    pub fn fill(&self, payload_bytes: usize) -> Result<Filling> {
+    /// `context.deadline`; `pool.busy` if no memory was given back for twice the time that a drive may take.
+    pub fn fill(&self, payload_bytes: usize, deadline: &Deadline) -> Result<Filling> {
         let full = self.shared.full_shape();
         let wanted = payload_bytes.clamp(1, full.data * full.shard_bytes);
         let naps = self.shared.options.drive_timeout.as_millis() * 2 / NAP.as_millis() + 1;
@@ -41,9 +41,12 @@ impl Space {
             if let Some(filling) = self.shared.try_fill_scarce(wanted) {
                 return Ok(filling);
             }
+            deadline.check()?;
             self.shared.help_flights();
             let bytes = self.shared.buffer_bytes(wanted);
-            if let Some(buffer) = self.shared.memory.take_within(bytes, NAP) {
+            if let Some(buffer) =
+                self.shared.memory.take_within(bytes, NAP.min(deadline.remaining()))
+            {
                 return Ok(Filling::new(buffer, wanted));
             }
         }

@@ -180,11 +180,6 @@ impl Space {
         shape.data * shape.shard_bytes
     }
 
-    /// Removes a stripe's shards from the drives. What cannot be removed now is found as an orphan later.
-    pub fn remove(&self, stripe: &Stripe) {
-        self.shared.remove(stripe);
-    }
-
     /// True if a stripe can be read without the shards `missing`.
     pub fn readable(&self, stripe: &Stripe, missing: &[usize]) -> bool {
         self.shared.coding.stored(stripe.code).is_ok_and(|code| code.tolerates(missing))

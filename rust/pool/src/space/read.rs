@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dwk_base::{Error, Result, codes};
-use dwk_drive::{BlobName, Drive};
+use dwk_base::{Deadline, Error, Result, codes};
+use dwk_drive::{Answer, BlobName, Drive};
 
 use super::buffers::Buffer;
 use super::header::Header;
@@ -95,7 +95,7 @@ impl Space {
         let bytes = u32::try_from(into.len()).unwrap_or(u32::MAX);
         let landed = match self.read_now(stripe, offset, bytes) {
             Some(landed) => landed,
-            None => self.start_read(stripe, offset, bytes).land()?,
+            None => self.start_read(stripe, offset, bytes).land(&Deadline::never())?,
         };
         landed.copy(into)
     }
@@ -127,8 +127,8 @@ impl Reading {
     /// Waits for the content.
     ///
     /// # Errors
-    /// Those of [`Space::read`].
-    pub fn land(mut self) -> Result<Landed> {
+    /// Those of [`Space::read`], and `context.deadline`.
+    pub fn land(mut self, deadline: &Deadline) -> Result<Landed> {
         in_stripe(&self.stripe, self.offset, self.bytes)?;
         let (parts, bytes) = (parts(&self.stripe, self.offset, self.bytes), self.bytes);
         if self.fetches.is_empty() {
@@ -137,13 +137,17 @@ impl Reading {
         }
         if self.fetches.is_empty() {
             let mut whole = self.shared.read_memory.take_anyway(bytes);
-            self.read_piecewise(&parts, whole.as_mut())?;
+            self.read_piecewise(&parts, whole.as_mut(), deadline)?;
             return Ok(Landed { bytes, content: Content::Whole(whole) });
         }
         let mut table: Option<Vec<u64>> = None;
         let (mut pieces, mut missing, mut mixed) = (Vec::new(), Vec::new(), false);
         for (part, fetch) in parts.iter().zip(std::mem::take(&mut self.fetches)) {
-            let Some(piece) = fetch.and_then(|fetch| self.shared.land(&self.stripe, &fetch)) else {
+            let piece = match fetch {
+                Some(fetch) => self.shared.land(&self.stripe, &fetch, deadline)?,
+                None => None,
+            };
+            let Some(piece) = piece else {
                 missing.push(part.clone());
                 continue;
             };
@@ -161,26 +165,26 @@ impl Reading {
             into.copy_from_slice(piece.bytes(&part.range));
         }
         drop(pieces);
-        self.shared.recover(&self.stripe, &missing, mixed, whole.as_mut())?;
+        self.shared.recover(&self.stripe, &missing, mixed, whole.as_mut(), deadline)?;
         Ok(Landed { bytes, content: Content::Whole(whole) })
     }
 
     /// Waits, and fills `into`, which is as long as the read.
     ///
     /// # Errors
-    /// `buffer.length`, and those of [`Space::read`].
-    pub fn wait_into(self, into: &mut [u8]) -> Result<()> {
-        self.land()?.copy(into)
+    /// `buffer.length`, and those of [`land`](Self::land).
+    pub fn wait_into(self, into: &mut [u8], deadline: &Deadline) -> Result<()> {
+        self.land(deadline)?.copy(into)
     }
 
     /// With as little memory as can be: little by little.
-    fn read_piecewise(&self, parts: &[Part], into: &mut [u8]) -> Result<()> {
+    fn read_piecewise(&self, parts: &[Part], into: &mut [u8], deadline: &Deadline) -> Result<()> {
         for part in parts {
             for start in part.range.clone().step_by(WINDOW_BYTES) {
                 let range = start..part.range.end.min(start + WINDOW_BYTES);
                 let to = part.to + start - part.range.start;
                 let piece = Part { index: part.index, range, to };
-                self.shared.recover(&self.stripe, &[piece], false, into)?;
+                self.shared.recover(&self.stripe, &[piece], false, into, deadline)?;
             }
         }
         Ok(())
@@ -245,13 +249,15 @@ impl Shared {
     }
 
     /// Waits as long as a read may be late.
-    fn land(&self, stripe: &Stripe, fetch: &Fetch) -> Option<Piece> {
-        match fetch.ticket.wait_for(self.patience(fetch.seat))? {
-            Ok(piece) => Some(piece),
-            Err(error) => {
+    fn land(&self, stripe: &Stripe, fetch: &Fetch, deadline: &Deadline) -> Result<Option<Piece>> {
+        match fetch.ticket.wait_until(self.patience(fetch.seat), deadline) {
+            Answer::Came(Ok(piece)) => Ok(Some(piece)),
+            Answer::Came(Err(error)) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
-                None
+                Ok(None)
             }
+            Answer::Late => Ok(None),
+            Answer::TimeOver => Err(Deadline::passed("a drive takes long to be read")),
         }
     }
 
@@ -262,6 +268,7 @@ impl Shared {
         parts: &[Part],
         mixed: bool,
         into: &mut [u8],
+        deadline: &Deadline,
     ) -> Result<()> {
         let starts = parts.iter().map(|part| part.range.start).min().unwrap_or(0);
         let ends = parts.iter().map(|part| part.range.end).max().unwrap_or(0);
@@ -278,22 +285,22 @@ impl Shared {
                 })
             };
             let parts: Vec<Part> = parts.iter().filter_map(within).collect();
-            self.recover_window(stripe, &parts, &range, mixed, into)?;
+            let recovery = Recovery::new(self, stripe, range)?.until(deadline);
+            self.recover_window(recovery, &parts, mixed, into)?;
         }
         Ok(())
     }
 
     fn recover_window(
-        self: &Arc<Self>,
-        stripe: &Arc<Stripe>,
+        &self,
+        mut recovery: Recovery<'_>,
         parts: &[Part],
-        range: &Range<usize>,
         mixed: bool,
         into: &mut [u8],
     ) -> Result<()> {
-        let mut recovery = Recovery::new(self, stripe, range.clone())?;
+        let range = recovery.range();
         if mixed {
-            recovery.read(&(0..stripe.placement.len()).collect::<Vec<_>>());
+            recovery.read(&(0..recovery.code().shards()).collect::<Vec<_>>())?;
         }
         let wanted: Vec<usize> = parts.iter().map(|part| part.index).collect();
         recovery.gather(&wanted)?;

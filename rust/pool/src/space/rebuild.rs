@@ -49,7 +49,7 @@ impl Space {
             return Ok(report(tally));
         }
         let widened_stripes = self.widen_weak(ledger, control, &mut tally.progress)?;
-        let finished = !control.is_over(&*shared.seams.clock);
+        let finished = !control.is_over();
         let weak_stripes = self.weak_stripes(ledger)?;
         Ok(RebuildReport { widened_stripes, weak_stripes, finished, ..report(tally) })
     }

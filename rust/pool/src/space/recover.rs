@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
+use dwk_drive::Answer;
 use dwk_erasure::{Code, Shard};
 
 use super::Shared;
@@ -24,6 +25,7 @@ pub(crate) struct Recovery<'a> {
     late: Vec<Fetch>,
     /// On drives that owe another answer: not asked for yet.
     unasked: Vec<usize>,
+    deadline: Deadline,
     /// Bytes that were read.
     pub(crate) read_bytes: u64,
 }
@@ -49,8 +51,16 @@ impl<'a> Recovery<'a> {
             lost: BTreeMap::new(),
             late: Vec::new(),
             unasked: Vec::new(),
+            deadline: Deadline::never(),
             read_bytes: 0,
         })
+    }
+
+    /// Waits for drives no longer than to then.
+    #[must_use]
+    pub(crate) fn until(mut self, deadline: &Deadline) -> Self {
+        self.deadline = deadline.clone();
+        self
     }
 
     /// The bytes of each shard that it is about.
@@ -66,12 +76,12 @@ impl<'a> Recovery<'a> {
     /// Reads until the `wanted` shards are there or can be computed.
     ///
     /// # Errors
-    /// `data.corrupt`: too much is lost.
+    /// `data.corrupt`: too much is lost; `context.deadline`
     pub(crate) fn gather(&mut self, wanted: &[usize]) -> Result<()> {
         loop {
             let lost: Vec<usize> = self.lost.keys().copied().collect();
             let Ok(set) = self.code.read_set(&lost, wanted) else {
-                if self.wait_for_late() {
+                if self.wait_for_late()? {
                     continue;
                 }
                 return Err(self.too_many_lost());
@@ -81,12 +91,15 @@ impl<'a> Recovery<'a> {
             if missing.is_empty() && self.agree() {
                 return Ok(());
             }
-            self.read(&missing);
+            self.read(&missing)?;
         }
     }
 
     /// Reads these shards at once; those that fail are lost.
-    pub(crate) fn read(&mut self, indexes: &[usize]) {
+    ///
+    /// # Errors
+    /// `context.deadline`
+    pub(crate) fn read(&mut self, indexes: &[usize]) -> Result<()> {
         let mut fetches = Vec::with_capacity(indexes.len());
         for index in indexes {
             match self.shared.reach(self.stripe, *index) {
@@ -100,8 +113,9 @@ impl<'a> Recovery<'a> {
         }
         for fetch in fetches {
             let patience = self.shared.patience(fetch.seat);
-            self.land(fetch, patience);
+            self.land(fetch, patience)?;
         }
+        Ok(())
     }
 
     fn ask(&mut self, index: usize) -> Option<Fetch> {
@@ -114,25 +128,27 @@ impl<'a> Recovery<'a> {
         fetch
     }
 
-    fn land(&mut self, fetch: Fetch, patience: Duration) {
-        match fetch.ticket.wait_for(patience) {
-            Some(Ok(piece)) => {
+    fn land(&mut self, fetch: Fetch, patience: Duration) -> Result<()> {
+        match fetch.ticket.wait_until(patience, &self.deadline) {
+            Answer::Came(Ok(piece)) => {
                 self.read_bytes += self.range.len() as u64;
                 self.have.insert(fetch.index, piece);
             }
-            Some(Err(error)) => {
+            Answer::Came(Err(error)) => {
                 self.shared.note_failed_read(self.stripe, fetch.index, fetch.seat, &error);
                 self.lost.insert(fetch.index, Some(error));
             }
-            None => {
+            Answer::Late => {
                 self.lost.insert(fetch.index, None);
                 self.late.push(fetch);
             }
+            Answer::TimeOver => return Err(Deadline::passed("a drive takes long to be read")),
         }
+        Ok(())
     }
 
     /// The last hope: gives late drives the time that a drive may take. True if one of them answered.
-    fn wait_for_late(&mut self) -> bool {
+    fn wait_for_late(&mut self) -> Result<bool> {
         let patience = self.shared.options.drive_timeout;
         for index in std::mem::take(&mut self.unasked) {
             let fetch = self.ask(index);
@@ -141,10 +157,10 @@ impl<'a> Recovery<'a> {
         while let Some(fetch) = self.late.pop() {
             let (index, seat) = (fetch.index, fetch.seat);
             let before = self.have.len();
-            self.land(fetch, patience);
+            self.land(fetch, patience)?;
             if self.have.len() > before {
                 self.lost.remove(&index);
-                return true;
+                return Ok(true);
             }
             if let Some(fetch) = self.late.pop_if(|fetch| fetch.index == index) {
                 let text = format!("no answer within {} s", patience.as_secs());
@@ -152,7 +168,7 @@ impl<'a> Recovery<'a> {
                 drop(fetch);
             }
         }
-        false
+        Ok(false)
     }
 
     /// Two stripes must not be mixed: those that disagree with the most about the checks of all shards are

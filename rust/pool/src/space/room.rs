@@ -72,7 +72,7 @@ impl Space {
 
     /// Removes the shards of stripes: each drive deletes all of its own and syncs once. What cannot be removed
     /// now is found as an orphan later.
-    pub fn remove_all(&self, stripes: &[Stripe]) {
+    pub fn remove(&self, stripes: &[Stripe]) {
         let mut shards: BTreeMap<u16, (Vec<BlobName>, u64)> = BTreeMap::new();
         for stripe in stripes {
             for (index, seat) in stripe.placement.iter().enumerate() {

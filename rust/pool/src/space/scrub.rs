@@ -103,7 +103,7 @@ pub(crate) fn check_stripe(
         shared.headers.forget(stripe.id, *index);
     }
     let mut recovery = Recovery::new(shared, stripe, 0..stripe.shard_bytes as usize)?;
-    recovery.read(&all);
+    recovery.read(&all)?;
     while !recovery.agree() {}
     let mut done = Done { good_shards: recovery.have.len() as u64, ..Done::default() };
     if recovery.have.len() == all.len() {

@@ -87,7 +87,7 @@ impl Sweep<'_> {
             if let Some(failure) = lock(&tally).failure.take() {
                 return Err(failure);
             }
-            if self.control.is_over(&*self.shared.seams.clock) {
+            if self.control.is_over() {
                 break;
             }
             work.files(&found.shards)?;
@@ -110,7 +110,7 @@ impl Sweep<'_> {
         loop {
             let more = presence.up_to(last, &ids, &mut found);
             work.files(&std::mem::take(&mut found.strangers))?;
-            if !more || self.control.is_over(&*self.shared.seams.clock) {
+            if !more || self.control.is_over() {
                 return Ok(found);
             }
         }
@@ -127,8 +127,7 @@ impl Sweep<'_> {
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(stripe) = page.get(next.fetch_add(1, Ordering::SeqCst)) {
-                if self.control.is_over(&*self.shared.seams.clock) || lock(tally).failure.is_some()
-                {
+                if self.control.is_over() || lock(tally).failure.is_some() {
                     return;
                 }
                 let result = work.stripe(stripe, found);

@@ -57,7 +57,7 @@ impl Space {
         let shared = &self.shared;
         let start = shared.seams.clock.monotonic();
         let (mut emptied, mut bytes, mut after) = (0, 0, None);
-        while !control.is_over(&*shared.seams.clock) {
+        while !control.is_over() {
             let Some(batch) = shared.weak_batch(ledger, &mut after)? else { break };
             match empty(ledger, &batch.stripes) {
                 Ok(stripes) => emptied += stripes,

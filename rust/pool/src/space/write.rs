@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use dwk_base::{Error, Result, StripeId, codes};
-use dwk_drive::{BlobName, Drive};
+use dwk_base::{Deadline, Error, Result, StripeId, codes};
+use dwk_drive::{BlobName, Drive, Ticket};
 
 use super::coding::numbers;
 use super::encode::{Parts, Shape, encode};
@@ -22,6 +22,9 @@ use crate::Stripe;
 pub(crate) const SYNC_WRITE: &str = "stripe.write";
 /// Makes the removal of a stripe durable, so that its shards do not come back as orphans.
 pub(crate) const SYNC_REMOVE: &str = "stripe.remove";
+/// How long who waits for drives sleeps before it looks whether one of them is late, and how long a deletion
+/// is waited for that nobody depends on.
+const LOOK: Duration = Duration::from_millis(250);
 /// Shards that share a sync.
 const SHARDS_PER_SYNC: usize = 4;
 
@@ -152,34 +155,6 @@ impl Shared {
             }
         }
     }
-
-    /// Deletes the shards of a stripe and waits for it, but for no drive longer than it may take.
-    pub(crate) fn remove(&self, stripe: &Stripe) {
-        let roster = self.roster.load();
-        let mut tickets = Vec::new();
-        for (index, seat) in stripe.placement.iter().enumerate() {
-            self.headers.forget(stripe.id, index);
-            let (Some(seat), Ok(name)) = (roster.seat(*seat), header::name(stripe.id, index))
-            else {
-                continue;
-            };
-            let Some(drive) = seat.readable() else { continue };
-            let ticket = drive.submit(move |drive| {
-                drive.delete(&name)?;
-                drive.sync(SYNC_REMOVE)
-            });
-            tickets.push((Arc::clone(seat), ticket));
-        }
-        let bytes = self.file_bytes(stripe);
-        for (seat, ticket) in tickets {
-            match ticket.wait_for(self.options.drive_timeout) {
-                Some(Ok(())) => seat.gave_back(bytes),
-                None => self.watch.failed(seat.index, &late()),
-                Some(Err(error)) if error.is(&codes::BLOB_NOT_FOUND) => {}
-                Some(Err(error)) => self.watch.failed(seat.index, &error),
-            }
-        }
-    }
 }
 
 impl State {
@@ -252,7 +227,7 @@ impl Flight {
     }
 
     /// Waits until every shard is durable somewhere, or cannot be.
-    fn settle(self: &Arc<Self>) -> Result<Stripe> {
+    fn settle(self: &Arc<Self>, deadline: &Deadline) -> Result<Stripe> {
         let _settling = lock(&self.settling);
         loop {
             self.settle_refused();
@@ -266,7 +241,8 @@ impl Flight {
                 state.result.is_none()
                     && !state.slots.iter().any(|slot| matches!(slot, Slot::Refused(_)))
             };
-            let patience = self.shared.options.drive_timeout.min(Duration::from_millis(250));
+            deadline.check()?;
+            let patience = self.shared.options.drive_timeout.min(LOOK).min(deadline.remaining());
             drop(
                 self.changed
                     .wait_timeout_while(state, patience, waiting)
@@ -363,7 +339,7 @@ impl Flight {
         state.shards = shards;
         state.file_bytes = plan.shape.file_bytes();
         drop(state);
-        self.shared.remove_written(&before, &slots);
+        drop(self.shared.delete_soon(&before, written(&slots)));
         Ok(())
     }
 
@@ -375,7 +351,7 @@ impl Flight {
         let slots = std::mem::take(&mut state.slots);
         let stripe = state.stripe.clone();
         drop(state);
-        self.shared.remove_written(&stripe, &slots);
+        drop(self.shared.delete_soon(&stripe, written(&slots)));
     }
 
     /// What an errand is to write, unless it was taken off.
@@ -411,23 +387,39 @@ impl State {
     }
 }
 
+impl Space {
+    /// Deletes a stripe that no commit names, and waits for it only a moment: a shard that stays, or comes back
+    /// with the power, is an orphan and goes through quarantine.
+    pub fn discard(&self, stripe: &Stripe) {
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let moment = Deadline::after(clock, LOOK);
+        for ticket in self.shared.delete_soon(stripe, 0..stripe.placement.len()) {
+            drop(ticket.wait_for(moment.remaining()));
+        }
+    }
+}
+
+/// The shards that a drive has written.
+fn written(slots: &[Slot]) -> impl Iterator<Item = usize> {
+    let durable = |(index, slot)| matches!(slot, &Slot::Durable).then_some(index);
+    slots.iter().enumerate().filter_map(durable)
+}
+
 impl Shared {
-    /// Asks the drives to delete those shards of a stripe that they wrote. Does not wait, and does not sync: no
-    /// commit names them, so that one that comes back with the power is an orphan and goes through quarantine.
-    fn remove_written(&self, stripe: &Stripe, slots: &[Slot]) {
-        let roster = self.roster.load();
-        for (index, _) in slots.iter().enumerate().filter(|(_, slot)| matches!(slot, Slot::Durable))
-        {
-            let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat)).cloned();
-            let (Some(seat), Ok(name)) = (seat, header::name(stripe.id, index)) else { continue };
-            let Some(drive) = seat.readable().cloned() else { continue };
-            let bytes = self.file_bytes(stripe);
-            drop(drive.submit(move |drive| {
+    /// Asks the drives to delete shards of a stripe that no commit names. Does not wait, and does not sync.
+    fn delete_soon(&self, stripe: &Stripe, shards: impl Iterator<Item = usize>) -> Vec<Ticket<()>> {
+        let (roster, bytes) = (self.roster.load(), self.file_bytes(stripe));
+        let delete = |index| {
+            self.headers.forget(stripe.id, index);
+            let seat = roster.seat(*stripe.placement.get(index)?).cloned()?;
+            let (drive, name) = (seat.readable().cloned()?, header::name(stripe.id, index).ok()?);
+            Some(drive.submit(move |drive| {
                 drive.delete(&name)?;
                 seat.gave_back(bytes);
                 Ok(())
-            }));
-        }
+            }))
+        };
+        shards.filter_map(delete).collect()
     }
 }
 
@@ -493,9 +485,9 @@ impl Writing {
     /// with is on another one then.
     ///
     /// # Errors
-    /// `pool.full`, `drives.too_many_lost`: what was written is removed.
-    pub fn wait(mut self) -> Result<Stripe> {
-        let result = self.flight.settle();
+    /// `pool.full`, `drives.too_many_lost`, `context.deadline`: what was written is removed.
+    pub fn wait(mut self, deadline: &Deadline) -> Result<Stripe> {
+        let result = self.flight.settle(deadline);
         self.waited = result.is_ok();
         result
     }

@@ -135,8 +135,8 @@ fn every_damage_to_two_shards_gives_the_right_bytes_and_is_noted() {
             if !harmless(first) {
                 assert_eq!(noted, [stripe.id], "{first:?} {second:?}");
             }
-            world.space.remove(&stripe);
-            world.space.remove(&other);
+            world.remove(&stripe);
+            world.remove(&other);
         }
     }
     assert!(lock(&world.watch.failed).is_empty());

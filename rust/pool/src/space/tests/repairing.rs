@@ -14,7 +14,7 @@ use super::super::recover::Recovery;
 use super::super::restore::{Restored, SYNC_REPAIR, Wanted};
 use super::super::{Control, header, lock};
 use super::damage::{HARMS, Harm, harm};
-use super::world::{RS42, World, bytes};
+use super::world::{NEVER, RS42, World, bytes};
 use crate::{Ledger, Seat, State, Stripe};
 
 type Stored = Vec<(Stripe, Vec<u8>)>;
@@ -405,7 +405,7 @@ fn comes_back_and_goes(name: &str, act: impl Fn(&mut World)) {
 #[test]
 fn deletions_that_are_not_synced_come_back_as_orphans_and_go_through_quarantine() {
     comes_back_and_goes("a stripe that nobody wants", |world| {
-        let mut filling = world.space.fill(30_000).unwrap();
+        let mut filling = world.space.fill(30_000, &NEVER).unwrap();
         filling.append(&bytes(1, 30_000));
         let writing = world.space.write(filling).unwrap();
         world.settle();
@@ -419,7 +419,7 @@ fn deletions_that_are_not_synced_come_back_as_orphans_and_go_through_quarantine(
         let stripe = lock(&world.table.stripes).pop_first().unwrap().1;
         let seat = stripe.placement[2];
         world.set_state(seat, State::Missing);
-        world.space.remove(&stripe);
+        world.remove(&stripe);
         world.reopen();
         world.set_state(seat, State::Stale);
         let report = world.space.refresh(&world.table, seat, &Control::default()).unwrap();
@@ -472,7 +472,7 @@ fn a_drive_that_was_away_is_brought_up_to_date_by_reading_only_what_changed() {
     let mut stored = fill(&world, 10);
     world.set_state(3, State::Missing);
     for (stripe, _) in stored.drain(..3) {
-        world.space.remove(&stripe);
+        world.remove(&stripe);
         lock(&world.table.stripes).remove(&stripe.id);
     }
     stored.extend(fill(&world, 2));

@@ -9,7 +9,7 @@ use dwk_erasure::CodeSpec;
 
 use super::super::lock;
 use super::super::write::{SYNC_REMOVE, SYNC_WRITE};
-use super::world::{RS42, World, bytes, options};
+use super::world::{NEVER, RS42, World, bytes, options};
 use crate::{SpaceOptions, State};
 
 const LENGTHS: [usize; 11] =
@@ -37,7 +37,7 @@ fn what_is_written_is_read_whole_and_in_any_part() {
                 world.space.read(&stripe, offset as u32, &mut into).unwrap();
                 assert!(into == content[offset..offset + part]);
                 let reading = world.space.start_read(&stripe, offset as u32, part as u32);
-                reading.wait_into(&mut into).unwrap();
+                reading.wait_into(&mut into, &NEVER).unwrap();
                 assert!(into == content[offset..offset + part]);
             }
         }
@@ -51,7 +51,7 @@ fn reads_beyond_the_content_are_refused() {
     let stripe = world.put(&bytes(1, 5000)).unwrap();
     let error = world.space.read(&stripe, 4999, &mut [0; 2]).unwrap_err();
     assert!(error.is(&codes::OBJECT_RANGE), "{error}");
-    let error = world.space.start_read(&stripe, 0, 10).wait_into(&mut [0; 9]).unwrap_err();
+    let error = world.space.start_read(&stripe, 0, 10).wait_into(&mut [0; 9], &NEVER).unwrap_err();
     assert!(error.is(&codes::BUFFER_LENGTH), "{error}");
 }
 
@@ -62,7 +62,7 @@ fn small_content_makes_small_shards() {
     assert_eq!(stripe.shard_bytes, 4096);
     let full = world.space.payload_bytes_max();
     assert_eq!(full, 4 * (16 << 10));
-    assert!(world.space.fill(usize::MAX).unwrap().spare().len() <= full);
+    assert!(world.space.fill(usize::MAX, &NEVER).unwrap().spare().len() <= full);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_removed_stripe_leaves_nothing() {
     let world = World::new(6, RS42, 4);
     let stripe = world.write(&bytes(1, 50_000)).unwrap();
     assert_eq!(world.files().len(), 6);
-    world.space.remove(&stripe);
+    world.remove(&stripe);
     assert!(world.files().is_empty());
     assert!(world.get(&stripe).unwrap_err().is(&codes::DATA_CORRUPT));
 }
@@ -85,7 +85,7 @@ fn what_was_removed_does_not_come_back_with_the_power() {
                 world.drives.iter().for_each(|drive| drive.omit(tag));
             }
             let stripe = world.write(&bytes(1, 50_000)).unwrap();
-            world.space.remove(&stripe);
+            world.remove(&stripe);
             world.restart();
             left += world.files().len();
         }
@@ -99,7 +99,7 @@ fn a_writing_that_is_dropped_leaves_nothing() {
     for delay in [0, 2] {
         world.drives[2]
             .inject(Fault::new(Effect::Delay(Duration::from_millis(delay))).on(Operation::Put));
-        let mut filling = world.space.fill(30_000).unwrap();
+        let mut filling = world.space.fill(30_000, &NEVER).unwrap();
         filling.append(&bytes(1, 30_000));
         drop(world.space.write(filling).unwrap());
         // The drives' threads are done with it when they come to what was asked later.
@@ -209,12 +209,12 @@ fn new_data_is_refused_before_the_reserve_is_taken() {
     for drive in &world.memory {
         assert!(drive.capacity().unwrap().free_bytes >= 50 << 10);
     }
-    let mut filling = world.space.fill(64 << 10).unwrap().with_reserve();
+    let mut filling = world.space.fill(64 << 10, &NEVER).unwrap().with_reserve();
     filling.append(&bytes(1, 64 << 10));
-    let kept = world.space.write(filling).unwrap().wait().unwrap();
-    world.space.remove(&kept);
+    let kept = world.space.write(filling).unwrap().wait(&NEVER).unwrap();
+    world.remove(&kept);
     for stripe in stored.drain(..2) {
-        world.space.remove(&stripe);
+        world.remove(&stripe);
         lock(&world.table.stripes).remove(&stripe.id);
     }
     world.put(&bytes(1, 64 << 10)).unwrap();
@@ -232,7 +232,7 @@ fn memory_comes_back_and_waiting_for_it_ends() {
     let world = World::with(6, RS42, 11, options);
     let mut fillings = Vec::new();
     let error = loop {
-        match world.space.fill(usize::MAX) {
+        match world.space.fill(usize::MAX, &NEVER) {
             Ok(filling) => fillings.push(filling),
             Err(error) => break error,
         }

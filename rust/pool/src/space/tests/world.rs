@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, StripeId, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, StripeId, codes};
 use dwk_drive::{Attached, BlobName, Drive, Entry, FaultyDrive, MemoryDrive, Power};
 use dwk_erasure::CodeSpec;
 
 use super::super::{Space, SpaceOptions, header, lock};
 use crate::{Ledger, Roster, RosterCell, Seat, State, Stripe, Watch};
 
+pub(super) const NEVER: Deadline = Deadline::never();
 pub(super) const RS42: CodeSpec = CodeSpec::ReedSolomon { k: 4, m: 2 };
 
 /// Everything small, so that few steps reach every corner.
@@ -129,6 +130,10 @@ fn open(
 }
 
 impl World {
+    pub(super) fn remove(&self, stripe: &Stripe) {
+        self.space.remove(std::slice::from_ref(stripe));
+    }
+
     pub(super) fn new(drives: usize, code: CodeSpec, seed: u64) -> Self {
         Self::with(drives, code, seed, options())
     }
@@ -200,18 +205,18 @@ impl World {
 
     /// Writes a stripe that nobody commits.
     pub(super) fn write(&self, content: &[u8]) -> Result<Stripe> {
-        let mut filling = self.space.fill(content.len())?;
+        let mut filling = self.space.fill(content.len(), &NEVER)?;
         if filling.append(content) < content.len() {
             return Err(Error::new(&codes::POOL_FULL, "it does not fit the drives that are left"));
         }
-        self.space.write(filling)?.wait()
+        self.space.write(filling)?.wait(&NEVER)
     }
 
     pub(super) fn get(&self, stripe: &Stripe) -> Result<Vec<u8>> {
         let mut content = vec![0xee; stripe.payload_bytes as usize];
         self.space.read(stripe, 0, &mut content)?;
         let mut again = vec![0xdd; content.len()];
-        self.space.start_read(stripe, 0, stripe.payload_bytes).wait_into(&mut again)?;
+        self.space.start_read(stripe, 0, stripe.payload_bytes).wait_into(&mut again, &NEVER)?;
         assert!(content == again, "read and start_read differ");
         Ok(content)
     }

@@ -1,0 +1,129 @@
+//! Who has little time: waits for drives end with it, and nothing is lost or half there by that.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod world;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dwk_base::{Deadline, Error, Result, SystemClock, codes};
+use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Drive, FaultyDrive};
+use dwk_meta::{Change, Meta, Require};
+use world::{World, bytes, check, get, put};
+
+/// Far less than a drive may take.
+const SHORT: Duration = Duration::from_millis(50);
+/// Far more than a wait goes beyond its end on a busy machine, and less than a drive may take.
+const SOON: Duration = Duration::from_secs(4);
+
+fn within(limit: Duration) -> Deadline {
+    Deadline::after(Arc::new(SystemClock::default()), limit)
+}
+
+fn hang(world: &World, operation: Operation) {
+    world.drives.iter().for_each(|drive| drive.inject(Fault::new(Effect::Hang).on(operation)));
+}
+
+fn release(world: &World) {
+    world.drives.iter().for_each(FaultyDrive::release);
+}
+
+/// What it failed with, and that it did so in time.
+fn in_time<T: std::fmt::Debug>(work: impl FnOnce() -> Result<T>) -> Error {
+    let begin = Instant::now();
+    let error = work().expect_err("it has no time");
+    assert!(begin.elapsed() < SOON, "{:?} for {error}", begin.elapsed());
+    assert!(error.is(&codes::CONTEXT_DEADLINE), "{error}");
+    error
+}
+
+fn put_until(meta: &Arc<Meta>, key: &[u8], content: &[u8], deadline: &Deadline) -> Result<u64> {
+    let mut upload = meta.upload_until(deadline);
+    upload.append(content)?;
+    let staged = upload.finish()?;
+    let change = Change::new().put(key.to_vec(), b"body".to_vec(), Some(staged));
+    meta.commit_until(change.require(key.to_vec(), Require::Absent), deadline)
+}
+
+fn failed_drives(meta: &Meta) -> usize {
+    let roster = meta.pool().roster();
+    roster.seats.iter().filter(|seat| seat.state != dwk_pool::State::Ok).count()
+}
+
+#[test]
+fn a_change_whose_time_is_over_on_its_way_arrives_whole_and_others_see_it_coming() {
+    let world = World::new(6, "4+2", 1);
+    let meta = world.create().unwrap();
+    let (small, large) = (bytes(1, 700), bytes(2, 50_000));
+    for (key, content) in [(&b"small"[..], &small), (b"large", &large)] {
+        hang(&world, Operation::SyncLog);
+        let error = in_time(|| put_until(&meta, key, content, &within(SHORT)));
+        assert_eq!(error.detail("outcome"), Some("unknown"));
+        let again = put_until(&meta, key, content, &within(SHORT)).unwrap_err();
+        assert!(again.is(&codes::OBJECT_CONFLICT), "{again}");
+        in_time(|| meta.await_left(&within(SHORT)));
+        release(&world);
+        meta.await_left(&Deadline::never()).unwrap();
+        assert_eq!(get(&meta, key).unwrap().as_ref(), Some(content));
+    }
+    assert_eq!(failed_drives(&meta), 0, "no drive was blamed");
+    let third = put_until(&meta, b"small", &small, &Deadline::never()).unwrap_err();
+    assert!(third.is(&codes::OBJECT_CONFLICT), "{third}");
+    meta.close().unwrap();
+    drop(meta);
+    let model = [(b"small".to_vec(), small), (b"large".to_vec(), large)].into();
+    check(&world.open().unwrap(), &model, "opened again");
+}
+
+#[test]
+fn an_upload_whose_time_is_over_leaves_nothing() {
+    for operation in [Operation::Put, Operation::Sync] {
+        let world = World::new(6, "4+2", 2);
+        let meta = world.create().unwrap();
+        put(&meta, b"there", &bytes(1, 3000)).unwrap();
+        meta.checkpoint().unwrap();
+        let shards = |drive: &FaultyDrive| drive.list(Some("s"), None, 1000).unwrap().len();
+        let files = || world.drives.iter().map(shards).sum::<usize>();
+        let before = files();
+        hang(&world, operation);
+        in_time(|| put_until(&meta, b"key", &bytes(2, 200_000), &within(SHORT)));
+        assert_eq!(failed_drives(&meta), 0, "no drive was blamed");
+        release(&world);
+        world::settle(&meta);
+        assert_eq!(files(), before, "after {operation:?}");
+        assert_eq!(get(&meta, b"key").unwrap(), None);
+        put(&meta, b"key", &bytes(2, 200_000)).unwrap();
+    }
+}
+
+#[test]
+fn a_read_whose_time_is_over_says_nothing_about_the_drives() {
+    let world = World::new(6, "4+2", 3);
+    let meta = world.create().unwrap();
+    let content = bytes(1, 50_000);
+    put(&meta, b"key", &content).unwrap();
+    let (_, mut reader) = meta.read(b"key").unwrap().unwrap();
+    hang(&world, Operation::Read);
+    reader.set_deadline(&within(SHORT));
+    let mut into = vec![0; content.len()];
+    in_time(|| reader.read_at(0, &mut into));
+    release(&world);
+    reader.set_deadline(&Deadline::never());
+    assert_eq!(reader.read_at(0, &mut into).unwrap(), content.len());
+    assert!(into == content);
+    assert_eq!(failed_drives(&meta), 0);
+}
+
+#[test]
+fn what_lies_in_the_journal_is_waited_for_until_the_deadline() {
+    let world = World::new(6, "4+2", 4);
+    let meta = world.create().unwrap();
+    let content = bytes(1, 900);
+    put(&meta, b"key", &content).unwrap();
+    hang(&world, Operation::ReadLog);
+    in_time(|| meta.read_until(b"key", &within(SHORT)));
+    release(&world);
+    assert_eq!(get(&meta, b"key").unwrap(), Some(content));
+}
