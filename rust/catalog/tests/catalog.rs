@@ -237,7 +237,9 @@ fn a_container_does_not_end_under_a_put_that_is_still_on_its_way() {
     let drives: Vec<_> = (1..=3).map(drive).collect();
     let shared = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>);
     let catalog = catalog_on(shared.collect(), &["docs"]);
-    drives.iter().for_each(|drive| drive.inject(Fault::new(Effect::Hang).on(Operation::SyncLog)));
+    for drive in &drives {
+        drive.inject(Fault::new(Effect::Hang).on(Operation::SyncLog));
+    }
     let in_ms = |ms| Deadline::after(Arc::new(SystemClock::default()), Duration::from_millis(ms));
     let (key, options) = (Key::new("docs/a").unwrap(), PutOptions::default());
     let put = catalog.put(&key, Source::Bytes(b"bytes"), &options, &in_ms(50), &mut |_| Ok(()));
