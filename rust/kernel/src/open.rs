@@ -217,7 +217,8 @@ impl Opening<'_> {
     }
 
     fn finish(&self, pool: Arc<Pool>, warning: Option<String>) -> Result<Opened> {
-        let meta = Meta::open(Arc::clone(&pool), dwk_meta::Options::default());
+        let options = dwk_meta::Options::default();
+        let meta = Meta::open_until(Arc::clone(&pool), options, self.deadline);
         let meta = meta.inspect_err(|_| {
             // What fails here costs a longer next opening.
             let _ = pool.close();

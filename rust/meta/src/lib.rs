@@ -18,6 +18,7 @@
 
 mod change;
 mod checkpoint;
+mod healer;
 mod keeper;
 mod meta;
 mod pack;
@@ -32,6 +33,7 @@ mod state;
 mod upload;
 
 pub use change::{Change, Require};
+pub use healer::Paused;
 pub use keeper::CollectReport;
 pub use meta::{BODY_BYTES_MAX, KEY_BYTES_MAX, Meta, MetaStatus, Options};
 pub use reader::ContentReader;

@@ -6,13 +6,15 @@ use std::ops::Bound;
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
+use std::time::Duration;
 
 use bytes::Bytes;
 use dwk_base::{Deadline, Error, Result, StripeId, codes};
 use dwk_journal::{Apply, Journal, Pending, Position};
-use dwk_pool::{Control, Ledger, Pool, Stripe, StripeCode, Usage};
+use dwk_pool::{Ledger, Pool, Stripe, StripeCode, Usage};
 
 use crate::change::{Change, Require, Source, Verb};
+use crate::healer::Healer;
 use crate::keeper::Keeper;
 use crate::pins::{Pin, Pins};
 use crate::reader::ContentReader;
@@ -37,6 +39,8 @@ pub struct Options {
     pub live_fraction_min: f64,
     /// The keeper collects when so many bytes more than it left behind are dead.
     pub garbage_bytes_max: u64,
+    /// How long an opening heals before the rest goes on while others work.
+    pub heal_time: Duration,
 }
 
 impl Default for Options {
@@ -46,6 +50,7 @@ impl Default for Options {
             journal_bytes_max: 64 << 20,
             live_fraction_min: 0.5,
             garbage_bytes_max: 64 << 20,
+            heal_time: Duration::from_secs(2),
         }
     }
 }
@@ -78,6 +83,7 @@ pub struct Meta {
     pins: Arc<Pins>,
     me: Weak<Self>,
     pub(crate) keeper: Keeper,
+    pub(crate) healer: Healer,
 }
 
 /// Keys that commits under way will change, so that requirements see them.
@@ -105,12 +111,20 @@ impl Meta {
         Self::open(pool, options)
     }
 
-    /// Loads the last checkpoint and replays the journal from there, then brings drives that were away up
-    /// to date.
+    /// [`open_until`](Self::open_until), however long it takes.
     ///
     /// # Errors
-    /// `journal.damaged`, `data.corrupt`, `format.damaged`
+    /// As `open_until`.
     pub fn open(pool: Arc<Pool>, options: Options) -> Result<Arc<Self>> {
+        Self::open_until(pool, options, &Deadline::never())
+    }
+
+    /// Loads the last checkpoint and replays the journal from there, then brings drives that were away up
+    /// to date: for a moment ([`Options::heal_time`]), and what takes longer while others work.
+    ///
+    /// # Errors
+    /// `journal.damaged`, `data.corrupt`, `format.damaged`, `context.deadline`
+    pub fn open_until(pool: Arc<Pool>, options: Options, deadline: &Deadline) -> Result<Arc<Self>> {
         let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
         let broken = Arc::new(OnceLock::new());
         let applier = Applier { state: Arc::clone(&state), broken: Arc::clone(&broken) };
@@ -124,12 +138,13 @@ impl Meta {
             pins: Arc::default(),
             me: Weak::clone(me),
             keeper: Keeper::default(),
+            healer: Healer::default(),
         });
+        deadline.check()?;
         if meta.pool.check_writable().is_ok() {
-            // A drive that cannot be brought up to date stays stale: it is read, and status says so.
-            let _ = meta.pool.refresh(&*meta, &Control::default());
-            // What cannot be made safer now stays as it is, and status says so.
-            let _ = meta.pool.space().widen(&*meta, &Control::default());
+            let clock = Arc::clone(&meta.pool.seams().clock);
+            let heal_time = meta.options.heal_time.min(deadline.remaining());
+            meta.heal_until(&Deadline::after(clock, heal_time));
             // What the last opening left to do: who never closes would never get it done.
             meta.keeper.look(&meta)?;
         }
@@ -363,6 +378,7 @@ impl Meta {
     /// # Errors
     /// Those of a checkpoint and of closing the pool; everything acknowledged is durable all the same.
     pub fn close(&self) -> Result<()> {
+        self.healer.halt();
         let folded = self.keeper.stop(self);
         self.pool.close()?;
         folded
@@ -509,6 +525,7 @@ impl Ledger for Meta {
 
 impl Drop for Meta {
     fn drop(&mut self) {
+        self.healer.halt();
         self.keeper.halt();
     }
 }

@@ -101,7 +101,9 @@ impl Advising<'_> {
             None if self.read_only.is_some() => {
                 format!("{name} was away: it is brought up to date at the next opening for writing")
             }
-            None => format!("{name} was away and is not up to date yet: run `rebuild`"),
+            None => {
+                format!("{name} was away and is not up to date yet: `rebuild` ends that soonest")
+            }
         }
     }
 }

@@ -43,6 +43,13 @@ impl Run for Status {
         if let Some(failure) = store.meta.keeper_failure() {
             warnings.push(format!("the keeper's work fails and is tried again: {failure}"));
         }
+        if let Some(fraction) = store.meta.healing() {
+            let percent = (fraction * 100.0) as u64;
+            let text = format!(
+                "what changed while drives were away is being caught up: {percent} % so far"
+            );
+            warnings.push(text);
+        }
         Ok(StoreStatus { pool, map: store.meta.status(), warnings })
     }
 }
@@ -113,6 +120,7 @@ impl Run for Scrub {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<ScrubReport> {
+        let _healing = store.meta.pause_healing(context.deadline())?;
         let bookmark = Arc::new(Bookmark::new(&store.meta));
         let after = bookmark.read()?.filter(|_| !self.restart);
         let (mut work, kept) = (self.work, Arc::clone(&bookmark));
@@ -146,6 +154,7 @@ impl Run for Rebuild<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
+        let _healing = store.meta.pause_healing(context.deadline())?;
         let control = self.work.control(context, None);
         let report = store.pool.rebuild(&*store.meta, self.drive, &control)?;
         store.point()?;
@@ -177,6 +186,7 @@ impl Run for Replace<'_> {
         store.pool.roster().named(self.old)?;
         store.pool.check_writable()?;
         self.refuse_member(store)?;
+        let _healing = store.meta.pause_healing(context.deadline())?;
         let new = Locator::new_drive(self.new)?;
         let (control, holder) = (self.work.control(context, None), &store.holder);
         let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
