@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import dwkernel as dw
+from dwkernel.cli import copying
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,6 +168,26 @@ with dw.open(sys.argv[1]) as kernel:
     )
     assert (done.stdout, done.stderr) == ("['docs']\n", "")
     assert "made container new" in cli.run("put", store, "new/x", "-").stderr
+
+
+def test_a_copy_of_a_tree_says_how_much_there_is_to_do(store: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "link").symlink_to("0")
+    for number in range(8):
+        (tree / "sub" / str(number)).write_bytes(bytes(1000 * (number + 1)))
+    seen: list[tuple[int, int | None]] = []
+
+    def tell(done: int, total: int | None) -> None:
+        seen.append((done, total))
+        time.sleep(0.05)
+
+    with dw.open(store) as kernel:
+        copying.copy_in(kernel, tree, "docs/in/", tell=tell, threads=1)
+        assert seen.pop() == (37_000, 37_000)
+        assert all(total in {None, 37_000} and done <= 37_000 for done, total in seen)
+        copying.copy_out(kernel, "docs/in/", tmp_path / "out", tell=tell, threads=1)
+    assert seen.pop() == (37_000, 37_000)
 
 
 def test_what_a_tree_loses_is_said_and_empty_directories_are_kept(

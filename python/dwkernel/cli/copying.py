@@ -9,6 +9,7 @@ a directory is left out. `Copied` says all of that.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -16,7 +17,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from dwkernel import errors
 from dwkernel.cli.files import get_file, is_special, make_directory, put_file, target_of
@@ -134,6 +135,43 @@ class _Meter:
         return size
 
 
+class _Total:
+    """How many bytes there are to copy, summed up beside the work; None until that is known."""
+
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self.bytes: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sum, args=(sizes,), name="dwkernel-total")
+        self._thread.start()
+
+    def _sum(self, sizes: Iterable[int]) -> None:
+        total = 0
+        # What cannot be looked at is told of by who copies it.
+        with contextlib.suppress(OSError, errors.DwError):
+            for size in sizes:
+                if self._stop.is_set():
+                    return
+                total += size
+            self.bytes = total
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _sizes(root: Path) -> Iterator[int]:
+    """Yield how long each file under `root` is."""
+    for place, _, names in os.walk(root):
+        for name in names:
+            with contextlib.suppress(OSError):
+                known = Path(place, name).stat()
+                if stat.S_ISREG(known.st_mode):
+                    yield known.st_size
+
+
 class _Walk:
     """The files under a directory, with what is left out noted in `copied`."""
 
@@ -219,7 +257,8 @@ def copy_in(
             return None
         return meter.put(kernel, path, key)
 
-    _Work(copied, meter, tell, threads).do(one, _Walk(root, copied), lambda item: shown(item[0]))
+    work = _Work(copied, meter, tell, threads, _sizes(root))
+    work.do(one, _Walk(root, copied), lambda item: shown(item[0]))
     return copied
 
 
@@ -233,7 +272,9 @@ def copy_out(
 ) -> Copied:
     """Write every object whose key begins with `prefix` to a file under `root`."""
     copied, meter = Copied(), _Meter()
-    work = (entry for entry in kernel.list(prefix) if isinstance(entry, ObjectInfo))
+
+    def infos() -> Iterator[ObjectInfo]:
+        return (entry for entry in kernel.list(prefix) if isinstance(entry, ObjectInfo))
 
     def one(info: ObjectInfo) -> int | None:
         name = info.key[len(prefix) :]
@@ -248,7 +289,8 @@ def copy_out(
         get_file(kernel, info, target, meter.moved)
         return info.size
 
-    _Work(copied, meter, tell, threads).do(one, work, lambda info: info.key)
+    work = _Work(copied, meter, tell, threads, (info.size for info in infos()))
+    work.do(one, infos(), lambda info: info.key)
     return copied
 
 
@@ -260,6 +302,7 @@ class _Work:
     meter: _Meter
     tell: Callable[[int, int | None], None] | None
     threads: int
+    sizes: Iterable[int]
 
     def do(
         self,
@@ -273,7 +316,11 @@ class _Work:
         stops the workers at their next piece.
         """
         todo = iter(work)
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="dwkernel-cp") as pool:
+        # Nobody looks at a total that nobody is told.
+        with (
+            _Total(self.sizes if self.tell is not None else ()) as total,
+            ThreadPoolExecutor(self.threads, thread_name_prefix="dwkernel-cp") as pool,
+        ):
             running: dict[Future[int | None], _Item] = {}
             try:
                 while True:
@@ -285,7 +332,7 @@ class _Work:
                     for future in finished:
                         self._count(future, name(running.pop(future)))
                     if self.tell is not None:
-                        self.tell(self.meter.bytes, None)
+                        self.tell(self.meter.bytes, total.bytes)
             except BaseException:
                 self.meter.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
