@@ -327,7 +327,12 @@ def test_read_only_changes_nothing_and_shares(path: Path) -> None:
             with pytest.raises(errors.State) as caught:
                 change()
             assert caught.value.code == "pool.read_only"
-        assert code_of(path) == "store.locked"
+        with pytest.raises(errors.DwError) as held:
+            dw.open(path)
+        assert held.value.code == "store.locked"
+        if sys.platform == "linux":
+            assert held.value.details["pid"] == str(os.getpid())
+            assert "which reads it" in str(held.value)
     assert state() == before
 
 

@@ -79,6 +79,12 @@ pub(crate) fn locked(holder: Option<&Holder>) -> Error {
     }
 }
 
+/// `store.locked` by somebody who reads.
+pub(crate) fn shared(pid: u32, program: &str) -> Error {
+    let message = format!("the drive is held by {program} (process {pid}), which reads it");
+    Error::new(&codes::STORE_LOCKED, message).with("pid", pid).with("program", program)
+}
+
 /// Takes a mutex. A panic elsewhere leaves plain data behind, which stays usable.
 pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -82,6 +82,10 @@ pub(super) trait File: Send + Sync {
     fn sync_data(&self, tag: &'static str) -> Io<()>;
     /// Takes the lock of this open file: `false` if another one holds it.
     fn try_lock(&self, mode: LockMode) -> Io<bool>;
+    /// A process that shares the lock of this file, and its name, as far as the system tells.
+    fn sharer(&self) -> Option<(u32, String)> {
+        None
+    }
 
     /// Lets the lock go also where a forked child still has a copy of this open file.
     fn unlock(&self) {}

@@ -56,7 +56,10 @@ pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Opt
             break;
         }
         if attempt == ATTEMPTS || is_held_alone(root)? {
-            return Err(checks::locked(read_text(root)?.as_ref()));
+            let holder = read_text(root)?;
+            let error = checks::locked(holder.as_ref());
+            let sharer = if holder.is_none() { file.sharer() } else { None };
+            return Err(sharer.map_or(error, |(pid, program)| checks::shared(pid, &program)));
         }
         clock.sleep(ATTEMPT_INTERVAL);
     }

@@ -156,6 +156,16 @@ fn node(stat: &fs::Stat) -> Node {
     }
 }
 
+/// Who reads the file at `place`, if a line of `/proc/locks` says so (proc_locks(5)).
+#[cfg(target_os = "linux")]
+fn sharer(line: &str, place: &str) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let is_shared = (words.next(), words.next(), words.next())
+        == (Some("FLOCK"), Some("ADVISORY"), Some("READ"));
+    let pid = words.next()?.parse().ok()?;
+    (is_shared && words.next() == Some(place)).then_some(pid)
+}
+
 struct SystemFile {
     file: OwnedFd,
     is_memory: bool,
@@ -176,6 +186,17 @@ impl File for SystemFile {
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Io<usize> {
         retry_on_intr(|| io::pwritev(&self.file, parts, offset))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sharer(&self) -> Option<(u32, String)> {
+        let stat = fs::fstat(&self.file).ok()?;
+        let (major, minor) = (fs::major(stat.st_dev), fs::minor(stat.st_dev));
+        let place = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let pid = locks.lines().find_map(|line| sharer(line, &place))?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some((pid, name.trim_end().to_owned()))
     }
 
     fn node(&self) -> Io<Node> {
