@@ -135,8 +135,9 @@ class Output:
         if self.as_json:
             _print_json({"error": whole})
             return
-        holder = locked_by(whole["details"]) if whole["code"] == "store.locked" else ""
-        self.note(f"error: {holder}{whole['message']}")
+        self.note(f"error: {whole['message']}")
+        if whole["code"] == "store.locked" and "since" in whole["details"]:
+            self.note(locked_by(whole["details"]).rstrip())
 
 
 @dataclass(slots=True)
