@@ -194,7 +194,8 @@ class Kernel:
             Invalid: `object.key`, `object.metadata`, `source.failed` (`__cause__` is what the
                 source raised)
             Full: `pool.full`
-            Timeout: `context.deadline`
+            Timeout: `context.deadline`: nothing is stored, or, where `details["outcome"]` is
+                `"unknown"`, the object may be there, whole, at any time from now on
 
         """
         if isinstance(data, str):
@@ -246,6 +247,7 @@ class Kernel:
         Raises:
             NotFound: `object.not_found`, `container.not_found`
             Conflict: `object.conflict`
+            Timeout: `context.deadline`, as for `put`
 
         """
         self._store.delete(self._caller, self._limit(timeout), key, if_match)

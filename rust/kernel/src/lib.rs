@@ -7,11 +7,14 @@
 //!
 //! # Consistency
 //! An operation that changes something is durable and visible when it returns `Ok`; one that returns an
-//! error changed nothing, except for long work (scrub, rebuild, replace), whose finished parts stay.
+//! error changed nothing, except for long work (scrub, rebuild, replace), whose finished parts stay, and
+//! for `context.deadline` with the detail `outcome` (`unknown`): the change was on its way to the drives, and
+//! may become durable and visible, whole, at any time from then on.
 //!
 //! # Cancellation
-//! The context's deadline holds everywhere: before the operation, between pieces of a stream, in queues
-//! and between steps of long work. [`Kernel::close`] waits for what is under way.
+//! The context's deadline holds everywhere: before the operation, between pieces of a stream, in queues,
+//! while drives are waited for, and between steps of long work. [`Kernel::close`] waits for what is under
+//! way.
 
 mod context;
 mod disk;
