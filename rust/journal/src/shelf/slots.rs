@@ -250,9 +250,9 @@ impl Shelf for SlotShelf {
         log(drive)?.read_log(&slot.name, u64::from(stretch.offset), into)
     }
 
-    fn read_now(&self, _drive: &dyn Drive, _stretch: Stretch, _into: &mut [u8]) -> Result<bool> {
-        // A log cannot be asked for what lies in memory alone.
-        Ok(false)
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool> {
+        let slot = self.slot(stretch.segment)?;
+        log(drive)?.read_log_now(&slot.name, u64::from(stretch.offset), into)
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
