@@ -317,3 +317,16 @@ fn what_cuts_left_is_reclaimed_durably_and_nothing_else() {
         assert_eq!(left > 0, omitted, "{left} shards came back");
     }
 }
+
+#[test]
+fn drives_that_turn_out_to_be_full_are_full_and_not_lost() {
+    for full in 1..=6 {
+        let world = World::new(6, RS42, 9100);
+        world.drives[..full].iter().for_each(|drive| drive.set_full(true));
+        match world.write(&bytes(1, 40_000)) {
+            Ok(stripe) => assert!(world.get(&stripe).unwrap() == bytes(1, 40_000)),
+            Err(error) => assert!(error.is(&codes::POOL_FULL) && full > 2, "{full}: {error}"),
+        }
+        assert_eq!(lock(&world.watch.failed).len(), 0);
+    }
+}
