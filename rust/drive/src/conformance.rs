@@ -401,6 +401,13 @@ fn log_content(log: &dyn Log, text: &str, bytes: usize) -> Vec<u8> {
     content
 }
 
+/// What `read_log_now` gives is what `read_log` gave.
+fn is_read_now(log: &dyn Log, text: &str, offset: usize, expected: &[u8]) -> bool {
+    let mut into = vec![0xee; expected.len()];
+    let now = works(log.read_log_now(&name(text), offset as u64, &mut into), "read_log_now");
+    !now || into == expected
+}
+
 fn logs_begin_as_zeroes(drive: &Arc<dyn Drive>) {
     let Some(log) = logs_of(drive) else { return };
     let bytes = (2 << 20) + ALIGNMENT;
@@ -430,12 +437,20 @@ fn logs_are_written_in_place(drive: &Arc<dyn Drive>) {
         let parts = [content.slice(..split), Bytes::new(), odd];
         works(log.write_log(&journal, offset as u64, &parts), "write_log");
         expected[offset..offset + length].copy_from_slice(&content);
+        promise(
+            is_read_now(log, "j/journal.0", 0, &expected),
+            "read_log_now reads what was written last, or nothing",
+        );
         let found = log_content(log, "j/journal.0", bytes);
         promise(found == expected, "a log is read as it was written, before the sync");
         works(log.sync_log(&journal, "conformance"), "sync_log");
         let mut middle = [0; 100];
         works(log.read_log(&journal, 8000, &mut middle), "read_log at an odd offset");
         promise(middle[..] == expected[8000..8100], "a log is read from any offset");
+        promise(
+            is_read_now(log, "j/journal.0", 8000, &expected[8000..8100]),
+            "read_log_now reads from any offset, or nothing",
+        );
     }
 }
 
@@ -453,10 +468,18 @@ fn logs_refuse_what_does_not_fit(drive: &Arc<dyn Drive>) {
     for (offset, length) in [(8192, 1), (8000, 193), (u64::MAX, 2)] {
         let read = log.read_log(&journal, offset, &mut vec![0; length]);
         refuses(read, &codes::BUFFER_LENGTH, "a read past the end of a log");
+        match log.read_log_now(&journal, offset, &mut vec![0; length]) {
+            Ok(false) => {}
+            result => refuses(result, &codes::BUFFER_LENGTH, "read_log_now past the end of a log"),
+        }
     }
     let zeroes = log_content(log, "journal.0", 8192).iter().all(|byte| *byte == 0);
     promise(zeroes, "a refused write changes nothing");
     let none = name("none");
+    match log.read_log_now(&none, 0, &mut [0]) {
+        Ok(false) => {}
+        result => refuses(result, &codes::BLOB_NOT_FOUND, "read_log_now of no log"),
+    }
     refuses(
         log.write_log(&none, 0, &[pattern(4096, 1)]),
         &codes::BLOB_NOT_FOUND,

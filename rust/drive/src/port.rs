@@ -301,6 +301,16 @@ pub trait Log: Send + Sync {
     /// `blob.not_found`, `buffer.length` (past the end), `drive.io`
     fn read_log(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<()>;
 
+    /// Like [`read_log`](Self::read_log), but never waits for a device: false if it would have to; what
+    /// `into` holds then has no meaning.
+    ///
+    /// # Errors
+    /// As [`read_log`](Self::read_log).
+    fn read_log_now(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<bool> {
+        let _ = (name, offset, into);
+        Ok(false)
+    }
+
     /// All logs.
     ///
     /// # Errors

@@ -142,8 +142,10 @@ fn segments(path: &[&BatchHeader]) -> BTreeMap<u64, Arc<Segment>> {
 /// Which of a member's units are the copy of which segment.
 pub(crate) struct Assignment {
     pub keep: Vec<(u64, Unit)>,
-    /// Left over from another time.
+    /// Left over from another time; some hold batches of the log.
     pub rest: Vec<Unit>,
+    /// Left over, without any batch of the log.
+    pub idle: Vec<Unit>,
 }
 
 /// Sorts a member's units. Of several slots that hold a part of one segment the fullest is kept, if its
@@ -173,8 +175,12 @@ pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment 
             keep.push((segment, unit.clone()));
         }
     }
-    let rest = found.iter().map(|found| &found.unit).filter(|unit| !kept.contains(unit)).cloned();
-    Assignment { keep, rest: rest.collect() }
+    let left = found.iter().filter(|found| !kept.contains(&found.unit));
+    let (rest, idle): (Vec<_>, Vec<_>) = left.partition(|found| {
+        found.batches.iter().any(|batch| chain.sources.contains_key(&batch.hash))
+    });
+    let units = |found: Vec<&Found>| found.into_iter().map(|found| found.unit.clone()).collect();
+    Assignment { keep, rest: units(rest), idle: units(idle) }
 }
 
 #[cfg(test)]

@@ -210,7 +210,7 @@ pub(crate) fn survey(replicas: &[Arc<Replica>], identity: &Identity) -> Vec<Resu
 /// Declares everything on a member left over, and frees it.
 pub(crate) fn clear(replica: &Replica, found: Vec<Found>) -> Result<()> {
     let rest = found.into_iter().map(|found| found.unit).collect();
-    replica.shelf().adopt(Vec::new(), rest);
+    replica.shelf().adopt(Vec::new(), rest, Vec::new());
     replica.run(|shelf, drive| shelf.tidy(drive))
 }
 
@@ -222,7 +222,7 @@ fn in_use(found: &Found) -> bool {
 
 /// Tells a member's shelf what is what; returns which batches of the log its copy has.
 fn adopt(replica: &Replica, found: &[Found], chain: &Chain) -> HashSet<Hash> {
-    let Assignment { keep, rest } = chain::assign(found, chain, replica.shelf().slots());
+    let Assignment { keep, rest, idle } = chain::assign(found, chain, replica.shelf().slots());
     let kept: HashSet<_> = keep.iter().map(|(segment, unit)| (*segment, unit)).collect();
     // A slot may hold, behind its segment's batches, good ones of another segment from an earlier use.
     let have = found
@@ -231,7 +231,7 @@ fn adopt(replica: &Replica, found: &[Found], chain: &Chain) -> HashSet<Hash> {
         .filter(|(unit, batch)| kept.contains(&(batch.segment, *unit)))
         .map(|(_, batch)| batch.hash)
         .collect();
-    replica.shelf().adopt(keep, rest);
+    replica.shelf().adopt(keep, rest, idle);
     have
 }
 

@@ -8,8 +8,12 @@ use dwk_journal::{Journal, Options, Pending};
 
 /// Three members and one drive beside them, with segments kept for records that give room back.
 fn world() -> World {
+    seeded(1)
+}
+
+fn seeded(seed: u64) -> World {
     let options = Options { spare_segments: 1, reserved_segments: 1, ..small() };
-    World::new(&[Body::Slots; 4], 3, options, 1)
+    World::new(&[Body::Slots; 4], 3, options, seed)
 }
 
 fn fill(world: &World, indexes: &[usize]) {
@@ -165,4 +169,31 @@ fn a_drive_without_room_to_go_on_is_no_new_member_and_keeps_nothing_of_the_journ
     journal.add_member(world.member(3), &|| world.register.join(3)).unwrap();
     journal.commit(record(30, 8)).unwrap();
     assert_eq!(journal.status().members.len(), 4);
+}
+
+/// What a cut left undone on a full member finds room in what is left over there.
+#[test]
+fn a_power_cut_on_full_drives_costs_no_member() {
+    let mut repaired = 0;
+    for step in 1.. {
+        let world = seeded(step);
+        let (journal, next) = full(&world);
+        world.power.cut_in(step);
+        let mut all = next..next + 200;
+        let last = all.find(|n| journal.commit_reserved(record(*n, 8)).is_err()).unwrap();
+        if !world.power.is_cut() {
+            assert!(step > 50, "full after {step} steps, which proves little");
+            break;
+        }
+        drop(journal);
+        world.restart();
+        fill(&world, &[0, 1, 2]);
+        let (journal, recovery) = world.open().unwrap();
+        assert_eq!(recovery.evicted, [], "step {step}");
+        assert!((last - 1..=last).contains(&recovery.last_sequence), "step {step}");
+        let all: Vec<u64> = (1..=recovery.last_sequence).collect();
+        assert_eq!(numbers(&journal), all, "step {step}");
+        repaired += recovery.repaired_batches;
+    }
+    assert!(repaired > 0);
 }

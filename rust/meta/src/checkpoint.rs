@@ -26,7 +26,7 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
     let mut state = State::default();
     let journal = pool.journal();
     let first = journal.first_sequence();
-    let (root, moved) = last_root(pool, first)?;
+    let (root, moved) = last_root(pool)?;
     match root {
         Some(root) => load_runs(pool, &mut state, &root, &moved)?,
         None if first > 1 => {
@@ -44,20 +44,20 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
     Ok(state)
 }
 
-/// The last root in the log, and where stripes went after it was written.
-fn last_root(pool: &Pool, first: u64) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> {
+/// The last root in the log, and where stripes went after it was written. What lies before it is not read.
+fn last_root(pool: &Pool) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> {
     let (mut root, mut moved) = (None, BTreeMap::new());
-    pool.journal().replay(first, &mut |_, record| {
+    pool.journal().replay_back(&mut |_, record| {
         visit(record, |operation, _| {
             match operation {
                 Operation::Root(found) => root = Some(found),
-                Operation::MoveStripe(stripe) => {
-                    moved.insert(stripe.id, stripe);
-                }
+                // From the end on: the first one found is the last one that was made.
+                Operation::MoveStripe(stripe) => drop(moved.entry(stripe.id).or_insert(stripe)),
                 _ => {}
             }
             Ok(())
-        })
+        })?;
+        Ok(root.is_none())
     })?;
     Ok((root, moved))
 }

@@ -269,11 +269,11 @@ impl Meta {
         if change.adds() {
             self.keeper.room.admit_record(self, record.len() as u64, deadline)?;
         }
-        let mut done = self.try_commit(&change, &record, deadline);
+        let mut done = self.try_commit(&change, &record, false, deadline);
         if done.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
             // The journal has no room for a segment. Nothing was written.
             self.relieve(deadline);
-            done = self.try_commit(&change, &record, deadline);
+            done = self.try_commit(&change, &record, self.gives_back(&change), deadline);
         }
         if done.as_ref().err().is_none_or(|error| !is_known_to_have_failed(error)) {
             change.keep();
@@ -281,11 +281,28 @@ impl Meta {
         done
     }
 
-    fn try_commit(&self, change: &Change, record: &Bytes, deadline: &Deadline) -> Result<u64> {
+    /// True if the change only deletes, and something is there to be deleted.
+    fn gives_back(&self, change: &Change) -> bool {
+        let state = self.state();
+        !change.adds() && change.verbs.iter().any(|(key, _)| state.row(key).is_some())
+    }
+
+    fn try_commit(
+        &self,
+        change: &Change,
+        record: &Bytes,
+        reserved: bool,
+        deadline: &Deadline,
+    ) -> Result<u64> {
         let mut staging = self.lock_staging();
         staging.settle_left();
         self.check(&staging, change)?;
-        let pending = self.journal().submit(record.clone(), deadline)?;
+        let journal = self.journal();
+        let pending = if reserved {
+            journal.submit_reserved(record.clone(), deadline)?
+        } else {
+            journal.submit(record.clone(), deadline)?
+        };
         let ticket = staging.add(change);
         drop(staging);
         let done = pending.wait(deadline);
@@ -321,10 +338,15 @@ impl Meta {
         Ok(())
     }
 
-    /// Commits the kernel's own bookkeeping, which requires nothing.
+    /// Commits the kernel's own bookkeeping, which requires nothing: it gives room back, or makes safer.
     pub(crate) fn commit_record(&self, record: RecordWriter) -> Result<Position> {
         self.check_writable()?;
-        self.journal().commit(record.finish())
+        let record = record.finish();
+        match self.journal().commit_reserved(record.clone()) {
+            // It may not have been judged: an ordinary record before it found no room.
+            Err(error) if error.is(&codes::DRIVE_FULL) => self.journal().commit_reserved(record),
+            done => done,
+        }
     }
 
     fn check_writable(&self) -> Result<()> {

@@ -23,6 +23,8 @@ pub(crate) struct Room {
     unseen_bytes: AtomicU64,
     /// The record up to which everything that is dead was given back, and one more; 0 for none.
     relieved: AtomicU64,
+    /// What cuts before this opening left on the drives was removed.
+    reclaimed: AtomicBool,
 }
 
 impl Room {
@@ -67,7 +69,7 @@ impl Meta {
     }
 
     fn check_room(&self, bytes: u64) -> Result<()> {
-        let fold = self.journal().bytes_since(0) + self.state().run_bytes();
+        let fold = self.unfolded_bytes() + self.state().run_bytes();
         let bytes = bytes + FOLDS * fold;
         let space = self.pool().space();
         let journal = self.keeper.journal_bytes_worst(self);
@@ -79,9 +81,30 @@ impl Meta {
         space.check_room(bytes, journal.saturating_sub(self.journal().status().preallocated_bytes))
     }
 
+    /// Removes what cuts left on the drives, once: nothing of that kind is added while the store is open.
+    fn reclaim(&self) {
+        let reclaimed = &self.keeper.room.reclaimed;
+        if !reclaimed.swap(true, Ordering::Relaxed) && self.pool().space().reclaim(self).is_err() {
+            reclaimed.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// What the journal holds that no fold has taken yet. A segment in use also holds what was folded from it:
+    /// folding again would give none of that back.
+    fn unfolded_bytes(&self) -> u64 {
+        let first = {
+            let state = self.state();
+            let inline =
+                state.inline_after(None).next().map_or(u64::MAX, |(sequence, _)| *sequence);
+            inline.min(state.root().folded + 1)
+        };
+        self.journal().bytes_since(first)
+    }
+
     /// Gives back all that can be given back, or what can be until the deadline, looked at between steps. What
     /// fails is left as it is: whoever wants room looks again.
     pub(crate) fn relieve(&self, deadline: &Deadline) {
+        self.reclaim();
         let alone = self.keeper.alone();
         let _ = keeper::collect_dead(self);
         if deadline.has_passed() {

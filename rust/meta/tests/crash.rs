@@ -11,47 +11,7 @@ use std::sync::Arc;
 use dwk_base::Result;
 use dwk_meta::Meta;
 use dwk_pool::Control;
-use world::{Model, World, bytes, delete, get, holder, open_on, options, put};
-
-/// What the store must say after the restart.
-#[derive(Clone, Default)]
-struct Ledger {
-    acknowledged: Model,
-    /// The change under way when the power went: it happened or it did not.
-    unsure: Option<(Vec<u8>, Option<Vec<u8>>)>,
-}
-
-impl Ledger {
-    fn put(&mut self, meta: &Arc<Meta>, key: &str, content: Vec<u8>) -> Result<()> {
-        self.unsure = Some((key.as_bytes().to_vec(), Some(content.clone())));
-        put(meta, key.as_bytes(), &content)?;
-        self.acknowledged.insert(key.as_bytes().to_vec(), content);
-        self.unsure = None;
-        Ok(())
-    }
-
-    fn delete(&mut self, meta: &Arc<Meta>, key: &str) -> Result<()> {
-        self.unsure = Some((key.as_bytes().to_vec(), None));
-        delete(meta, key.as_bytes())?;
-        self.acknowledged.remove(key.as_bytes());
-        self.unsure = None;
-        Ok(())
-    }
-
-    /// Settles the unsure change by what is there, then everything must be as acknowledged.
-    fn check(&mut self, meta: &Arc<Meta>, when: &str) {
-        if let Some((key, content)) = self.unsure.take() {
-            let now = get(meta, &key).unwrap_or_else(|error| panic!("{when}: {error}"));
-            if now == content {
-                match now {
-                    Some(content) => self.acknowledged.insert(key, content),
-                    None => self.acknowledged.remove(&key),
-                };
-            }
-        }
-        world::check(meta, &self.acknowledged, when);
-    }
-}
+use world::{Ledger, World, bytes, holder, open_on, options};
 
 /// A bit of everything. Stops at the first error, which is the cut.
 fn script(_: &World, meta: &Arc<Meta>, ledger: &mut Ledger) -> Result<()> {

@@ -238,21 +238,17 @@ fn a_commit_that_failed_for_want_of_room_leaves_no_stripes() {
     let drives = drives_of(3, "l", ROOMY);
     let meta = create_on(&drives, "2+1", Options { journal_bytes_max: ROOMY, ..small() });
     put(&meta, b"k", &bytes(1, 10_000)).unwrap();
-    let free = |bytes: u64| {
-        for drive in &drives {
-            let room = drive.capacity().unwrap();
-            drive.set_capacity(room.total_bytes - room.free_bytes + bytes);
-        }
-    };
-    // The journal's segments are full, and no drive has room for another one.
-    free(0);
-    while delete(&meta, b"nothing").is_ok() {}
-    free(50 << 10);
     let before = files(&drives);
     let mut upload = meta.upload();
     upload.append(&bytes(7, 6000)).unwrap();
     let staged = upload.finish().unwrap();
     assert!(files(&drives) > before);
+    // The journal's segments are full, and no drive has room for another one, or for a fold.
+    for drive in &drives {
+        let room = drive.capacity().unwrap();
+        drive.set_capacity(room.total_bytes - room.free_bytes);
+    }
+    while delete(&meta, b"nothing").is_ok() {}
     let change = dwk_meta::Change::new().put(b"big".to_vec(), Vec::new(), Some(staged));
     let error = meta.commit(change).unwrap_err();
     assert!(error.is(&codes::DRIVE_FULL) || error.is(&codes::POOL_FULL), "{error}");

@@ -208,3 +208,33 @@ fn a_drive_is_replaced_and_the_old_one_is_forgotten() {
     assert!(status.drives.iter().any(|drive| drive.name == "d4" && drive.shards > 0));
     assert_eq!(get(&meta, b"key").unwrap().unwrap(), bytes(1, 60_000));
 }
+
+/// What opening asks of the drives when `folded` batches lie before the last checkpoint and few after it.
+fn calls_to_open(folded: u64) -> u64 {
+    let mut world = World::new(3, "2+1", 41);
+    world.pool.journal.segment_bytes = 8 << 20;
+    let meta = world.create().unwrap();
+    for n in 0..folded {
+        put(&meta, b"key", &bytes(n, 500)).unwrap();
+    }
+    meta.checkpoint().unwrap();
+    for n in 0..5 {
+        put(&meta, b"late", &bytes(n, 500)).unwrap();
+    }
+    assert!(meta.pool().journal().first_sequence() == 1, "the segment is not released");
+    drop(meta); // not closed
+    world.restart();
+    world.power.count_reads(true);
+    let before = world.power.steps();
+    let meta = world.open().unwrap();
+    let calls = world.power.steps() - before;
+    assert!(get(&meta, b"key").unwrap().unwrap() == bytes(folded - 1, 500));
+    assert!(get(&meta, b"late").unwrap().unwrap() == bytes(4, 500));
+    calls
+}
+
+#[test]
+fn opening_reads_no_batch_that_the_last_checkpoint_holds() {
+    let (few, many) = (calls_to_open(10), calls_to_open(1000));
+    assert!(many <= few + 10, "{many} calls after 1000 puts, {few} after 10");
+}

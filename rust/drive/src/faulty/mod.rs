@@ -438,6 +438,13 @@ impl Log for FaultyDrive {
         if call.cutting { Err(cut()) } else { Ok(()) }
     }
 
+    fn read_log_now(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<bool> {
+        if guard(&self.shared.faults).may_wait(Operation::ReadLog, name.as_str()) {
+            return Ok(false);
+        }
+        self.read_log(name, offset, into).map(|()| true)
+    }
+
     fn list_logs(&self) -> Result<Vec<BlobInfo>> {
         let call = self.enter(Operation::ListLogs, "")?;
         let logs = self.log_below()?.list_logs()?;

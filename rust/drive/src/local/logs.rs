@@ -2,7 +2,7 @@
 //! to do but to flush the device.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock, TryLockError};
 
 use bytes::Bytes;
 use dwk_base::{Error, Result};
@@ -13,7 +13,7 @@ use super::layout::{self, LOGS};
 use super::output::{Buffers, Output};
 use super::root::Root;
 use super::temporary::Temporaries;
-use crate::checks::{self, guard};
+use crate::checks::{self, read_guard, write_guard};
 use crate::{BlobInfo, BlobName};
 
 /// A log is zeroed in writes of this size.
@@ -23,7 +23,7 @@ pub(super) struct Logs {
     root: Arc<Root>,
     temporaries: Arc<Temporaries>,
     buffers: Arc<Buffers>,
-    open: Mutex<HashMap<BlobName, Arc<OpenLog>>>,
+    open: RwLock<HashMap<BlobName, Arc<OpenLog>>>,
 }
 
 struct OpenLog {
@@ -35,13 +35,20 @@ struct OpenLog {
     bytes: u64,
 }
 
+impl OpenLog {
+    /// False if it was removed, whoever did it.
+    fn is_there(&self) -> bool {
+        matches!(self.reader.node(), Ok(Node { links: 1.., .. }))
+    }
+}
+
 impl Logs {
     pub(super) fn new(
         root: Arc<Root>,
         temporaries: Arc<Temporaries>,
         buffers: Arc<Buffers>,
     ) -> Self {
-        Self { root, temporaries, buffers, open: Mutex::default() }
+        Self { root, temporaries, buffers, open: RwLock::default() }
     }
 
     pub(super) fn create(&self, name: &BlobName, bytes: u64) -> Result<()> {
@@ -78,9 +85,12 @@ impl Logs {
     }
 
     fn open(&self, name: &BlobName) -> Result<Arc<OpenLog>> {
-        let mut open = guard(&self.open);
+        if let Some(log) = read_guard(&self.open).get(name).filter(|log| log.is_there()) {
+            return Ok(Arc::clone(log));
+        }
+        let mut open = write_guard(&self.open);
         if let Some(log) = open.get(name) {
-            if matches!(log.reader.node(), Ok(Node { links: 1.., .. })) {
+            if log.is_there() {
                 return Ok(Arc::clone(log));
             }
             // Removed behind our back; whatever has its name now is another log.
@@ -135,6 +145,31 @@ impl Logs {
         checks::log_range(name, offset.saturating_add(count as u64), offset, into.len() as u64)
     }
 
+    /// Reads what lies in the page cache of a log that is open; false if that is not enough.
+    pub(super) fn read_now(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<bool> {
+        self.root.alive()?;
+        let log = {
+            // Who opens a log holds the lock meanwhile, and may be waiting for the device.
+            let open = match self.open.try_read() {
+                Ok(open) => open,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return Ok(false),
+            };
+            let Some(log) = open.get(name).filter(|log| log.is_there()) else { return Ok(false) };
+            Arc::clone(log)
+        };
+        checks::log_range(name, log.bytes, offset, into.len() as u64)?;
+        let mut filled = 0;
+        while filled < into.len() {
+            match log.reader.read_at_now(&mut into[filled..], offset + filled as u64) {
+                // Whatever is wrong, the waiting read will say it.
+                Ok(0) | Err(_) => return Ok(false),
+                Ok(count) => filled += count,
+            }
+        }
+        Ok(true)
+    }
+
     pub(super) fn list(&self) -> Result<Vec<BlobInfo>> {
         self.root.alive()?;
         let mut logs = Vec::new();
@@ -157,7 +192,7 @@ impl Logs {
         self.root.trusted()?;
         let path = layout::log(name);
         let removed = self.root.files().remove(&path);
-        guard(&self.open).remove(name);
+        write_guard(&self.open).remove(name);
         match removed {
             Err(Errno::NOENT) => return Err(self.not_found(name)),
             result => self.root.done("unlink", &path, result)?,

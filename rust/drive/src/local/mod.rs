@@ -366,6 +366,10 @@ impl Log for LocalDrive {
         self.shared.logs.read(name, offset, into)
     }
 
+    fn read_log_now(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<bool> {
+        self.shared.logs.read_now(name, offset, into)
+    }
+
     fn list_logs(&self) -> Result<Vec<BlobInfo>> {
         self.shared.logs.list()
     }

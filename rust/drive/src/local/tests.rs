@@ -382,6 +382,32 @@ fn read_now_never_waits_on_tmpfs() {
     }
 }
 
+#[test]
+fn read_log_now_reads_what_is_cached_and_never_what_was_there_before() {
+    let (_home, path, drive) = drive();
+    let (log, journal) = (drive.log().unwrap(), name("journal.0000"));
+    log.create_log(&journal, 1 << 20).unwrap();
+    let mut into = [0; 5000];
+    let mut served = 0;
+    for round in 1..50u8 {
+        // Past the page cache, in which the last round left what was there before.
+        log.write_log(&journal, 8192, &[bytes(8192, round)]).unwrap();
+        let now = log.read_log_now(&journal, 9000, &mut into).unwrap();
+        assert!(!now || into == [round; 5000], "round {round}");
+        log.read_log(&journal, 9000, &mut into).unwrap();
+        served += u8::from(log.read_log_now(&journal, 9000, &mut into).unwrap());
+        assert_eq!(into, [round; 5000]);
+    }
+    assert!(served > 40, "only {served} of 49 reads of what is cached were served");
+    let again = LocalDrive::open(&path).unwrap();
+    let log = again.log().unwrap();
+    assert!(!log.read_log_now(&journal, 0, &mut into).unwrap(), "nobody has opened it yet");
+    log.read_log(&journal, 0, &mut into).unwrap();
+    log.delete_log(&journal).unwrap();
+    let gone = log.read_log_now(&journal, 0, &mut into);
+    assert!(!gone.unwrap(), "it was deleted");
+}
+
 fn reads_now(drive: &LocalDrive) {
     drive.put(&name("s/0123"), &[bytes(5000, 7)]).unwrap();
     let mut into = [0; 6000];

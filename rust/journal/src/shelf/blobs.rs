@@ -97,7 +97,8 @@ impl Shelf for BlobShelf {
         Ok(buffer.finish())
     }
 
-    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>) {
+    fn adopt(&self, keep: Vec<(u64, Unit)>, mut rest: Vec<Unit>, idle: Vec<Unit>) {
+        rest.extend(idle);
         let used = keep.iter().filter_map(|(_, unit)| Some((place(&unit.name)?, unit.bytes)));
         *guard(&self.blobs) = Blobs { used: used.collect(), rest };
     }
@@ -180,7 +181,7 @@ impl Shelf for BlobShelf {
     }
 
     fn give_up(&self, drive: &dyn Drive) -> Result<()> {
-        self.adopt(Vec::new(), Vec::new());
+        self.adopt(Vec::new(), Vec::new(), Vec::new());
         self.units(drive)?.iter().try_for_each(|unit| remove(drive, &unit.name))
     }
 

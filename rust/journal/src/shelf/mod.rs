@@ -64,8 +64,9 @@ pub(crate) trait Shelf: Send + Sync {
     /// Reads a batch that [`examine`](Self::examine) found.
     fn fetch(&self, drive: &dyn Drive, unit: &Unit, offset: u32, bytes: u32) -> Result<Bytes>;
 
-    /// From now on `keep` are the copy of these segments, and `rest` is left over from another time.
-    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>);
+    /// From now on `keep` are the copy of these segments, and `rest` and `idle` are left over from another
+    /// time. No batch of the log was found in what is `idle`: a full drive may use that at once.
+    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>, idle: Vec<Unit>);
 
     /// Frees what [`adopt`](Self::adopt) called left over. Called when nothing of it is needed any more.
     fn tidy(&self, drive: &dyn Drive) -> Result<()>;

@@ -33,6 +33,8 @@ struct Slots {
     used: BTreeMap<u64, Arc<Unit>>,
     free: Vec<Arc<Unit>>,
     rest: Vec<Unit>,
+    /// Left over as well, and of no use to anybody.
+    idle: Vec<Unit>,
     names: BTreeSet<BlobName>,
     making: bool,
 }
@@ -78,14 +80,27 @@ impl SlotShelf {
         }
     }
 
-    /// A new slot for a segment. Never one that is there already: what it holds may be the only copy of
-    /// something. The old one is left over.
+    /// A new slot for a segment. Not one that is there already, for what it holds may be the only copy of
+    /// something; but on a full drive one that holds nothing of the log. The old one is left over.
     fn replace(&self, log: &dyn Log, header: &SegmentHeader) -> Result<Arc<Unit>> {
-        let unit = self.create(log, u64::from(header.segment_bytes))?;
+        let bytes = u64::from(header.segment_bytes);
+        let unit = match self.create(log, bytes) {
+            Err(error) if error.is(&codes::DRIVE_FULL) => self.take_idle(bytes).ok_or(error)?,
+            created => created?,
+        };
         let mut slots = guard(&self.slots);
         let old = slots.used.insert(header.segment, Arc::clone(&unit));
         slots.rest.extend(old.map(|old| Unit::clone(&old)));
         Ok(unit)
+    }
+
+    /// A slot of this size that holds nothing which anybody needs.
+    fn take_idle(&self, bytes: u64) -> Option<Arc<Unit>> {
+        let mut slots = guard(&self.slots);
+        match slots.idle.iter().position(|unit| unit.bytes == bytes) {
+            Some(index) => Some(Arc::new(slots.idle.swap_remove(index))),
+            None => slots.free.pop_if(|unit| unit.bytes == bytes),
+        }
     }
 
     fn has_header(&self, log: &dyn Log, header: &SegmentHeader) -> bool {
@@ -142,16 +157,20 @@ impl Shelf for SlotShelf {
         Ok(buffer.finish())
     }
 
-    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>) {
+    fn adopt(&self, keep: Vec<(u64, Unit)>, rest: Vec<Unit>, idle: Vec<Unit>) {
         let mut slots = guard(&self.slots);
         slots.used = keep.into_iter().map(|(segment, unit)| (segment, Arc::new(unit))).collect();
         slots.free.clear();
-        slots.rest = rest;
+        (slots.rest, slots.idle) = (rest, idle);
     }
 
     fn tidy(&self, drive: &dyn Drive) -> Result<()> {
-        let rest = std::mem::take(&mut guard(&self.slots).rest);
-        for unit in rest {
+        let left = {
+            let mut slots = guard(&self.slots);
+            let idle = std::mem::take(&mut slots.idle);
+            idle.into_iter().chain(std::mem::take(&mut slots.rest))
+        };
+        for unit in left {
             let mut slots = guard(&self.slots);
             let fits = unit.bytes == u64::from(self.segment_bytes);
             if fits && slots.free.len() < self.free_count {
@@ -231,9 +250,9 @@ impl Shelf for SlotShelf {
         log(drive)?.read_log(&slot.name, u64::from(stretch.offset), into)
     }
 
-    fn read_now(&self, _drive: &dyn Drive, _stretch: Stretch, _into: &mut [u8]) -> Result<bool> {
-        // A log cannot be asked for what lies in memory alone.
-        Ok(false)
+    fn read_now(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<bool> {
+        let slot = self.slot(stretch.segment)?;
+        log(drive)?.read_log_now(&slot.name, u64::from(stretch.offset), into)
     }
 
     fn retire(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
@@ -260,7 +279,7 @@ impl Shelf for SlotShelf {
     }
 
     fn give_up(&self, drive: &dyn Drive) -> Result<()> {
-        self.adopt(Vec::new(), Vec::new());
+        self.adopt(Vec::new(), Vec::new(), Vec::new());
         self.units(drive)?.iter().try_for_each(|unit| self.remove(log(drive)?, unit))
     }
 

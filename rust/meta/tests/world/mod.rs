@@ -1,6 +1,8 @@
 //! The world that these tests run in: a small pool on drives whose power can be cut.
 
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
+
+mod ledger;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use dwk_base::{Result, Seams};
 use dwk_drive::{Drive, FaultyDrive, Holder, MemoryDrive, Power};
 use dwk_meta::{Change, Meta, Options};
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions, SpaceOptions};
+
+pub(crate) use ledger::Ledger;
 
 /// What was acknowledged: key → content.
 pub(crate) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -22,6 +26,7 @@ pub(crate) struct World {
     pub(crate) drives: Vec<FaultyDrive>,
     pub(crate) power: Power,
     pub(crate) seed: u64,
+    pub(crate) pool: PoolOptions,
 }
 
 pub(crate) fn holder() -> Holder {
@@ -49,14 +54,19 @@ pub(crate) fn options() -> Options {
 
 impl World {
     pub(crate) fn new(drives: usize, geometry: &'static str, seed: u64) -> Self {
+        let memory = (1..=drives).map(|d| MemoryDrive::new(format!("d{d}"))).collect();
+        Self::on(memory, geometry, seed)
+    }
+
+    /// A world on these drives, whose content counts as durable.
+    pub(crate) fn on(memory: Vec<MemoryDrive>, geometry: &'static str, seed: u64) -> Self {
         let power = Power::new();
-        let memory: Vec<_> = (1..=drives).map(|d| MemoryDrive::new(format!("d{d}"))).collect();
         let faulty = |(index, drive): (usize, &MemoryDrive)| {
             FaultyDrive::new(Arc::new(drive.clone()), &power, seed ^ (index as u64) << 32)
         };
         let drives = memory.iter().enumerate().map(faulty).collect();
         let spare = MemoryDrive::new("spare");
-        Self { geometry, memory, spare, drives, power, seed }
+        Self { geometry, memory, spare, drives, power, seed, pool: pool_options() }
     }
 
     pub(crate) fn create(&self) -> Result<Arc<Meta>> {
@@ -68,7 +78,7 @@ impl World {
         let drives: Vec<_> = self.drives.iter().enumerate().map(new).collect();
         let seams = Seams::seeded(self.seed);
         let geometry = self.geometry.parse()?;
-        let pool = Pool::create(&drives, &geometry, &pool_options(), seams, &holder())?;
+        let pool = Pool::create(&drives, &geometry, &self.pool, seams, &holder())?;
         Meta::create(pool, options())
     }
 
@@ -80,29 +90,32 @@ impl World {
     pub(crate) fn open_without(&self, gone: &[usize]) -> Result<Arc<Meta>> {
         let here = self.drives.iter().enumerate().filter(|(index, _)| !gone.contains(index));
         let drives = here.map(|(_, drive)| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
-        let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
+        let open = OpenOptions { pool: self.pool.clone(), ..OpenOptions::default() };
         let seams = Seams::seeded(self.seed ^ self.power.steps());
         Meta::open(Pool::open(drives, open, seams, &holder())?, options())
     }
 
-    /// Drives with the same content that have nothing else in common with these.
+    /// Copies of all drives on which something lies.
     pub(crate) fn copies(&self) -> Vec<MemoryDrive> {
-        let copy = |drive: &MemoryDrive| {
-            let location = drive.describe().location;
-            let copy = MemoryDrive::new(location.trim_start_matches("memory://"));
-            for entry in drive.entries() {
-                copy.set_raw(&entry, drive.raw(&entry));
-            }
-            copy
-        };
         let spare = Some(&self.spare).filter(|spare| !spare.entries().is_empty());
-        self.memory.iter().chain(spare).map(copy).collect()
+        self.memory.iter().chain(spare).map(copy_of).collect()
     }
 
     /// The power comes back after a cut (or is cut now).
     pub(crate) fn restart(&mut self) {
         self.drives = self.power.restore();
     }
+}
+
+/// A drive of the same size and content that has nothing else in common with this one.
+pub(crate) fn copy_of(drive: &MemoryDrive) -> MemoryDrive {
+    let location = drive.describe().location;
+    let capacity_bytes = drive.capacity().unwrap().total_bytes;
+    let copy = MemoryDrive::with_capacity(location.trim_start_matches("memory://"), capacity_bytes);
+    for entry in drive.entries() {
+        copy.set_raw(&entry, drive.raw(&entry));
+    }
+    copy
 }
 
 /// A new pool on these drives, each as large as it is.

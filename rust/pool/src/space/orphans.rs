@@ -4,8 +4,12 @@
 //! (otherwise the pool is not open), and through quarantine: a scrub leaves a mark `q/NAME` beside the
 //! shard, with the epoch of that time; a scrub of a later opening that finds the mark and still no stripe
 //! removes both.
+//!
+//! [`Space::reclaim`] does without quarantine, for a pool that is full: cut by cut they would take the room
+//! without which nothing can be deleted.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dwk_base::codec::{Reader, Writer};
@@ -14,11 +18,13 @@ use dwk_chunk::crc64nvme;
 use dwk_drive::{Attached, BlobName, Drive};
 
 use super::header::{self, Header};
+use super::presence::{Found, Present};
 use super::scrub::Standing;
+use super::sweep::{Done, Sweep, Work};
 use super::write::{SYNC_REMOVE, late};
-use super::{Shared, room::ASK};
-use crate::Ledger;
+use super::{Control, Shared, Space, lock, room::ASK};
 use crate::roster::Seat;
+use crate::{Ledger, Stripe};
 
 /// The folder of marks.
 const QUARANTINE: &str = "q";
@@ -26,6 +32,57 @@ const MARK_BYTES: usize = 16;
 const PAGE: usize = 1024;
 /// Makes a mark durable.
 pub(crate) const SYNC_QUARANTINE: &str = "stripe.quarantine";
+
+impl Space {
+    /// Removes shards that no stripe names and that an earlier opening wrote, durably and without quarantine:
+    /// for a pool that has no room left. What cannot be read is left to the scrub.
+    ///
+    /// # Errors
+    /// `pool.repairing` while a scrub, rebuild or refresh runs; those of the ledger
+    pub fn reclaim(&self, ledger: &dyn Ledger) -> Result<()> {
+        let _alone = self.sweep_alone()?;
+        let (shared, control) = (&self.shared, &Control::default());
+        let roster = shared.roster.load();
+        let here = roster.seats.iter().filter(|seat| seat.readable().is_some());
+        let seats: Vec<_> = here.cloned().collect();
+        let work = Reclaim { shared, ledger, removed: Mutex::default() };
+        Sweep { shared, ledger, control, seats }.run(&work)?;
+        let removed = work.removed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for seat in removed.into_iter().filter_map(|seat| roster.seat(seat)) {
+            let Some(drive) = seat.readable() else { continue };
+            let synced = drive.submit(|drive| drive.sync(SYNC_REMOVE));
+            match synced.wait_for(shared.options.drive_timeout) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => shared.watch.failed(seat.index, &error),
+                None => shared.watch.failed(seat.index, &late()),
+            }
+        }
+        self.ask_room();
+        Ok(())
+    }
+}
+
+struct Reclaim<'a> {
+    shared: &'a Arc<Shared>,
+    ledger: &'a dyn Ledger,
+    /// Seats on whose drives something was removed.
+    removed: Mutex<BTreeSet<u16>>,
+}
+
+impl Work for Reclaim<'_> {
+    fn stripe(&self, _stripe: &Arc<Stripe>, _found: &Found) -> Result<Done> {
+        Ok(Done::default())
+    }
+
+    fn files(&self, files: &Present) -> Result<()> {
+        for (seat, id, index) in files.keys() {
+            if self.shared.remove_if_older(self.ledger, *seat, *id, *index)? {
+                lock(&self.removed).insert(*seat);
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Shared {
     /// Marks a file if no stripe names it.
@@ -150,7 +207,8 @@ impl Shared {
         Ok(matches!(removed, Some(Ok(true))))
     }
 
-    /// Removes a file from a drive that was away, if no stripe names it and it was written before this opening.
+    /// Removes a file without quarantine, if no stripe names it and it was written before this opening: from a
+    /// drive that was away, or when the pool is full.
     pub(crate) fn remove_if_older(
         &self,
         ledger: &dyn Ledger,

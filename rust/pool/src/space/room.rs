@@ -156,7 +156,8 @@ impl Shared {
                 return Ok(Plan { code, shape, placement, epoch: roster.epoch });
             }
         }
-        if possible {
+        // Who is only full is not lost.
+        if possible || !refused.full.is_empty() {
             let text = format!("no room for {bytes} bytes on enough drives");
             return Err(Error::new(&codes::POOL_FULL, text).with("drives", drives));
         }

@@ -289,3 +289,44 @@ fn without_the_sync_of_a_shard_acknowledged_stripes_are_lost() {
     }
     assert!(lost > 0, "leaving the sync out was not noticed");
 }
+
+#[test]
+fn what_cuts_left_is_reclaimed_durably_and_nothing_else() {
+    for omitted in [false, true] {
+        let mut left = 0;
+        for seed in 0..5 {
+            let mut world = World::new(6, RS42, 9000 + seed);
+            let kept = world.put(&bytes(1, 40_000)).unwrap();
+            let orphan = world.write(&bytes(2, 40_000)).unwrap();
+            let is_orphan = |name: &str| name.contains(&orphan.id.to_string());
+            world.space.reclaim(&world.table).unwrap();
+            assert_eq!(world.files().len(), 12, "it may be about to be committed");
+            world.reopen();
+            let young = world.write(&bytes(3, 40_000)).unwrap();
+            if omitted {
+                world.drives.iter().for_each(|drive| drive.omit(SYNC_REMOVE));
+            }
+            world.space.reclaim(&world.table).unwrap();
+            lock(&world.table.stripes).insert(young.id, young.clone());
+            world.restart();
+            left += world.files().iter().filter(|(_, name)| is_orphan(name.as_str())).count();
+            world.settle();
+            assert!(world.get(&kept).unwrap() == bytes(1, 40_000));
+            assert!(world.get(&young).unwrap() == bytes(3, 40_000));
+        }
+        assert_eq!(left > 0, omitted, "{left} shards came back");
+    }
+}
+
+#[test]
+fn drives_that_turn_out_to_be_full_are_full_and_not_lost() {
+    for full in 1..=6 {
+        let world = World::new(6, RS42, 9100);
+        world.drives[..full].iter().for_each(|drive| drive.set_full(true));
+        match world.write(&bytes(1, 40_000)) {
+            Ok(stripe) => assert!(world.get(&stripe).unwrap() == bytes(1, 40_000)),
+            Err(error) => assert!(error.is(&codes::POOL_FULL) && full > 2, "{full}: {error}"),
+        }
+        assert_eq!(lock(&world.watch.failed).len(), 0);
+    }
+}
