@@ -4,13 +4,14 @@
 
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dwk_base::{Result, codes};
+use dwk_base::{Result, Seams, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
-use dwk_drive::{Drive, Edition, Entry, FaultyDrive, MemoryDrive, Superblock};
+use dwk_drive::{BlobName, Drive, Edition, Entry, FaultyDrive, Log, MemoryDrive, Superblock};
 use dwk_meta::Meta;
-use dwk_pool::{Control, Pool, PoolStatus, Redundancy, State};
+use dwk_pool::{Control, NewDrive, Pool, PoolStatus, Redundancy, State};
 use world::{Model, World, bytes, check, create_on, get, holder, open_on, options, put};
 
 fn status(meta: &Arc<Meta>) -> PoolStatus {
@@ -215,7 +216,7 @@ fn a_drive_that_went_on_alone_is_foreign_all_the_same() {
         let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
         let pool = world::pool_options();
         let open = dwk_pool::OpenOptions { pool, force: true, ..Default::default() };
-        let pool = Pool::open(drives, open, dwk_base::Seams::system(), &holder()).unwrap();
+        let pool = Pool::open(drives, open, Seams::system(), &holder()).unwrap();
         Meta::open(pool, options()).unwrap()
     };
     let alone = forced(&all[..1]);
@@ -289,4 +290,83 @@ fn power_cut_at_every_step_of_create_leaves_a_pool_or_drives_that_can_be_made_on
             }
         }
     }
+}
+
+fn create(drives: &[MemoryDrive]) -> Result<Arc<Pool>> {
+    let new = drives.iter().map(|drive| NewDrive {
+        drive: Arc::new(drive.clone()),
+        name: drive.describe().location,
+        labels: BTreeMap::new(),
+    });
+    let (new, seams) = (new.collect::<Vec<_>>(), Seams::system());
+    Pool::create(&new, &"2+1".parse()?, &world::pool_options(), seams, &holder())
+}
+
+/// Drives on which making a pool was cut off just before it was in force.
+fn unborn() -> Vec<MemoryDrive> {
+    for step in 1.. {
+        let mut world = World::new(3, "2+1", 70);
+        world.power.cut_in(step);
+        drop(world.create());
+        world.restart();
+        let all = world.copies();
+        let logs = |drive: &MemoryDrive| !drive.list_logs().unwrap().is_empty();
+        if all.iter().all(|drive| dwk_pool::is_unfinished(drive)) && all[..2].iter().all(logs) {
+            return all;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn making_a_pool_again_leaves_no_log_of_the_first_try() {
+    let all = unborn();
+    let left = BlobName::new("journal.0007").unwrap();
+    all.iter().for_each(|drive| drive.create_log(&left, 64 << 10).unwrap());
+    assert!(open_on(&all, options()).unwrap_err().is(&codes::STORE_UNFINISHED));
+    drop(create_on(&all, "2+1", options()));
+    let logs: Vec<_> = all.iter().flat_map(|drive| drive.list_logs().unwrap()).collect();
+    assert!(!logs.iter().any(|log| log.name == left), "{logs:?}");
+}
+
+#[test]
+fn an_unborn_drive_with_a_blob_is_not_taken_for_an_empty_one() {
+    let all = unborn();
+    all[1].put(&BlobName::new("s/ab").unwrap(), &[bytes::Bytes::from_static(b"x")]).unwrap();
+    assert!(create(&all).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    assert!(open_on(&all, options()).unwrap_err().is(&codes::STORE_UNFINISHED));
+}
+
+#[test]
+fn a_drive_whose_very_first_superblock_is_torn_is_empty_and_one_that_held_more_is_not() {
+    let torn = || {
+        let drives = world::drives_of(3, "torn", 1 << 30);
+        drives[0].set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
+        drives
+    };
+    let all = torn();
+    assert!(open_on(&all, options()).unwrap_err().is(&codes::STORE_UNFINISHED));
+    create(&all).unwrap();
+    let all = torn();
+    all[0].create_log(&BlobName::new("journal.0000").unwrap(), 64 << 10).unwrap();
+    assert!(create(&all).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+    assert!(open_on(&all, options()).unwrap_err().is(&codes::SUPERBLOCK_DAMAGED));
+    let all = torn();
+    all[0].set_raw(&Entry::SuperblockB, Some(vec![7; 4096]));
+    assert!(create(&all).unwrap_err().is(&codes::DRIVE_NOT_EMPTY));
+}
+
+#[test]
+fn a_drive_of_a_pool_that_was_not_made_is_no_part_of_one_that_was() {
+    let mut all = world::drives_of(3, "made", 1 << 30);
+    let meta = create_on(&all, "2+1", options());
+    put(&meta, b"key", b"value").unwrap();
+    close(meta);
+    all[2] = unborn()[2].clone();
+    let meta = open_on(&all, options()).unwrap();
+    assert_eq!(get(&meta, b"key").unwrap().unwrap(), b"value");
+    assert_eq!(status(&meta).drives[2].state, State::Missing);
+    let fresh: Arc<dyn Drive> = Arc::new(all[2].clone());
+    meta.pool().replace(&*meta, "d3", &fresh, &holder(), &Control::default()).unwrap();
+    assert_eq!(status(&meta).redundancy, Redundancy::Full);
 }
