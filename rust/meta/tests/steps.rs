@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dwk_base::{Result, Seams, codes};
+use dwk_base::{Random, Result, Seams, SeededRandom, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{BlobName, Drive, Edition, Entry, FaultyDrive, Log, MemoryDrive, Superblock};
 use dwk_meta::Meta;
@@ -369,4 +369,60 @@ fn a_drive_of_a_pool_that_was_not_made_is_no_part_of_one_that_was() {
     let fresh: Arc<dyn Drive> = Arc::new(all[2].clone());
     meta.pool().replace(&*meta, "d3", &fresh, &holder(), &Control::default()).unwrap();
     assert_eq!(status(&meta).redundancy, Redundancy::Full);
+}
+
+#[test]
+fn no_slot_of_a_new_pool_says_that_it_is_unborn() {
+    let all = world::drives_of(3, "new", 1 << 30);
+    create(&all).unwrap();
+    for (drive, slot) in all.iter().zip([Entry::SuperblockA, Entry::SuperblockB]) {
+        drive.flip(&slot, 70, 1);
+    }
+    assert!(all.iter().all(|drive| dwk_pool::carries_pool(drive)));
+}
+
+/// Openings of some of the drives, cut off anywhere, one after another. At the end all are back.
+fn random_history(count: usize, geometry: &'static str, tolerance: usize, seed: u64) {
+    let random = SeededRandom::new(seed);
+    let mut world = World::new(count, geometry, seed);
+    let (mut model, mut unsure) = (Model::new(), Vec::new());
+    world.create().unwrap().close().unwrap();
+    for round in 0..10 {
+        let mut gone: Vec<usize> = (0..count).collect();
+        while gone.len() > tolerance || random.below(3) == 0 && !gone.is_empty() {
+            gone.swap_remove(random.below(gone.len() as u64) as usize);
+        }
+        world.power.cut_in(1 + random.below(40));
+        let key = format!("key{round}").into_bytes();
+        // It may be refused: what was written without some drives needs those with which it was.
+        if let Ok(meta) = world.open_without(&gone) {
+            match put(&meta, &key, &bytes(round, 300)) {
+                Ok(_) => drop(model.insert(key, bytes(round, 300))),
+                Err(_) => unsure.push(key),
+            }
+            if random.below(2) == 0 {
+                let _ = meta.close();
+            }
+        }
+        world.restart();
+    }
+    let when = format!("{geometry}, seed {seed}");
+    let meta = world.open().unwrap_or_else(|error| panic!("{when}: {error}"));
+    for key in unsure {
+        if let Some(content) = get(&meta, &key).unwrap() {
+            model.insert(key, content);
+        }
+    }
+    close(meta);
+    comes_back(&world.copies(), &mut model, &when);
+}
+
+#[test]
+fn openings_of_some_drives_cut_off_one_after_another_lose_no_drive_and_no_write() {
+    let seeds = if std::env::var_os("DWK_LONG").is_some() { 1000 } else { 20 };
+    for seed in 0..seeds {
+        random_history(3, "2+1", 1, seed);
+        random_history(5, "2+2", 2, seed);
+        random_history(6, "4+2", 2, seed);
+    }
 }
