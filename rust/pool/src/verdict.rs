@@ -119,3 +119,141 @@ impl Proposal<'_> {
         rows.filter(|row| drives.contains(&row.id)).any(|row| row.epoch == self.superblock.epoch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dwk_base::PoolId;
+    use dwk_drive::{FORMAT_VERSION, Features, MemberRow, MemberState, MemoryDrive};
+
+    use super::*;
+
+    const DRIVES: u128 = 6;
+
+    /// A superblock of `epoch` that was meant for these drives.
+    fn superblock(epoch: u64, follows: &[&Superblock], meant_for: &[u128]) -> Superblock {
+        let row = |drive: u128| MemberRow {
+            index: drive as u16,
+            id: DriveId::from_u128(drive),
+            name: format!("d{drive}"),
+            state: MemberState::Ok,
+            location: String::new(),
+            labels: BTreeMap::new(),
+            capacity_bytes: 0,
+            epoch: Epoch(if meant_for.contains(&drive) { epoch } else { 1 }),
+        };
+        Superblock {
+            format_version: FORMAT_VERSION,
+            features: Features::default(),
+            pool: PoolId::from_u128(7),
+            drive: DriveId::default(),
+            epoch: Epoch(epoch),
+            created_unix_ns: 0,
+            written_unix_ns: 0,
+            clean: false,
+            in_force: false,
+            follows: follows.iter().map(|superblock| superblock.edition()).collect(),
+            geometry: "4+2".to_owned(),
+            members: (1..=DRIVES).map(row).collect(),
+            journal: Vec::new(),
+            keyring: meant_for.iter().map(|drive| *drive as u8).collect(),
+            options: Vec::new(),
+        }
+    }
+
+    /// A drive with these in its slots: what is in force, what is proposed.
+    fn drive(id: u128, in_force: Option<&Superblock>, proposed: Option<&Superblock>) -> Loaded {
+        let body = MemoryDrive::new(id.to_string());
+        let mut state = dwk_drive::SlotState::fresh();
+        for (superblock, in_force) in [(in_force, true), (proposed, false)] {
+            if let Some(superblock) = superblock {
+                let drive = DriveId::from_u128(id);
+                let written = Superblock { drive, in_force, ..superblock.clone() };
+                written.store(&body, &mut state).unwrap();
+            }
+        }
+        Superblock::load(&body).unwrap().unwrap()
+    }
+
+    fn found(drives: &[Loaded]) -> Verdict {
+        Verdict::of(drives.iter()).unwrap()
+    }
+
+    const ALL: [u128; 6] = [1, 2, 3, 4, 5, 6];
+
+    #[test]
+    fn a_proposal_made_from_what_is_in_force_is_taken_up_and_any_other_is_not() {
+        let old = superblock(4, &[], &ALL);
+        let base = superblock(5, &[&old], &ALL);
+        let (next, late) = (superblock(6, &[&base], &ALL), superblock(9, &[&old], &ALL));
+        let verdict = found(&[drive(1, Some(&base), None), drive(2, Some(&base), Some(&next))]);
+        assert_eq!(verdict.edition, next.edition());
+        assert_eq!(verdict.follows, [base.edition(), next.edition()]);
+        let verdict = found(&[drive(1, Some(&base), None), drive(2, Some(&old), Some(&late))]);
+        assert_eq!(verdict.edition, base.edition());
+        assert_eq!((verdict.follows, verdict.tried), (vec![base.edition()], Epoch(9)));
+    }
+
+    #[test]
+    fn where_only_proposals_can_be_read_what_they_were_made_from_was_in_force() {
+        let old = superblock(4, &[], &ALL);
+        let base = superblock(5, &[&old], &ALL);
+        let next = superblock(6, &[&base], &ALL);
+        // One that was away long ago does not bring the old state back.
+        let verdict = found(&[drive(1, Some(&old), None), drive(2, None, Some(&next))]);
+        assert_eq!(verdict.edition, next.edition());
+        assert_eq!(verdict.follows[0], base.edition());
+        assert!(Verdict::of([drive(1, None, Some(&superblock(1, &[], &ALL)))].iter()).is_none());
+    }
+
+    #[test]
+    fn what_contains_a_proposal_that_is_in_force_elsewhere_is_taken_up_with_it() {
+        let base = superblock(5, &[], &ALL);
+        let first = superblock(6, &[&base], &ALL);
+        let second = superblock(7, &[&base, &first], &ALL);
+        let there = drive(1, Some(&first), None);
+        for verdict in [
+            found(&[there, drive(2, Some(&base), Some(&second))]),
+            found(&[drive(2, Some(&base), Some(&second)), drive(3, Some(&base), Some(&first))]),
+        ] {
+            assert_eq!(verdict.edition, second.edition());
+        }
+    }
+
+    #[test]
+    fn of_openings_that_did_not_see_each_other_the_later_one_is_taken_up_whatever_its_number() {
+        let base = superblock(5, &[], &ALL);
+        // Two tries reached d1 and d2 only; then the pool was opened without those.
+        let early = superblock(8, &[&base], &ALL);
+        let late = superblock(6, &[&base], &[3, 4, 5, 6]);
+        let verdict = found(&[
+            drive(1, Some(&base), Some(&early)),
+            drive(2, Some(&base), Some(&early)),
+            drive(3, Some(&base), Some(&late)),
+            drive(4, Some(&base), None),
+        ]);
+        assert_eq!(verdict.edition, late.edition());
+        assert!(verdict.follows.contains(&early.edition()));
+        assert_eq!(verdict.tried, Epoch(8));
+    }
+
+    #[test]
+    fn of_two_in_force_with_one_number_most_drives_decide() {
+        let base = superblock(5, &[], &ALL);
+        let (one, other) = (superblock(6, &[&base], &[1]), superblock(6, &[&base], &[2, 3]));
+        let three = [
+            drive(1, Some(&one), None),
+            drive(2, Some(&other), None),
+            drive(3, Some(&other), None),
+        ];
+        assert_eq!(found(&three).edition, other.edition());
+    }
+
+    #[test]
+    fn what_a_change_follows_stays_short_and_keeps_the_ground_first() {
+        let many: Vec<_> = (1..200).map(|n| superblock(n, &[], &ALL).edition()).collect();
+        let kept = follows(many[0], many.iter().copied());
+        assert_eq!((kept.len(), kept[0], kept[1]), (FOLLOWS_MAX, many[0], many[198]));
+    }
+}
