@@ -251,13 +251,17 @@ impl Superblock {
         }
     }
 
-    /// True if one slot is damaged and the other was never written: the power went while the drive was
-    /// given its very first superblock.
+    /// True if a slot is there, none is valid and one was never written whole: the power went while the
+    /// drive was given its very first superblock. A slot that cannot be read may be anything.
     pub fn is_torn_first(drive: &dyn Drive) -> bool {
+        let there = Slot::BOTH.map(|slot| drive.read_superblock(slot));
+        let is_there = there.iter().any(|slot| matches!(slot, Ok(Some(_))));
         let found = Slot::BOTH.map(|slot| look(drive, slot));
-        let is = |wanted: fn(&Found) -> bool| found.iter().any(wanted);
-        is(|found| matches!(found, Found::Nothing))
-            && is(|found| matches!(found, Found::Damaged(_)))
+        let is_none = |found: &Found| matches!(found, Found::Nothing | Found::Damaged(_));
+        is_there
+            && there.iter().all(Result::is_ok)
+            && found.iter().all(is_none)
+            && found.iter().any(|found| matches!(found, Found::Nothing))
     }
 
     /// Writes this superblock to both slots, so that nothing older is left on the drive. Durable on

@@ -188,8 +188,8 @@ pub fn carries_pool(drive: &dyn Drive) -> bool {
 /// True if making a pool on this drive, or taking it into one, was cut off: it counts as empty.
 pub fn is_unfinished(drive: &dyn Drive) -> bool {
     match Superblock::load(drive) {
-        Ok(loaded) => loaded.is_some_and(|loaded| loaded.is_unborn),
-        Err(_) => is_torn_first(drive),
+        Ok(Some(loaded)) => loaded.is_unborn,
+        Ok(None) | Err(_) => is_torn_first(drive),
     }
 }
 

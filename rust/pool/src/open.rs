@@ -165,10 +165,10 @@ impl Sorted {
                     let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
                     sorted.unknown.push((drive, lock, error));
                 }
-                Ok(None) => sorted.away.push(location, empty()),
-                Err(_) if is_torn_first(&*drive) => {
+                Ok(None) | Err(_) if is_torn_first(&*drive) => {
                     sorted.away.push(location.clone(), unfinished(&location));
                 }
+                Ok(None) => sorted.away.push(location, empty()),
                 Err(error) => sorted.unknown.push((drive, lock, error)),
             }
         }
