@@ -111,6 +111,8 @@ pub struct Superblock {
     pub clean: bool,
     /// False while it is only proposed: it does not count unless it has to, see `docs/format/superblock.md`.
     pub in_force: bool,
+    /// The last epoch that was in force on the drive that it lies on: its own if it is in force.
+    pub took_part: Epoch,
     /// What it was made from: first the edition that was in force, then proposals that may have become so
     /// where nobody saw it. Empty for a pool's first.
     pub follows: Vec<Edition>,
@@ -216,6 +218,15 @@ impl Loaded {
         Some(Self { pool, drive, in_force, proposed, is_unborn, other_damaged, revision })
     }
 
+    /// The last epoch that was in force on this drive; 0 if there was none.
+    pub fn took_part(&self) -> Epoch {
+        match (&self.in_force, &self.proposed) {
+            (Some(placed), _) => placed.superblock.epoch,
+            (None, Some(placed)) => placed.superblock.took_part,
+            (None, None) => Epoch(0),
+        }
+    }
+
     /// Where to write: never over the superblock of that edition, in force rather than proposed, and if it
     /// is not here never over what is in force.
     pub fn keeping(&self, edition: &Edition) -> SlotState {
@@ -290,7 +301,8 @@ impl Superblock {
 
     /// Which edition it is: the same on every drive, proposed or in force.
     pub fn edition(&self) -> Edition {
-        let shared = Self { drive: DriveId::default(), in_force: false, ..self.clone() };
+        let (drive, in_force, took_part) = (DriveId::default(), false, Epoch(0));
+        let shared = Self { drive, in_force, took_part, ..self.clone() };
         Edition { epoch: self.epoch, digest: dwk_chunk::blake3(&shared.encode_body()) }
     }
 
@@ -340,7 +352,8 @@ impl Superblock {
         writer.u64(compatible).u64(read_only).u64(incompatible);
         writer.raw(self.pool.as_bytes()).raw(self.drive.as_bytes()).u64(self.epoch.0);
         writer.u64(self.created_unix_ns).u64(self.written_unix_ns).u8(u8::from(self.clean));
-        writer.u8(u8::from(self.in_force)).varint(self.follows.len() as u64);
+        writer.u8(u8::from(self.in_force)).u64(self.took_part.0);
+        writer.varint(self.follows.len() as u64);
         for edition in &self.follows {
             writer.u64(edition.epoch.0).raw(&edition.digest);
         }
@@ -376,6 +389,7 @@ impl Superblock {
             written_unix_ns: reader.u64()?,
             clean: flag(&mut reader)?,
             in_force: flag(&mut reader)?,
+            took_part: Epoch(reader.u64()?),
             follows: list(&mut reader, 8 + 32, edition)?,
             geometry: reader.str()?.to_owned(),
             members: list(&mut reader, MemberRow::BYTES_MIN, MemberRow::decode)?,
@@ -529,6 +543,7 @@ mod tests {
             written_unix_ns: 2,
             clean: true,
             in_force: true,
+            took_part: Epoch(epoch),
             follows: vec![Edition { epoch: Epoch(4), digest: [9; 32] }],
             geometry: "4+2".to_owned(),
             members: (0..6).map(row).collect(),
@@ -550,7 +565,7 @@ mod tests {
     }
 
     fn proposal(epoch: u64) -> Superblock {
-        Superblock { in_force: false, ..sample(epoch) }
+        Superblock { in_force: false, took_part: Epoch(1), ..sample(epoch) }
     }
 
     #[test]
@@ -613,6 +628,7 @@ mod tests {
             state.pass_over();
             let loaded = load(&drive);
             assert_eq!(loaded.keeping(&sample(1).edition()), state);
+            assert_eq!(loaded.took_part(), Epoch(1));
             assert_eq!(loaded.in_force.unwrap().superblock, sample(1));
             assert_eq!(loaded.proposed.unwrap().superblock, proposal(epoch));
         }
@@ -638,6 +654,8 @@ mod tests {
         let drive = MemoryDrive::new("d");
         assert!(!Superblock::is_torn_first(&drive));
         drive.set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
+        assert!(Superblock::is_torn_first(&drive));
+        drive.set_raw(&Entry::SuperblockA, Some(vec![0; 4096]));
         assert!(Superblock::is_torn_first(&drive));
         let first = Superblock { follows: vec![], ..proposal(1) };
         let mut state = first.create(&drive).unwrap();

@@ -417,6 +417,13 @@ fn random_history(count: usize, geometry: &'static str, tolerance: usize, seed: 
     comes_back(&world.copies(), &mut model, &when);
 }
 
+/// A drive that was away took up a proposal, was cut off in an opening that went on from that, and was away
+/// while the rest went on from something else.
+#[test]
+fn a_drive_on_which_only_proposals_are_left_is_one_of_the_others() {
+    random_history(5, "2+2", 2, 388);
+}
+
 #[test]
 fn openings_of_some_drives_cut_off_one_after_another_lose_no_drive_and_no_write() {
     let seeds = if std::env::var_os("DWK_LONG").is_some() { 1000 } else { 20 };

@@ -43,7 +43,8 @@ impl Pool {
         let mut table = Table::new(superblock, Vec::new());
         for (new, id) in drives.iter().zip(&ids) {
             let drive = Attached::new(Arc::clone(&new.drive));
-            table.present.insert(*id, Present { drive, slots: SlotState::fresh() });
+            let (slots, took_part) = (SlotState::fresh(), Epoch(0));
+            table.present.insert(*id, Present { drive, slots, took_part });
         }
         let locks = ids.into_iter().zip(locks).collect();
         begin(table, locks, geometry, options, seams, warnings(drives))
@@ -227,6 +228,7 @@ fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> 
         written_unix_ns: now,
         clean: false,
         in_force: false,
+        took_part: Epoch(0),
         follows: Vec::new(),
         geometry: geometry.to_string(),
         members,

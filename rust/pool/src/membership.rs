@@ -23,6 +23,8 @@ use crate::verdict::follows;
 pub(crate) struct Present {
     pub(crate) drive: Arc<Attached>,
     pub(crate) slots: SlotState,
+    /// The last epoch that was in force on it.
+    pub(crate) took_part: Epoch,
 }
 
 /// What an opening found about a drive, besides what its superblock says.
@@ -222,8 +224,9 @@ impl Membership {
         let mut tickets = Vec::new();
         for id in drives {
             let Some(present) = table.present.get(id) else { continue };
-            let (superblock, mut slots) =
-                (Superblock { drive: *id, ..next.clone() }, present.slots);
+            let took_part = if next.in_force { next.epoch } else { present.took_part };
+            let superblock = Superblock { drive: *id, took_part, ..next.clone() };
+            let mut slots = present.slots;
             let ticket = present
                 .drive
                 .submit_log(move |drive| superblock.store(drive, &mut slots).map(|()| slots));
@@ -237,6 +240,9 @@ impl Membership {
                 Ok(slots) => {
                     if let Some(present) = table.present.get_mut(&id) {
                         present.slots = slots;
+                        if next.in_force {
+                            present.took_part = next.epoch;
+                        }
                     }
                 }
                 Err(error) => {

@@ -286,8 +286,8 @@ fn seat(
     }
     let both = [&loaded.in_force, &loaded.proposed].into_iter().flatten();
     let has_it = both.into_iter().any(|placed| placed.superblock.edition() == verdict.edition);
-    let epoch = last_in_force(loaded);
-    if !has_it && (epoch > row.epoch || epoch == verdict.superblock.epoch) {
+    let took_part = loaded.took_part();
+    if !has_it && (took_part > row.epoch || took_part == verdict.superblock.epoch) {
         let text = format!("{location} went on without the rest of its pool and is not merged");
         let remark = Remark { is_foreign: true, text: text.clone(), cure: None };
         table.remarks.insert(id, remark);
@@ -298,17 +298,9 @@ fn seat(
     }
     row.location.clone_from(&location);
     let drive = Attached::new(Arc::clone(drive));
-    table.present.insert(id, Present { drive, slots: loaded.keeping(&verdict.edition) });
+    let slots = loaded.keeping(&verdict.edition);
+    table.present.insert(id, Present { drive, slots, took_part });
     Ok(None)
-}
-
-/// The epoch in which a drive took part last. A proposal alone says what was in force when it was made.
-fn last_in_force(loaded: &Loaded) -> Epoch {
-    if let Some(placed) = &loaded.in_force {
-        return placed.superblock.epoch;
-    }
-    let follows = loaded.proposed.as_ref().map(|placed| &placed.superblock.follows);
-    follows.and_then(|follows| follows.first()).map_or(Epoch(0), |edition| edition.epoch)
 }
 
 /// A drive whose superblocks are damaged is known by where it lies: its shards describe themselves.
@@ -319,8 +311,8 @@ fn seat_by_location(
 ) -> Option<DriveId> {
     let id = seat_at(table, &drive.describe().location, places)?;
     mark(&mut table.superblock, id, MemberState::Stale);
-    let slots = SlotState::fresh();
-    table.present.insert(id, Present { drive: Attached::new(drive), slots });
+    let (slots, took_part) = (SlotState::fresh(), Epoch(0));
+    table.present.insert(id, Present { drive: Attached::new(drive), slots, took_part });
     Some(id)
 }
 

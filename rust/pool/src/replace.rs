@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use dwk_base::{DriveId, Error, Result, codes};
+use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Superblock};
 
 use crate::Ledger;
@@ -57,11 +57,17 @@ impl Pool {
         {
             let mut table = self.membership.lock();
             // Only the next change makes it a member; until then it counts as empty.
-            let (in_force, follows) = (false, Vec::new());
-            let superblock = table.superblock.clone();
-            let blank = Superblock { drive: id, clean: false, in_force, follows, ..superblock };
+            let blank = Superblock {
+                drive: id,
+                clean: false,
+                in_force: false,
+                took_part: Epoch(0),
+                follows: Vec::new(),
+                ..table.superblock.clone()
+            };
             let slots = blank.create(&*new)?;
-            table.present.insert(id, Present { drive: Attached::new(new), slots });
+            let (drive, took_part) = (Attached::new(new), Epoch(0));
+            table.present.insert(id, Present { drive, slots, took_part });
         }
         self.membership.change(|superblock| {
             let index =

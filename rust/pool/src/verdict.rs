@@ -153,6 +153,7 @@ mod tests {
             written_unix_ns: 0,
             clean: false,
             in_force: false,
+            took_part: Epoch(0),
             follows: follows.iter().map(|superblock| superblock.edition()).collect(),
             geometry: "4+2".to_owned(),
             members: (1..=DRIVES).map(row).collect(),
