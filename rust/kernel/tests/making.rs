@@ -18,7 +18,7 @@ fn open(path: &Path, create: Create) -> Result<Kernel> {
     let geometry = drives.as_ref().map(|_| "2+1".to_owned());
     let path = Some(path.to_owned());
     let spec = OpenSpec { path, drives, geometry, create, ..OpenSpec::default() };
-    let deadline = Deadline::after(Arc::clone(&seams.clock), Duration::from_secs(600));
+    let deadline = Deadline::after(Arc::clone(&seams.clock), Duration::from_mins(10));
     let context = Context::new(Principal::new("test")?, deadline, &SystemRandom);
     Kernel::open(&spec, &context, &seams)
 }
