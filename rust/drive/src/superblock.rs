@@ -75,8 +75,8 @@ pub struct MemberRow {
     pub labels: BTreeMap<String, String>,
     /// Its whole size when it was seen last.
     pub capacity_bytes: u64,
-    /// The last epoch that this membership gave it. A drive with a lower one is stale; one with a
-    /// higher one went on by itself and is never merged.
+    /// The last epoch that was meant for it. A drive on which a lower one is in force is stale; one on which
+    /// a higher one is went on by itself and is never merged.
     pub epoch: Epoch,
 }
 

@@ -50,7 +50,10 @@ impl Made {
                 if path.symlink_metadata().is_err() {
                     self.directories.push(path.clone());
                 }
-                self.places.push(path.clone());
+                // What was there before is not taken away: somebody else may be making it a store.
+                if unfinished(path).is_none() {
+                    self.places.push(path.clone());
+                }
             }
             self.drives.push(place.drive(Find::Making)?);
         }
