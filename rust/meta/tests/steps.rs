@@ -433,3 +433,25 @@ fn openings_of_some_drives_cut_off_one_after_another_lose_no_drive_and_no_write(
         random_history(6, "4+2", 2, seed);
     }
 }
+
+#[test]
+fn who_only_reads_judges_alike_and_writes_nothing() {
+    let world = World::new(3, "2+1", 13);
+    let meta = world.create().unwrap();
+    put(&meta, b"key", b"value").unwrap();
+    only_the_last(&world, || meta.pool().scrub(&*meta, &Control::default()).map(drop));
+    let all = world.copies();
+    let tried = Superblock::load(&all[2]).unwrap().unwrap().proposed.unwrap().superblock;
+    let dump =
+        || all.iter().map(|d| d.entries().into_iter().map(|e| d.raw(&e)).collect::<Vec<_>>());
+    let before: Vec<_> = dump().collect();
+    let drives = all.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
+    let pool = world::pool_options();
+    let open = dwk_pool::OpenOptions { pool, read_only: true, ..Default::default() };
+    let pool = Pool::open(drives, open, Seams::system(), &holder()).unwrap();
+    assert_eq!(pool.epoch(), tried.epoch, "it may be in force on a drive that is away");
+    let reader = Meta::open(pool, options()).unwrap();
+    assert_eq!(get(&reader, b"key").unwrap().unwrap(), b"value");
+    reader.close().unwrap();
+    assert!(before == dump().collect::<Vec<_>>());
+}
