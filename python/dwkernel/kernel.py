@@ -80,7 +80,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         timeout: the deadline of the opening, and of every operation that does not say its own.
 
     Raises:
-        NotFound: `store.not_found`
+        NotFound: `store.not_found`, `store.unfinished`
         Exists: `store.exists`, `drive.not_empty`
         Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`
         Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,

@@ -81,6 +81,7 @@ codes! {
     STORE_LOCKED = "store.locked", Unavailable, true, "Another process has the store open: close it there, or talk to that process";
     STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store with create=True";
     STORE_OPTION = "store.option", Invalid, false, "Mend the option as the message says";
+    STORE_UNFINISHED = "store.unfinished", NotFound, false, "Creating the store was cut off before it could hold anything: create it again on the same drives";
     SUPERBLOCK_DAMAGED = "superblock.damaged", Corrupt, false, "Both superblock slots of the drive are unreadable: replace the drive, or bring others back";
     UNIT_INVALID = "unit.invalid", Invalid, false, "Write a size as an integer or \"10 GiB\", a duration as a number of seconds or \"30s\"";
 }

@@ -28,5 +28,6 @@ pub use port::{
     SUPERBLOCK_BYTES_MAX, Slot,
 };
 pub use superblock::{
-    FORMAT_VERSION, Features, Loaded, MemberRow, MemberState, SlotState, Superblock,
+    Edition, FORMAT_VERSION, Features, Loaded, MemberRow, MemberState, Placed, SlotState,
+    Superblock,
 };

@@ -3,8 +3,9 @@
 //! The bytes are drawn in `docs/format/superblock.md`.
 //!
 //! # Consistency
-//! A slot counts when its check holds; of two that count the later one wins. A cut in the middle of a
-//! write damages the slot that was being written, never the other.
+//! A slot counts when its check holds. A superblock is *in force* or only *proposed*; the newest of each is
+//! found, and who opens the pool judges them together with those of the other drives. A cut in the middle
+//! of a write damages the slot that was being written, never the other.
 
 use std::collections::BTreeMap;
 
@@ -74,9 +75,19 @@ pub struct MemberRow {
     pub labels: BTreeMap<String, String>,
     /// Its whole size when it was seen last.
     pub capacity_bytes: u64,
-    /// The last epoch that this membership gave it. A drive with a lower one is stale; one with a
-    /// higher one went on by itself and is never merged.
+    /// The last epoch that was meant for it. A drive on which a lower one is in force is stale; one on which
+    /// a higher one is went on by itself and is never merged.
     pub epoch: Epoch,
+}
+
+/// One state of a pool's membership, by its number and its content: numbers alone are drawn twice when
+/// drives go on without each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Edition {
+    /// Membership's version.
+    pub epoch: Epoch,
+    /// BLAKE3 of what all drives share of it.
+    pub digest: [u8; 32],
 }
 
 /// What each drive of a pool carries.
@@ -98,6 +109,13 @@ pub struct Superblock {
     pub written_unix_ns: u64,
     /// True if the pool was closed and nothing has been written since.
     pub clean: bool,
+    /// False while it is only proposed: it does not count unless it has to, see `docs/format/superblock.md`.
+    pub in_force: bool,
+    /// The last epoch that was in force on the drive that it lies on: its own if it is in force.
+    pub took_part: Epoch,
+    /// What it was made from: first the edition that was in force, then proposals that may have become so
+    /// where nobody saw it. Empty for a pool's first.
+    pub follows: Vec<Edition>,
     /// The geometry, as it prints.
     pub geometry: String,
     /// All members that there ever were.
@@ -113,36 +131,65 @@ pub struct Superblock {
 /// Where the next superblock of a drive goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotState {
-    current: Slot,
+    kept: Slot,
     revision: u64,
 }
 
 impl SlotState {
     /// Of a drive whose slots are both lost: whatever lies in them is overwritten.
     pub const fn fresh() -> Self {
-        Self { current: Slot::B, revision: 0 }
+        Self { kept: Slot::B, revision: 0 }
     }
 
-    /// The slot that holds the present superblock.
-    pub const fn current(&self) -> Slot {
-        self.current
+    /// The slot that is not written next.
+    pub const fn kept(&self) -> Slot {
+        self.kept
     }
 
     /// How many superblocks this drive has been given.
     pub const fn revision(&self) -> u64 {
         self.revision
     }
+
+    /// What was written last does not count: the next one takes its slot.
+    pub const fn pass_over(&mut self) {
+        self.kept = self.kept.other();
+    }
 }
 
-/// A superblock as it was found.
+/// A superblock and the slot in which it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// What the slot says.
+    pub superblock: Superblock,
+    /// The slot.
+    pub slot: Slot,
+    revision: u64,
+}
+
+impl Placed {
+    fn order(&self) -> (Epoch, u64) {
+        (self.superblock.epoch, self.revision)
+    }
+}
+
+/// A drive's superblocks as they were found: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The later of the valid ones.
-    pub superblock: Superblock,
-    /// Where it lies, for [`Superblock::store`].
-    pub slots: SlotState,
-    /// The other slot holds something that is not valid: a cut or damage; the next store mends it.
+    /// The pool that the drive says it belongs to.
+    pub pool: PoolId,
+    /// Which drive it says it is.
+    pub drive: DriveId,
+    /// The newest that is in force.
+    pub in_force: Option<Placed>,
+    /// The newest that is proposed, if it is newer.
+    pub proposed: Option<Placed>,
+    /// True if a proposal without anything before it lies here and nothing is in force: nobody ever stored
+    /// anything on this drive.
+    pub is_unborn: bool,
+    /// One slot holds something that is not valid: a cut or damage; the next store mends it.
     pub other_damaged: bool,
+    revision: u64,
 }
 
 /// What one slot holds.
@@ -153,36 +200,79 @@ enum Found {
     Damaged(Error),
 }
 
+impl Loaded {
+    /// Of what is valid, at least one; `None` of nothing.
+    fn of(found: Vec<Placed>, other_damaged: bool) -> Option<Self> {
+        let revision = found.iter().map(|placed| placed.revision).max()?;
+        let latest = found.iter().max_by_key(|placed| (placed.superblock.in_force, placed.order()));
+        let (pool, drive) =
+            latest.map(|placed| (placed.superblock.pool, placed.superblock.drive))?;
+        let first = found.iter().any(|placed| placed.superblock.is_first_proposal());
+        let (in_force, proposed): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|placed| placed.superblock.in_force);
+        let newest = |placed: Vec<Placed>| placed.into_iter().max_by_key(Placed::order);
+        let (in_force, proposed) = (newest(in_force), newest(proposed));
+        let is_unborn = first && in_force.is_none();
+        let before = in_force.as_ref().map(|placed| placed.superblock.epoch);
+        let proposed = proposed.filter(|placed| before.is_none_or(|b| b < placed.superblock.epoch));
+        Some(Self { pool, drive, in_force, proposed, is_unborn, other_damaged, revision })
+    }
+
+    /// The last epoch that was in force on this drive; 0 if there was none.
+    pub fn took_part(&self) -> Epoch {
+        match (&self.in_force, &self.proposed) {
+            (Some(placed), _) => placed.superblock.epoch,
+            (None, Some(placed)) => placed.superblock.took_part,
+            (None, None) => Epoch(0),
+        }
+    }
+
+    /// Where to write: never over the superblock of that edition, in force rather than proposed, and if it
+    /// is not here never over what is in force.
+    pub fn keeping(&self, edition: &Edition) -> SlotState {
+        let both = || [&self.in_force, &self.proposed].into_iter().flatten();
+        let named = both().find(|placed| placed.superblock.edition() == *edition);
+        let kept = named.or_else(|| both().next()).map_or(Slot::B, |placed| placed.slot);
+        SlotState { kept, revision: self.revision }
+    }
+}
+
 impl Superblock {
-    /// Reads both slots and returns the later valid one; `None` if the drive never had one.
+    /// Reads both slots; `None` if the drive never had a superblock.
     ///
     /// # Errors
     /// `superblock.damaged` if something is there and nothing is valid; `format.newer` if a valid slot
     /// is of another version or uses features that this build does not know; else what the drive says.
     pub fn load(drive: &dyn Drive) -> Result<Option<Loaded>> {
-        let found = Slot::BOTH.map(|slot| look(drive, slot));
-        let mut best: Option<Loaded> = None;
+        let mut valid = Vec::new();
         let mut damage = None;
-        for (slot, found) in Slot::BOTH.into_iter().zip(found) {
-            match found {
+        for slot in Slot::BOTH {
+            match look(drive, slot) {
                 Found::Nothing => {}
                 Found::Newer { version } => return Err(newer(drive, version)),
                 Found::Damaged(error) => damage = Some(error),
                 Found::Valid { superblock, revision } => {
-                    let order = |loaded: &Loaded| (loaded.superblock.epoch, loaded.slots.revision);
-                    if best.as_ref().is_none_or(|b| order(b) < (superblock.epoch, revision)) {
-                        let slots = SlotState { current: slot, revision };
-                        let superblock = *superblock;
-                        best = Some(Loaded { superblock, slots, other_damaged: false });
-                    }
+                    valid.push(Placed { superblock: *superblock, slot, revision });
                 }
             }
         }
-        match (best, damage) {
-            (Some(best), damage) => Ok(Some(Loaded { other_damaged: damage.is_some(), ..best })),
+        match (Loaded::of(valid, damage.is_some()), damage) {
             (None, Some(error)) => Err(error),
-            (None, None) => Ok(None),
+            (loaded, _) => Ok(loaded),
         }
+    }
+
+    /// True if a slot is there, none is valid and one was never written whole: the power went while the
+    /// drive was given its very first superblock. A slot that cannot be read may be anything.
+    pub fn is_torn_first(drive: &dyn Drive) -> bool {
+        let there = Slot::BOTH.map(|slot| drive.read_superblock(slot));
+        let is_there = there.iter().any(|slot| matches!(slot, Ok(Some(_))));
+        let found = Slot::BOTH.map(|slot| look(drive, slot));
+        let is_none = |found: &Found| matches!(found, Found::Nothing | Found::Damaged(_));
+        is_there
+            && there.iter().all(Result::is_ok)
+            && found.iter().all(is_none)
+            && found.iter().any(|found| matches!(found, Found::Nothing))
     }
 
     /// Writes this superblock to both slots, so that nothing older is left on the drive. Durable on
@@ -197,16 +287,28 @@ impl Superblock {
         Ok(state)
     }
 
-    /// Writes this superblock to the slot that does not hold the present one. Durable on return; after
-    /// an error the present one still counts and `state` still says so.
+    /// Writes this superblock to the slot that is not kept, which is the kept one from then on. Durable on
+    /// return; after an error `state` is as it was.
     ///
     /// # Errors
     /// `buffer.length` if it does not fit a slot; else what the drive says.
     pub fn store(&self, drive: &dyn Drive, state: &mut SlotState) -> Result<()> {
-        let next = SlotState { current: state.current.other(), revision: state.revision + 1 };
-        drive.write_superblock(next.current, &self.encode(next.revision)?)?;
+        let next = SlotState { kept: state.kept.other(), revision: state.revision + 1 };
+        drive.write_superblock(next.kept, &self.encode(next.revision)?)?;
         *state = next;
         Ok(())
+    }
+
+    /// Which edition it is: the same on every drive, proposed or in force.
+    pub fn edition(&self) -> Edition {
+        let (drive, in_force, took_part) = (DriveId::default(), false, Epoch(0));
+        let shared = Self { drive, in_force, took_part, ..self.clone() };
+        Edition { epoch: self.epoch, digest: dwk_chunk::blake3(&shared.encode_body()) }
+    }
+
+    /// True for what is proposed with nothing in force before it.
+    pub const fn is_first_proposal(&self) -> bool {
+        !self.in_force && self.follows.is_empty()
     }
 
     /// True if this build knows every feature that a writer must know.
@@ -250,6 +352,11 @@ impl Superblock {
         writer.u64(compatible).u64(read_only).u64(incompatible);
         writer.raw(self.pool.as_bytes()).raw(self.drive.as_bytes()).u64(self.epoch.0);
         writer.u64(self.created_unix_ns).u64(self.written_unix_ns).u8(u8::from(self.clean));
+        writer.u8(u8::from(self.in_force)).u64(self.took_part.0);
+        writer.varint(self.follows.len() as u64);
+        for edition in &self.follows {
+            writer.u64(edition.epoch.0).raw(&edition.digest);
+        }
         writer.str(&self.geometry).varint(self.members.len() as u64);
         for member in &self.members {
             member.encode(&mut writer);
@@ -281,6 +388,9 @@ impl Superblock {
             created_unix_ns: reader.u64()?,
             written_unix_ns: reader.u64()?,
             clean: flag(&mut reader)?,
+            in_force: flag(&mut reader)?,
+            took_part: Epoch(reader.u64()?),
+            follows: list(&mut reader, 8 + 32, edition)?,
             geometry: reader.str()?.to_owned(),
             members: list(&mut reader, MemberRow::BYTES_MIN, MemberRow::decode)?,
             journal: list(&mut reader, 16, |reader| reader.array().map(DriveId::from_bytes))?,
@@ -336,6 +446,10 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool> {
 
 fn pair(reader: &mut Reader<'_>) -> Result<(String, String)> {
     Ok((reader.str()?.to_owned(), reader.str()?.to_owned()))
+}
+
+fn edition(reader: &mut Reader<'_>) -> Result<Edition> {
+    Ok(Edition { epoch: Epoch(reader.u64()?), digest: reader.array()? })
 }
 
 fn list<T>(
@@ -428,6 +542,9 @@ mod tests {
             created_unix_ns: 1,
             written_unix_ns: 2,
             clean: true,
+            in_force: true,
+            took_part: Epoch(epoch),
+            follows: vec![Edition { epoch: Epoch(4), digest: [9; 32] }],
             geometry: "4+2".to_owned(),
             members: (0..6).map(row).collect(),
             journal: (1..4).map(DriveId::from_u128).collect(),
@@ -438,6 +555,17 @@ mod tests {
 
     fn load(drive: &MemoryDrive) -> Loaded {
         Superblock::load(drive).unwrap().unwrap()
+    }
+
+    /// What is in force, on a drive that holds nothing else.
+    fn in_force(drive: &MemoryDrive) -> Superblock {
+        let loaded = load(drive);
+        assert_eq!(loaded.proposed, None);
+        loaded.in_force.unwrap().superblock
+    }
+
+    fn proposal(epoch: u64) -> Superblock {
+        Superblock { in_force: false, took_part: Epoch(1), ..sample(epoch) }
     }
 
     #[test]
@@ -455,11 +583,12 @@ mod tests {
         for epoch in [1, 1, 2, 3, 3] {
             let mut superblock = sample(epoch);
             superblock.written_unix_ns = state.revision() + 100;
-            let before = state.current();
+            let before = state.kept();
             superblock.store(&drive, &mut state).unwrap();
-            assert_ne!(before, state.current());
-            let loaded = load(&drive);
-            assert_eq!(loaded, Loaded { superblock, slots: state, other_damaged: false });
+            assert_ne!(before, state.kept());
+            assert_eq!(in_force(&drive), superblock);
+            assert_eq!(load(&drive).keeping(&superblock.edition()), state);
+            assert!(!load(&drive).other_damaged);
         }
     }
 
@@ -469,7 +598,7 @@ mod tests {
         sample(900).create(&drive).unwrap();
         let young = Superblock { pool: PoolId::from_u128(8), ..sample(1) };
         young.create(&drive).unwrap();
-        assert_eq!(load(&drive).superblock, young);
+        assert_eq!(in_force(&drive), young);
     }
 
     #[test]
@@ -477,16 +606,70 @@ mod tests {
         let drive = MemoryDrive::new("d");
         let mut state = sample(1).create(&drive).unwrap();
         sample(2).store(&drive, &mut state).unwrap();
-        let torn = if state.current() == Slot::A { Entry::SuperblockA } else { Entry::SuperblockB };
+        let torn = if state.kept() == Slot::A { Entry::SuperblockA } else { Entry::SuperblockB };
         let mut bytes = drive.raw(&torn).unwrap();
         bytes[100..].fill(0);
         drive.set_raw(&torn, Some(bytes));
-        let mut loaded = load(&drive);
-        assert!(loaded.other_damaged);
-        assert_eq!(loaded.superblock, sample(1));
-        sample(3).store(&drive, &mut loaded.slots).unwrap();
+        assert!(load(&drive).other_damaged);
+        assert_eq!(in_force(&drive), sample(1));
+        let mut state = load(&drive).keeping(&sample(1).edition());
+        sample(3).store(&drive, &mut state).unwrap();
         assert!(!load(&drive).other_damaged);
-        assert_eq!(load(&drive).superblock, sample(3));
+        assert_eq!(in_force(&drive), sample(3));
+    }
+
+    #[test]
+    fn a_proposal_stands_beside_what_is_in_force_until_it_is_in_force_itself() {
+        let drive = MemoryDrive::new("d");
+        let mut state = sample(1).create(&drive).unwrap();
+        // Tries that do not count never reach the slot of what is in force.
+        for epoch in [2, 3] {
+            proposal(epoch).store(&drive, &mut state).unwrap();
+            state.pass_over();
+            let loaded = load(&drive);
+            assert_eq!(loaded.keeping(&sample(1).edition()), state);
+            assert_eq!(loaded.took_part(), Epoch(1));
+            assert_eq!(loaded.in_force.unwrap().superblock, sample(1));
+            assert_eq!(loaded.proposed.unwrap().superblock, proposal(epoch));
+        }
+        proposal(4).store(&drive, &mut state).unwrap();
+        assert_eq!(load(&drive).keeping(&sample(4).edition()), state);
+        sample(4).store(&drive, &mut state).unwrap();
+        assert_eq!(in_force(&drive), sample(4), "its proposal is no news");
+        assert_eq!(load(&drive).keeping(&sample(4).edition()), state);
+    }
+
+    #[test]
+    fn an_edition_is_the_same_on_every_drive_and_in_every_standing_and_for_no_other_content() {
+        let elsewhere = Superblock { drive: DriveId::from_u128(5), ..proposal(2) };
+        assert_eq!(elsewhere.edition(), sample(2).edition());
+        let other = Superblock { written_unix_ns: 3, ..sample(2) };
+        assert_ne!(other.edition(), sample(2).edition());
+        let other = Superblock { follows: vec![], ..sample(2) };
+        assert_ne!(other.edition(), sample(2).edition());
+    }
+
+    #[test]
+    fn a_drive_is_unborn_while_nothing_was_in_force_and_torn_before_its_first_is_whole() {
+        let drive = MemoryDrive::new("d");
+        assert!(!Superblock::is_torn_first(&drive));
+        drive.set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
+        assert!(Superblock::is_torn_first(&drive));
+        drive.set_raw(&Entry::SuperblockA, Some(vec![0; 4096]));
+        assert!(Superblock::is_torn_first(&drive));
+        let first = Superblock { follows: vec![], ..proposal(1) };
+        let mut state = first.create(&drive).unwrap();
+        assert!(load(&drive).is_unborn);
+        proposal(2).store(&drive, &mut state).unwrap();
+        assert!(load(&drive).is_unborn);
+        state.pass_over();
+        Superblock { follows: vec![], ..sample(1) }.store(&drive, &mut state).unwrap();
+        assert!(!load(&drive).is_unborn);
+        drive.set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
+        assert!(!Superblock::is_torn_first(&drive));
+        let drive = MemoryDrive::new("d");
+        proposal(2).create(&drive).unwrap();
+        assert!(!load(&drive).is_unborn, "it was made from another one");
     }
 
     #[test]
@@ -514,7 +697,7 @@ mod tests {
         let read_only = Features { read_only: 1, ..Features::default() };
         let drive = MemoryDrive::new("d");
         Superblock { features: read_only, ..sample(1) }.create(&drive).unwrap();
-        assert!(!load(&drive).superblock.writable());
+        assert!(!in_force(&drive).writable());
     }
 
     #[test]
@@ -533,10 +716,9 @@ mod tests {
             sample(2).store(&drive, &mut state).unwrap();
             for bit in 0..bytes.len() * 8 {
                 drive.flip(&slot, bit / 8, 1 << (bit % 8));
-                let loaded = load(&drive);
                 let hit_the_later = slot == Entry::SuperblockA && bit / 8 < used;
-                assert_eq!(loaded.superblock, sample(if hit_the_later { 1 } else { 2 }), "{bit}");
-                assert_eq!(loaded.other_damaged, bit / 8 < used, "{bit}");
+                assert_eq!(in_force(&drive), sample(if hit_the_later { 1 } else { 2 }), "{bit}");
+                assert_eq!(load(&drive).other_damaged, bit / 8 < used, "{bit}");
                 drive.flip(&slot, bit / 8, 1 << (bit % 8));
             }
         }
@@ -563,9 +745,12 @@ mod tests {
         fn what_is_written_is_read(
             epoch in any::<u64>(), revision in any::<u64>(), text in "\\PC*", clean in any::<bool>(),
             keyring in prop::collection::vec(any::<u8>(), 0..500), members in 0u16..40,
+            in_force in any::<bool>(), follows in prop::collection::vec((any::<u64>(), any::<[u8; 32]>()), 0..9),
         ) {
             let mut superblock = sample(epoch);
-            superblock.clean = clean;
+            (superblock.clean, superblock.in_force) = (clean, in_force);
+            let editions = follows.into_iter();
+            superblock.follows = editions.map(|(epoch, digest)| Edition { epoch: Epoch(epoch), digest }).collect();
             superblock.keyring = keyring;
             superblock.geometry.clone_from(&text);
             superblock.options.push((text.clone(), text));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dwk_base::{Error, Result, codes};
 use dwk_drive::{Drive, LocalDrive, MemoryDrive};
 
-use crate::making::check_new;
+use crate::making::{check_new, unfinished};
 
 /// The most drives that a number may ask for.
 const COUNT_MAX: usize = 1000;
@@ -174,7 +174,9 @@ fn local(path: &Path, find: Find) -> Result<Arc<dyn Drive>> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let drive = match find {
         Find::Existing => LocalDrive::open(&path)?,
-        Find::Making => LocalDrive::create(&path)?,
+        Find::Making => {
+            LocalDrive::create(&path).or_else(|error| unfinished(&path).ok_or(error))?
+        }
     };
     Ok(Arc::new(drive))
 }

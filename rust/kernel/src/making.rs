@@ -50,7 +50,10 @@ impl Made {
                 if path.symlink_metadata().is_err() {
                     self.directories.push(path.clone());
                 }
-                self.places.push(path.clone());
+                // What was there before is not taken away: somebody else may be making it a store.
+                if unfinished(path).is_none() {
+                    self.places.push(path.clone());
+                }
             }
             self.drives.push(place.drive(Find::Making)?);
         }
@@ -68,7 +71,8 @@ impl Made {
     }
 }
 
-/// Fails if a new drive cannot be made there, and makes nothing.
+/// Fails if a new drive cannot be made there, and makes nothing. One on which making a pool was cut off will
+/// do.
 ///
 /// # Errors
 /// `drive.not_empty`, `drive.missing`, `drive.io`
@@ -81,7 +85,12 @@ pub(crate) fn check_new(place: &Place) -> Result<()> {
         let text = format!("{} lies inside the drive {}", text_of(&path), text_of(drive));
         return Err(Error::new(&codes::DRIVE_NOT_EMPTY, text).with("drive", text_of(&path)));
     }
-    LocalDrive::check_new(&path)
+    LocalDrive::check_new(&path).or_else(|error| unfinished(&path).map(drop).ok_or(error))
+}
+
+/// The drive there, if making a pool on it was cut off.
+pub(crate) fn unfinished(path: &Path) -> Option<LocalDrive> {
+    LocalDrive::open(path).ok().filter(|drive| dwk_pool::is_unfinished(drive))
 }
 
 /// Drives inside one another would be lost together, and be each other's foreign files.

@@ -55,8 +55,8 @@ impl Kernel {
     /// Opens a store.
     ///
     /// # Errors
-    /// `store.not_found`, `store.exists`, `store.locked`, `store.option`, `drive.*`, `drives.*`,
-    /// `geometry.*`, `format.newer`, `context.deadline`, and those of recovery; nothing is half-open or
+    /// `store.not_found`, `store.unfinished`, `store.exists`, `store.locked`, `store.option`, `drive.*`,
+    /// `drives.*`, `geometry.*`, `format.newer`, `context.deadline`, and those of recovery; nothing is half-open or
     /// half-made after one
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
@@ -125,8 +125,15 @@ impl Opening<'_> {
             return Ok(Some(There { locations, pointers: Some(pointers), is_named: false }));
         }
         let locations: Vec<String> = numbered(path).iter().map(|drive| text_of(drive)).collect();
-        let found = !Self::carrying(&locations)?.is_empty();
+        let found = !Self::carrying(&locations)?.is_empty() || self.is_unfinished(&locations)?;
         Ok(found.then_some(There { locations, ..There::default() }))
+    }
+
+    /// Asked to open: making a store there was cut off, and opening says so.
+    fn is_unfinished(&self, locations: &[String]) -> Result<bool> {
+        let drives = Locator::drives(locations)?.into_iter().flatten();
+        let mut drives = drives.filter(|drive| dwk_pool::is_unfinished(&**drive));
+        Ok(self.spec.create == Create::Never && drives.next().is_some())
     }
 
     /// Those of the drives that are a pool's that has begun, or cannot be told from one.

@@ -21,13 +21,21 @@ impl Away {
         self.0.push((location, error));
     }
 
+    /// True if creating a pool on one of them did not finish.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.0.iter().any(|(_, error)| error.is(&codes::STORE_UNFINISHED))
+    }
+
     /// What to say if no drive is left to open: the most telling of the reasons.
     pub(crate) fn refusal(&self, expected: Option<PoolId>) -> Error {
-        let telling = self.0.iter().map(|(_, error)| error).min_by_key(|error| rank(error));
+        // Of a pool that was made, nothing lies on a drive of one that was not.
+        let other = |error: &&Error| expected.is_some() && error.is(&codes::STORE_UNFINISHED);
+        let errors = self.0.iter().map(|(_, error)| error).filter(|error| !other(error));
+        let telling = errors.min_by_key(|error| rank(error));
         match telling {
             Some(error) if rank(error) < RANK_MISSING => error.clone(),
             // A store that is known to be somewhere is not one that is yet to be made.
-            Some(_) if expected.is_some() => {
+            _ if expected.is_some() && !self.0.is_empty() => {
                 let places: Vec<_> = self.0.iter().map(|(place, _)| place.as_str()).collect();
                 let text = format!("none of the drives is here: {}", places.join(", "));
                 Error::new(&codes::DRIVES_TOO_MANY_LOST, text).with("missing", places.len())
@@ -79,7 +87,7 @@ const RANK_MISSING: u8 = 3;
 
 /// How little an error says about why nothing can be opened.
 fn rank(error: &Error) -> u8 {
-    if error.is(&codes::DRIVE_READ_ONLY) {
+    if error.is(&codes::DRIVE_READ_ONLY) || error.is(&codes::STORE_UNFINISHED) {
         0
     } else if error.is(&codes::DRIVE_FOREIGN) {
         2
@@ -100,6 +108,11 @@ fn remark(location: &str, error: &Error) -> Option<Remark> {
         (format!("{location} holds a drive of another pool"), "put the right one back")
     } else if error.is(&codes::STORE_NOT_FOUND) {
         (format!("{location} is empty and not taken for it"), "bring it back")
+    } else if error.is(&codes::STORE_UNFINISHED) {
+        (
+            format!("{location} is of a pool that was not made, and not taken for it"),
+            "bring it back",
+        )
     } else if error.is(&codes::DRIVE_READ_ONLY) {
         (format!("{location} is read-only: {}", error.message()), "make it writable")
     } else {

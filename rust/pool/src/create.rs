@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Attached, Drive, FORMAT_VERSION, Features, Holder, Lock, LockMode, MemberRow, MemberState,
-    Superblock,
+    Attached, BlobName, Drive, FORMAT_VERSION, Features, Holder, Lock, LockMode, MemberRow,
+    MemberState, SlotState, Superblock,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -19,8 +19,8 @@ use crate::space::Space;
 use crate::warden::{Evicting, Warden, Watching, candidates, members_wanted};
 
 impl Pool {
-    /// Makes a pool of empty drives. Until it returns, nothing that was on them has changed except that
-    /// they may carry the superblock of a pool that never began.
+    /// Makes a pool of empty drives. Until it is all there its superblocks are only proposed: drives on which
+    /// making a pool was cut off count as empty.
     ///
     /// # Errors
     /// `geometry.not_storable`, `drives.too_few`, `drive.duplicate`, `drive.not_empty`, `store.locked`, and
@@ -36,17 +36,16 @@ impl Pool {
         let locks = drives.iter().map(|new| new.drive.lock(holder, LockMode::Exclusive));
         let locks = locks.collect::<Result<Vec<_>>>()?;
         drives.iter().try_for_each(|new| check_empty(&*new.drive))?;
+        drives.iter().try_for_each(|new| clear_unborn(&*new.drive))?;
 
         let superblock = first_superblock(drives, geometry, &seams)?;
         let ids: Vec<DriveId> = superblock.members.iter().map(|row| row.id).collect();
-        let mut present = BTreeMap::new();
+        let mut table = Table::new(superblock, Vec::new());
         for (new, id) in drives.iter().zip(&ids) {
-            let slots = Superblock { drive: *id, ..superblock.clone() }.create(&*new.drive)?;
-            present.insert(*id, Present { drive: Attached::new(Arc::clone(&new.drive)), slots });
+            let drive = Attached::new(Arc::clone(&new.drive));
+            let (slots, took_part) = (SlotState::fresh(), Epoch(0));
+            table.present.insert(*id, Present { drive, slots, took_part });
         }
-        let tried = superblock.epoch;
-        let (suspect, remarks) = (BTreeMap::new(), BTreeMap::new());
-        let table = Table { superblock, present, suspect, remarks, tried };
         let locks = ids.into_iter().zip(locks).collect();
         begin(table, locks, geometry, options, seams, warnings(drives))
     }
@@ -78,14 +77,12 @@ fn begin(
     let member =
         |seat: &Arc<crate::Seat>| seat.drive.clone().map(|drive| Member { id: seat.id, drive });
     let members = chosen.iter().filter_map(member).collect();
-    membership.change(|superblock| {
-        superblock.journal = chosen.iter().map(|seat| seat.id).collect();
-        Ok(())
-    })?;
+    membership.announce(chosen.iter().map(|seat| seat.id).collect())?;
     let identity = Identity { pool: id, epoch: membership.epoch() };
     let evicting = Arc::new(Evicting(Arc::clone(&warden)));
     let journal =
         Journal::create(identity, members, options.journal.clone(), evicting, seams.clone())?;
+    membership.bear()?;
     let journal = Arc::new(journal);
     warden.set_journal(&journal);
     let watching = Arc::new(Watching(Arc::clone(&warden)));
@@ -139,7 +136,7 @@ fn check(drives: &[NewDrive], geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// A drive that carries nothing, or only the superblock of a pool that never began.
+/// A drive that carries nothing, or only what is left of making a pool that was cut off.
 pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
     let location = drive.describe().location;
     let not_empty = |what: String| {
@@ -148,38 +145,60 @@ pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
     };
     match Superblock::load(drive) {
         Ok(None) => {}
-        Ok(Some(loaded)) if unborn(drive, &loaded.superblock)? => {}
+        Ok(Some(loaded)) if loaded.is_unborn => {}
         Ok(Some(loaded)) => {
-            let pool = loaded.superblock.pool;
+            let pool = loaded.pool;
             return Err(not_empty(format!("pool {pool}")).with("pool", pool));
         }
+        Err(_) if is_torn_first(drive) => {}
         Err(error) => {
             return Err(not_empty("a superblock that cannot be read".into()).caused_by(error));
         }
     }
-    let folders = [Some("s"), None].into_iter();
-    for folder in folders {
-        if let Some(blob) = drive.list(folder, None, 1)?.into_iter().next() {
-            return Err(not_empty(format!("the blob {}", blob.name)));
-        }
+    match first_blob(drive)? {
+        Some(name) => Err(not_empty(format!("the blob {name}"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// True if the drive is a member of a pool that has begun, or cannot be told from one.
+/// Removes the logs of a pool that was never made from a drive that [`check_empty`] let pass.
+pub(crate) fn clear_unborn(drive: &dyn Drive) -> Result<()> {
+    let is_unborn = matches!(Superblock::load(drive), Ok(Some(loaded)) if loaded.is_unborn);
+    let Some(log) = drive.log().filter(|_| is_unborn) else { return Ok(()) };
+    log.list_logs()?.iter().try_for_each(|info| log.delete_log(&info.name))
+}
+
+fn first_blob(drive: &dyn Drive) -> Result<Option<BlobName>> {
+    for folder in [Some("s"), None] {
+        if let Some(blob) = drive.list(folder, None, 1)?.into_iter().next() {
+            return Ok(Some(blob.name));
+        }
+    }
+    Ok(None)
+}
+
+/// True if the drive is a member of a pool that was made, or cannot be told from one.
 pub fn carries_pool(drive: &dyn Drive) -> bool {
     match Superblock::load(drive) {
         Ok(None) => false,
-        Ok(Some(loaded)) => !unborn(drive, &loaded.superblock).unwrap_or(false),
-        Err(_) => true,
+        Ok(Some(loaded)) => !loaded.is_unborn,
+        Err(_) => !is_torn_first(drive),
     }
 }
 
-/// Creating a pool, or taking this drive into one, stopped early: nothing was ever stored on it.
-fn unborn(drive: &dyn Drive, superblock: &Superblock) -> Result<bool> {
-    let logs = drive.log().map_or(Ok(Vec::new()), dwk_drive::Log::list_logs)?;
-    let no_member = superblock.member(superblock.drive).is_none();
-    Ok((superblock.epoch <= Epoch(2) || no_member) && logs.is_empty())
+/// True if making a pool on this drive, or taking it into one, was cut off: it counts as empty.
+pub fn is_unfinished(drive: &dyn Drive) -> bool {
+    match Superblock::load(drive) {
+        Ok(Some(loaded)) => loaded.is_unborn,
+        Ok(None) | Err(_) => is_torn_first(drive),
+    }
+}
+
+/// The power went while the drive was given its very first superblock: nothing else is there yet.
+pub(crate) fn is_torn_first(drive: &dyn Drive) -> bool {
+    let no_logs =
+        || drive.log().is_none_or(|log| log.list_logs().is_ok_and(|logs| logs.is_empty()));
+    Superblock::is_torn_first(drive) && no_logs() && first_blob(drive).is_ok_and(|b| b.is_none())
 }
 
 fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> Result<Superblock> {
@@ -208,6 +227,9 @@ fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> 
         created_unix_ns: now,
         written_unix_ns: now,
         clean: false,
+        in_force: false,
+        took_part: Epoch(0),
+        follows: Vec::new(),
         geometry: geometry.to_string(),
         members,
         journal: Vec::new(),

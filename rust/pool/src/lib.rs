@@ -27,9 +27,10 @@ mod roster;
 mod space;
 mod status;
 mod stripe;
+mod verdict;
 mod warden;
 
-pub use create::carries_pool;
+pub use create::{carries_pool, is_unfinished};
 pub use ledger::{Ledger, Usage};
 pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};

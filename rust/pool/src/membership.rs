@@ -1,8 +1,10 @@
 //! Who belongs to the pool, kept in the superblock of every drive.
 //!
-//! A change raises the epoch, is written to every reachable drive, and counts once the drives that have
-//! it are more than the geometry can lose: then every rest that can be opened holds one. Where so many
-//! are not reachable (the last half of a mirror) a pool that is open goes on with those that are.
+//! A change raises the epoch and takes two steps. It is proposed to every reachable drive, beside what is
+//! in force there. Once the drives that have it are more than the geometry can lose, every rest that can be
+//! opened holds one, and it is written to them as in force; it counts when so many have it so. Where so
+//! many are not reachable (the last half of a mirror) a pool that is open goes on with those that are.
+//! `docs/decisions/0004-two-steps.md` says why.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,15 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dwk_base::{DriveId, Epoch, Error, Result, Seams, codes};
-use dwk_drive::{Attached, MemberRow, MemberState, SlotState, Superblock};
+use dwk_drive::{Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
 
 use crate::roster::{Roster, RosterCell, Seat, State};
+use crate::verdict::follows;
 
 /// A drive that is here, with what is needed to write its superblock.
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) drive: Arc<Attached>,
     pub(crate) slots: SlotState,
+    /// The last epoch that was in force on it.
+    pub(crate) took_part: Epoch,
 }
 
 /// What an opening found about a drive, besides what its superblock says.
@@ -45,6 +50,9 @@ pub(crate) struct Table {
     pub(crate) remarks: BTreeMap<DriveId, Remark>,
     /// The last epoch that was written anywhere, in force or not: it is never written again.
     pub(crate) tried: Epoch,
+    /// What the next change follows. Empty while the pool is being made: until [`Membership::bear`]
+    /// everything is only proposed.
+    pub(crate) follows: Vec<Edition>,
 }
 
 /// Membership, open.
@@ -81,37 +89,129 @@ impl Membership {
     /// A drive that cannot be written is marked failed in a further change, which the rest gets.
     ///
     /// # Errors
-    /// `drives.too_many_lost` if too few drives took it: nothing is in force then.
+    /// `drives.too_many_lost` if too few drives took it. If they were too few to propose it, it never
+    /// counts; else the pool goes on from it, here and in the next opening, as if it had not been
+    /// acknowledged.
     pub(crate) fn change<T>(&self, edit: impl FnOnce(&mut Superblock) -> Result<T>) -> Result<T> {
         let mut table = self.lock();
         let mut next = table.superblock.clone();
         let result = edit(&mut next)?;
+        let done = self.carry(&mut table, next);
+        self.roster.store(table.roster());
+        done.map(|()| result)
+    }
+
+    /// Proposes a new pool, whose journal these drives will hold, to every drive. In both slots, so that
+    /// nothing older is left.
+    ///
+    /// # Errors
+    /// Those of the drives.
+    pub(crate) fn announce(&self, journal: Vec<DriveId>) -> Result<()> {
+        let mut table = self.lock();
+        table.superblock.journal = journal;
+        let first = table.superblock.clone();
+        let drives = table.writable(&first);
+        for _ in 0..2 {
+            if let Some((_, error)) = self.write(&mut table, &first, &drives).pop_first() {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a new pool in force, once everything that it needs is there. In both slots: who finds a first
+    /// proposal later may take the drive for an empty one.
+    ///
+    /// # Errors
+    /// `drives.too_many_lost` if too few drives took it.
+    pub(crate) fn bear(&self) -> Result<()> {
+        let mut table = self.lock();
+        let next = Superblock { in_force: true, ..table.superblock.clone() };
+        let drives = table.writable(&next);
+        let needed = self.needed(&drives);
+        let mut failed = self.write(&mut table, &next, &drives);
+        let took: Vec<_> = drives.iter().filter(|id| !failed.contains_key(id)).copied().collect();
+        failed.extend(self.write(&mut table, &next, &took));
+        let written = drives.len() - failed.len();
+        if written < needed {
+            return Err(too_few(written, needed, failed.into_values().next()));
+        }
+        table.follows = vec![next.edition()];
+        table.superblock = next.clone();
+        let done = if failed.is_empty() {
+            Ok(())
+        } else {
+            let mut next = next;
+            give_up(&mut table, &mut next, failed);
+            self.carry(&mut table, next)
+        };
+        self.roster.store(table.roster());
+        done
+    }
+
+    /// Carries a change through, and a further one for each drive that fails meanwhile.
+    fn carry(&self, table: &mut Table, mut next: Superblock) -> Result<()> {
         loop {
             next.epoch = next.epoch.max(table.tried).next();
             table.tried = next.epoch;
             next.written_unix_ns = self.seams.clock.unix_ns();
-            let writable = table.writable(&next);
-            for row in next.members.iter_mut().filter(|row| writable.contains(&row.id)) {
+            next.follows.clone_from(&table.follows);
+            let drives = table.writable(&next);
+            for row in next.members.iter_mut().filter(|row| drives.contains(&row.id)) {
                 row.epoch = next.epoch;
             }
-            let failed = self.write(&mut table, &next, &writable);
-            let written = writable.len() - failed.len();
-            let needed = (self.tolerance + 1).min(writable.len()).max(1);
-            if written < needed {
-                self.roster.store(table.roster());
-                return Err(too_few(written, needed, failed.into_values().next()));
-            }
-            table.superblock = next.clone();
+            let failed = self.agree(table, &mut next, &drives)?;
             if failed.is_empty() {
-                break;
+                return Ok(());
             }
-            for id in failed.into_keys() {
-                mark(&mut next, id, MemberState::Failed);
-                table.suspect.insert(id, State::Failed);
-            }
+            give_up(table, &mut next, failed);
         }
-        self.roster.store(table.roster());
-        Ok(result)
+    }
+
+    /// The two steps of a change to `next`. Returns the drives that failed.
+    fn agree(
+        &self,
+        table: &mut Table,
+        next: &mut Superblock,
+        drives: &[DriveId],
+    ) -> Result<BTreeMap<DriveId, Error>> {
+        let needed = self.needed(drives);
+        let is_enough = |failed: &BTreeMap<DriveId, Error>| drives.len() - failed.len() >= needed;
+        let refuse = |failed: BTreeMap<DriveId, Error>| {
+            too_few(drives.len() - failed.len(), needed, failed.into_values().next())
+        };
+        let is_born = !table.follows.is_empty();
+        next.in_force = false;
+        if is_born {
+            // Until this change counts the next one follows what this one did, and makes sure that nobody
+            // takes this one up any more, or takes it up as well.
+            let seen = next.follows.iter().copied().chain([next.edition()]);
+            table.follows = follows(next.follows[0], seen);
+        }
+        let mut failed = self.write(table, next, drives);
+        let took: Vec<DriveId> =
+            drives.iter().filter(|id| !failed.contains_key(id)).copied().collect();
+        if !is_enough(&failed) {
+            table.pass_over(&took);
+            return Err(refuse(failed));
+        }
+        table.superblock = next.clone();
+        if !is_born {
+            return Ok(failed);
+        }
+        next.in_force = true;
+        table.superblock.in_force = true;
+        failed.extend(self.write(table, next, &took));
+        if !is_enough(&failed) {
+            return Err(refuse(failed));
+        }
+        table.follows = vec![next.edition()];
+        Ok(failed)
+    }
+
+    /// How many of these drives have to take a change.
+    fn needed(&self, drives: &[DriveId]) -> usize {
+        (self.tolerance + 1).min(drives.len()).max(1)
     }
 
     /// Writes `next` to the drives and returns those that failed.
@@ -124,8 +224,9 @@ impl Membership {
         let mut tickets = Vec::new();
         for id in drives {
             let Some(present) = table.present.get(id) else { continue };
-            let (superblock, mut slots) =
-                (Superblock { drive: *id, ..next.clone() }, present.slots);
+            let took_part = if next.in_force { next.epoch } else { present.took_part };
+            let superblock = Superblock { drive: *id, took_part, ..next.clone() };
+            let mut slots = present.slots;
             let ticket = present
                 .drive
                 .submit_log(move |drive| superblock.store(drive, &mut slots).map(|()| slots));
@@ -139,6 +240,9 @@ impl Membership {
                 Ok(slots) => {
                     if let Some(present) = table.present.get_mut(&id) {
                         present.slots = slots;
+                        if next.in_force {
+                            present.took_part = next.epoch;
+                        }
                     }
                 }
                 Err(error) => {
@@ -179,6 +283,14 @@ fn too_few(written: usize, needed: usize, cause: Option<Error>) -> Error {
     }
 }
 
+/// Marks drives failed, in this opening and in `next`.
+fn give_up(table: &mut Table, next: &mut Superblock, failed: BTreeMap<DriveId, Error>) {
+    for id in failed.into_keys() {
+        mark(next, id, MemberState::Failed);
+        table.suspect.insert(id, State::Failed);
+    }
+}
+
 /// Sets a member's state. Who was removed stays so: a late report about it does not bring it back.
 pub(crate) fn mark(superblock: &mut Superblock, id: DriveId, state: MemberState) {
     let mut rows = superblock.members.iter_mut();
@@ -189,6 +301,22 @@ pub(crate) fn mark(superblock: &mut Superblock, id: DriveId, state: MemberState)
 }
 
 impl Table {
+    /// Of a pool whose drives are yet to be found.
+    pub(crate) fn new(superblock: Superblock, follows: Vec<Edition>) -> Self {
+        let (present, suspect, remarks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let tried = superblock.epoch;
+        Self { superblock, present, suspect, remarks, tried, follows }
+    }
+
+    /// What these drives were given does not count: it makes room for the next.
+    fn pass_over(&mut self, drives: &[DriveId]) {
+        for id in drives {
+            if let Some(present) = self.present.get_mut(id) {
+                present.slots.pass_over();
+            }
+        }
+    }
+
     /// Members whose superblock is to be kept up to date.
     fn writable(&self, next: &Superblock) -> Vec<DriveId> {
         let rows = next.members.iter();

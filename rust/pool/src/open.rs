@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dwk_base::{DriveId, Error, PoolId, Result, Seams, codes};
+use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
     Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState, Superblock,
 };
@@ -14,10 +14,11 @@ use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
 
 use crate::away::{Away, seat_at};
-use crate::create::shared_domains;
+use crate::create::{is_torn_first, shared_domains};
 use crate::membership::{Membership, Present, Remark, Table, mark};
 use crate::pool::{Pool, PoolOptions};
 use crate::space::Space;
+use crate::verdict::Verdict;
 use crate::warden::{Evicting, Warden, Watching};
 
 /// How to open.
@@ -65,8 +66,8 @@ impl Pool {
     /// Opens the pool that lies on `drives`. A drive without a superblock is not adopted.
     ///
     /// # Errors
-    /// `store.not_found` (no drive carries a pool), `store.locked`, `drive.foreign`, `drive.duplicate`,
-    /// `drives.too_many_lost`, `format.newer`, `journal.damaged`, `context.deadline`, and those of the
+    /// `store.not_found` (no drive carries a pool), `store.unfinished` (creating it was cut off),
+    /// `store.locked`, `drive.foreign`, `drive.duplicate`, `drives.too_many_lost`, `format.newer`, `journal.damaged`, `context.deadline`, and those of the
     /// drives.
     pub fn open(
         drives: Vec<Arc<dyn Drive>>,
@@ -109,7 +110,7 @@ impl Found {
         // Before it is locked: another process may have that pool open.
         let expected = options.expected.filter(|_| options.leave_foreign_out);
         if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(&*drive))
-            && let Err(error) = check_pool(&location, loaded.superblock.pool, pool)
+            && let Err(error) = check_pool(&location, loaded.pool, pool)
         {
             self.away.push(location, error);
             return Ok(());
@@ -140,47 +141,93 @@ fn in_time(options: &OpenOptions, seams: &Seams) -> Result<()> {
     Ok(())
 }
 
-fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
-    let (mut known, mut unknown, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let mut away = found.away;
-    for candidate in found.candidates {
-        let Candidate { drive, lock, loaded } = candidate;
-        match loaded {
-            Ok(Some(loaded)) => known.push((drive, lock, loaded)),
-            Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
-            Ok(None) if holds_shards(&*drive) => {
-                let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
-                unknown.push((drive, lock, error));
+/// The drives by what their superblocks say.
+#[derive(Default)]
+struct Sorted {
+    known: Vec<Known>,
+    /// Those on which nothing was ever in force.
+    unborn: Vec<Known>,
+    /// Those whose superblocks are lost.
+    unknown: Vec<Unknown>,
+    away: Away,
+}
+
+impl Sorted {
+    fn of(found: Found) -> Result<Self> {
+        let mut sorted = Self { away: found.away, ..Self::default() };
+        for Candidate { drive, lock, loaded } in found.candidates {
+            let location = drive.describe().location;
+            match loaded {
+                Ok(Some(loaded)) if loaded.is_unborn => sorted.unborn.push((drive, lock, loaded)),
+                Ok(Some(loaded)) => sorted.known.push((drive, lock, loaded)),
+                Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
+                Ok(None) if holds_shards(&*drive) => {
+                    let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
+                    sorted.unknown.push((drive, lock, error));
+                }
+                Ok(None) | Err(_) if is_torn_first(&*drive) => {
+                    sorted.away.push(location.clone(), unfinished(&location));
+                }
+                Ok(None) => sorted.away.push(location, empty()),
+                Err(error) => sorted.unknown.push((drive, lock, error)),
             }
-            Ok(None) => away.push(drive.describe().location, empty()),
-            Err(error) => unknown.push((drive, lock, error)),
+        }
+        sorted.admit_unborn();
+        Ok(sorted)
+    }
+
+    /// A pool that is in force somewhere was made: opening it finishes that. Of any other pool a drive that
+    /// is unborn carries nothing.
+    fn admit_unborn(&mut self) {
+        for (drive, lock, loaded) in mem::take(&mut self.unborn) {
+            if self.known.iter().any(|(_, _, known)| known.pool == loaded.pool) {
+                self.known.push((drive, lock, loaded));
+            } else {
+                let location = drive.describe().location;
+                self.away.push(location.clone(), unfinished(&location));
+            }
         }
     }
-    check_one_pool(&known, options.expected)?;
-    let damage = unknown.first().map(|(_, _, error)| error.clone());
-    let refusal = || damage.unwrap_or_else(|| away.refusal(options.expected));
-    let superblock = newest(&known).ok_or_else(refusal)?;
-    let geometry: Geometry = superblock.geometry.parse()?;
-    let tried = known.iter().map(|(_, _, loaded)| loaded.superblock.epoch).max();
-    let tried = tried.unwrap_or(superblock.epoch);
-    let (found, present, suspect) = (superblock.clone(), BTreeMap::new(), BTreeMap::new());
-    let mut table = Table { superblock, present, suspect, remarks: BTreeMap::new(), tried };
+
+    /// Why nothing can be opened.
+    fn refusal(&self, options: &OpenOptions) -> Error {
+        match self.unknown.first().filter(|_| !self.away.is_unfinished()) {
+            Some((_, _, damage)) => damage.clone(),
+            None => self.away.refusal(options.expected),
+        }
+    }
+}
+
+fn unfinished(location: &str) -> Error {
+    let text = format!("creating the pool of {location} was cut off before it held anything");
+    Error::new(&codes::STORE_UNFINISHED, text).with("drive", location)
+}
+
+fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
+    let sorted = Sorted::of(found)?;
+    check_one_pool(&sorted.known, options.expected)?;
+    let verdict = Verdict::of(sorted.known.iter().map(|(_, _, loaded)| loaded))
+        .ok_or_else(|| sorted.refusal(options))?;
+    let geometry: Geometry = verdict.superblock.geometry.parse()?;
+    let mut warnings = Vec::new();
+    let mut table = Table::new(verdict.superblock.clone(), verdict.follows.clone());
+    table.tried = table.tried.max(verdict.tried);
     let mut locks = BTreeMap::new();
-    for (drive, lock, loaded) in known {
-        if let Some(warning) = seat(&mut table, &found, &drive, &loaded)? {
+    for (drive, lock, loaded) in sorted.known {
+        if let Some(warning) = seat(&mut table, &verdict, &drive, &loaded)? {
             warnings.push(warning);
         } else {
-            locks.insert(loaded.superblock.drive, lock);
+            locks.insert(loaded.drive, lock);
         }
     }
-    for (drive, lock, error) in unknown {
+    for (drive, lock, error) in sorted.unknown {
         let location = drive.describe().location;
         warnings.push(format!("the superblock of {location} is damaged: {error}"));
         if let Some(id) = seat_by_location(&mut table, drive, &options.places) {
             locks.insert(id, lock);
         }
     }
-    away.tell(&mut table, &options.places, &mut warnings);
+    sorted.away.tell(&mut table, &options.places, &mut warnings);
     remark_read_only(&mut table);
     warnings.extend(domain_warnings(&table));
     let read_only = may_write(&table, &geometry, options, &mut warnings)?;
@@ -195,16 +242,17 @@ fn holds_shards(drive: &dyn Drive) -> bool {
 }
 
 type Known = (Arc<dyn Drive>, Box<dyn Lock>, Loaded);
+type Unknown = (Arc<dyn Drive>, Box<dyn Lock>, Error);
 
 fn check_one_pool(known: &[Known], expected: Option<PoolId>) -> Result<()> {
     let mut counts: BTreeMap<PoolId, usize> = BTreeMap::new();
     for (_, _, loaded) in known {
-        *counts.entry(loaded.superblock.pool).or_default() += 1;
+        *counts.entry(loaded.pool).or_default() += 1;
     }
     let most = counts.iter().max_by_key(|(_, count)| **count).map(|(pool, _)| *pool);
     let Some(pool) = expected.or(most) else { return Ok(()) };
     known.iter().try_for_each(|(drive, _, loaded)| {
-        check_pool(&drive.describe().location, loaded.superblock.pool, pool)
+        check_pool(&drive.describe().location, loaded.pool, pool)
     })
 }
 
@@ -216,27 +264,15 @@ fn check_pool(location: &str, pool: PoolId, wanted: PoolId) -> Result<()> {
     Err(Error::new(&codes::DRIVE_FOREIGN, text).with("drive", location))
 }
 
-/// The superblock of the highest epoch; of several different ones, that which most drives carry.
-fn newest(known: &[Known]) -> Option<Superblock> {
-    let plain =
-        |superblock: &Superblock| Superblock { drive: DriveId::default(), ..superblock.clone() };
-    let same = |superblock: &Superblock| {
-        let wanted = plain(superblock);
-        known.iter().filter(|(_, _, loaded)| plain(&loaded.superblock) == wanted).count()
-    };
-    let superblocks = known.iter().map(|(_, _, loaded)| &loaded.superblock);
-    superblocks.max_by_key(|superblock| (superblock.epoch, same(superblock))).cloned()
-}
-
 /// Gives a drive its seat, or says why it gets none.
 fn seat(
     table: &mut Table,
-    found: &Superblock,
+    verdict: &Verdict,
     drive: &Arc<dyn Drive>,
     loaded: &Loaded,
 ) -> Result<Option<String>> {
     let location = drive.describe().location;
-    let (id, epoch) = (loaded.superblock.drive, loaded.superblock.epoch);
+    let id = loaded.drive;
     if let Some(other) = table.present.get(&id) {
         let other = other.drive.drive().describe().location;
         let text = format!("{location} and {other} are the same drive, or a copy of it");
@@ -248,19 +284,22 @@ fn seat(
     if row.state == MemberState::Removed {
         return Ok(Some(format!("{location} was {} and has been replaced", row.name)));
     }
-    let differs = Superblock { drive: id, ..found.clone() } != loaded.superblock;
-    if epoch > row.epoch || (epoch == found.epoch && differs) {
+    let both = [&loaded.in_force, &loaded.proposed].into_iter().flatten();
+    let has_it = both.into_iter().any(|placed| placed.superblock.edition() == verdict.edition);
+    let took_part = loaded.took_part();
+    if !has_it && (took_part > row.epoch || took_part == verdict.superblock.epoch) {
         let text = format!("{location} went on without the rest of its pool and is not merged");
         let remark = Remark { is_foreign: true, text: text.clone(), cure: None };
         table.remarks.insert(id, remark);
         return Ok(Some(text));
     }
-    if epoch < found.epoch || row.state == MemberState::Failed {
+    if !has_it || row.state == MemberState::Failed {
         row.state = MemberState::Stale;
     }
     row.location.clone_from(&location);
     let drive = Attached::new(Arc::clone(drive));
-    table.present.insert(id, Present { drive, slots: loaded.slots });
+    let slots = loaded.keeping(&verdict.edition);
+    table.present.insert(id, Present { drive, slots, took_part });
     Ok(None)
 }
 
@@ -272,8 +311,8 @@ fn seat_by_location(
 ) -> Option<DriveId> {
     let id = seat_at(table, &drive.describe().location, places)?;
     mark(&mut table.superblock, id, MemberState::Stale);
-    let slots = SlotState::fresh();
-    table.present.insert(id, Present { drive: Attached::new(drive), slots });
+    let (slots, took_part) = (SlotState::fresh(), Epoch(0));
+    table.present.insert(id, Present { drive: Attached::new(drive), slots, took_part });
     Some(id)
 }
 

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use dwk_base::{DriveId, Error, Result, codes};
+use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Superblock};
 
 use crate::Ledger;
-use crate::create::check_empty;
+use crate::create::{check_empty, clear_unborn};
 use crate::membership::Present;
 use crate::pool::Pool;
 use crate::roster::Seat;
@@ -44,9 +44,10 @@ impl Pool {
         }
         let lock = new.lock(holder, LockMode::Exclusive)?;
         check_empty(&**new)?;
+        clear_unborn(&**new)?;
         let id = DriveId::draw(&*self.seams.random);
-        self.seat_new(&seat, id, Arc::clone(new))?;
         self.lock_locks().insert(id, lock);
+        self.seat_new(&seat, id, Arc::clone(new)).inspect_err(|_| self.leave_out(id))?;
         self.rebuild_alone(ledger, None, control)
     }
 
@@ -55,12 +56,20 @@ impl Pool {
         let location = new.describe().location;
         {
             let mut table = self.membership.lock();
-            let blank = Superblock { drive: id, clean: false, ..table.superblock.clone() };
-            // Only the next change makes it a member; until then it carries a pool that does not know it.
+            // Only the next change makes it a member; until then it counts as empty.
+            let blank = Superblock {
+                drive: id,
+                clean: false,
+                in_force: false,
+                took_part: Epoch(0),
+                follows: Vec::new(),
+                ..table.superblock.clone()
+            };
             let slots = blank.create(&*new)?;
-            table.present.insert(id, Present { drive: Attached::new(new), slots });
+            let (drive, took_part) = (Attached::new(new), Epoch(0));
+            table.present.insert(id, Present { drive, slots, took_part });
         }
-        let added = self.membership.change(|superblock| {
+        self.membership.change(|superblock| {
             let index =
                 superblock.members.iter().map(|row| row.index).max().map_or(0, |max| max + 1);
             let mut labels = old.labels.clone();
@@ -84,10 +93,15 @@ impl Pool {
                 epoch,
             });
             Ok(())
-        });
-        if added.is_err() {
-            self.membership.lock().present.remove(&id);
+        })
+    }
+
+    /// A new drive that did not become a member is let go.
+    fn leave_out(&self, id: DriveId) {
+        let mut table = self.membership.lock();
+        if table.superblock.member(id).is_none() {
+            table.present.remove(&id);
+            self.lock_locks().remove(&id);
         }
-        added
     }
 }
