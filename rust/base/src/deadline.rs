@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::{Clock, Error, Result, codes};
 
 /// A moment on a monotonic clock after which an operation gives up.
-#[derive(Clone)]
+/// By default there is none.
+#[derive(Clone, Default)]
 pub struct Deadline {
     /// `None`: there is no such moment.
     until: Option<(Arc<dyn Clock>, Duration)>,
@@ -29,11 +30,6 @@ impl Deadline {
     pub fn remaining(&self) -> Duration {
         let left = |(clock, at): &(Arc<dyn Clock>, Duration)| at.saturating_sub(clock.monotonic());
         self.until.as_ref().map_or(Duration::MAX, left)
-    }
-
-    /// The moment, on the monotonic clock; `None` if there is none.
-    pub fn at(&self) -> Option<Duration> {
-        self.until.as_ref().map(|(_, at)| *at)
     }
 
     /// True once the moment passed.

@@ -1,9 +1,10 @@
 //! A drive with threads of its own: work is handed over and waited for, or given up.
 //!
-//! Two lanes, so that a commit never queues behind a large shard: one for blobs, one for the log.
-//! Threads start with the first job and end when the [`Attached`] drive is dropped.
+//! Two lanes, so that a commit never queues behind a large shard: one for blobs, one for the log. A third one
+//! asks how much room there is: a drive that never says may still do everything else. Threads start with the first job and end when the [`Attached`] drive is dropped.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
 
-use crate::Drive;
+use crate::{Capacity, Drive};
 
 type Job = Box<dyn FnOnce(&dyn Drive) + Send>;
 
@@ -20,12 +21,21 @@ pub struct Attached {
     drive: Arc<dyn Drive>,
     blobs: Lane,
     log: Lane,
+    room: Lane,
+    /// True while it is asked for its room.
+    asked: Arc<AtomicBool>,
 }
 
 impl Attached {
     /// Takes a drive into service. No thread starts yet.
     pub fn new(drive: Arc<dyn Drive>) -> Arc<Self> {
-        Arc::new(Self { drive, blobs: Lane::new("blobs"), log: Lane::new("log") })
+        Arc::new(Self {
+            drive,
+            blobs: Lane::new("blobs"),
+            log: Lane::new("log"),
+            room: Lane::new("room"),
+            asked: Arc::default(),
+        })
     }
 
     /// The drive itself, for calls on the caller's own thread.
@@ -54,6 +64,19 @@ impl Attached {
         F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
     {
         self.log.submit(&self.drive, job)
+    }
+
+    /// Asks how much room there is; `None` while an earlier question has no answer.
+    pub fn ask_room(&self) -> Option<Ticket<Capacity>> {
+        if self.asked.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let asked = Arc::clone(&self.asked);
+        Some(self.room.submit(&self.drive, move |drive| {
+            let room = drive.capacity();
+            asked.store(false, Ordering::Release);
+            room
+        }))
     }
 }
 
@@ -155,7 +178,7 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use dwk_base::SystemClock;
 
@@ -199,6 +222,21 @@ mod tests {
         attached.submit_log(Drive::capacity).wait().unwrap();
         assert!(stuck.wait_for(Duration::ZERO).is_none());
         drive.release();
+    }
+
+    #[test]
+    fn a_drive_that_does_not_say_its_room_is_asked_once_and_does_all_else() {
+        let drive = FaultyDrive::new(Arc::new(MemoryDrive::new("d")), &Power::new(), 1);
+        drive.inject(Fault::new(Effect::Hang).on(Operation::Capacity));
+        let attached = Attached::new(Arc::new(drive.clone()));
+        let asked = attached.ask_room().unwrap();
+        assert!(asked.wait_for(Duration::from_millis(10)).is_none());
+        assert!(attached.ask_room().is_none());
+        attached.submit(|drive| drive.sync("test")).wait().unwrap();
+        attached.submit_log(|drive| drive.sync("test")).wait().unwrap();
+        drive.release();
+        assert!(asked.wait().unwrap().total_bytes > 0);
+        assert!(attached.ask_room().is_some());
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl Opening<'_> {
             leave_foreign_out: !there.is_named,
             away,
             places: places.map(|drive| (drive.location.clone(), drive.id)).collect(),
-            until: self.deadline.at(),
+            until: self.deadline.clone(),
             pool: PoolOptions::default(),
         };
         let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;

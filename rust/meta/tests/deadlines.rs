@@ -7,11 +7,12 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dwk_base::{Deadline, Error, Result, SystemClock, codes};
+use dwk_base::{Deadline, Error, Result, Seams, SystemClock, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, FaultyDrive};
 use dwk_meta::{Change, Meta, Require};
-use world::{World, bytes, check, get, put};
+use dwk_pool::{OpenOptions, Pool, PoolOptions, State};
+use world::{World, bytes, check, get, holder, options, pool_options, put};
 
 /// Far less than a drive may take.
 const SHORT: Duration = Duration::from_millis(50);
@@ -49,7 +50,79 @@ fn put_until(meta: &Arc<Meta>, key: &[u8], content: &[u8], deadline: &Deadline) 
 
 fn failed_drives(meta: &Meta) -> usize {
     let roster = meta.pool().roster();
-    roster.seats.iter().filter(|seat| seat.state != dwk_pool::State::Ok).count()
+    roster.seats.iter().filter(|seat| seat.state != State::Ok).count()
+}
+
+/// Opens with drives that may take `drive_timeout`.
+fn open_until(world: &World, drive_timeout: Duration, until: Deadline) -> Result<Arc<Meta>> {
+    let drives = world.drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>);
+    let pool = PoolOptions { drive_timeout, ..pool_options() };
+    let open = OpenOptions { pool, until, ..OpenOptions::default() };
+    Meta::open(Pool::open(drives.collect(), open, Seams::seeded(1), &holder())?, options())
+}
+
+/// Opens once what was left behind by who gave up has let go of the drives.
+fn open_again(world: &World) -> Arc<Meta> {
+    let begin = Instant::now();
+    loop {
+        match world.open() {
+            Err(error) if error.is(&codes::STORE_LOCKED) => {
+                assert!(begin.elapsed() < SOON, "{error}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_drive_that_hangs_is_left_out_of_an_opening() {
+    for operation in [Operation::ReadSuperblock, Operation::Lock] {
+        let world = World::new(6, "4+2", 5);
+        let meta = world.create().unwrap();
+        let content = bytes(1, 30_000);
+        put(&meta, b"key", &content).unwrap();
+        meta.close().unwrap();
+        drop(meta);
+        world.drives[0].inject(Fault::new(Effect::Hang).on(operation));
+        let late = Duration::from_millis(200);
+        let meta = open_until(&world, late, Deadline::never()).unwrap();
+        let status = meta.pool().status(&*meta).unwrap();
+        assert_eq!(status.drives[0].state, State::Missing, "{status:?}");
+        assert!(status.advice.iter().any(|text| text.contains("does not answer")), "{status:?}");
+        assert_eq!(get(&meta, b"key").unwrap().as_ref(), Some(&content));
+        put(&meta, b"more", &content).unwrap();
+        meta.close().unwrap();
+        drop(meta);
+        release(&world);
+        let meta = open_again(&world);
+        assert_eq!(failed_drives(&meta), 0);
+        let model = [(b"key".to_vec(), content.clone()), (b"more".to_vec(), content)].into();
+        check(&meta, &model, "with the drive back");
+    }
+}
+
+#[test]
+fn an_opening_waits_for_drives_until_its_deadline_and_holds_none_then() {
+    let world = World::new(3, "2+1", 6);
+    world.create().unwrap().close().unwrap();
+    world.drives[2].inject(Fault::new(Effect::Hang).on(Operation::ReadSuperblock));
+    in_time(|| open_until(&world, Duration::from_secs(20), within(SHORT)));
+    release(&world);
+    let _open = open_again(&world);
+}
+
+#[test]
+fn a_drive_that_does_not_say_how_large_it_is_holds_up_nobody() {
+    let world = World::new(4, "2+1", 7);
+    world.create().unwrap().close().unwrap();
+    world.drives[0].inject(Fault::new(Effect::Hang).on(Operation::Capacity));
+    let begin = Instant::now();
+    let meta = world.open().unwrap();
+    let status = meta.pool().status(&*meta).unwrap();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    assert!(status.drives[0].capacity_bytes > 0, "what it said when it was taken in: {status:?}");
+    release(&world);
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! Long work takes a [`Control`]; what was done stays done, and the next run goes on.
 
 mod advice;
+mod asking;
 mod away;
 mod create;
 mod ledger;

@@ -12,9 +12,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dwk_base::{DriveId, Epoch, Error, Result, Seams, codes};
-use dwk_drive::{Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
+use dwk_base::{Clock, DriveId, Epoch, Error, Result, Seams, codes};
+use dwk_drive::{Attached, Capacity, Edition, MemberRow, MemberState, SlotState, Superblock};
 
+use crate::asking;
 use crate::roster::{Roster, RosterCell, Seat, State};
 use crate::verdict::follows;
 
@@ -53,6 +54,8 @@ pub(crate) struct Table {
     /// What the next change follows. Empty while the pool is being made: until [`Membership::bear`]
     /// everything is only proposed.
     pub(crate) follows: Vec<Edition>,
+    /// How much room the drives had when they were asked last.
+    rooms: BTreeMap<DriveId, Capacity>,
 }
 
 /// Membership, open.
@@ -67,11 +70,12 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(
-        table: Table,
+        mut table: Table,
         tolerance: usize,
         drive_timeout: Duration,
         seams: Seams,
     ) -> Self {
+        table.ask_rooms(&seams.clock);
         let roster = Arc::new(RosterCell::new(table.roster()));
         Self { table: Mutex::new(table), roster, tolerance, drive_timeout, seams }
     }
@@ -97,6 +101,7 @@ impl Membership {
         let mut next = table.superblock.clone();
         let result = edit(&mut next)?;
         let done = self.carry(&mut table, next);
+        table.ask_rooms(&self.seams.clock);
         self.roster.store(table.roster());
         done.map(|()| result)
     }
@@ -304,8 +309,22 @@ impl Table {
     /// Of a pool whose drives are yet to be found.
     pub(crate) fn new(superblock: Superblock, follows: Vec<Edition>) -> Self {
         let (present, suspect, remarks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let tried = superblock.epoch;
-        Self { superblock, present, suspect, remarks, tried, follows }
+        let (tried, rooms) = (superblock.epoch, BTreeMap::new());
+        Self { superblock, present, suspect, remarks, tried, follows, rooms }
+    }
+
+    /// Asks the drives how much room they have. One that failed may never answer, and who does not answer
+    /// in time has what it had.
+    fn ask_rooms(&mut self, clock: &Arc<dyn Clock>) {
+        let rows = self.superblock.members.iter();
+        let here = rows.filter(|row| self.state(row, true) != State::Failed);
+        let asked: Vec<(DriveId, &Arc<Attached>)> =
+            here.filter_map(|row| Some((row.id, &self.present.get(&row.id)?.drive))).collect();
+        let answers = asking::rooms(asked.iter().map(|(_, drive)| Some(*drive)), clock);
+        let ids: Vec<DriveId> = asked.into_iter().map(|(id, _)| id).collect();
+        for (id, room) in ids.into_iter().zip(answers) {
+            self.rooms.extend(room.map(|room| (id, room)));
+        }
     }
 
     /// What these drives were given does not count: it makes room for the next.
@@ -338,9 +357,7 @@ impl Table {
         let drive = self.present.get(&row.id).map(|present| Arc::clone(&present.drive));
         let described = drive.as_ref().map(|drive| drive.drive().describe());
         let state = self.state(row, drive.is_some());
-        // One that failed may never answer, and who asks here holds up every change.
-        let asked = drive.as_ref().filter(|_| state != State::Failed);
-        let capacity = asked.and_then(|drive| drive.drive().capacity().ok());
+        let capacity = self.rooms.get(&row.id).filter(|_| state != State::Failed);
         let location = described.as_ref().map_or(&row.location, |known| &known.location).clone();
         Seat {
             index: row.index,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState, Superblock,
+    Answer, Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState,
+    Superblock, Ticket,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -38,8 +38,8 @@ pub struct OpenOptions {
     pub away: Vec<(String, Error)>,
     /// Which drive lay where, as far as somebody remembers. Nobody trusts it but to say whose place it is.
     pub places: BTreeMap<String, DriveId>,
-    /// The moment on the monotonic clock until which to open; looked at between steps.
-    pub until: Option<Duration>,
+    /// Until when; looked at between steps.
+    pub until: Deadline,
     /// Sizes and limits.
     pub pool: PoolOptions,
 }
@@ -76,14 +76,15 @@ impl Pool {
         holder: &Holder,
     ) -> Result<Arc<Self>> {
         let mut found = Found { away: Away::new(mem::take(&mut options.away)), ..Found::default() };
-        for drive in drives {
-            in_time(&options, &seams)?;
-            found.take(drive, holder, &options)?;
+        let looks = drives.into_iter().map(|drive| Look::start(drive, holder, &options));
+        for look in looks.collect::<Vec<_>>() {
+            options.until.check()?;
+            found.take(look, &options)?;
         }
         let assembly = assemble(found, &options)?;
-        in_time(&options, &seams)?;
+        options.until.check()?;
         let pool = begin(assembly, &options, seams)?;
-        in_time(&options, &pool.seams).inspect_err(|_| {
+        options.until.check().inspect_err(|_| {
             // Nothing was written since: what fails here costs a longer next opening.
             let _ = pool.close();
         })?;
@@ -98,47 +99,57 @@ struct Found {
     away: Away,
 }
 
-impl Found {
-    /// Locks a drive and reads its superblock.
-    fn take(
-        &mut self,
-        drive: Arc<dyn Drive>,
-        holder: &Holder,
-        options: &OpenOptions,
-    ) -> Result<()> {
+/// A drive that is being looked at, on its own thread: one that hangs holds up nobody for ever.
+struct Look {
+    location: String,
+    ticket: Ticket<Candidate>,
+}
+
+impl Look {
+    fn start(drive: Arc<dyn Drive>, holder: &Holder, options: &OpenOptions) -> Self {
         let location = drive.describe().location;
-        // Before it is locked: another process may have that pool open.
         let expected = options.expected.filter(|_| options.leave_foreign_out);
-        if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(&*drive))
-            && let Err(error) = check_pool(&location, loaded.pool, pool)
-        {
-            self.away.push(location, error);
-            return Ok(());
-        }
         let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
-        match drive.lock(holder, mode) {
-            Ok(lock) => {
-                let loaded = Superblock::load(&*drive);
-                self.candidates.push(Candidate { drive, lock, loaded });
+        let (holder, itself) = (holder.clone(), Arc::clone(&drive));
+        let ticket = Attached::new(drive).submit_log(move |_| {
+            // Before it is locked: another process may have that pool open.
+            if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(&*itself)) {
+                check_pool(&itself.describe().location, loaded.pool, pool)?;
             }
-            Err(error) if error.is(&codes::STORE_LOCKED) => return Err(error),
+            let lock = itself.lock(&holder, mode)?;
+            let loaded = Superblock::load(&*itself);
+            Ok(Candidate { drive: itself, lock, loaded })
+        });
+        Self { location, ticket }
+    }
+}
+
+impl Found {
+    /// Takes a drive that is locked and whose superblock was read; the others are away.
+    fn take(&mut self, look: Look, options: &OpenOptions) -> Result<()> {
+        let Look { location, ticket } = look;
+        let error = match ticket.wait_until(options.pool.drive_timeout, &options.until) {
+            Answer::TimeOver => return Err(Deadline::passed("a drive takes long to be opened")),
+            Answer::Late => {
+                let text = format!("{location} does not answer");
+                Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location)
+            }
+            Answer::Came(Ok(candidate)) => {
+                self.candidates.push(candidate);
+                return Ok(());
+            }
+            Answer::Came(Err(error)) if error.is(&codes::STORE_LOCKED) => return Err(error),
             // The directory is there, and no drive.
-            Err(error) if error.is(&codes::DRIVE_MISSING) => self.away.push(location, empty()),
-            Err(error) => self.away.push(location, error),
-        }
+            Answer::Came(Err(error)) if error.is(&codes::DRIVE_MISSING) => empty(),
+            Answer::Came(Err(error)) => error,
+        };
+        self.away.push(location, error);
         Ok(())
     }
 }
 
 fn empty() -> Error {
     Error::new(&codes::STORE_NOT_FOUND, "the drive carries no pool")
-}
-
-fn in_time(options: &OpenOptions, seams: &Seams) -> Result<()> {
-    if options.until.is_some_and(|until| seams.clock.monotonic() >= until) {
-        return Err(Error::new(&codes::CONTEXT_DEADLINE, "opening took too long"));
-    }
-    Ok(())
 }
 
 /// The drives by what their superblocks say.

@@ -1,8 +1,10 @@
 //! What the pool is like now, and what to do about it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use dwk_base::{DriveId, Epoch, PoolId, Result};
+use dwk_drive::Capacity;
 
 use crate::advice::Advising;
 use crate::pool::Pool;
@@ -100,8 +102,10 @@ impl Pool {
             (table.superblock.journal.clone(), table.remarks.clone())
         };
         let mut drives = Vec::new();
-        for seat in &roster.seats {
-            drives.push(drive_status(seat, ledger, journal.contains(&seat.id))?);
+        let readable = roster.seats.iter().map(|seat| seat.readable());
+        let rooms = crate::asking::rooms(readable, &self.seams.clock);
+        for (seat, room) in roster.seats.iter().zip(rooms) {
+            drives.push(drive_status(seat, room, ledger, journal.contains(&seat.id))?);
         }
         let gone: Vec<u16> = roster
             .seats
@@ -169,16 +173,21 @@ fn missing(stripe: &Stripe, left: impl Fn(&u16) -> bool) -> Vec<usize> {
     shards.filter(|(_, seat)| left(seat)).map(|(shard, _)| shard).collect()
 }
 
-fn drive_status(seat: &Seat, ledger: &dyn Ledger, journal: bool) -> Result<DriveStatus> {
+fn drive_status(
+    seat: &Seat,
+    room: Option<Capacity>,
+    ledger: &dyn Ledger,
+    journal: bool,
+) -> Result<DriveStatus> {
     let usage = ledger.usage(seat.index)?;
-    let capacity = seat.readable().and_then(|drive| drive.drive().capacity().ok());
+    let known = seat.readable().map_or(0, |_| seat.free_bytes.load(Ordering::Relaxed));
     Ok(DriveStatus {
         name: seat.name.clone(),
         id: seat.id,
         location: seat.location.clone(),
         state: seat.state,
-        capacity_bytes: capacity.map_or(seat.capacity_bytes, |room| room.total_bytes),
-        free_bytes: capacity.map_or(0, |room| room.free_bytes),
+        capacity_bytes: room.map_or(seat.capacity_bytes, |room| room.total_bytes),
+        free_bytes: room.map_or(known, |room| room.free_bytes),
         used_bytes: usage.bytes,
         shards: usage.shards,
         journal,

@@ -211,7 +211,7 @@ impl Shared {
     /// Asks a drive how much room it has; false if it does not say.
     fn ask_room(seat: &Seat) -> bool {
         let Some(drive) = seat.writable() else { return false };
-        let answer = drive.submit(Drive::capacity).wait_for(ASK);
+        let answer = drive.ask_room().and_then(|answer| answer.wait_for(ASK));
         let Some(Ok(capacity)) = answer else { return false };
         seat.free_bytes.store(capacity.free_bytes, Ordering::Relaxed);
         true
