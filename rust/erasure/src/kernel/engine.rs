@@ -160,6 +160,9 @@ macro_rules! each_group {
 pub(super) trait Step<L: Lane> {
     /// Up to this many bytes of a stripe, steps take two registers per shard.
     const TWO_LINES_BYTES_MAX: usize = LEVEL1_BYTES;
+    /// Streams four registers of each shard in turn: worth it where there is little to compute, so that the
+    /// third-level cache is asked for longer runs (xor of 8 shards of 1 MiB on Zen 5: 118 beside 105 GB/s).
+    const STREAMS_FOUR: bool = false;
     /// # Safety
     /// The range lies within the shards; the lane's instructions are there.
     unsafe fn step<const V: usize, const MODE: u8>(&self, at: usize, count: usize);
@@ -207,7 +210,9 @@ unsafe fn run<L: Lane, S: Step<L>, R: Step<L>, const K: usize, const M: usize>(
     unsafe {
         let (start, end) = if let Some(head) = head {
             let start = head.min(length);
-            let end = bulk::<L, S, 1, STREAM>(step, start, length);
+            let four = S::STREAMS_FOUR && wide;
+            let end = if four { bulk::<L, S, 4, STREAM>(step, start, length) } else { start };
+            let end = bulk::<L, S, 1, STREAM>(step, end, length);
             L::fence();
             (start, end)
         } else {
@@ -230,6 +235,8 @@ pub(super) struct Xor<'a, const K: usize> {
 }
 
 impl<L: Lane, const K: usize> Step<L> for Xor<'_, K> {
+    const STREAMS_FOUR: bool = true;
+
     #[inline(always)]
     unsafe fn step<const V: usize, const MODE: u8>(&self, at: usize, count: usize) {
         // SAFETY: the step's range lies within the shards.
