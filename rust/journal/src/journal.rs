@@ -75,6 +75,10 @@ impl Journal {
         Ok((Self::build(identity, options, seams, view, None, last_sequence), recovery))
     }
 
+    pub(crate) fn view(&self) -> &View {
+        &self.engine.view
+    }
+
     fn serve(identity: Identity, options: Options, seams: Seams, writer: Writer) -> Self {
         let view = Arc::clone(&writer.view);
         let last_sequence = writer.tip.next_sequence - 1;

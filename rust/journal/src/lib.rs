@@ -35,6 +35,7 @@ mod journal;
 mod mend;
 mod open;
 mod queue;
+mod reader;
 mod recent;
 mod replica;
 mod segment;
@@ -45,6 +46,7 @@ mod view;
 mod writer;
 
 pub use journal::{Journal, Pending};
+pub use reader::Reader;
 pub use types::{
     Apply, Identity, Member, Membership, Options, Position, Recovery, ScrubReport, Status,
 };

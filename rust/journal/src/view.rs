@@ -195,6 +195,21 @@ impl View {
         self.find(mark.stretch(segment.number), &is_whole, &Deadline::never())
     }
 
+    /// The segment and batch of a record.
+    ///
+    /// # Errors
+    /// `blob.not_found`
+    pub(crate) fn place(&self, position: Position) -> Result<(Arc<Segment>, Mark)> {
+        let found = self.segment(position.segment).and_then(|segment| {
+            let mark = segment.batch_at(position.offset)?;
+            Some((segment, mark))
+        });
+        found.ok_or_else(|| {
+            let message = format!("record {} is not in the journal any more", position.sequence);
+            Error::new(&codes::BLOB_NOT_FOUND, message).with("segment", position.segment)
+        })
+    }
+
     /// Part of a record, from the first member whose copy `check` accepts.
     pub(crate) fn read(
         &self,
@@ -204,12 +219,7 @@ impl View {
         check: &dyn Fn(&[u8]) -> bool,
         deadline: &Deadline,
     ) -> Result<()> {
-        let gone = || {
-            let message = format!("record {} is not in the journal any more", position.sequence);
-            Error::new(&codes::BLOB_NOT_FOUND, message).with("segment", position.segment)
-        };
-        let segment = self.segment(position.segment).ok_or_else(gone)?;
-        let batch = segment.batch_at(position.offset).ok_or_else(gone)?;
+        let (segment, batch) = self.place(position)?;
         let from = part(position, offset, into.len(), &batch)?;
         let stretch = Stretch {
             segment: segment.number,
@@ -232,7 +242,7 @@ impl View {
 }
 
 /// Where in the segment a part of a record begins.
-fn part(position: Position, offset: u32, length: usize, batch: &Mark) -> Result<u32> {
+pub(crate) fn part(position: Position, offset: u32, length: usize, batch: &Mark) -> Result<u32> {
     let end = u64::from(offset) + length as u64;
     let record_end = u64::from(position.offset) + u64::from(position.bytes);
     if end <= u64::from(position.bytes) && record_end <= u64::from(batch.offset + batch.bytes) {

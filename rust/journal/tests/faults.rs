@@ -11,7 +11,7 @@ use common::{
 use dwk_base::codes;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Entry, MemoryDrive};
-use dwk_journal::{Identity, Journal, Options};
+use dwk_journal::{Identity, Journal, Options, Reader};
 
 const BODIES: [[Body; 3]; 3] =
     [[Body::Slots; 3], [Body::Blobs; 3], [Body::Slots, Body::Blobs, Body::Slots]];
@@ -505,6 +505,42 @@ fn what_was_just_written_is_read_without_asking_a_drive() {
         let refused = journal.read(*position, 3, &mut read, &|_| false, &NEVER).unwrap_err();
         assert!(refused.is(&codes::JOURNAL_DAMAGED), "{refused}");
     }
+}
+
+#[test]
+fn records_in_order_cost_a_read_for_each_batch_and_damage_none() {
+    let world = World::new(&[Body::Slots; 2], 2, small(), 1);
+    let journal = world.create().unwrap();
+    // Submitted together, they share batches.
+    let pending: Vec<_> =
+        (1..200).map(|number| journal.submit(record(number, 900), &NEVER).unwrap()).collect();
+    let positions: Vec<_> = pending.iter().map(|pending| pending.wait(&NEVER).unwrap()).collect();
+    let all = |reader: &mut Reader<'_>| {
+        for (number, position) in (1..).zip(&positions) {
+            let whole = record(number, 900);
+            let mut read = vec![0; whole.len() - 3];
+            reader.read(*position, 3, &mut read, &|bytes| bytes == &whole[3..]).unwrap();
+        }
+    };
+    for index in 0..2 {
+        world.faulty(index).inject(broken().on(Operation::ReadLog).after(20));
+    }
+    all(&mut journal.reader());
+    (0..2).for_each(|index| world.faulty(index).heal());
+    // One copy is damaged here, the other one there: no copy of the batch is whole, all its records are.
+    assert_eq!(positions[10].segment, positions[11].segment);
+    for index in 0..2 {
+        let (memory, at) = (&world.memories[index], positions[10 + index].offset as usize);
+        let whole = record(11 + index as u64, 900);
+        for entry in memory.entries() {
+            let mut raw = memory.raw(&entry).unwrap();
+            if raw.get(at..at + 900) == Some(&whole[..]) {
+                raw[at + 5] ^= 1;
+                memory.set_raw(&entry, Some(raw));
+            }
+        }
+    }
+    all(&mut journal.reader());
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use dwk_base::{Deadline, Error, Result, StripeId};
+use dwk_base::{Error, Result, StripeId};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
@@ -35,6 +35,7 @@ struct Item {
 #[derive(Debug)]
 pub(crate) struct Packer<'a> {
     meta: &'a Meta,
+    journal: dwk_journal::Reader<'a>,
     bytes: Vec<u8>,
     items: Vec<Item>,
     bytes_max: usize,
@@ -73,7 +74,9 @@ impl Packed {
 impl<'a> Packer<'a> {
     pub(crate) fn new(meta: &'a Meta) -> Self {
         let bytes_max = meta.pool().space().payload_bytes_max();
-        Self { meta, bytes: Vec::new(), items: Vec::new(), bytes_max, done: Packed::default() }
+        let journal = meta.journal().reader();
+        let (bytes, items, done) = (Vec::new(), Vec::new(), Packed::default());
+        Self { meta, journal, bytes, items, bytes_max, done }
     }
 
     /// Takes a piece of a row along, if it can be read.
@@ -87,7 +90,7 @@ impl<'a> Packer<'a> {
         }
         let start = self.bytes.len();
         self.bytes.resize(start + length, 0);
-        if let Err(error) = read_piece(self.meta, &piece, &mut self.bytes[start..]) {
+        if let Err(error) = self.read_piece(&piece, start) {
             self.bytes.truncate(start);
             self.done.lost(&piece, error);
             return Ok(());
@@ -136,19 +139,23 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
+    /// Reads a piece to where it stands in the batch.
+    fn read_piece(&mut self, piece: &Piece, start: usize) -> Result<()> {
+        let (meta, into) = (self.meta, &mut self.bytes[start..]);
+        match piece.place {
+            Place::Journal { position, offset } => {
+                let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
+                self.journal.read(position, offset, into, &right)
+            }
+            Place::Stripe { id, offset } => {
+                meta.pool().space().read(&meta.placed(id)?, offset, into)
+            }
+        }
+    }
+
     fn current(&self, key: &[u8], version: u64) -> Option<Content> {
         let state = self.meta.state();
         state.row(key).filter(|row| row.version == version).and_then(|row| row.content.clone())
-    }
-}
-
-fn read_piece(meta: &Meta, piece: &Piece, into: &mut [u8]) -> Result<()> {
-    match piece.place {
-        Place::Journal { position, offset } => {
-            let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
-            meta.journal().read(position, offset, into, &right, &Deadline::never())
-        }
-        Place::Stripe { id, offset } => meta.pool().space().read(&meta.placed(id)?, offset, into),
     }
 }
 
