@@ -154,9 +154,9 @@ fn a_drive_that_could_not_be_brought_up_to_date_is_not_called_well() {
     assert_eq!(before.redundancy, Redundancy::Degraded);
     assert!(before.advice.iter().any(|text| text.contains("rebuild")), "{before:?}");
     three[2].set_capacity(1 << 30);
-    meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
+    let report = meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
     let after = status(&meta);
-    assert_eq!(after.redundancy, Redundancy::Full, "{after:?}");
+    assert_eq!(after.redundancy, Redundancy::Full, "{report:?}, {after:?}");
 }
 
 #[test]

@@ -116,6 +116,20 @@ impl Sweep<'_> {
         }
     }
 
+    /// A stripe that was dropped after its page was read is missed by nobody: the table forgets it before its
+    /// shards go.
+    fn unless_dropped(&self, stripe: &Stripe, result: Result<Done>) -> Result<Done> {
+        let misses = match &result {
+            Ok(done) => done.missing_shards + done.absent_shards + done.unrestored_shards > 0,
+            Err(error) => error.is(&codes::DATA_CORRUPT),
+        };
+        if misses && self.ledger.stripe(stripe.id)?.is_none() {
+            let read_bytes = result.map_or(0, |done| done.read_bytes);
+            return Ok(Done { read_bytes, ..Done::default() });
+        }
+        result
+    }
+
     fn work_on(
         &self,
         page: &[Arc<Stripe>],
@@ -130,7 +144,7 @@ impl Sweep<'_> {
                 if self.control.is_over() || lock(tally).failure.is_some() {
                     return;
                 }
-                let result = work.stripe(stripe, found);
+                let result = self.unless_dropped(stripe, work.stripe(stripe, found));
                 let bytes = {
                     let mut tally = lock(tally);
                     tally.add(stripe.id, result);
