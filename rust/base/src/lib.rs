@@ -5,6 +5,7 @@
 //! - [`Deadline`]: until when an operation may take;
 //! - [`units`]: `"10 GiB"`, `"30s"`;
 //! - [`Clock`] and [`Random`]: the only two ways to time and to chance, so that a simulator owns them;
+//! - [`Pour`]: bytes in pieces, into one slice;
 //! - [`codec`]: the little-endian byte codec of every on-disk record.
 
 pub mod codec;
@@ -12,6 +13,7 @@ pub mod codes;
 mod deadline;
 mod error;
 mod ids;
+mod pour;
 mod seams;
 pub mod units;
 
@@ -19,4 +21,5 @@ pub use codes::Code;
 pub use deadline::Deadline;
 pub use error::{Error, Kind, Result};
 pub use ids::{CorrelationId, DriveId, Epoch, PoolId, StripeId};
+pub use pour::Pour;
 pub use seams::{Clock, ManualClock, Random, Seams, SeededRandom, SystemClock, SystemRandom};

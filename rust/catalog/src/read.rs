@@ -1,6 +1,6 @@
 //! Reading an object.
 
-use dwk_base::{Deadline, Error, Result, codes};
+use dwk_base::{Deadline, Error, Pour, Result, codes};
 use dwk_chunk::Crc64;
 use dwk_meta::ContentReader;
 
@@ -92,12 +92,8 @@ impl ObjectReader {
     /// # Errors
     /// As [`show`](Self::show).
     pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let (bytes, mut rest) = (into.len(), into);
-        self.show(offset, bytes, &mut |bytes| {
-            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
-            to.copy_from_slice(bytes);
-            rest = after;
-        })
+        let (bytes, mut pour) = (into.len(), Pour::new(into));
+        self.show(offset, bytes, &mut |piece| pour.take(piece))
     }
 
     fn corrupt(&self, why: &str) -> Error {

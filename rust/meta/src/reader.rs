@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwk_base::{Deadline, Error, Result, StripeId, codes};
+use dwk_base::{Deadline, Error, Pour, Result, StripeId, codes};
 use dwk_pool::{Landed, Reading, Stripe};
 
 use crate::meta::Meta;
@@ -121,12 +121,8 @@ impl ContentReader {
     /// # Errors
     /// `data.corrupt`, `drives.too_many_lost`: the bytes in `into` are not to be used then.
     pub fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<usize> {
-        let (bytes, mut rest) = (into.len(), into);
-        self.show(offset, bytes, &mut |bytes| {
-            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
-            to.copy_from_slice(bytes);
-            rest = after;
-        })
+        let (bytes, mut pour) = (into.len(), Pour::new(into));
+        self.show(offset, bytes, &mut |piece| pour.take(piece))
     }
 
     /// Shows `bytes` from `offset`, in order, in slices as they were read and verified; returns how many

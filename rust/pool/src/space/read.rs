@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dwk_base::{Deadline, Error, Result, codes};
+use dwk_base::{Deadline, Error, Pour, Result, codes};
 use dwk_drive::{Answer, BlobName, Drive};
 
 use super::buffers::Buffer;
@@ -218,12 +218,8 @@ impl Landed {
             let text = format!("{} bytes do not take {}", into.len(), self.bytes);
             return Err(Error::new(&codes::BUFFER_LENGTH, text));
         }
-        let mut rest = into;
-        self.show(0..self.bytes, &mut |bytes| {
-            let (to, after) = std::mem::take(&mut rest).split_at_mut(bytes.len());
-            to.copy_from_slice(bytes);
-            rest = after;
-        });
+        let mut pour = Pour::new(into);
+        self.show(0..self.bytes, &mut |piece| pour.take(piece));
         Ok(())
     }
 }
