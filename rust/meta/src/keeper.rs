@@ -138,7 +138,7 @@ impl Keeper {
     }
 
     /// True if the journal grew to `times` what it may be.
-    fn is_long(&self, meta: &Meta, times: u64) -> bool {
+    pub(crate) fn is_long(&self, meta: &Meta, times: u64) -> bool {
         let left = self.left_journal_bytes.load(Ordering::Relaxed);
         meta.journal().bytes_since(0) > self.journal_bytes_max(meta) * times + left
     }
@@ -253,7 +253,7 @@ impl Meta {
     pub fn collect(&self) -> Result<CollectReport> {
         lock(&self.keeper.lost).clear();
         let mut report = CollectReport::default();
-        while self.pack_step(&mut report)? {}
+        while self.pack_step(self.options().live_fraction_min, &mut report)? {}
         Ok(report)
     }
 
@@ -261,7 +261,8 @@ impl Meta {
     fn keep(&self) -> Result<()> {
         let folded = if self.keeper.is_long(self, 1) { self.checkpoint() } else { Ok(()) };
         let stopping = &self.keeper.shared.stopping;
-        while !stopping.load(Ordering::SeqCst) && self.pack_some()? {}
+        let share = self.options().live_fraction_min;
+        while !stopping.load(Ordering::SeqCst) && self.pack_some(share)? {}
         folded?;
         let lost = lock(&self.keeper.lost).len();
         if lost > 0 {
@@ -271,16 +272,16 @@ impl Meta {
         Ok(())
     }
 
-    /// One step of a collection; true if there is more to do.
-    pub(crate) fn pack_some(&self) -> Result<bool> {
-        self.pack_step(&mut CollectReport::default())
+    /// One step of a collection of stripes of which less than `share` lives; true if there is more to do.
+    pub(crate) fn pack_some(&self, share: f64) -> Result<bool> {
+        self.pack_step(share, &mut CollectReport::default())
     }
 
     /// Packs as much as fills a few stripes. In between others may move stripes, too.
-    fn pack_step(&self, report: &mut CollectReport) -> Result<bool> {
+    pub(crate) fn pack_step(&self, share: f64, report: &mut CollectReport) -> Result<bool> {
         let _alone = self.keeper.alone();
         report.add(collect_dead(self)?);
-        let (stripes, more) = self.sparse();
+        let (stripes, more) = self.sparse(share);
         let packed = if stripes.is_empty() { Ok(false) } else { self.pack(&stripes, report) };
         report.add(collect_dead(self)?);
         let garbage = self.state().garbage_bytes();
@@ -298,11 +299,11 @@ impl Meta {
         Ok(packed.moved_bytes > 0 || found > 0)
     }
 
-    /// The emptiest stripes of which too little lives, and whether there are more. Those of runs live as a
-    /// whole.
-    fn sparse(&self) -> (BTreeSet<StripeId>, bool) {
+    /// The emptiest stripes of which less than `share` lives, and whether there are more. Those of runs live
+    /// as a whole.
+    fn sparse(&self, share: f64) -> (BTreeSet<StripeId>, bool) {
         let bytes_max = self.pool().space().payload_bytes_max() as u64 * PACK_STRIPES;
-        let (share, lost) = (self.options().live_fraction_min, lock(&self.keeper.lost).clone());
+        let lost = lock(&self.keeper.lost).clone();
         let state = self.state();
         let runs: BTreeSet<StripeId> =
             state.root().runs.iter().flat_map(|run| &run.stripes).map(|stripe| stripe.id).collect();

@@ -272,7 +272,7 @@ impl Meta {
         let mut done = self.try_commit(&change, &record, false, deadline);
         if done.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
             // The journal has no room for a segment. Nothing was written.
-            self.relieve(deadline);
+            self.relieve(record.len() as u64, deadline);
             done = self.try_commit(&change, &record, self.gives_back(&change), deadline);
         }
         if done.as_ref().err().is_none_or(|error| !is_known_to_have_failed(error)) {

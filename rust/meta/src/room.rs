@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dwk_base::{Deadline, Result, codes};
 
-use crate::keeper::{self, COMMIT_BYTES, LOOKS};
+use crate::keeper::{self, COMMIT_BYTES, CollectReport, LOOKS};
 use crate::meta::Meta;
 
+/// On a pool that is full, stripes are packed of which less than this lives.
+const LIVE_FRACTION_FULL: f64 = 0.9;
 /// Room for so many folds is kept: one after a drive was lost may take stripes that are half as wide.
 const FOLDS: u64 = 2;
 
@@ -21,7 +23,7 @@ pub(crate) struct Room {
     known: AtomicBool,
     /// Bytes of records that were admitted since then.
     unseen_bytes: AtomicU64,
-    /// The record up to which everything that is dead was given back, and one more; 0 for none.
+    /// The record up to which everything was tried in vain that gives room back, and one more; 0 for none.
     relieved: AtomicU64,
     /// What cuts before this opening left on the drives was removed.
     reclaimed: AtomicBool,
@@ -58,7 +60,7 @@ impl Meta {
                     if relieved {
                         return Err(error);
                     }
-                    self.relieve(deadline);
+                    self.relieve(bytes, deadline);
                     deadline.check()?;
                 }
                 // Whether the drives that are left may hold it, is for the stripe to say.
@@ -101,27 +103,39 @@ impl Meta {
         self.journal().bytes_since(first)
     }
 
-    /// Gives back all that can be given back, or what can be until the deadline, looked at between steps. What
-    /// fails is left as it is: whoever wants room looks again.
-    pub(crate) fn relieve(&self, deadline: &Deadline) {
+    /// Gives back what can be given back for `bytes` more, until the deadline, which is looked at between
+    /// steps. What fails is left as it is: whoever wants room looks again.
+    pub(crate) fn relieve(&self, bytes: u64, deadline: &Deadline) {
         self.reclaim();
         let alone = self.keeper.alone();
         let _ = keeper::collect_dead(self);
-        if deadline.has_passed() {
-            return;
-        }
-        // The rest is dear, and of no use unless something happened since.
+        // The rest is dear, and of no use if it was tried in vain and nothing happened since.
         let relieved = &self.keeper.room.relieved;
-        if relieved.load(Ordering::Relaxed) == self.state().applied() + 1 {
+        let in_vain = relieved.load(Ordering::Relaxed) == self.state().applied() + 1;
+        if in_vain || deadline.has_passed() {
             return;
         }
         let _ = keeper::fold(self);
         drop(alone);
-        while self.pack_some().is_ok_and(|more| more) {
-            if deadline.has_passed() {
+        let share = self.options().live_fraction_min;
+        while !deadline.has_passed() && self.pack_some(share).is_ok_and(|more| more) {}
+        self.tighten(bytes, deadline);
+        if !deadline.has_passed() && self.check_room(bytes).is_err() {
+            relieved.store(self.state().applied() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Packs what would not be worth it on a pool that is not full, until there is room for `bytes` more.
+    fn tighten(&self, bytes: u64, deadline: &Deadline) {
+        let mut report = CollectReport::default();
+        while self.check_room(bytes).is_err() && !deadline.has_passed() {
+            let before = report.packed_bytes;
+            let more = self.pack_step(LIVE_FRACTION_FULL, &mut report).is_ok_and(|more| more);
+            // Packing fills the journal, which a fold empties again.
+            let is_due = report.packed_bytes > before && (!more || self.keeper.is_long(self, 1));
+            if (is_due && self.checkpoint().is_err()) || !more {
                 return;
             }
         }
-        relieved.store(self.state().applied() + 1, Ordering::Relaxed);
     }
 }

@@ -207,6 +207,43 @@ fn a_pool_full_of_small_values_can_be_emptied() {
 }
 
 #[test]
+fn what_is_deleted_here_and_there_on_a_full_pool_makes_room_again() {
+    let drives = drives_of(3, "t", 8 << 20);
+    let mut model = Model::new();
+    let meta = create_on(&drives, "2+1", small());
+    fill(&meta, &mut model, 1500);
+    // Each stripe keeps two thirds of what it holds.
+    let gone: Vec<_> = model.keys().step_by(3).cloned().collect();
+    for key in &gone {
+        delete(&meta, key).unwrap();
+        model.remove(key);
+    }
+    let mut stored = 0;
+    for n in 0u64.. {
+        let (key, content) = (format!("large{n:03}").into_bytes(), bytes(n, 60_000));
+        match put(&meta, &key, &content) {
+            Ok(_) => drop(model.insert(key, content)),
+            Err(error) => {
+                assert!(error.is(&codes::POOL_FULL), "{error}");
+                break;
+            }
+        }
+        stored += 60_000;
+    }
+    let deleted = gone.len() * 1500;
+    assert!(stored * 2 > deleted, "{stored} bytes after {deleted} were deleted");
+    check(&meta, &model, "full again");
+    // What was tried in vain is not tried again for everybody who is refused.
+    let applied = meta.status().applied;
+    for _ in 0..3 {
+        assert!(put(&meta, b"large", &bytes(1, 60_000)).unwrap_err().is(&codes::POOL_FULL));
+    }
+    assert_eq!(meta.status().applied, applied);
+    meta.close().unwrap();
+    check(&open_on(&drives, small()).unwrap(), &model, "reopened");
+}
+
+#[test]
 fn a_pool_full_of_large_objects_can_be_emptied() {
     a_full_pool_can_be_emptied("g", 60_000);
 }
