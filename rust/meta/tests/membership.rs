@@ -4,37 +4,26 @@
 
 mod world;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use dwk_base::{Error, Seams, codes};
+use dwk_base::{Error, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, Entry, MemoryDrive};
 use dwk_meta::Meta;
-use dwk_pool::{Control, NewDrive, OpenOptions, Pool, PoolStatus, Redundancy, State};
-use world::{World, bytes, get, holder, options, pool_options, put};
+use dwk_pool::{Control, PoolStatus, Redundancy, State};
+use world::{World, bytes, create_on, get, holder, open_on, options, put};
 
 fn drives(count: usize, name: &str) -> Vec<MemoryDrive> {
     (1..=count).map(|n| MemoryDrive::new(format!("{name}{n}"))).collect()
 }
 
 fn create(drives: &[MemoryDrive], geometry: &str) -> Arc<Meta> {
-    let new = |(index, drive): (usize, &MemoryDrive)| NewDrive {
-        drive: Arc::new(drive.clone()),
-        name: format!("d{}", index + 1),
-        labels: BTreeMap::new(),
-    };
-    let new: Vec<_> = drives.iter().enumerate().map(new).collect();
-    let (geometry, seams) = (geometry.parse().unwrap(), Seams::system());
-    let pool = Pool::create(&new, &geometry, &pool_options(), seams, &holder()).unwrap();
-    Meta::create(pool, options()).unwrap()
+    create_on(drives, geometry, options())
 }
 
 fn open(drives: &[MemoryDrive]) -> Result<Arc<Meta>, Error> {
-    let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
-    let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
-    Meta::open(Pool::open(drives, open, Seams::system(), &holder())?, options())
+    open_on(drives, options())
 }
 
 fn status(meta: &Arc<Meta>) -> PoolStatus {
