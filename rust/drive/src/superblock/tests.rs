@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Drive, Entry, MemoryDrive, Slot};
+use crate::{Entry, MemoryDrive, Slot};
 
 fn sample(epoch: u64) -> Superblock {
     let row = |index: u16| MemberRow {
