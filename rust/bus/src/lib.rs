@@ -1,0 +1,1 @@
+//! Topics: who hears what.
