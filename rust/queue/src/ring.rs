@@ -31,7 +31,7 @@ use std::vec;
 use crate::outcome::{PopError, PushError};
 use crate::patience::Patience;
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use crate::sync::{AtomicUsize, Cell, Padded, seq_cst_for_loom};
+use crate::sync::{AtomicUsize, Cell, Padded};
 
 /// A bounded lock-free queue whose operations return at once.
 pub struct Ring<T> {
@@ -276,9 +276,7 @@ impl<T> Ring<T> {
     #[inline]
     fn claim(&self, end: &AtomicUsize, at: usize, count: usize) -> Result<(), usize> {
         let next = self.after(at, count);
-        let outcome = end.compare_exchange_weak(at, next, SeqCst, Relaxed);
-        seq_cst_for_loom();
-        outcome.map(|_| ())
+        end.compare_exchange_weak(at, next, SeqCst, Relaxed).map(|_| ())
     }
 
     /// How many slots from position `at` on, at most `limit`, carry the stamp `position + more`.
@@ -350,14 +348,12 @@ impl<T> Ring<T> {
     /// True if the item of one lap before position `at` has not been claimed.
     #[inline]
     fn is_full_at(&self, at: usize) -> bool {
-        seq_cst_for_loom();
         self.head.load(SeqCst).wrapping_add(self.lap()) == at
     }
 
     /// Why there is nothing at position `at`; `None` if a producer is about to stamp it, or it is past.
     #[inline]
     fn nothing_at(&self, at: usize) -> Option<PopError> {
-        seq_cst_for_loom();
         let tail = self.tail.load(SeqCst);
         let empty = tail & !self.closed == at;
         empty.then_some(if tail & self.closed == 0 { PopError::Empty } else { PopError::Closed })

@@ -308,6 +308,23 @@ fn a_wake_up_that_nobody_used_goes_to_the_next() {
 }
 
 #[test]
+fn a_wake_up_is_passed_on_also_by_one_who_went_back_into_the_line() {
+    let queue = Queue::new(4).unwrap();
+    let mut first = queue.turn_to_get(1);
+    first.enroll();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| queue.pop(&patience()));
+        while queue.stats().getters < 2 {
+            thread::yield_now();
+        }
+        queue.try_push(7).unwrap();
+        first.enroll();
+        drop(first);
+        assert_eq!(second.join().unwrap(), Ok(7));
+    });
+}
+
+#[test]
 fn one_batch_wakes_as_many_as_would_take_it() {
     let queue = Queue::new(64).unwrap();
     let mut turns: Vec<_> = [3, 3, 1].map(|wants| queue.turn_to_get(wants)).into();
