@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, erasure, errors, hashing, units
+    from dwkernel import aio, erasure, errors, hashing, queue, units
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -39,6 +39,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
     "open": ("dwkernel.kernel", "open"),
+    "queue": ("dwkernel.queue", None),
     "units": ("dwkernel.units", None),
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "errors",
     "hashing",
     "open",
+    "queue",
     "units",
 ]
 

@@ -11,6 +11,7 @@ mod erasure;
 mod errors;
 mod hashing;
 mod pool;
+mod queue;
 mod reader;
 mod rows;
 mod sources;
@@ -32,6 +33,11 @@ mod _native {
 
     #[pymodule_export]
     use super::pool::Pool;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use super::queue::Bell;
+    #[pymodule_export]
+    use super::queue::{BoundedQueue, QueueTurn, queue_forked};
     #[pymodule_export]
     use super::reader::ObjectReader;
     #[pymodule_export]
@@ -43,6 +49,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::queue::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,0 +1,60 @@
+"""Bounded queues: between the threads and tasks of a process.
+
+`BoundedQueue` is a lock-free queue of Python objects with a fixed capacity. Threads and asyncio
+tasks share it: `put` and `get` block the thread (without the GIL), `aput` and `aget` are awaited.
+
+>>> from dwkernel.queue import BoundedQueue
+>>> queue = BoundedQueue(1024)
+>>> queue.put("a")
+>>> queue.put_many(["b", "c"])
+2
+>>> queue.get(), queue.get_many(10)
+('a', ['b', 'c'])
+>>> queue.close()
+>>> list(queue)
+[]
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dwkernel import _native
+from dwkernel._native import BoundedQueue
+
+__all__ = ["BoundedQueue", "QueueStats"]
+
+# A child that a fork made must not use its parent's queues: threads that slept there are not here.
+os.register_at_fork(after_in_child=_native.queue_forked)
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """What a queue has done; each figure as of some moment during the call.
+
+    Attributes:
+        depth: items in it now.
+        lanes: items in each lane now.
+        puts: items that went in since it was made.
+        gets: items that came out.
+        put_waits: how often somebody slept for room.
+        get_waits: how often somebody slept for an item.
+        putters: how many wait for room now, threads and tasks.
+        getters: how many wait for items now.
+
+    """
+
+    depth: int
+    lanes: list[int]
+    puts: int
+    gets: int
+    put_waits: int
+    get_waits: int
+    putters: int
+    getters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return asdict(self)
