@@ -102,6 +102,15 @@ codes! {
     STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store with create=True";
     STORE_OPTION = "store.option", Invalid, false, "Mend the option as the message says";
     STORE_UNFINISHED = "store.unfinished", NotFound, false, "Creating the store was cut off before it could hold anything: create it again on the same drives";
+    STREAM_ACK = "stream.ack", State, false, "The message was acknowledged before, or its time was over and it is delivered again: handle the new delivery";
+    STREAM_CONSUMER_EXISTS = "stream.consumer_exists", Exists, false, "Use the consumer that is there, or give the new one another name";
+    STREAM_CONSUMER_NOT_FOUND = "stream.consumer_not_found", NotFound, false, "Make the consumer first, or pass create=\"if_missing\"";
+    STREAM_EXISTS = "stream.exists", Exists, false, "Use the stream that is there, or give the new one another name";
+    STREAM_FULL = "stream.full", Full, true, "The stream is at its limit and refuses new messages: consume, raise the limit, or let it discard the oldest";
+    STREAM_NAME = "stream.name", Invalid, false, "Use 1 to 128 characters from a-z, A-Z, 0-9, '-' and '_'";
+    STREAM_NOT_FOUND = "stream.not_found", NotFound, false, "Make the stream first, or pass create=\"if_missing\"";
+    STREAM_OPTION = "stream.option", Invalid, false, "Mend the option as the message says";
+    STREAM_SUBJECT = "stream.subject", Invalid, false, "Publish on a subject that the stream takes, or add its pattern to the stream";
     SUPERBLOCK_DAMAGED = "superblock.damaged", Corrupt, false, "Both superblock slots of the drive are unreadable: replace the drive, or bring others back";
     UNIT_INVALID = "unit.invalid", Invalid, false, "Write a size as an integer or \"10 GiB\", a duration as a number of seconds or \"30s\"";
 }
