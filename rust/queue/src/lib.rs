@@ -1,1 +1,3 @@
 //! Bounded queues.
+
+pub mod shared;
