@@ -265,7 +265,20 @@ fn names_are_checked_and_used_once() {
     assert_eq!(fs::metadata(path(&name)).unwrap().permissions().mode() & 0o777, 0o600);
     drop(queue);
     fails(SharedQueue::attach(&name, clock()), &codes::QUEUE_NOT_FOUND);
-    named(&name).unwrap().close();
+}
+
+#[test]
+fn a_closed_queue_is_found_until_its_maker_leaves_and_its_name_is_free() {
+    let name = format!("closed-{}", std::process::id());
+    let first = named(&name).unwrap();
+    assert!(put(&first, b"for who comes late"));
+    first.close();
+    assert_eq!(SharedQueue::attach(&name, clock()).unwrap().get(None).unwrap().len(), 18);
+    let second = named(&name).unwrap();
+    assert!(!SharedQueue::attach(&name, clock()).unwrap().is_closed());
+    first.leave();
+    SharedQueue::attach(&name, clock()).expect("the first took only its own name along");
+    second.leave();
     fails(SharedQueue::attach(&name, clock()), &codes::QUEUE_NOT_FOUND);
 }
 

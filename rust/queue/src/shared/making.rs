@@ -1,18 +1,19 @@
 //! Making a queue, finding it by its name, and sweeping what dead makers left.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::available_parallelism;
 
 use dwk_base::{Clock, Error, Result, Seams, codes};
 
-use super::layout::HEADER_BYTES;
+use super::layout::{HEADER_BYTES, Header};
 use super::memory::Memory;
+use super::participants;
 use super::queue::SharedQueue;
-use super::ring::{CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Ring};
-use super::system::{self, File, Process, unsupported};
-use super::{participants, system::leftovers};
+use super::ring::{CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Cursor, Ring};
+use super::system::{self, File, Process, leftovers, unsupported};
 
 /// The size of a queue for which none was given.
 pub const CAPACITY_BYTES_DEFAULT: u64 = 1 << 20;
@@ -38,8 +39,8 @@ impl Default for Options {
 }
 
 impl SharedQueue {
-    /// Makes a queue. Its name lasts until this process closes it, leaves it or ends in good order; queues whose
-    /// makers were killed, and which nobody uses, are swept first.
+    /// Makes a queue. Its name lasts until this process leaves it or ends in good order; queues whose makers were
+    /// killed, and which nobody uses, are swept first. The name of a closed queue is free.
     ///
     /// # Errors
     /// `queue.capacity` if the size is not within the limits or there is no room for it; `queue.name`,
@@ -59,7 +60,10 @@ impl SharedQueue {
         let mut queue = Self::new(memory, ring, &name, file.identity(), clock);
         queue.maker = Some(me);
         queue.join(me)?;
-        file.give_name(&name)?;
+        file.give_name(&name).or_else(|taken| {
+            remove(&name, |header| Cursor::from_word(header.tail.0.load(SeqCst)).is_closed());
+            file.give_name(&name).map_err(|_| taken)
+        })?;
         Ok(queue)
     }
 
@@ -140,7 +144,7 @@ fn ring_of(capacity_bytes: u64) -> Result<Ring> {
 }
 
 fn map(file: &File, ring: Ring) -> Result<Memory> {
-    Memory::map(std::os::fd::AsFd::as_fd(file), ring.bytes()).map_err(|errno| {
+    Memory::map(file.as_fd(), ring.bytes()).map_err(|errno| {
         let message = format!("no room in this process to map {} bytes", ring.bytes());
         Error::new(&codes::QUEUE_CAPACITY, message).caused_by(errno)
     })
@@ -149,19 +153,27 @@ fn map(file: &File, ring: Ring) -> Result<Memory> {
 /// Removes the names of queues whose makers are dead and which no living process uses.
 fn sweep(namespace: u64) {
     for name in leftovers() {
-        let Ok(file) = system::open(&name) else { continue };
-        // Two that sweep at once must not both find the same file dead, and one of them remove a new name.
-        if file.bytes < HEADER_BYTES as u64 || !file.lock_now() {
-            continue;
-        }
-        let Ok(memory) = Memory::map(std::os::fd::AsFd::as_fd(&file), 0) else { continue };
-        let header = memory.header();
-        let constants = &header.constants.0;
-        let maker = Process::from_word(constants.maker.load(Relaxed));
-        let is_ours = header.is_ours() && constants.namespace.load(Relaxed) == namespace;
-        let has_maker = maker.is_some_and(system::is_alive);
-        if is_ours && !has_maker && !participants::is_used(header) {
-            File::unlink(&name, file.identity());
-        }
+        remove(&name, |header| {
+            let constants = &header.constants.0;
+            let maker = Process::from_word(constants.maker.load(Relaxed));
+            constants.namespace.load(Relaxed) == namespace
+                && !maker.is_some_and(system::is_alive)
+                && !participants::is_used(header)
+        });
+    }
+}
+
+/// Removes a name if it is that of a queue, and one that `is_over`.
+fn remove(name: &str, is_over: impl FnOnce(&Header) -> bool) {
+    let Ok(file) = system::open(name) else { return };
+    // Of two that find the same queue over at once, one must not remove the name of the next.
+    if file.bytes < HEADER_BYTES as u64 || !file.lock_now() {
+        return;
+    }
+    if let Ok(memory) = Memory::map(file.as_fd(), 0)
+        && memory.header().is_ours()
+        && is_over(memory.header())
+    {
+        File::unlink(name, file.identity());
     }
 }

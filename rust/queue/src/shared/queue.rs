@@ -182,17 +182,14 @@ impl SharedQueue {
         }
     }
 
-    /// Closes the queue for everybody: nothing more is put, what is in it can be taken. Its name goes, if
-    /// this process made it or the maker is dead. Closing again changes nothing.
+    /// Closes the queue for everybody: nothing more is put, what is in it can be taken, also by processes that
+    /// attach later: the name stays until the maker leaves, for those that are just starting, but a new queue
+    /// may have it. Closing again changes nothing.
     pub fn close(&self) {
         let header = self.header();
         header.tail.0.fetch_or(Cursor::default().closed().word(), SeqCst);
         header.not_empty.0.event.wake_all();
         header.not_full.0.event.wake_all();
-        let maker = Process::from_word(header.constants.0.maker.load(Relaxed));
-        if self.is_maker() || maker.is_none_or(|maker| !system::is_alive(maker)) {
-            self.unlink();
-        }
     }
 
     /// Lets go of the queue: calls of this process fail with `queue.closed` from now on, others go on. Its
@@ -205,8 +202,8 @@ impl SharedQueue {
         if self.member.load(SeqCst) == me.word() {
             participants::leave(self.header(), self.slot.load(SeqCst), me);
         }
-        if self.is_maker() {
-            self.unlink();
+        if self.maker == Some(me) {
+            system::File::unlink(&self.name, self.file);
         }
     }
 
@@ -323,14 +320,6 @@ impl SharedQueue {
         drop(held);
         header.not_empty.0.event.wake_one();
         Ok(())
-    }
-
-    fn is_maker(&self) -> bool {
-        self.maker.is_some_and(|maker| system::this_process().is_ok_and(|me| me == maker))
-    }
-
-    fn unlink(&self) {
-        system::File::unlink(&self.name, self.file);
     }
 }
 

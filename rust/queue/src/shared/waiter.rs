@@ -73,6 +73,24 @@ impl<'a> Waiter<'a> {
         Ok(())
     }
 
+    /// Goes on to wait for room for another message; the time that is left stays.
+    pub fn go_on_for(&mut self, message_bytes: usize) {
+        self.need = Need::Room(message_bytes);
+    }
+
+    /// Waits for a moment for the put or get of another one, and not for what is needed.
+    ///
+    /// # Errors
+    /// `queue.timeout` when the time is over.
+    pub fn step_for_lock(&mut self) -> Result<()> {
+        let limit = self.deadline.remaining();
+        if limit.is_zero() {
+            return Err(self.timed_out());
+        }
+        self.wait_for_lock(limit);
+        Ok(())
+    }
+
     /// True if there is something to try, also if that is an error.
     pub fn is_ready(&self) -> bool {
         let (head, tail) = (self.queue.load_head(), self.queue.load_tail());
