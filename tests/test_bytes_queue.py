@@ -441,11 +441,11 @@ def test_who_waits_alone_among_the_dead_is_told() -> None:
         assert code_of(lambda: queue.get(timeout=0.3)) == "queue.timeout"
         child.kill()
         with pytest.raises(ConnectionError) as caught:
-            queue.get()
+            queue.get(LONG)
         assert isinstance(caught.value, errors.Unavailable)
         assert caught.value.code == "queue.abandoned"
         assert caught.value.retryable
-        assert code_of(lambda: queue.put_many([bytes(50)] * 10)) == "queue.abandoned"
+        assert code_of(lambda: queue.put_many([bytes(50)] * 10, LONG)) == "queue.abandoned"
         participants = {one.pid: one.alive for one in queue.status().participants}
         assert participants == {os.getpid(): True, child.pid: False}
         child.join()

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dwk_base::{Clock, Code, Error, Random, Seams, SeededRandom, SystemClock, codes};
 use dwk_queue::shared::{Need, Options, SharedQueue, Try, Waiter};
@@ -234,22 +234,93 @@ fn threads_lose_and_double_nothing() {
     assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1));
 }
 
+/// Runs `round` ten times. A wake that is lost costs up to 100 ms each time, because sleepers look by
+/// themselves then; ten times half of that is more than a busy machine needs.
+fn ten_prompt_rounds(round: impl Fn()) {
+    let begin = Instant::now();
+    (0..10).for_each(|_| round());
+    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+}
+
+/// Waits until so many more calls wait, and sleep.
+fn asleep(waits: impl Fn() -> u64, before: u64, count: u64) {
+    while waits() < before + count {
+        thread::yield_now();
+    }
+    thread::sleep(Duration::from_millis(3));
+}
+
+#[test]
+fn a_message_wakes_one_sleeper_and_each_of_many_has_its_own() {
+    for sleepers in [1, 4] {
+        let queue = make(1024);
+        let waits = || queue.counters().get_waits;
+        ten_prompt_rounds(|| {
+            let before = waits();
+            thread::scope(|scope| {
+                for _ in 0..sleepers {
+                    scope.spawn(|| assert_eq!(queue.get(None).unwrap(), b"x"));
+                }
+                asleep(waits, before, sleepers);
+                (0..sleepers).for_each(|_| assert!(put(&queue, b"x")));
+            });
+        });
+    }
+}
+
+#[test]
+fn room_wakes_one_sleeper_and_each_of_many_has_its_own() {
+    for sleepers in [1, 4] {
+        let queue = make(64);
+        let waits = || queue.counters().put_waits;
+        ten_prompt_rounds(|| {
+            while put(&queue, b"12345678") {}
+            let before = waits();
+            thread::scope(|scope| {
+                for _ in 0..sleepers {
+                    scope.spawn(|| queue.put(b"12345678", None).unwrap());
+                }
+                asleep(waits, before, sleepers);
+                (0..sleepers).for_each(|_| drop(queue.get(None).unwrap()));
+            });
+        });
+    }
+}
+
 #[test]
 fn a_wake_that_is_not_used_is_passed_on() {
     let queue = make(1024);
-    let mut first = Waiter::new(&queue, Need::Item, None);
-    thread::scope(|scope| {
-        let sleeper = scope.spawn(|| {
-            first.step().unwrap();
-            first
+    let waits = || queue.counters().get_waits;
+    ten_prompt_rounds(|| {
+        let before = waits();
+        let mut first = Waiter::new(&queue, Need::Item, None);
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                first.step().unwrap();
+                first
+            });
+            thread::sleep(Duration::from_millis(2));
+            let other = scope.spawn(|| queue.get(None).unwrap());
+            asleep(waits, before, 2);
+            assert!(put(&queue, b"x"));
+            drop(sleeper.join().unwrap());
+            assert_eq!(other.join().unwrap(), b"x");
         });
-        let other = scope.spawn(|| queue.get(None).unwrap());
-        while queue.counters().get_waits < 2 {
-            thread::yield_now();
-        }
-        assert!(put(&queue, b"x"));
-        drop(sleeper.join().unwrap());
-        assert_eq!(other.join().unwrap(), b"x");
+    });
+}
+
+#[test]
+fn who_waits_for_a_lock_is_woken_when_it_is_free() {
+    let queue = make(1024);
+    (0..10).for_each(|_| assert!(put(&queue, b"x")));
+    ten_prompt_rounds(|| {
+        let Try::Done(taking) = queue.try_take().unwrap() else { panic!("nothing there") };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| queue.get(None).unwrap());
+            thread::sleep(Duration::from_millis(1));
+            drop(taking);
+            other.join().unwrap();
+        });
     });
 }
 

@@ -253,11 +253,11 @@ fn who_waits_alone_among_the_dead_is_told() {
     let error = queue.get(shortly).unwrap_err();
     assert!(error.is(&codes::QUEUE_TIMEOUT), "somebody lives: {error}");
     peer.kill();
-    abandoned(queue.get(None));
+    abandoned(queue.get(PROMPT));
     queue.put(&[0; 56], None).unwrap();
-    abandoned(queue.put(b"x", None));
+    abandoned(queue.put(b"x", PROMPT));
     assert_eq!(queue.get(None).unwrap(), [0; 56]);
-    abandoned(queue.get(None));
+    abandoned(queue.get(PROMPT));
     let alive: Vec<bool> = queue.participants().iter().map(|one| one.is_alive).collect();
     assert_eq!(alive, [true, false]);
 

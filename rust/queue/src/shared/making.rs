@@ -1,6 +1,5 @@
 //! Making a queue, finding it by its name, and sweeping what dead makers left.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -54,7 +53,7 @@ impl SharedQueue {
         let (me, namespace) = (system::this_process()?, system::namespace()?);
         sweep(namespace);
         let file = system::create((HEADER_BYTES + ring.bytes()) as u64)?;
-        let memory = map(&file, ring)?;
+        let memory = Memory::map(&file, ring.bytes())?;
         memory.header().fill(ring.bytes() as u64, me.word(), namespace);
         let clock = Arc::clone(&seams.clock);
         let mut queue = Self::new(memory, ring, &name, file.identity(), clock);
@@ -84,7 +83,7 @@ impl SharedQueue {
         if ring.bytes() as u64 != ring_bytes {
             return Err(damaged());
         }
-        let memory = map(&file, ring)?;
+        let memory = Memory::map(&file, ring.bytes())?;
         let header = memory.header();
         if !header.is_ours() || header.capacity_bytes() != ring_bytes {
             return Err(damaged());
@@ -143,13 +142,6 @@ fn ring_of(capacity_bytes: u64) -> Result<Ring> {
     })
 }
 
-fn map(file: &File, ring: Ring) -> Result<Memory> {
-    Memory::map(file.as_fd(), ring.bytes()).map_err(|errno| {
-        let message = format!("no room in this process to map {} bytes", ring.bytes());
-        Error::new(&codes::QUEUE_CAPACITY, message).caused_by(errno)
-    })
-}
-
 /// Removes the names of queues whose makers are dead and which no living process uses.
 fn sweep(namespace: u64) {
     for name in leftovers() {
@@ -170,7 +162,7 @@ fn remove(name: &str, is_over: impl FnOnce(&Header) -> bool) {
     if file.bytes < HEADER_BYTES as u64 || !file.lock_now() {
         return;
     }
-    if let Ok(memory) = Memory::map(file.as_fd(), 0)
+    if let Ok(memory) = Memory::map(&file, 0)
         && memory.header().is_ours()
         && is_over(memory.header())
     {

@@ -5,14 +5,13 @@
 //! what a dishonest one does changes which bytes are copied, not where from or how many.
 
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use rustix::io;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use dwk_base::Result;
 
 use super::layout::{HEADER_BYTES, Header};
+use super::system::{self, File};
 
 /// A header and a ring behind it.
 pub(super) struct Memory {
@@ -29,15 +28,11 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// Maps the header of `file` and `ring_bytes` behind it, for writing; the file must have so many.
-    #[allow(unsafe_code)]
-    pub(super) fn map(file: BorrowedFd<'_>, ring_bytes: usize) -> io::Result<Self> {
-        let bytes = HEADER_BYTES + ring_bytes;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping where the system has room for one.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0)? };
-        let start = NonNull::new(start.cast()).ok_or(io::Errno::NOMEM)?;
-        Ok(Self { start, ring_bytes })
+    ///
+    /// # Errors
+    /// `queue.capacity` if the process has no room for that.
+    pub(super) fn map(file: &File, ring_bytes: usize) -> Result<Self> {
+        Ok(Self { start: system::map(file, HEADER_BYTES + ring_bytes)?, ring_bytes })
     }
 
     /// What comes before the ring.
@@ -91,6 +86,6 @@ impl Drop for Memory {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         // SAFETY: made by `map`, and all that points into it borrows `self`.
-        let _ = unsafe { munmap(self.start.as_ptr().cast(), HEADER_BYTES + self.ring_bytes) };
+        unsafe { system::unmap(self.start, HEADER_BYTES + self.ring_bytes) };
     }
 }

@@ -81,7 +81,9 @@ pub(super) struct Ring {
 impl Ring {
     /// A ring of at least `capacity_bytes`, in whole units; `None` if that is not within the limits.
     pub(super) fn new(capacity_bytes: u64) -> Option<Self> {
-        if !(CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&capacity_bytes) {
+        let is_within = (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(&capacity_bytes);
+        // Room for a header before it, also where addresses are short.
+        if !is_within || capacity_bytes > isize::MAX as u64 / 2 {
             return None;
         }
         Some(Self { units: capacity_bytes.div_ceil(UNIT_BYTES as u64) as u32 })

@@ -1,6 +1,7 @@
 //! Other systems than Linux: no queue can be made or attached to, so nothing behind that is ever called.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::convert::Infallible;
+use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -12,36 +13,40 @@ fn refused() -> Error {
     unsupported("this system is not Linux")
 }
 
+/// There are none.
 pub(in super::super) struct File {
-    descriptor: OwnedFd,
     pub bytes: u64,
+    none: Infallible,
 }
 
 impl File {
-    pub(in super::super) fn give_name(&self, _name: &str) -> Result<()> {
-        Err(refused())
+    pub(in super::super) fn identity(&self) -> (u64, u64) {
+        match self.none {}
     }
 
-    pub(in super::super) fn identity(&self) -> (u64, u64) {
-        (0, 0)
+    pub(in super::super) fn give_name(&self, _name: &str) -> Result<()> {
+        match self.none {}
     }
 
     pub(in super::super) fn has_name(&self, _name: &str) -> bool {
-        false
+        match self.none {}
     }
 
     pub(in super::super) fn lock_now(&self) -> bool {
-        false
+        match self.none {}
     }
 
     pub(in super::super) fn unlink(_name: &str, _identity: (u64, u64)) {}
 }
 
-impl AsFd for File {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
+pub(in super::super) fn map(file: &File, _bytes: usize) -> Result<NonNull<u8>> {
+    match file.none {}
 }
+
+/// # Safety
+/// None is needed: there is no mapping.
+#[allow(unsafe_code)]
+pub(in super::super) unsafe fn unmap(_start: NonNull<u8>, _bytes: usize) {}
 
 pub(in super::super) fn create(_bytes: u64) -> Result<File> {
     Err(refused())

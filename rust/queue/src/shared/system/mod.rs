@@ -11,11 +11,13 @@ use dwk_base::{Error, codes};
 
 #[cfg(not(target_os = "linux"))]
 pub(super) use elsewhere::{
-    File, create, futex_wait, futex_wake, is_alive, leftovers, namespace, open, this_process,
+    File, create, futex_wait, futex_wake, is_alive, leftovers, map, namespace, open, this_process,
+    unmap,
 };
 #[cfg(target_os = "linux")]
 pub(super) use linux::{
-    File, create, futex_wait, futex_wake, is_alive, leftovers, namespace, open, this_process,
+    File, create, futex_wait, futex_wake, is_alive, leftovers, map, namespace, open, this_process,
+    unmap,
 };
 
 const START_BITS: u32 = 42;

@@ -1,6 +1,7 @@
 //! Linux.
 
 mod files;
+mod mapping;
 mod process;
 
 use std::sync::atomic::AtomicU32;
@@ -10,6 +11,7 @@ use rustix::thread::futex;
 use rustix::thread::futex::Timespec;
 
 pub(in super::super) use files::{File, create, leftovers, open};
+pub(in super::super) use mapping::{map, unmap};
 pub(in super::super) use process::{is_alive, namespace, this_process};
 
 /// Sleeps until a wake, a signal or `limit`; not at all if `word` is not `seen` any more.
