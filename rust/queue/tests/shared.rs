@@ -309,19 +309,24 @@ fn a_wake_that_is_not_used_is_passed_on() {
     });
 }
 
+/// Without a wake it takes the rest of 5 ms, each time; with one, the fastest time is what a wake takes.
 #[test]
 fn who_waits_for_a_lock_is_woken_when_it_is_free() {
     let queue = make(1024);
-    (0..10).for_each(|_| assert!(put(&queue, b"x")));
-    ten_prompt_rounds(|| {
+    (0..20).for_each(|_| assert!(put(&queue, b"x")));
+    let round = |_| {
         let Try::Done(taking) = queue.try_take().unwrap() else { panic!("nothing there") };
         thread::scope(|scope| {
             let other = scope.spawn(|| queue.get(None).unwrap());
             thread::sleep(Duration::from_millis(1));
+            let begin = Instant::now();
             drop(taking);
             other.join().unwrap();
-        });
-    });
+            begin.elapsed()
+        })
+    };
+    let fastest = (0..20).map(round).min().unwrap();
+    assert!(fastest < Duration::from_millis(1), "{fastest:?}");
 }
 
 #[test]
@@ -397,13 +402,25 @@ fn what_is_no_queue_is_damaged_when_attached_to() {
 }
 
 #[test]
+fn a_link_to_a_queue_and_a_queue_that_is_not_private_are_refused() {
+    let queue = make(1024);
+    let link = format!("link-to-{}", queue.name());
+    symlink(path(queue.name()), path(&link)).unwrap();
+    fails(SharedQueue::attach(&link, clock()), &codes::QUEUE_DAMAGED);
+    fs::remove_file(path(&link)).unwrap();
+    attach(&queue).unwrap();
+    fs::set_permissions(path(queue.name()), fs::Permissions::from_mode(0o640)).unwrap();
+    fails(attach(&queue), &codes::QUEUE_DAMAGED);
+}
+
+#[test]
 fn a_header_of_another_kind_is_refused() {
     for (offset, word, code) in [
         (0, 1, &codes::QUEUE_DAMAGED),
         (8, 2, &codes::QUEUE_DAMAGED),
         (16, 2048, &codes::QUEUE_DAMAGED),
         (16, u64::MAX, &codes::QUEUE_DAMAGED),
-        (32, 5, &codes::QUEUE_UNSUPPORTED),
+        (24, 5, &codes::QUEUE_UNSUPPORTED),
     ] {
         let queue = make(1024);
         poke(&queue, offset, word);

@@ -2,7 +2,7 @@
 //!
 //! | offset | what | written by |
 //! |---|---|---|
-//! | 0 | magic, version, sizes, maker, namespace: constant once the queue has its name; recoveries, deaths | the maker; whoever finds a dead process |
+//! | 0 | magic, version, size, namespace: constant once the queue has its name; recoveries, deaths | the maker; whoever finds a dead process |
 //! | 128 | producers: their lock, the head as they last saw it, how many puts | who holds that lock |
 //! | 256 | the tail | who holds the producers' lock; closing sets its lowest bit |
 //! | 384 | consumers: their lock, the tail as they last saw it, how many gets | who holds that lock |
@@ -64,7 +64,6 @@ pub(super) struct Constants {
     magic: AtomicU64,
     version: AtomicU64,
     capacity_bytes: AtomicU64,
-    pub maker: AtomicU64,
     pub namespace: AtomicU64,
     /// Locks that were taken from the dead.
     pub recoveries: AtomicU64,
@@ -92,11 +91,10 @@ pub(super) struct Bell {
 
 impl Header {
     /// Fills in the constants; the magic comes last.
-    pub(super) fn fill(&self, capacity_bytes: u64, maker: u64, namespace: u64) {
+    pub(super) fn fill(&self, capacity_bytes: u64, namespace: u64) {
         let constants = &self.constants.0;
         constants.version.store(VERSION, Relaxed);
         constants.capacity_bytes.store(capacity_bytes, Relaxed);
-        constants.maker.store(maker, Relaxed);
         constants.namespace.store(namespace, Relaxed);
         constants.magic.store(MAGIC, Release);
     }

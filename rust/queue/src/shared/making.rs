@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::participants;
 use super::queue::SharedQueue;
 use super::ring::{CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Cursor, Ring};
-use super::system::{self, File, Process, leftovers, unsupported};
+use super::system::{self, File, leftovers, unsupported};
 
 /// The size of a queue for which none was given.
 pub const CAPACITY_BYTES_DEFAULT: u64 = 1 << 20;
@@ -54,7 +54,7 @@ impl SharedQueue {
         sweep(namespace);
         let file = system::create((HEADER_BYTES + ring.bytes()) as u64)?;
         let memory = Memory::map(&file, ring.bytes())?;
-        memory.header().fill(ring.bytes() as u64, me.word(), namespace);
+        memory.header().fill(ring.bytes() as u64, namespace);
         let clock = Arc::clone(&seams.clock);
         let mut queue = Self::new(memory, ring, &name, file.identity(), clock);
         queue.maker = Some(me);
@@ -142,15 +142,12 @@ fn ring_of(capacity_bytes: u64) -> Result<Ring> {
     })
 }
 
-/// Removes the names of queues whose makers are dead and which no living process uses.
+/// Removes the names of queues that no living process uses; a maker uses its queue until it takes the name along.
 fn sweep(namespace: u64) {
     for name in leftovers() {
         remove(&name, |header| {
-            let constants = &header.constants.0;
-            let maker = Process::from_word(constants.maker.load(Relaxed));
-            constants.namespace.load(Relaxed) == namespace
-                && !maker.is_some_and(system::is_alive)
-                && !participants::is_used(header)
+            let is_near = header.constants.0.namespace.load(Relaxed) == namespace;
+            is_near && !participants::is_used(header)
         });
     }
 }

@@ -181,6 +181,21 @@ fn zeroes_and_records_of_another_number_are_no_records() {
 }
 
 #[test]
+fn records_take_units_and_units_belong_to_records() {
+    let ring = Ring::new(128).unwrap();
+    let between = |units: u32, items: u32| {
+        ring.between(Cursor::new(30, COUNT_MASK, false), {
+            Cursor::new((30 + units) % 32, COUNT_MASK.wrapping_add(items), false)
+        })
+    };
+    assert_eq!(between(5, 2), Some(Depth { units: 5, items: 2 }));
+    assert_eq!(between(16, 16), Some(Depth { units: 16, items: 16 }));
+    for (units, items) in [(5, 0), (0, 1), (5, 6), (17, 3), (31, 3), (5, COUNT_MASK)] {
+        assert_eq!(between(units, items), None, "{units} units, {items} records");
+    }
+}
+
+#[test]
 fn closing_changes_nothing_but_that() {
     let ring = Ring::new(128).unwrap();
     let open = ring.after(Cursor::new(31, COUNT_MASK, false), 3);
