@@ -1,7 +1,8 @@
-"""Bounded queues: between the threads and tasks of a process.
+"""Bounded queues: between the threads and tasks of a process, and between processes.
 
 `BoundedQueue` is a lock-free queue of Python objects with a fixed capacity. Threads and asyncio
 tasks share it: `put` and `get` block the thread (without the GIL), `aput` and `aget` are awaited.
+`BytesQueue` carries bytes between processes, through shared memory.
 
 >>> from dwkernel.queue import BoundedQueue
 >>> queue = BoundedQueue(1024)
@@ -23,8 +24,9 @@ from typing import Any
 
 from dwkernel import _native
 from dwkernel._native import BoundedQueue
+from dwkernel._shared_queue import BytesQueue, BytesQueueStatus, Participant
 
-__all__ = ["BoundedQueue", "QueueStats"]
+__all__ = ["BoundedQueue", "BytesQueue", "BytesQueueStatus", "Participant", "QueueStats"]
 
 # A child that a fork made must not use its parent's queues: threads that slept there are not here.
 os.register_at_fork(after_in_child=_native.queue_forked)

@@ -88,12 +88,14 @@ codes! {
     QUEUE_CLOSED = "queue.closed", State, false, "The queue was closed: nothing more is taken in, and what was in it has been taken out";
     QUEUE_DAMAGED = "queue.damaged", Corrupt, false, "The shared memory does not hold a sound queue: close it everywhere and make a new one";
     QUEUE_EMPTY = "queue.empty", Unavailable, true, "Nothing is in the queue now: wait with get, or try later";
+    QUEUE_EXISTS = "queue.exists", Exists, false, "A queue of that name is in use: attach to it, or choose another name";
     QUEUE_FORKED = "queue.forked", State, false, "A queue does not cross a fork: make one in the child, or use a BytesQueue between processes";
     QUEUE_FULL = "queue.full", Full, true, "The queue is full now: wait with put, or try later";
     QUEUE_MESSAGE_SIZE = "queue.message_size", Invalid, false, "The message is larger than the queue can ever hold: split it, or make a larger queue";
     QUEUE_NAME = "queue.name", Invalid, false, "Use 1 to 100 characters from a-z, A-Z, 0-9, '.', '-' and '_'";
     QUEUE_NOT_FOUND = "queue.not_found", NotFound, false, "No queue has that name: its maker closed it, or it was never made";
     QUEUE_TIMEOUT = "queue.timeout", Timeout, true, "The queue stayed full or empty for the whole time: try again, or give it longer";
+    QUEUE_UNSUPPORTED = "queue.unsupported", Unsupported, false, "Queues between processes need Linux with /dev/shm and /proc, and processes of one PID namespace";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
     STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";

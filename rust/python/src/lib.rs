@@ -6,6 +6,7 @@
 //! - everything else takes arguments apart, calls a crate and wraps what comes back.
 
 mod buffers;
+mod bytes_queue;
 mod detach;
 mod erasure;
 mod errors;
@@ -24,6 +25,8 @@ use pyo3::prelude::*;
 /// The native part of dwkernel; use the public modules instead.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::bytes_queue::SharedQueue;
     #[pymodule_export]
     use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]

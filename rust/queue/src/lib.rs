@@ -4,7 +4,8 @@
 //! - [`Queue`]: rings as priority lanes, with waiting: blocked threads, deadlines, futures; closing in order;
 //! - [`spsc`]: one producer, one consumer;
 //! - [`Turn`]: a place in the line of those who wait, for those who bring a loop of their own;
-//! - [`Bell`]: an event loop's wake-ups as a readable file.
+//! - [`Bell`]: an event loop's wake-ups as a readable file;
+//! - [`shared`]: bytes between processes, over shared memory.
 
 mod alone;
 #[cfg(unix)]
@@ -15,6 +16,7 @@ mod parker;
 mod patience;
 mod queue;
 mod ring;
+pub mod shared;
 pub mod spsc;
 mod sync;
 mod waiters;
