@@ -1,1 +1,12 @@
 //! Topics: who hears what.
+
+mod codec;
+mod envelope;
+mod ids;
+mod limits;
+mod subject;
+
+pub use envelope::{Envelope, HEADERS_MAX, Message, TEXT_BYTES_MAX};
+pub use ids::MessageId;
+pub use limits::Limits;
+pub use subject::{Pattern, SUBJECT_BYTES_MAX, Subject};
