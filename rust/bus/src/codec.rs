@@ -154,7 +154,7 @@ mod tests {
             correlation in of(any::<u128>()),
             (principal, schema, key) in (of(text()), of(text()), of(text())),
             reply_to in of(about()),
-            (priority, unix_ns, id, tenant) in (any(), any(), any::<[u8; 16]>(), text()),
+            (priority, unix_ns, id, tenant) in (any::<u8>(), any::<u64>(), any::<[u8; 16]>(), text()),
         ) -> Envelope {
             let correlation = correlation.map(CorrelationId::from_u128);
             let data = data.into();

@@ -4,7 +4,10 @@ mod codec;
 mod envelope;
 mod ids;
 mod limits;
+mod routes;
 mod subject;
+mod sync;
+mod trie;
 
 pub use envelope::{Envelope, HEADERS_MAX, Message, TEXT_BYTES_MAX};
 pub use ids::MessageId;
