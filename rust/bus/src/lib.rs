@@ -2,6 +2,7 @@
 
 mod codec;
 mod envelope;
+mod filter;
 mod ids;
 mod limits;
 mod routes;
@@ -10,6 +11,7 @@ mod sync;
 mod trie;
 
 pub use envelope::{Envelope, HEADERS_MAX, Message, TEXT_BYTES_MAX};
+pub use filter::Filter;
 pub use ids::MessageId;
 pub use limits::Limits;
 pub use subject::{Pattern, SUBJECT_BYTES_MAX, Subject};
