@@ -64,8 +64,9 @@ impl<'a> Parser<'a> {
     }
 
     fn single(&mut self) -> Result<Condition> {
+        let column = self.column();
         if self.takes_word("not") {
-            let inner = self.deeper(Self::single)?;
+            let inner = self.deeper(column, Self::single)?;
             return Ok(Condition::Not(Box::new(inner)));
         }
         if self.takes_word("exists") {
@@ -75,16 +76,21 @@ impl<'a> Parser<'a> {
             };
         }
         if self.takes_sign("(") {
-            let inner = self.deeper(Self::any)?;
+            let inner = self.deeper(column, Self::any)?;
             self.sign(")")?;
             return Ok(inner);
         }
         self.comparison()
     }
 
-    fn deeper(&mut self, part: impl Fn(&mut Self) -> Result<Condition>) -> Result<Condition> {
+    fn deeper(
+        &mut self,
+        column: usize,
+        part: impl Fn(&mut Self) -> Result<Condition>,
+    ) -> Result<Condition> {
         if self.depth == DEPTH_MAX {
-            return Err(self.wrong(format!("nested deeper than {DEPTH_MAX}")));
+            let why = format!("nested deeper than {DEPTH_MAX}");
+            return Err(wrong(self.filter, column, why));
         }
         self.depth += 1;
         let inner = part(self);
@@ -286,10 +292,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expected(&self, what: impl fmt::Display) -> Error {
-        self.wrong(format!("expected {what}, found {}", self.peek()))
-    }
-
-    fn wrong(&self, why: impl fmt::Display) -> Error {
+        let why = format!("expected {what}, found {}", self.peek());
         wrong(self.filter, self.column(), why)
     }
 }
