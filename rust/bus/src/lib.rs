@@ -1,17 +1,41 @@
 //! Topics: who hears what.
 
+mod bus;
 mod codec;
+mod core;
 mod envelope;
 mod filter;
 mod ids;
+mod latch;
 mod limits;
+mod mailbox;
+mod policy;
+mod receipt;
+mod request;
+mod route;
 mod routes;
+mod service;
+mod space;
+mod spill;
 mod subject;
+mod subscription;
 mod sync;
 mod trie;
+mod watch;
 
+pub use bus::Bus;
+pub use core::Stats;
 pub use envelope::{Envelope, HEADERS_MAX, Message, TEXT_BYTES_MAX};
 pub use filter::Filter;
 pub use ids::MessageId;
 pub use limits::Limits;
+pub use policy::{MESSAGES_MAX, NAME_BYTES_MAX, Options, Policy, WORKERS_MAX};
+pub use receipt::Failure;
+pub use request::Request;
+pub use route::Published;
+pub use service::{ServeOptions, Service};
+pub use space::{Outcome, Space};
+pub use spill::{LocalSpill, MemorySpill, Spill, SpillFile};
 pub use subject::{Pattern, SUBJECT_BYTES_MAX, Subject};
+pub use subscription::{Delivery, Subscription};
+pub use watch::{Event, OnEvent};
