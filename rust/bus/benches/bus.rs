@@ -4,7 +4,8 @@
 //! What limits it: an envelope is allocated on one core and freed on another, which costs more than
 //! everything else together; and, one by one, waking whoever sleeps. Each figure is the median of some
 //! rounds, which are interleaved, because the machine is seldom alone. Run with `cargo bench -p dwk-bus`;
-//! `DWK_BENCH_ROUNDS` says how many rounds, `DWK_BENCH_MESSAGES` how many messages in each.
+//! `DWK_BENCH_ROUNDS` says how many rounds, `DWK_BENCH_MESSAGES` how many messages in each,
+//! `DWK_BENCH_ONLY` which cases, by a part of their name.
 #![allow(clippy::unwrap_used, reason = "a bench that fails has nothing to say")]
 
 use std::sync::Arc;
@@ -110,7 +111,7 @@ fn requests(count: usize) -> f64 {
     let options = Options::default();
     let subscription = space.subscribe(Pattern::new("svc.echo").unwrap(), options).unwrap();
     let echo = |envelope: &Envelope| Ok(Some(envelope.data().clone()));
-    let service = subscription.serve(echo, ServeOptions::default()).unwrap();
+    let service = subscription.serve(echo, &ServeOptions::default()).unwrap();
     let subject = Subject::new("svc.echo").unwrap();
     let start = Instant::now();
     for _ in 0..count {
@@ -178,6 +179,8 @@ fn main() {
         ("request, one after the other", Box::new(move || requests(count / 64))),
         ("dwk_queue alone, push, pop", Box::new(move || raw_queue(count))),
     ];
+    let only = std::env::var("DWK_BENCH_ONLY").unwrap_or_default();
+    let cases: Vec<_> = cases.into_iter().filter(|(name, _)| name.contains(&only)).collect();
     let mut rates = vec![Vec::new(); cases.len()];
     for _ in 0..rounds {
         for (rates, (_, run)) in rates.iter_mut().zip(&cases) {

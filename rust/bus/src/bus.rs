@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 
 use dwk_base::{Clock, Deadline, Error, Random, Result, codes};
 
-use crate::ids::IdSource;
 use crate::policy::NAME_BYTES_MAX;
 use crate::space::{Inner, Shared};
 use crate::sync::{exclusive, shared};
-use crate::watch::Watchdog;
 use crate::{Limits, Space};
 
 /// Topics in memory. Cheap to clone; it ends with its last clone and the last of its spaces.
@@ -24,10 +22,7 @@ pub struct Bus {
 impl Bus {
     /// A bus without subscribers.
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, limits: Limits) -> Self {
-        let ids = IdSource::new(&*random);
-        let watchdog = Arc::new(Watchdog::new(Arc::clone(&clock)));
-        let closed = AtomicBool::new(false);
-        let shared = Arc::new(Shared { clock, random, limits, ids, closed, watchdog });
+        let shared = Arc::new(Shared::new(clock, random, limits));
         Self { shared, spaces: Arc::default() }
     }
 
@@ -53,7 +48,10 @@ impl Bus {
             return Err(Error::new(&codes::QUEUE_CAPACITY, text));
         }
         let name: Arc<str> = tenant.into();
-        let make = || Arc::new(Inner::new(Arc::clone(&name), Arc::clone(&self.shared)));
+        let make = || {
+            let tenant = Some(Arc::clone(&name)).filter(|name| !name.is_empty());
+            Arc::new(Inner::new(tenant, Arc::clone(&self.shared)))
+        };
         let inner = spaces.entry(Arc::clone(&name)).or_insert_with(make);
         Ok(Space(Arc::clone(inner)))
     }
@@ -67,18 +65,17 @@ impl Bus {
     pub fn close(&self, deadline: &Deadline) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
         let spaces: Vec<Arc<Inner>> = shared(&self.spaces).values().cloned().collect();
-        let cores: Vec<_> = spaces.iter().flat_map(|space| space.cores()).collect();
-        cores.iter().for_each(|core| core.close());
-        let runs = |core: &&Arc<crate::core::Core>| {
-            core.running.get().is_some_and(|latch| latch.wait(deadline) > 0)
-        };
-        let late: Vec<&str> = cores.iter().filter(runs).map(|core| &*core.name).collect();
-        spaces.iter().for_each(|space| space.inboxes.close());
+        spaces.iter().flat_map(|space| space.cores()).for_each(|core| core.close());
+        let late = self.shared.wait_for_served(deadline);
+        for space in &spaces {
+            space.inboxes.close();
+        }
         if late.is_empty() {
             return Ok(());
         }
         let text = format!("handlers of {} subscriptions still run", late.len());
-        Err(Error::new(&codes::BUS_TIMEOUT, text).with("subscribers", late.join(",")))
+        let names: Vec<&str> = late.iter().map(|core| &*core.name).collect();
+        Err(Error::new(&codes::BUS_TIMEOUT, text).with("subscribers", names.join(",")))
     }
 }
 

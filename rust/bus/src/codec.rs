@@ -77,9 +77,9 @@ impl Envelope {
         let id = MessageId::from_bytes(reader.array()?);
         let unix_ns = reader.u64()?;
         let priority = reader.u8()?;
-        let tenant = Arc::from(reader.str()?);
+        let tenant = Some(reader.str()?).filter(|name| !name.is_empty()).map(Arc::from);
         let subject = subject(&mut reader)?;
-        let mut text = |bit: u8, reader: &mut Reader<'_>| -> Result<Option<Arc<str>>> {
+        let text = |bit: u8, reader: &mut Reader<'_>| -> Result<Option<Arc<str>>> {
             if present & bit == 0 { Ok(None) } else { reader.str().map(|text| Some(text.into())) }
         };
         let correlation = match present & CORRELATION {
@@ -158,6 +158,7 @@ mod tests {
         ) -> Envelope {
             let correlation = correlation.map(CorrelationId::from_u128);
             let data = data.into();
+            let tenant = Some(tenant).filter(|name| !name.is_empty());
             let message = Message {
                 subject, data, headers, correlation, principal, schema, reply_to, key, priority,
             };
@@ -212,7 +213,8 @@ mod tests {
         message.reply_to = Some(Subject::new("_inbox.1").unwrap());
         message.priority = 7;
         let id = MessageId::from_bytes(*b"\x01\x23\x45\x67\x89\xab\x70\x00\x80\0\0\0\0\0\0\x01");
-        let envelope = Envelope::new(Stamped { id, unix_ns: 0x0102, tenant: "t".into(), message });
+        let envelope =
+            Envelope::new(Stamped { id, unix_ns: 0x0102, tenant: Some("t".into()), message });
         let fields: [&[u8]; 14] = [
             b"\x00\x1f",
             b"\x01\x23\x45\x67\x89\xab\x70\x00\x80\0\0\0\0\0\0\x01",

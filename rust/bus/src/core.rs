@@ -1,7 +1,7 @@
 //! What the bus knows of a subscription.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dwk_base::Error;
@@ -58,8 +58,8 @@ pub(crate) struct Core {
     pub mailbox: Mailbox,
     pub failed: AtomicU64,
     pub overdue: AtomicU64,
-    /// Worker threads that run, once it is served.
-    pub running: OnceLock<Arc<Latch>>,
+    /// Worker threads that run.
+    pub running: Arc<Latch>,
     filter: Option<Filter>,
     filtered: AtomicU64,
     pub space: Weak<Inner>,
@@ -81,7 +81,7 @@ impl Core {
             mailbox,
             failed: AtomicU64::new(0),
             overdue: AtomicU64::new(0),
-            running: OnceLock::new(),
+            running: Arc::default(),
             filter: options.filter,
             filtered: AtomicU64::new(0),
             space,

@@ -120,7 +120,8 @@ pub struct Envelope(Arc<Stamped>);
 pub(crate) struct Stamped {
     pub id: MessageId,
     pub unix_ns: u64,
-    pub tenant: Arc<str>,
+    /// `None` for nobody in particular, whose messages then have no count of holders to fight for.
+    pub tenant: Option<Arc<str>>,
     pub message: Message,
 }
 
@@ -141,7 +142,7 @@ impl Envelope {
 
     /// In whose namespace it was published; empty for the one that has no tenant.
     pub fn tenant(&self) -> &str {
-        &self.0.tenant
+        self.0.tenant.as_deref().unwrap_or_default()
     }
 
     /// What was sent.

@@ -46,7 +46,9 @@ impl Inboxes {
     /// Tells everyone who waits that no answer will come.
     pub(crate) fn close(&self) {
         let open = std::mem::take(&mut *guard(&self.open));
-        open.values().for_each(|receipt| receipt.close());
+        for receipt in open.values() {
+            receipt.close();
+        }
     }
 }
 

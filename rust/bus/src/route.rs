@@ -71,7 +71,9 @@ impl Route {
             }
         }
         // In the order in which they came, so that a key keeps its member whatever way the trie is walked.
-        groups.iter_mut().for_each(|group| group.members.sort_by_key(|core| core.id));
+        for group in &mut groups {
+            group.members.sort_by_key(|core| core.id);
+        }
         Self { singles: singles.into(), groups: groups.into() }
     }
 

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use dwk_base::{Clock, Deadline, Error, Result, codes};
 
 use crate::core::{Core, Stats};
-use crate::latch::Latch;
 use crate::mailbox::{Item, Took};
 use crate::watch::{Event, OnEvent, Watchdog, Watched, no_thread, tell};
 use crate::{Delivery, Envelope, Space, Subscription};
@@ -46,16 +45,18 @@ impl Subscription {
     ///
     /// # Errors
     /// `queue.capacity` if there can be no threads; the subscription is gone then
-    pub fn serve<F>(self, handler: F, options: ServeOptions) -> Result<Service>
+    pub fn serve<F>(self, handler: F, options: &ServeOptions) -> Result<Service>
     where
         F: Fn(&Envelope) -> Result<Option<Bytes>> + Send + Sync + 'static,
     {
         let core = Arc::clone(self.core());
-        let latch = Arc::clone(core.running.get_or_init(Arc::default));
+        if let Some(space) = core.space.upgrade() {
+            space.shared.serve(&core);
+        }
         let handler = Arc::new(handler);
         for number in 0..core.workers {
-            let worker = Worker::new(&core, number, &options)?;
-            let (handler, running) = (Arc::clone(&handler), latch.enter());
+            let worker = Worker::new(&core, number, options)?;
+            let (handler, running) = (Arc::clone(&handler), core.running.enter());
             // Only where there is one worker something can have been taken ahead.
             let taken = self.take_ahead();
             let run = move || {
@@ -87,7 +88,7 @@ impl Service {
     /// `bus.timeout` if handlers still run at the deadline; they go on
     pub fn close(&self, deadline: &Deadline) -> Result<()> {
         self.core.close();
-        let left = self.core.running.get().map_or(0, |latch| latch.wait(deadline));
+        let left = self.core.running.wait(deadline);
         if left == 0 {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use dwk_base::{Clock, Deadline, Error, Random, Result, codes};
@@ -29,11 +29,37 @@ pub(crate) struct Shared {
     /// Nothing is published any more.
     pub closed: AtomicBool,
     pub watchdog: Arc<Watchdog>,
+    /// Subscriptions whose threads may run, also those that were closed and drain.
+    served: Mutex<Vec<Weak<Core>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, limits: Limits) -> Self {
+        let ids = IdSource::new(&*random);
+        let watchdog = Arc::new(Watchdog::new(Arc::clone(&clock)));
+        let (closed, served) = (AtomicBool::new(false), Mutex::default());
+        Self { clock, random, limits, ids, closed, watchdog, served }
+    }
+
+    /// Remembers that threads handle a subscription's messages.
+    pub(crate) fn serve(&self, core: &Arc<Core>) {
+        let mut served = guard(&self.served);
+        served.retain(|core| core.strong_count() > 0);
+        served.push(Arc::downgrade(core));
+    }
+
+    /// Waits until no threads run any more, or until the deadline; returns those that still do.
+    pub(crate) fn wait_for_served(&self, deadline: &Deadline) -> Vec<Arc<Core>> {
+        let served: Vec<_> = guard(&self.served).iter().filter_map(Weak::upgrade).collect();
+        let runs = |core: &Arc<Core>| core.running.wait(deadline) > 0;
+        served.into_iter().filter(runs).collect()
+    }
 }
 
 /// A namespace.
 pub(crate) struct Inner {
-    tenant: Arc<str>,
+    /// `None` for nobody in particular.
+    tenant: Option<Arc<str>>,
     pub shared: Arc<Shared>,
     routes: Routes<Arc<Core>, Route>,
     members: Mutex<HashMap<u64, Arc<Core>>>,
@@ -42,7 +68,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(tenant: Arc<str>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(tenant: Option<Arc<str>>, shared: Arc<Shared>) -> Self {
         Self {
             tenant,
             routes: Routes::new(shared.limits.routes_cached),
@@ -101,7 +127,7 @@ pub struct Space(pub(crate) Arc<Inner>);
 impl Space {
     /// Whose it is; empty for the one that has no tenant.
     pub fn tenant(&self) -> &str {
-        &self.0.tenant
+        self.0.tenant.as_deref().unwrap_or_default()
     }
 
     /// Subscribes to what matches `pattern`: every message whose publishing begins after this.
@@ -279,7 +305,7 @@ impl Space {
 
     fn stamped(&self, message: Message, unix_ns: u64) -> Envelope {
         let id = self.0.shared.ids.next(unix_ns);
-        let tenant = Arc::clone(&self.0.tenant);
+        let tenant = self.0.tenant.clone();
         Envelope::new(Stamped { id, unix_ns, tenant, message })
     }
 

@@ -86,16 +86,14 @@ impl Pattern {
     pub fn covers(&self, other: &Self) -> bool {
         let mut others = other.parts();
         for part in self.parts() {
-            match (part, others.next()) {
-                (_, None) => return false,
-                (Part::Rest, Some(_)) => return true,
-                (Part::Any, Some(Part::Rest))
-                | (Part::Literal(_), Some(Part::Any | Part::Rest)) => {
-                    return false;
-                }
-                (Part::Any, Some(_)) => {}
-                (Part::Literal(mine), Some(Part::Literal(its))) if mine == its => {}
-                (Part::Literal(_), Some(Part::Literal(_))) => return false,
+            let Some(other) = others.next() else { return false };
+            let covered = match part {
+                Part::Rest => return true,
+                Part::Any => other != Part::Rest,
+                Part::Literal(_) => part == other,
+            };
+            if !covered {
+                return false;
             }
         }
         others.next().is_none()

@@ -128,18 +128,15 @@ impl<'a> Lexer<'a> {
     }
 
     fn escaped(&mut self) -> Result<char> {
-        match self.rest.chars().next() {
-            Some(c @ ('\'' | '"' | '\\')) => self.taken(c),
-            Some('n') => self.taken('\n').map(|_| '\n'),
-            Some('r') => self.taken('\r').map(|_| '\r'),
-            Some('t') => self.taken('\t').map(|_| '\t'),
-            _ => Err(self.wrong("expected one of \\ ' \" n r t behind a backslash")),
-        }
-    }
-
-    fn taken(&mut self, c: char) -> Result<char> {
+        let meant = match self.rest.chars().next() {
+            Some(c @ ('\'' | '"' | '\\')) => c,
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            _ => return Err(self.wrong("expected one of \\ ' \" n r t behind a backslash")),
+        };
         self.take();
-        Ok(c)
+        Ok(meant)
     }
 
     fn number(&mut self) -> Result<Token> {

@@ -273,11 +273,6 @@ impl Mailbox {
         drop((items, spilled));
     }
 
-    /// True once nothing is taken in any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        guard(&self.state).closed
-    }
-
     /// What it did and holds.
     pub(crate) fn counts(&self) -> Counts {
         let log = self.spill.as_ref().map(guard);
@@ -464,7 +459,9 @@ impl Mailbox {
             state.counts.spill_error = Some(error.clone());
         }
         let moved = read.len() + lost.len() > 0;
-        read.into_iter().for_each(|item| state.restore(item));
+        for item in read {
+            state.restore(item);
+        }
         state.spilling &= !log.is_empty();
         self.ready.store(state.len, Ordering::Relaxed);
         self.wake_all(state);

@@ -27,6 +27,12 @@ impl Item {
         Self { envelope, ticket, cost, lane: lane as u32, age: 0 }
     }
 
+    /// The worker of its key.
+    #[cfg(test)]
+    pub(super) fn worker(&self) -> usize {
+        self.lane as usize - 1
+    }
+
     pub(super) fn into_parts(self) -> (Envelope, Option<Ticket>) {
         (self.envelope, self.ticket)
     }

@@ -33,6 +33,14 @@ impl LocalSpill {
         Self { directory, random, file: None, base: 0, end: 0, trimmed: 0 }
     }
 
+    /// How much of the file system it takes.
+    #[cfg(test)]
+    pub(super) fn taken_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
+        metadata.map_or(0, |metadata| metadata.blocks() * 512)
+    }
+
     fn failed(&self, what: &str, error: io::Error) -> Error {
         let code = code_of(&error);
         let text = format!("the spill file in {}: {what} failed", self.directory.display());
@@ -64,9 +72,10 @@ impl SpillFile for LocalSpill {
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<()> {
         let there = offset >= self.trimmed && offset + into.len() as u64 <= self.end;
         let at = offset.saturating_sub(self.base);
-        let read = match there {
-            true => self.file()?.read_exact_at(into, at),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        let read = if there {
+            self.file()?.read_exact_at(into, at)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         };
         read.map_err(|error| self.failed("reading", error))
     }

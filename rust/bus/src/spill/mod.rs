@@ -13,7 +13,7 @@ use dwk_base::{Random, Result};
 pub use local::LocalSpill;
 pub use memory::MemorySpill;
 
-pub(crate) use log::{Log, Next};
+pub(crate) use log::Log;
 
 /// A file of bytes that are appended, read back once and given up again, in that order. It need not
 /// survive its process.
