@@ -140,6 +140,9 @@ fn raw_queue(count: usize) -> f64 {
     count as f64 / start.elapsed().as_secs_f64()
 }
 
+/// A name, and what measures one round.
+type Case = (&'static str, Box<dyn Fn() -> f64>);
+
 fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -148,7 +151,7 @@ fn main() {
     let rounds = setting("DWK_BENCH_ROUNDS", 9);
     let count = setting("DWK_BENCH_MESSAGES", 1 << 20).next_multiple_of(BATCH);
     let filter = Some("token(2) == 'a' and size < 1 KiB and not exists headers.debug");
-    let cases: [(&str, Box<dyn Fn() -> f64>); 11] = [
+    let cases: [Case; 11] = [
         ("publish, next", Box::new(move || flow(1, None, count, publish_singly, receive_singly))),
         (
             "publish, next_many",

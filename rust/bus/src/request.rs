@@ -79,6 +79,11 @@ impl Request {
         Ok(Self { space: space.clone(), number, subject, receipt })
     }
 
+    /// What was asked about.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
     pub(crate) fn inbox(&self) -> Result<Subject> {
         Subject::new(format!("{INBOX}.{:016x}", self.number))
     }

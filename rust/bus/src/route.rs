@@ -80,46 +80,81 @@ impl Route {
     /// Gives a message to everyone, first to those who have room; then waits for the others.
     pub(crate) fn send(
         &self,
-        envelope: &Envelope,
+        envelope: Envelope,
         receipt: Option<&Arc<Receipt>>,
         deadline: &Deadline,
         tally: &mut Tally,
     ) {
         let mut held = Vec::new();
-        for core in self.singles.iter().filter(|core| core.accepts(envelope)) {
-            let ticket = receipt.map(|receipt| receipt.ticket(&core.name));
-            let item = core.mailbox.item(envelope.clone(), ticket);
-            if let Some(item) = tally.note(core, core.mailbox.offer(item)) {
-                held.push(Held { core, items: VecDeque::from([item]) });
-            }
+        let (last, others) = self.last_and_others();
+        for core in others.iter().filter(|core| core.accepts(&envelope)) {
+            held.extend(give(core, envelope.clone(), receipt, tally));
         }
         for group in &self.groups {
-            held.extend(group.send(envelope, receipt, tally));
+            held.extend(group.send(&envelope, receipt, tally));
+        }
+        if let Some(core) = last.filter(|core| core.accepts(&envelope)) {
+            held.extend(give(core, envelope, receipt, tally));
         }
         tally.wait_for(held, deadline);
     }
 
     /// As [`send`](Self::send), for many messages of one subject: each subscriber gets them in their order.
-    pub(crate) fn send_many(&self, envelopes: &[Envelope], deadline: &Deadline, tally: &mut Tally) {
+    pub(crate) fn send_many(
+        &self,
+        envelopes: Vec<Envelope>,
+        deadline: &Deadline,
+        tally: &mut Tally,
+    ) {
         let mut held = Vec::new();
-        for core in &self.singles {
+        let (last, others) = self.last_and_others();
+        for core in others {
             let accepted = envelopes.iter().filter(|envelope| core.accepts(envelope));
-            let mut items: VecDeque<Item> =
-                accepted.map(|envelope| core.mailbox.item(envelope.clone(), None)).collect();
-            tally.published.matched += items.len();
-            tally.offer(core, &mut items);
-            if !items.is_empty() {
-                held.push(Held { core, items });
+            let items = accepted.map(|envelope| core.mailbox.item(envelope.clone(), None));
+            held.extend(give_many(core, items.collect(), tally));
+        }
+        for group in &self.groups {
+            for envelope in &envelopes {
+                let held = group.send(envelope, None, tally);
+                tally.wait_for(held.into_iter().collect(), deadline);
             }
         }
+        if let Some(core) = last {
+            let accepted = envelopes.into_iter().filter(|envelope| core.accepts(envelope));
+            let items = accepted.map(|envelope| core.mailbox.item(envelope, None));
+            held.extend(give_many(core, items.collect(), tally));
+        }
         tally.wait_for(held, deadline);
-        for (group, envelope) in
-            self.groups.iter().flat_map(|g| envelopes.iter().map(move |e| (g, e)))
-        {
-            let held = group.send(envelope, None, tally);
-            tally.wait_for(held.into_iter().collect(), deadline);
+    }
+
+    /// Who may have the envelope itself, if nobody needs it after that: no clone is counted, on a cache line
+    /// that the consumer wants.
+    fn last_and_others(&self) -> (Option<&Arc<Core>>, &[Arc<Core>]) {
+        match self.singles.split_last() {
+            Some((last, others)) if self.groups.is_empty() => (Some(last), others),
+            _ => (None, &self.singles),
         }
     }
+}
+
+/// Gives a message to a subscriber that accepts it; returns it if it may wait for room.
+fn give<'a>(
+    core: &'a Core,
+    envelope: Envelope,
+    receipt: Option<&Arc<Receipt>>,
+    tally: &mut Tally,
+) -> Option<Held<'a>> {
+    let ticket = receipt.map(|receipt| receipt.ticket(&core.name));
+    let item = core.mailbox.item(envelope, ticket);
+    let item = tally.note(core, core.mailbox.offer(item))?;
+    Some(Held { core, items: VecDeque::from([item]) })
+}
+
+/// As [`give`], for many; returns those that may wait for room.
+fn give_many<'a>(core: &'a Core, mut items: VecDeque<Item>, tally: &mut Tally) -> Option<Held<'a>> {
+    tally.published.matched += items.len();
+    tally.offer(core, &mut items);
+    (!items.is_empty()).then_some(Held { core, items })
 }
 
 impl Group {

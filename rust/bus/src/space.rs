@@ -1,6 +1,6 @@
 //! A tenant's namespace: publishing, subscribing, asking.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -167,8 +167,7 @@ impl Space {
     /// `bus.full` if somebody did not take it: the detail `subscribers` names them, and `matched`, `queued`,
     /// `dropped` are as in [`Published`]. `bus.message_size`, `bus.closed`: nobody has it.
     pub fn publish(&self, message: Message, deadline: &Deadline) -> Result<Published> {
-        let envelope = self.stamp(message)?;
-        self.deliver(&envelope, deadline)
+        self.deliver(self.stamp(message)?, deadline)
     }
 
     /// Publishes many messages, each subscriber gets them in this order. Cheaper than one by one, most of
@@ -183,15 +182,18 @@ impl Space {
         let limits = &self.0.shared.limits;
         messages.iter().try_for_each(|message| message.check(limits).map(drop))?;
         let stamped = messages.into_iter().map(|message| self.stamped(message, unix_ns));
-        let envelopes: Vec<Envelope> = stamped.collect();
+        let mut rest: VecDeque<Envelope> = stamped.collect();
         let mut tally = Tally::default();
-        for run in envelopes.chunk_by(|a, b| a.subject() == b.subject()) {
-            if let Some(inbox) = inbox_of(run[0].subject()) {
-                for envelope in run {
-                    tally.published.add(self.0.inboxes.deliver(inbox, envelope));
+        while let Some(subject) = rest.front().map(|first| first.subject().clone()) {
+            let run = rest.iter().take_while(|envelope| *envelope.subject() == subject).count();
+            let run: Vec<Envelope> = rest.drain(..run).collect();
+            match inbox_of(&subject) {
+                Some(inbox) => {
+                    for envelope in &run {
+                        tally.published.add(self.0.inboxes.deliver(inbox, envelope));
+                    }
                 }
-            } else {
-                self.route(run[0].subject()).send_many(run, deadline, &mut tally);
+                None => self.route(&subject).send_many(run, deadline, &mut tally),
             }
         }
         tally.outcome()
@@ -211,13 +213,14 @@ impl Space {
     ///
     /// # Errors
     /// `bus.full`, as [`publish`](Self::publish); `bus.closed`
-    pub fn deliver(&self, envelope: &Envelope, deadline: &Deadline) -> Result<Published> {
+    pub fn deliver(&self, envelope: Envelope, deadline: &Deadline) -> Result<Published> {
         if let Some(inbox) = inbox_of(envelope.subject()) {
-            return Ok(self.0.inboxes.deliver(inbox, envelope));
+            return Ok(self.0.inboxes.deliver(inbox, &envelope));
         }
         self.check_open()?;
         let mut tally = Tally::default();
-        self.route(envelope.subject()).send(envelope, None, deadline, &mut tally);
+        let route = self.route(envelope.subject());
+        route.send(envelope, None, deadline, &mut tally);
         tally.outcome()
     }
 
@@ -235,7 +238,7 @@ impl Space {
             return Ok(Outcome { published, handled: published.queued, failures: Vec::new() });
         }
         let receipt = Arc::new(Receipt::default());
-        let published = self.send_with(&envelope, &receipt, deadline);
+        let published = self.send_with(envelope, &receipt, deadline);
         let (handled, failures, late) = receipt.wait_for_all(deadline);
         if late.is_empty() {
             return Ok(Outcome { published, handled, failures });
@@ -266,9 +269,9 @@ impl Space {
         let request = Request::open(self, Arc::clone(&receipt), message.subject.clone())?;
         message.reply_to = Some(request.inbox()?);
         let envelope = self.stamp(message)?;
-        let published = self.send_with(&envelope, &receipt, deadline);
+        let published = self.send_with(envelope, &receipt, deadline);
         if published.matched == 0 {
-            let text = format!("nobody subscribes to {}", envelope.subject());
+            let text = format!("nobody subscribes to {}", request.subject());
             return Err(Error::new(&codes::BUS_NO_RESPONDER, text));
         }
         Ok(request)
@@ -287,18 +290,19 @@ impl Space {
         let envelope = self.stamped(message, self.0.unix_ns());
         match inbox_of(envelope.subject()) {
             Some(inbox) => Ok(self.0.inboxes.deliver(inbox, &envelope).queued > 0),
-            None => Ok(self.deliver(&envelope, &passed(&self.0.shared.clock))?.matched > 0),
+            None => Ok(self.deliver(envelope, &passed(&self.0.shared.clock))?.matched > 0),
         }
     }
 
     fn send_with(
         &self,
-        envelope: &Envelope,
+        envelope: Envelope,
         receipt: &Arc<Receipt>,
         deadline: &Deadline,
     ) -> Published {
         let mut tally = Tally::default();
-        self.route(envelope.subject()).send(envelope, Some(receipt), deadline, &mut tally);
+        let route = self.route(envelope.subject());
+        route.send(envelope, Some(receipt), deadline, &mut tally);
         // Who did not take it says so in the receipt.
         tally.published
     }

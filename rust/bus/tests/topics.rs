@@ -214,7 +214,7 @@ fn a_kept_envelope_can_be_delivered_as_it_is() {
     let subscription = space.subscribe(pattern("a.>"), Options::default()).unwrap();
     let kept = space.stamp(message("a.b", "1")).unwrap();
     assert!(texts(&subscription).is_empty());
-    space.deliver(&kept, &now()).unwrap();
+    space.deliver(kept.clone(), &now()).unwrap();
     assert_eq!(subscription.next(&now()).unwrap().unwrap().into_envelope(), kept);
 }
 
