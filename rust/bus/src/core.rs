@@ -89,13 +89,17 @@ impl Core {
     }
 
     /// True if the filter lets it in.
+    pub(crate) fn wants(&self, envelope: &Envelope) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.accepts(envelope))
+    }
+
+    /// As [`wants`](Self::wants), and counts what is kept out.
     pub(crate) fn accepts(&self, envelope: &Envelope) -> bool {
-        let Some(filter) = &self.filter else { return true };
-        let accepted = filter.accepts(envelope);
-        if !accepted {
+        let wanted = self.wants(envelope);
+        if !wanted {
             self.filtered.fetch_add(1, Ordering::Relaxed);
         }
-        accepted
+        wanted
     }
 
     /// Takes no more messages; what waits can be taken out.

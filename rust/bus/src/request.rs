@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use dwk_base::{Deadline, Error, Result, codes};
 
 use crate::receipt::{Asked, Receipt};
-use crate::route::Published;
 use crate::sync::guard;
+use crate::tally::Published;
 use crate::{Envelope, Space, Subject};
 
 /// The first token of the subjects of answers.

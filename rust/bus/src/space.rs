@@ -14,9 +14,10 @@ use crate::ids::IdSource;
 use crate::policy::Options;
 use crate::receipt::{Failure, Receipt};
 use crate::request::{INBOX, Inboxes, Request};
-use crate::route::{Published, Route, Tally};
+use crate::route::Route;
 use crate::routes::Routes;
 use crate::sync::guard;
+use crate::tally::{Published, Tally};
 use crate::watch::Watchdog;
 use crate::{Envelope, Limits, Message, Pattern, Subject, Subscription};
 
@@ -190,7 +191,9 @@ impl Space {
             match inbox_of(&subject) {
                 Some(inbox) => {
                     for envelope in &run {
-                        tally.published.add(self.0.inboxes.deliver(inbox, envelope));
+                        let answered = self.0.inboxes.deliver(inbox, envelope);
+                        tally.published.matched += answered.matched;
+                        tally.published.queued += answered.queued;
                     }
                 }
                 None => self.route(&subject).send_many(run, deadline, &mut tally),
@@ -212,8 +215,12 @@ impl Space {
     /// Publishes an envelope as it is, such as one that was kept.
     ///
     /// # Errors
-    /// `bus.full`, as [`publish`](Self::publish); `bus.closed`
+    /// `bus.full`, as [`publish`](Self::publish); `bus.closed`; `context.invalid` if it is another tenant's
     pub fn deliver(&self, envelope: Envelope, deadline: &Deadline) -> Result<Published> {
+        if envelope.tenant() != self.tenant() {
+            let text = format!("the envelope {} belongs to another tenant", envelope.id());
+            return Err(Error::new(&codes::CONTEXT_INVALID, text));
+        }
         if let Some(inbox) = inbox_of(envelope.subject()) {
             return Ok(self.0.inboxes.deliver(inbox, &envelope));
         }

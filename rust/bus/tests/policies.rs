@@ -269,3 +269,22 @@ fn a_full_disk_is_told_to_the_publisher_and_costs_nothing_that_was_taken_in() {
     publish(10).unwrap();
     assert_eq!(numbers(&subscription), [10], "memory needs no disk");
 }
+
+#[test]
+fn one_that_stays_full_does_not_hold_up_another_that_gets_room() {
+    let space = space();
+    let stuck = space.subscribe(pattern("a"), named("stuck", Policy::Block, 1)).unwrap();
+    let slow = space.subscribe(pattern("a"), named("slow", Policy::Block, 1)).unwrap();
+    space.publish(message("a", "1"), &now()).unwrap();
+    thread::scope(|scope| {
+        let publisher = scope.spawn(|| space.publish(message("a", "2"), &after_ms(2000)));
+        eventually("it waits", || slow.stats().waits > 0 || stuck.stats().waits > 0);
+        let start = Instant::now();
+        for text in [b"1", b"2"] {
+            assert_eq!(&**slow.next(&soon()).unwrap().unwrap().data(), text);
+        }
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        stuck.close();
+        assert_eq!(publisher.join().unwrap().unwrap().queued, 1);
+    });
+}

@@ -295,9 +295,43 @@ fn a_group_passes_by_a_member_that_is_full_or_does_not_want_it() {
     drop(wide);
     space.publish(numbered("j", 0), &now()).unwrap();
     let error = space.publish(numbered("j", 1), &now()).unwrap_err();
-    assert_eq!(error.detail("subscribers"), Some("j"), "none has room: {error}");
+    assert_eq!(error.detail("subscribers"), Some("workers"), "none has room: {error}");
     drop((full, picky));
     assert_eq!(space.publish(numbered("j", 2), &now()).unwrap().matched, 0);
+}
+
+#[test]
+fn a_group_that_is_full_takes_a_message_as_soon_as_any_member_has_room_or_what_is_left_of_it() {
+    for (batched, leave) in [(false, false), (true, false), (false, true), (true, true)] {
+        let space = space();
+        let [hangs, other] = [(); 2].map(|()| join(&space, "j", 1));
+        let publish = |numbers: std::ops::Range<u32>| {
+            let mut messages: Vec<_> = numbers.map(|number| numbered("j", number)).collect();
+            match messages.len() {
+                1 => space.publish(messages.remove(0), &soon()),
+                _ => space.publish_many(messages, &soon()),
+            }
+        };
+        publish(0..2).unwrap();
+        thread::scope(|scope| {
+            let count = if batched { 5 } else { 1 };
+            let publisher = scope.spawn(move || publish(2..2 + count).unwrap());
+            eventually("it waits", || other.stats().waits > 0);
+            let kept = if leave {
+                drop(hangs);
+                None
+            } else {
+                Some(hangs)
+            };
+            let got: Vec<u32> =
+                (0..=count).map(|_| number(other.next(&soon()).unwrap().unwrap().data())).collect();
+            assert_eq!(got[1..], (2..2 + count).collect::<Vec<_>>());
+            let published = publisher.join().unwrap();
+            assert_eq!(published.matched, count as usize);
+            assert_eq!(published.queued, count as usize);
+            drop(kept);
+        });
+    }
 }
 
 #[test]

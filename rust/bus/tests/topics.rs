@@ -209,11 +209,13 @@ fn options_out_of_range_are_refused() {
 }
 
 #[test]
-fn a_kept_envelope_can_be_delivered_as_it_is() {
-    let space = space();
+fn a_kept_envelope_can_be_delivered_as_it_is_but_not_to_another_tenant() {
+    let bus = bus();
+    let (space, other) = (bus.space("a").unwrap(), bus.space("b").unwrap());
     let subscription = space.subscribe(pattern("a.>"), Options::default()).unwrap();
     let kept = space.stamp(message("a.b", "1")).unwrap();
     assert!(texts(&subscription).is_empty());
+    assert!(other.deliver(kept.clone(), &now()).unwrap_err().is(&codes::CONTEXT_INVALID));
     space.deliver(kept.clone(), &now()).unwrap();
     assert_eq!(subscription.next(&now()).unwrap().unwrap().into_envelope(), kept);
 }

@@ -14,6 +14,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use dwk_base::{Deadline, Error};
 
@@ -134,29 +135,24 @@ impl Mailbox {
         Offer::Full(item)
     }
 
-    /// As [`offer`](Self::offer), but waits for room until the deadline if the policy is to block.
-    pub(crate) fn offer_until(&self, mut item: Item, deadline: &Deadline) -> Offer {
-        let mut counted = false;
-        loop {
-            let mut state = guard(&self.state);
-            // Nobody comes between the look and the wait: both are under the lock.
-            if !state.must_wait(&self.rule, item.cost) {
-                match self.admit(state, item) {
-                    Offer::Full(back) => item = back,
-                    offer => return offer,
-                }
-                continue;
-            }
+    /// As [`offer`](Self::offer), but waits for room if the policy is to block: until the deadline, but if
+    /// `slice` is over, only once.
+    pub(crate) fn offer_within(&self, item: Item, deadline: &Deadline, slice: Duration) -> Offer {
+        let mut waited = false;
+        let mut state = guard(&self.state);
+        // Nobody comes between the look and the wait: both are under the lock.
+        while state.must_wait(&self.rule, item.cost) {
             let left = deadline.remaining();
-            if left.is_zero() {
+            if left.is_zero() || (waited && left > slice) {
                 return Offer::Full(item);
             }
-            state.counts.waits += u64::from(!counted);
-            counted = true;
+            state.counts.waits += u64::from(!waited);
+            waited = true;
             state.publishers.enter();
-            state = wait(&self.room, state, left);
+            state = wait(&self.room, state, left.min(slice));
             state.publishers.leave();
         }
+        self.admit(state, item)
     }
 
     /// Takes as many of `items` in as it can, from the front, without waiting. Those that find no room stay,

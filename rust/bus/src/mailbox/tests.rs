@@ -251,8 +251,8 @@ fn one_message_always_has_room_however_long_it_is() {
 fn a_deadline_that_has_passed_does_not_wait() {
     let mailbox = mailbox(Policy::Block, 1, 9999, 1);
     let item = |number| mailbox.item(envelope(number, None, 4), None);
-    assert!(matches!(mailbox.offer_until(item(0), &now()), Offer::Queued(0)));
-    assert!(matches!(mailbox.offer_until(item(1), &now()), Offer::Full(_)));
+    assert!(matches!(mailbox.offer_within(item(0), &now(), Duration::MAX), Offer::Queued(0)));
+    assert!(matches!(mailbox.offer_within(item(1), &now(), Duration::MAX), Offer::Full(_)));
     assert!(!mailbox.pause(None, &now(), &mut 0));
 }
 

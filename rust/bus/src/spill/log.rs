@@ -12,7 +12,7 @@ use crate::receipt::Ticket;
 
 /// What is in memory of an envelope that is in the file.
 struct Entry {
-    bytes: u32,
+    bytes: usize,
     checksum: u64,
     ticket: Option<Ticket>,
 }
@@ -71,7 +71,7 @@ impl Log {
             return Err((error, ticket));
         }
         let checksum = crc64nvme(&bytes);
-        self.entries.push_back(Entry { bytes: bytes.len() as u32, checksum, ticket });
+        self.entries.push_back(Entry { bytes: bytes.len(), checksum, ticket });
         self.end += bytes.len() as u64;
         Ok(())
     }
@@ -85,15 +85,15 @@ impl Log {
 
     /// How many bytes the next envelope takes, if there is one.
     pub(crate) fn peek_bytes(&self) -> Option<usize> {
-        self.entries.front().map(|entry| entry.bytes as usize)
+        self.entries.front().map(|entry| entry.bytes)
     }
 
     /// Takes the next envelope out. One that cannot be read is gone.
     pub(crate) fn pop(&mut self) -> Option<Next> {
         let Entry { bytes, checksum, ticket } = self.entries.pop_front()?;
-        let mut buffer = vec![0; bytes as usize];
+        let mut buffer = vec![0; bytes];
         let read = self.spill.file.read_at(self.start, &mut buffer);
-        self.start += u64::from(bytes);
+        self.start += bytes as u64;
         self.spill.file.trim(self.start);
         let envelope = read.and_then(|()| {
             if crc64nvme(&buffer) != checksum {
