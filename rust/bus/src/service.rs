@@ -41,7 +41,8 @@ pub struct Service {
 impl Subscription {
     /// Handles every message with `handler`, on as many threads as the subscription has workers. `Ok(Some)`
     /// answers whoever asked; an error or a panic counts as failed and hurts nobody else. Messages with the
-    /// same key are handled in order, one at a time.
+    /// same key are handled in order, one at a time. A handler that closes its own subscription must not wait
+    /// for that without a deadline: it would wait for itself.
     ///
     /// # Errors
     /// `queue.capacity` if there can be no threads; the subscription is gone then
