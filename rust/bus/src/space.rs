@@ -255,7 +255,7 @@ impl Space {
         Err(error.with("handled", handled).with("failed", failures.len()))
     }
 
-    /// Publishes `message` as a question and waits for the first answer.
+    /// Publishes `message` as a question and waits for the first answer. Where the answer goes is filled in.
     ///
     /// # Errors
     /// `bus.no_responder` at once if nobody subscribes to the subject; `bus.timeout`; what a handler failed

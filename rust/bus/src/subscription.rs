@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -172,7 +173,9 @@ impl Subscription {
     /// As [`next`](Self::next).
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Result<Delivery>> {
         loop {
-            match self.pop(None, &mut guard(&self.ahead[0])) {
+            // No lock is held while others are woken.
+            let popped = self.pop(None, &mut guard(&self.ahead[0]));
+            match popped {
                 Ok(delivery) => return Poll::Ready(Ok(delivery)),
                 Err(Took::Closed) => return Poll::Ready(Err(self.closed())),
                 Err(_) if self.core.mailbox.wake_later(context) => return Poll::Pending,
@@ -187,6 +190,12 @@ impl Subscription {
     /// As [`next`](Self::next).
     pub async fn next_async(&self) -> Result<Delivery> {
         std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Says that a message was not handled, and counts that.
+    pub fn fail(&self, delivery: Delivery, error: Error) {
+        self.core.failed.fetch_add(1, Ordering::Relaxed);
+        delivery.fail(error);
     }
 
     /// Takes in no more messages. Those that wait can still be pulled.

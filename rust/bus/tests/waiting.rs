@@ -212,6 +212,9 @@ fn who_pulls_a_message_says_what_became_of_it() {
     assert_eq!(outcome(drop), (1, 0));
     assert_eq!(outcome(|delivery| drop(delivery.into_envelope())), (1, 0));
     assert_eq!(outcome(|delivery| delivery.fail(failure("no"))), (0, 1));
+    space.publish(message("a", "2"), &now()).unwrap();
+    subscription.fail(subscription.next(&now()).unwrap().unwrap(), failure("no"));
+    assert_eq!(subscription.stats().failed, 1);
     assert_eq!(
         outcome(|delivery| {
             let _held = delivery;
