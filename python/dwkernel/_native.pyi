@@ -16,9 +16,12 @@ _Buffer: TypeAlias = Buffer | np.ndarray[Any, Any]
 __all__ = [
     "Bell",
     "BoundedQueue",
+    "BusSpace",
+    "BusSubscription",
     "Caller",
     "Code",
     "Geometry",
+    "Message",
     "ObjectReader",
     "Pool",
     "QueueTurn",
@@ -30,11 +33,11 @@ __all__ = [
     "crc64_join",
     "crc64nvme",
     "error_registry",
+    "forked",
     "format_size",
     "levels",
     "parse_duration",
     "parse_size",
-    "queue_forked",
 ]
 
 __version__: str
@@ -113,6 +116,7 @@ class ObjectReader:
 
 @final
 class Store:
+    def bus(self, caller: Caller, timeout_s: float) -> BusSpace: ...
     @staticmethod
     def open(
         caller: Caller,
@@ -241,7 +245,7 @@ class Bell:
     def fileno(self) -> int: ...
     def answer(self) -> list[int]: ...
 
-def queue_forked() -> None: ...
+def forked() -> None: ...
 
 _Default = TypeVar("_Default")
 
@@ -274,3 +278,105 @@ class SharedQueue:
     def __len__(self) -> int: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> bytes: ...
+
+_Counts: TypeAlias = tuple[int, int, int]
+_Headers: TypeAlias = dict[str, str] | None
+
+@final
+class Message:
+    @property
+    def subject(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def correlation_id(self) -> str | None: ...
+    @property
+    def principal(self) -> str | None: ...
+    @property
+    def tenant(self) -> str | None: ...
+    @property
+    def published_ns(self) -> int: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def schema(self) -> str | None: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def reply_to(self) -> str | None: ...
+    def reply(self, data: _Buffer) -> bool: ...
+    def _done(self) -> None: ...
+
+@final
+class BusSpace:
+    def __new__(cls, principal: str | None = None) -> Self: ...
+    def publish(
+        self,
+        subject: str,
+        data: _Buffer,
+        headers: _Headers = None,
+        key: str | None = None,
+        schema: str | None = None,
+        priority: int = 0,
+        correlation: str | None = None,
+        timeout: _Timeout = None,
+    ) -> _Counts: ...
+    def publish_many(
+        self, messages: Iterable[Sequence[Any]], timeout: _Timeout = None
+    ) -> _Counts: ...
+    def publish_and_wait(
+        self,
+        subject: str,
+        data: _Buffer,
+        headers: _Headers = None,
+        key: str | None = None,
+        schema: str | None = None,
+        priority: int = 0,
+        correlation: str | None = None,
+        timeout: _Timeout = None,
+    ) -> tuple[_Counts, int, list[tuple[str, str, str]]]: ...
+    def request(
+        self,
+        subject: str,
+        data: _Buffer,
+        headers: _Headers = None,
+        key: str | None = None,
+        schema: str | None = None,
+        priority: int = 0,
+        correlation: str | None = None,
+        timeout: _Timeout = None,
+    ) -> Message: ...
+    def subscribe(  # every field is named
+        self,
+        pattern: str,
+        *,
+        name: str | None,
+        filter: str | None,  # noqa: A002 - the field's word
+        group: str | None,
+        policy: str,
+        messages_max: int,
+        bytes_max: int,
+        workers: int,
+        spill_directory: str | None,
+        spill_bytes_max: int,
+    ) -> BusSubscription: ...
+    def close(self, timeout: _Timeout = None) -> None: ...
+
+@final
+class BusSubscription:
+    def next_many(self, limit: int, timeout: _Timeout = None) -> list[Message]: ...
+    def next_for(self, worker: int, timeout: _Timeout = None) -> Message | None: ...
+    def poll(self, bell: Bell, waiter: int) -> Message | None: ...
+    def fail(self, message: Message, why: str) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def pattern(self) -> str: ...
+    @property
+    def workers(self) -> int: ...
+    def stats(self) -> dict[str, Any]: ...

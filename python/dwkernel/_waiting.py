@@ -1,4 +1,4 @@
-"""How asyncio tasks wait on a `BoundedQueue`: one readable file for each event loop.
+"""How asyncio tasks wait on queues and subscriptions: one readable file for each event loop.
 
 A wake-up comes from any thread, also without the GIL: it goes into a list and makes the file
 readable. The loop then looks who was meant, and those try again. Nothing is handed to a task, so
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable
 
-    from dwkernel._native import BoundedQueue, QueueTurn
+    from dwkernel._native import BoundedQueue, BusSubscription, Message, QueueTurn
 
 T = TypeVar("T")
 
@@ -55,41 +55,61 @@ class _Ear:
     """What an event loop hears of queues: one file, and the futures of those who wait."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
-        self._bell = Bell()
+        self.bell = Bell()
         self._waiting: dict[int, Future[None]] = {}
         self._next = 0
-        loop.add_reader(self._bell.fileno(), self._answer)
+        loop.add_reader(self.bell.fileno(), self._answer)
 
     def _answer(self) -> None:
-        for waiter in self._bell.answer():
+        for waiter in self.bell.answer():
             future = self._waiting.pop(waiter, None)
             if future is not None and not future.done():
                 future.set_result(None)
 
-    def enroll(self, turn: QueueTurn, loop: AbstractEventLoop) -> Future[None]:
-        """Enter `turn` into its line; the future is done when it is told."""
+    def listen(self) -> tuple[int, Future[None]]:
+        """Return a waiter of the bell, and a future that is done when it rings for that."""
         waiter, self._next = self._next, self._next + 1
-        future = loop.create_future()
+        future = get_running_loop().create_future()
         self._waiting[waiter] = future
         future.add_done_callback(lambda _: self._waiting.pop(waiter, None))
-        turn.enroll(self._bell, waiter)
-        return future
+        return waiter, future
 
 
 _ears: weakref.WeakKeyDictionary[AbstractEventLoop, _Ear] = weakref.WeakKeyDictionary()
 
 
-async def _when_told(turn: QueueTurn, attempt: Callable[[], Any]) -> Any:
-    """Return what `attempt` does as soon as it is something; leave the line however this ends."""
+def _ear() -> _Ear:
     loop = get_running_loop()
     ear = _ears.get(loop)
     if ear is None:
         ear = _ears[loop] = _Ear(loop)
+    return ear
+
+
+async def next_message(subscription: BusSubscription) -> Message:
+    """Return the next message; see `Subscription.anext`."""
+    ear = _ear()
+    while True:
+        waiter, told = ear.listen()
+        try:
+            message = subscription.poll(ear.bell, waiter)
+            if message is not None:
+                return message
+            await told
+        finally:
+            told.cancel()
+
+
+async def _when_told(turn: QueueTurn, attempt: Callable[[], Any]) -> Any:
+    """Return what `attempt` does as soon as it is something; leave the line however this ends."""
+    ear = _ear()
     try:
         while True:
-            told = ear.enroll(turn, loop)
+            waiter, told = ear.listen()
+            turn.enroll(ear.bell, waiter)
             outcome = attempt()
             if outcome is not _NOTHING:
+                told.cancel()
                 turn.served()
                 return outcome
             await told

@@ -18,18 +18,14 @@ tasks share it: `put` and `get` block the thread (without the GIL), `aput` and `
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dwkernel import _native
+import dwkernel._forks  # noqa: F401 - before the first queue is made
 from dwkernel._native import BoundedQueue
 from dwkernel._shared_queue import BytesQueue, BytesQueueStatus, Participant
 
 __all__ = ["BoundedQueue", "BytesQueue", "BytesQueueStatus", "Participant", "QueueStats"]
-
-# A child that a fork made must not use its parent's queues: threads that slept there are not here.
-os.register_at_fork(after_in_child=_native.queue_forked)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ codes! {
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
     BUS_CLOSED = "bus.closed", State, false, "The bus or the subscription was closed: open the kernel or subscribe again";
     BUS_FILTER = "bus.filter", Invalid, false, "Mend the filter as the message says, for example \"headers.unit == 'C' and size < 1 KiB\"";
+    BUS_FORKED = "bus.forked", State, false, "A bus does not cross a fork: use one that was made in the child, or a broker between processes";
     BUS_FULL = "bus.full", Full, true, "A subscriber that may hold the publisher back is full: try again later, or give it another slow-consumer policy";
     BUS_HANDLER = "bus.handler", Internal, false, "A subscriber's handler raised: mend the handler, the message was not handled by it";
     BUS_MESSAGE_SIZE = "bus.message_size", Invalid, false, "Keep a message and its headers within the limits, or put the content into an object and send its key";

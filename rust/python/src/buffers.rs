@@ -67,6 +67,13 @@ impl Source<'_> {
         }
     }
 
+    /// A copy.
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        self.for_each_piece(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
     /// Hands the bytes to `each`, in order: whole if they cannot change, else in pieces.
     pub(crate) fn for_each_piece(self, mut each: impl FnMut(&[u8])) {
         match self {

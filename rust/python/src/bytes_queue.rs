@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, Seams, SystemClock, codes, units};
+use dwk_base::{Error, Result, Seams, SystemClock, codes};
 use dwk_queue::shared::{self, Message, Need, Options, Taking, Try, Waiter};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::buffers::{Fresh, Input, Source};
 use crate::detach::detach;
 use crate::errors::to_py;
+use crate::waiting::duration_of;
 
 /// From this length on the GIL is released for the copy.
 const LONG_BYTES: usize = 16 << 10;
@@ -534,17 +535,4 @@ fn take_many<'py>(
     }
     taking.finish();
     PyList::new(py, messages.into_iter().map(|message| message.done(py)))
-}
-
-/// A duration as `dwkernel.units` takes it.
-fn duration_of(timeout: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let py = timeout.py();
-    if let Ok(text) = timeout.extract::<&str>() {
-        return or_raise(py, units::parse_duration(text));
-    }
-    let seconds = timeout.extract::<f64>().ok();
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
-        let message = format!("not a duration: {timeout}");
-        to_py(py, &Error::new(&codes::UNIT_INVALID, message).with("value", timeout))
-    })
 }

@@ -6,10 +6,12 @@
 //! - everything else takes arguments apart, calls a crate and wraps what comes back.
 
 mod buffers;
+mod bus;
 mod bytes_queue;
 mod detach;
 mod erasure;
 mod errors;
+mod forks;
 mod hashing;
 mod pool;
 mod queue;
@@ -19,6 +21,7 @@ mod sources;
 mod store;
 mod texts;
 mod units;
+mod waiting;
 
 use pyo3::prelude::*;
 
@@ -26,11 +29,15 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use super::bus::{BusSpace, BusSubscription, Message};
+    #[pymodule_export]
     use super::bytes_queue::SharedQueue;
     #[pymodule_export]
     use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
     use super::errors::error_registry;
+    #[pymodule_export]
+    use super::forks::forked;
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
 
@@ -40,7 +47,7 @@ mod _native {
     #[pymodule_export]
     use super::queue::Bell;
     #[pymodule_export]
-    use super::queue::{BoundedQueue, QueueTurn, queue_forked};
+    use super::queue::{BoundedQueue, QueueTurn};
     #[pymodule_export]
     use super::reader::ObjectReader;
     #[pymodule_export]

@@ -10,11 +10,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::forks::Generation;
 use super::held::Held;
 use super::turn::QueueTurn;
 use super::waiting::{Wish, until};
 use crate::errors::to_py;
+use crate::forks::Generation;
 
 /// Items drawn from an iterator at a time: those that do not fit are told to the caller.
 const DRAW_COUNT: usize = 256;
@@ -386,13 +386,13 @@ impl BoundedQueue {
     /// A place in the line of those who wait for items.
     fn _turn_to_get(&self, py: Python<'_>, wants: usize) -> PyResult<QueueTurn> {
         self.check(py, 0)?;
-        Ok(QueueTurn { turn: Some(self.queue.turn_to_get(wants)), made_in: self.made_in })
+        Ok(QueueTurn::new(self.queue.turn_to_get(wants)))
     }
 
     /// A place in the line of those who wait for room.
     fn _turn_to_put(&self, py: Python<'_>, wants: usize, lane: usize) -> PyResult<QueueTurn> {
         self.check(py, lane)?;
-        Ok(QueueTurn { turn: Some(self.queue.turn_to_put(lane, wants)), made_in: self.made_in })
+        Ok(QueueTurn::new(self.queue.turn_to_put(lane, wants)))
     }
 
     #[expect(clippy::unused_self, reason = "Python's protocol")]

@@ -1,17 +1,22 @@
 //! What an event loop needs to wait on a queue.
 
-use std::mem;
-
 use dwk_queue::Turn;
 use pyo3::prelude::*;
 
-use super::forks::Generation;
+use crate::forks::Ours;
 
 /// An event loop's bell.
 #[cfg(unix)]
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct Bell {
     bell: dwk_queue::Bell,
+}
+
+#[cfg(unix)]
+impl Bell {
+    pub(crate) fn waker(&self, waiter: u64) -> std::task::Waker {
+        self.bell.waker(waiter)
+    }
 }
 
 #[cfg(unix)]
@@ -36,8 +41,13 @@ impl Bell {
 /// A place in a queue's line, for an event loop.
 #[pyclass(module = "dwkernel._native")]
 pub(crate) struct QueueTurn {
-    pub(super) turn: Option<Turn>,
-    pub(super) made_in: Generation,
+    turn: Ours<Option<Turn>>,
+}
+
+impl QueueTurn {
+    pub(super) fn new(turn: Turn) -> Self {
+        Self { turn: Ours::new(Some(turn)) }
+    }
 }
 
 #[pymethods]
@@ -45,7 +55,7 @@ impl QueueTurn {
     /// Enters the line: `bell` rings for `waiter` when it is worth a try.
     #[cfg(unix)]
     fn enroll(&mut self, bell: &Bell, waiter: u64) {
-        if let Some(turn) = &mut self.turn {
+        if let Some(turn) = &mut *self.turn {
             turn.enroll_with(bell.bell.waker(waiter));
         }
     }
@@ -59,15 +69,6 @@ impl QueueTurn {
 
     /// Leaves it without; passes on what it was told.
     fn leave(&mut self) {
-        self.turn = None;
-    }
-}
-
-impl Drop for QueueTurn {
-    fn drop(&mut self) {
-        // In a fork's child the line may be locked by a thread that is not there.
-        if self.made_in != Generation::now() {
-            mem::forget(self.turn.take());
-        }
+        *self.turn = None;
     }
 }

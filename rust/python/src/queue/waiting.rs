@@ -1,18 +1,12 @@
 //! Waiting: what for, until when, and without the GIL.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use dwk_base::{Deadline, Error, Result, SystemClock, units};
+use dwk_base::{Deadline, Error, Result};
 use dwk_queue::{Turn, Waited};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
 
 use super::held::Held;
 use crate::errors::to_py;
-
-/// A signal that comes just before the main thread falls asleep is seen after this long.
-const MAIN_THREAD_SLICE: Duration = Duration::from_millis(250);
+use crate::waiting::{deadline_of, slice_of};
 
 /// What somebody waits for: items, or room in a lane.
 #[derive(Clone, Copy)]
@@ -78,41 +72,11 @@ pub(super) fn until<R>(
 
 /// Sleeps without the GIL until `turn` is told something, or a signal may have come.
 fn sleep(py: Python<'_>, turn: &mut Turn, deadline: &Deadline) -> Waited {
-    if !is_main_thread() || deadline.remaining() <= MAIN_THREAD_SLICE {
+    let Some(slice) = slice_of(deadline) else {
         return py.detach(|| turn.wait(deadline));
-    }
-    let slice = Deadline::after(Arc::new(SystemClock::default()), MAIN_THREAD_SLICE);
+    };
     match py.detach(|| turn.wait(&slice)) {
         Waited::TimedOut => Waited::Interrupted,
         outcome => outcome,
     }
-}
-
-/// Python handles signals in its main thread, which is the process's own where `python` was started.
-#[cfg(target_os = "linux")]
-fn is_main_thread() -> bool {
-    dwk_queue::is_main_thread()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_main_thread() -> bool {
-    true
-}
-
-/// `None` waits for ever; numbers are seconds, text is as in `dwkernel.units`.
-pub(crate) fn deadline_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Deadline> {
-    let Some(timeout) = timeout else { return Ok(Deadline::never()) };
-    let limit = if let Ok(text) = timeout.cast::<PyString>() {
-        units::parse_duration(text.to_str()?)
-    } else {
-        let seconds: f64 = timeout.extract()?;
-        // What is negative is over already; what is endless never is.
-        Ok(if seconds > 0.0 {
-            Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-        } else {
-            Duration::ZERO
-        })
-    };
-    let limit = limit.map_err(|error| to_py(timeout.py(), &error))?;
-    Ok(Deadline::after(Arc::new(SystemClock::default()), limit))
 }
