@@ -177,6 +177,7 @@ def test_a_closed_queue_is_iterated_to_its_end(queue: BytesQueue) -> None:
     [
         ({"capacity_bytes": 10}, "queue.capacity"),
         ({"capacity_bytes": "9 GiB"}, "queue.capacity"),
+        ({"capacity_bytes": 2**70}, "queue.capacity"),
         ({"capacity_bytes": "much"}, "unit.invalid"),
         ({"name": "a/b"}, "queue.name"),
         ({"name": ""}, "queue.name"),
@@ -192,7 +193,8 @@ def test_wrong_arguments_are_refused_before_anything_is_done(queue: BytesQueue) 
     for timeout in wrong:
         assert code_of(functools.partial(queue.put, b"x", timeout)) == "unit.invalid"
         assert code_of(functools.partial(queue.get, timeout)) == "unit.invalid"
-    assert code_of(lambda: queue.get_many(0)) == "queue.capacity"
+    for limit in (0, -1):
+        assert code_of(functools.partial(queue.get_many, limit)) == "queue.capacity"
     assert len(queue) == 0
 
 
@@ -234,6 +236,31 @@ def test_a_damaged_queue_is_an_error() -> None:
     with file_of(queue.name).open("r+b") as file:
         file.write(b"\0" * 8)
     assert code_of(lambda: BytesQueue.attach(queue.name)) == "queue.damaged"
+
+
+def poke(queue: BytesQueue, offset: int, word: int) -> None:
+    with file_of(queue.name).open("r+b") as file:
+        file.seek(offset)
+        file.write(word.to_bytes(8, "little"))
+
+
+def test_a_lock_that_a_living_process_keeps_is_not_waited_for_for_ever(queue: BytesQueue) -> None:
+    with file_of(queue.name).open("rb") as file:
+        file.seek(4096)
+        me = int.from_bytes(file.read(8), "little")
+    queue.put(b"x")
+    poke(queue, 128, me)
+    poke(queue, 384, me)
+    assert not queue.try_put(b"y")
+    assert queue.try_get(None) is None
+    for work in (lambda: queue.put(b"y", "50ms"), lambda: queue.get(0.05)):
+        assert code_of(work) == "queue.timeout"
+    assert code_of(lambda: queue.put_many([b"y"], 0.05)) == "queue.timeout"
+    poke(queue, 128, me + 1)  # the same process id, and another start: it is dead
+    poke(queue, 384, me + 1)
+    assert queue.try_put(b"y")
+    assert queue.get_many(5) == [b"x", b"y"]
+    assert queue.stats()["recoveries"] == 2
 
 
 def test_other_threads_run_while_one_waits(queue: BytesQueue) -> None:

@@ -264,22 +264,22 @@ impl SharedQueue {
     /// Raises:
     ///     State: `queue.closed` once the queue is closed and empty.
     ///     Timeout: `queue.timeout`
-    ///     Invalid: `queue.capacity` if `limit` is 0; `unit.invalid`
+    ///     Invalid: `queue.capacity` if `limit` is less than 1; `unit.invalid`
     ///     Unavailable: `queue.abandoned` if every other process that used the queue died.
     ///     Corrupt: `queue.damaged`
     #[pyo3(signature = (limit, timeout=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
-        limit: usize,
+        limit: i64,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.enter(py)?;
         let timeout = timeout.map(duration_of).transpose()?;
-        if limit == 0 {
-            let error = Error::new(&codes::QUEUE_CAPACITY, "a batch of 0 messages");
-            return Err(to_py(py, &error));
-        }
+        let Some(limit) = usize::try_from(limit).ok().filter(|limit| *limit > 0) else {
+            let message = format!("a batch of {limit} messages");
+            return Err(to_py(py, &Error::new(&codes::QUEUE_CAPACITY, message)));
+        };
         let mut waiter = None;
         loop {
             if let Try::Done(taking) = or_raise(py, self.queue.try_take())? {
