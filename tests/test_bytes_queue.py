@@ -138,7 +138,7 @@ def test_what_an_iterable_gave_before_it_raised_is_put(queue: BytesQueue) -> Non
         queue.put_many(numbers())
     with pytest.raises(errors.Invalid):
         queue.put_many([b"3", 4])  # type: ignore[list-item]
-    assert queue.get_many(9) == [b"1", b"2", b"3"]
+    assert queue.get_many(9, LONG) == [b"1", b"2", b"3"]
     assert queue.put_many([]) == 0
 
 
@@ -489,13 +489,34 @@ def test_a_child_that_ended_in_good_order_is_not_taken_for_a_dead_one(queue: Byt
 
 # --- The end of a process -------------------------------------------------------------------------
 
+# The object outlives the interpreter's tidying up.
 MAKE = """
-import sys, time
+import ctypes, sys
 from dwkernel._shared_queue import BytesQueue
 queue = BytesQueue(1024, name=sys.argv[1])
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(queue))
 queue.put(b"x")
 print("ready", flush=True)
 sys.stdin.read()
+"""
+
+# Multiprocessing is loaded only after the queue was made.
+LATE = """
+import sys
+from dwkernel import errors
+from dwkernel._shared_queue import BytesQueue
+queue = BytesQueue(1024)
+print("ready", flush=True)
+assert "multiprocessing.util" not in sys.modules
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=queue.put, args=(b"x",))
+child.start()
+child.join()
+assert queue.get() == b"x"
+try:
+    queue.get(0.4)
+except errors.DwError as error:
+    print(error.code)
 """
 
 WAIT = """
@@ -531,6 +552,12 @@ def test_a_maker_s_end_removes_the_name() -> None:
     assert not file_of(name).exists()
 
 
+def test_a_child_leaves_in_good_order_also_if_multiprocessing_came_late() -> None:
+    with start(LATE) as process:
+        said, _ = process.communicate(timeout=LONG)
+    assert said == b"queue.timeout\n"
+
+
 def test_what_a_killed_maker_left_is_swept_when_nobody_uses_it() -> None:
     name = f"killed-{os.getpid()}"
     with start(MAKE, name) as process:
@@ -548,10 +575,13 @@ def test_what_a_killed_maker_left_is_swept_when_nobody_uses_it() -> None:
 @pytest.mark.parametrize(("what", "items"), [("get", 0), ("put", 16)])
 def test_ctrl_c_ends_a_wait_at_once(what: str, items: int) -> None:
     with start(WAIT, what) as process:
-        assert process.stdout
         time.sleep(0.3)
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline().split() == [b"interrupted", b"%d" % items]
+        try:
+            said, _ = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
+        assert said.split() == [b"interrupted", b"%d" % items]
         assert time.monotonic() - begin < 5
-        assert process.wait(LONG) == 0
+        assert process.returncode == 0
