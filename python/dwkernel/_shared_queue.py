@@ -196,7 +196,7 @@ class BytesQueue(_native.SharedQueue):
 
         left = _ASYNC_SLICE_S if end is None else min(end - time.monotonic(), _ASYNC_SLICE_S)
         if left <= 0:
-            raise errors.new("queue.timeout", f"queue {self.name!r} did not come to it in time")
+            raise errors.new("queue.timeout", f"queue {self.name!r} stayed as it was")
         await _queue_threads.run(wait, left)
 
     def __enter__(self) -> Self:

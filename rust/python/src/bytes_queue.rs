@@ -31,12 +31,12 @@ pub(crate) struct SharedQueue {
 }
 
 /// `try_get`'s argument, which may be None.
-enum Default<'py> {
+enum Fallback<'py> {
     Missing,
     Given(Bound<'py, PyAny>),
 }
 
-impl<'py> FromPyObject<'_, 'py> for Default<'py> {
+impl<'py> FromPyObject<'_, 'py> for Fallback<'py> {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
@@ -174,14 +174,14 @@ impl SharedQueue {
     ///     Unavailable: `queue.empty` if there is none and no `default` was given.
     ///     State: `queue.closed` once the queue is closed and empty.
     ///     Corrupt: `queue.damaged`
-    #[pyo3(signature = (default=Default::Missing), text_signature = "($self, default=...)")]
-    fn try_get<'py>(&self, py: Python<'py>, default: Default<'py>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (default=Fallback::Missing), text_signature = "($self, default=...)")]
+    fn try_get<'py>(&self, py: Python<'py>, default: Fallback<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.enter(py)?;
         let message = self.patiently(py, Need::Item, || self.get_now(py))?;
         match (message, default) {
             (Some(message), _) => Ok(message.into_any()),
-            (None, Default::Given(default)) => Ok(default),
-            (None, Default::Missing) => {
+            (None, Fallback::Given(default)) => Ok(default),
+            (None, Fallback::Missing) => {
                 let message = format!("queue {:?} has nothing to take", self.queue.name());
                 Err(to_py(py, &Error::new(&codes::QUEUE_EMPTY, message)))
             }
