@@ -138,7 +138,7 @@ def test_what_an_iterable_gave_before_it_raised_is_put(queue: BytesQueue) -> Non
         queue.put_many(numbers())
     with pytest.raises(errors.Invalid):
         queue.put_many([b"3", 4])  # type: ignore[list-item]
-    assert queue.get_many(9) == [b"1", b"2", b"3"]
+    assert queue.get_many(9, LONG) == [b"1", b"2", b"3"]
     assert queue.put_many([]) == 0
 
 
@@ -177,6 +177,7 @@ def test_a_closed_queue_is_iterated_to_its_end(queue: BytesQueue) -> None:
     [
         ({"capacity_bytes": 10}, "queue.capacity"),
         ({"capacity_bytes": "9 GiB"}, "queue.capacity"),
+        ({"capacity_bytes": 2**70}, "queue.capacity"),
         ({"capacity_bytes": "much"}, "unit.invalid"),
         ({"name": "a/b"}, "queue.name"),
         ({"name": ""}, "queue.name"),
@@ -192,7 +193,8 @@ def test_wrong_arguments_are_refused_before_anything_is_done(queue: BytesQueue) 
     for timeout in wrong:
         assert code_of(functools.partial(queue.put, b"x", timeout)) == "unit.invalid"
         assert code_of(functools.partial(queue.get, timeout)) == "unit.invalid"
-    assert code_of(lambda: queue.get_many(0)) == "queue.capacity"
+    for limit in (0, -1):
+        assert code_of(functools.partial(queue.get_many, limit)) == "queue.capacity"
     assert len(queue) == 0
 
 
@@ -234,6 +236,31 @@ def test_a_damaged_queue_is_an_error() -> None:
     with file_of(queue.name).open("r+b") as file:
         file.write(b"\0" * 8)
     assert code_of(lambda: BytesQueue.attach(queue.name)) == "queue.damaged"
+
+
+def poke(queue: BytesQueue, offset: int, word: int) -> None:
+    with file_of(queue.name).open("r+b") as file:
+        file.seek(offset)
+        file.write(word.to_bytes(8, "little"))
+
+
+def test_a_lock_that_a_living_process_keeps_is_not_waited_for_for_ever(queue: BytesQueue) -> None:
+    with file_of(queue.name).open("rb") as file:
+        file.seek(4096)
+        me = int.from_bytes(file.read(8), "little")
+    queue.put(b"x")
+    poke(queue, 128, me)
+    poke(queue, 384, me)
+    assert not queue.try_put(b"y")
+    assert queue.try_get(None) is None
+    for work in (lambda: queue.put(b"y", "50ms"), lambda: queue.get(0.05)):
+        assert code_of(work) == "queue.timeout"
+    assert code_of(lambda: queue.put_many([b"y"], 0.05)) == "queue.timeout"
+    poke(queue, 128, me + 1)  # the same process id, and another start: it is dead
+    poke(queue, 384, me + 1)
+    assert queue.try_put(b"y")
+    assert queue.get_many(5) == [b"x", b"y"]
+    assert queue.stats()["recoveries"] == 2
 
 
 def test_other_threads_run_while_one_waits(queue: BytesQueue) -> None:
@@ -462,13 +489,34 @@ def test_a_child_that_ended_in_good_order_is_not_taken_for_a_dead_one(queue: Byt
 
 # --- The end of a process -------------------------------------------------------------------------
 
+# The object outlives the interpreter's tidying up.
 MAKE = """
-import sys, time
+import ctypes, sys
 from dwkernel._shared_queue import BytesQueue
 queue = BytesQueue(1024, name=sys.argv[1])
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(queue))
 queue.put(b"x")
 print("ready", flush=True)
 sys.stdin.read()
+"""
+
+# Multiprocessing is loaded only after the queue was made.
+LATE = """
+import sys
+from dwkernel import errors
+from dwkernel._shared_queue import BytesQueue
+queue = BytesQueue(1024)
+print("ready", flush=True)
+assert "multiprocessing.util" not in sys.modules
+import multiprocessing
+child = multiprocessing.get_context("fork").Process(target=queue.put, args=(b"x",))
+child.start()
+child.join()
+assert queue.get() == b"x"
+try:
+    queue.get(0.4)
+except errors.DwError as error:
+    print(error.code)
 """
 
 WAIT = """
@@ -504,6 +552,12 @@ def test_a_maker_s_end_removes_the_name() -> None:
     assert not file_of(name).exists()
 
 
+def test_a_child_leaves_in_good_order_also_if_multiprocessing_came_late() -> None:
+    with start(LATE) as process:
+        said, _ = process.communicate(timeout=LONG)
+    assert said == b"queue.timeout\n"
+
+
 def test_what_a_killed_maker_left_is_swept_when_nobody_uses_it() -> None:
     name = f"killed-{os.getpid()}"
     with start(MAKE, name) as process:
@@ -521,10 +575,13 @@ def test_what_a_killed_maker_left_is_swept_when_nobody_uses_it() -> None:
 @pytest.mark.parametrize(("what", "items"), [("get", 0), ("put", 16)])
 def test_ctrl_c_ends_a_wait_at_once(what: str, items: int) -> None:
     with start(WAIT, what) as process:
-        assert process.stdout
         time.sleep(0.3)
         begin = time.monotonic()
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline().split() == [b"interrupted", b"%d" % items]
+        try:
+            said, _ = process.communicate(timeout=LONG)
+        finally:
+            process.kill()
+        assert said.split() == [b"interrupted", b"%d" % items]
         assert time.monotonic() - begin < 5
-        assert process.wait(LONG) == 0
+        assert process.returncode == 0

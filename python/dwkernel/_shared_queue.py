@@ -51,6 +51,8 @@ __all__ = ["BytesQueue", "BytesQueueStatus", "Participant"]
 
 _Queue = TypeVar("_Queue", bound="BytesQueue")
 
+# What the native side takes, to refuse it.
+_SIZE_MAX = 2**64 - 1
 # How long a thread goes on waiting for a task that was cancelled.
 _ASYNC_SLICE_S = 0.25
 
@@ -138,7 +140,8 @@ class BytesQueue(_native.SharedQueue):
 
     def __new__(cls, capacity_bytes: units.Size = "1 MiB", *, name: str | None = None) -> Self:
         """Make a queue."""
-        return _known(super().__new__(cls, units.parse_size(capacity_bytes), name))
+        size = min(units.parse_size(capacity_bytes), _SIZE_MAX)
+        return _known(super().__new__(cls, size, name))
 
     @classmethod
     def attach(cls, name: str) -> Self:
@@ -193,7 +196,7 @@ class BytesQueue(_native.SharedQueue):
 
         left = _ASYNC_SLICE_S if end is None else min(end - time.monotonic(), _ASYNC_SLICE_S)
         if left <= 0:
-            raise errors.new("queue.timeout", f"queue {self.name!r} did not come to it in time")
+            raise errors.new("queue.timeout", f"queue {self.name!r} stayed as it was")
         await _queue_threads.run(wait, left)
 
     def __enter__(self) -> Self:

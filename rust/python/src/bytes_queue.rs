@@ -32,12 +32,12 @@ pub(crate) struct SharedQueue {
 }
 
 /// `try_get`'s argument, which may be None.
-enum Default<'py> {
+enum Fallback<'py> {
     Missing,
     Given(Bound<'py, PyAny>),
 }
 
-impl<'py> FromPyObject<'_, 'py> for Default<'py> {
+impl<'py> FromPyObject<'_, 'py> for Fallback<'py> {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
@@ -175,14 +175,14 @@ impl SharedQueue {
     ///     Unavailable: `queue.empty` if there is none and no `default` was given.
     ///     State: `queue.closed` once the queue is closed and empty.
     ///     Corrupt: `queue.damaged`
-    #[pyo3(signature = (default=Default::Missing), text_signature = "($self, default=...)")]
-    fn try_get<'py>(&self, py: Python<'py>, default: Default<'py>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (default=Fallback::Missing), text_signature = "($self, default=...)")]
+    fn try_get<'py>(&self, py: Python<'py>, default: Fallback<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.enter(py)?;
         let message = self.patiently(py, Need::Item, || self.get_now(py))?;
         match (message, default) {
             (Some(message), _) => Ok(message.into_any()),
-            (None, Default::Given(default)) => Ok(default),
-            (None, Default::Missing) => {
+            (None, Fallback::Given(default)) => Ok(default),
+            (None, Fallback::Missing) => {
                 let message = format!("queue {:?} has nothing to take", self.queue.name());
                 Err(to_py(py, &Error::new(&codes::QUEUE_EMPTY, message)))
             }
@@ -265,22 +265,22 @@ impl SharedQueue {
     /// Raises:
     ///     State: `queue.closed` once the queue is closed and empty.
     ///     Timeout: `queue.timeout`
-    ///     Invalid: `queue.capacity` if `limit` is 0; `unit.invalid`
+    ///     Invalid: `queue.capacity` if `limit` is less than 1; `unit.invalid`
     ///     Unavailable: `queue.abandoned` if every other process that used the queue died.
     ///     Corrupt: `queue.damaged`
     #[pyo3(signature = (limit, timeout=None))]
     fn get_many<'py>(
         &self,
         py: Python<'py>,
-        limit: usize,
+        limit: i64,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
         self.enter(py)?;
         let timeout = timeout.map(duration_of).transpose()?;
-        if limit == 0 {
-            let error = Error::new(&codes::QUEUE_CAPACITY, "a batch of 0 messages");
-            return Err(to_py(py, &error));
-        }
+        let Some(limit) = usize::try_from(limit).ok().filter(|limit| *limit > 0) else {
+            let message = format!("a batch of {limit} messages");
+            return Err(to_py(py, &Error::new(&codes::QUEUE_CAPACITY, message)));
+        };
         let mut waiter = None;
         loop {
             if let Try::Done(taking) = or_raise(py, self.queue.try_take())? {

@@ -75,7 +75,8 @@ pub(super) struct Constants {
 #[repr(C)]
 pub(super) struct Side {
     pub lock: Lock,
-    /// The other end's cursor, as it was last seen from here.
+    /// The other end's cursor, as it was last seen from here. Released and acquired although the lock does that
+    /// too: one that was taken from a dead holder was never released.
     pub seen: AtomicU64,
     /// Messages that went through here.
     pub moved: AtomicU64,

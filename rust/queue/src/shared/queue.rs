@@ -1,7 +1,7 @@
 //! The queue: putting, taking, closing, leaving.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
@@ -133,13 +133,13 @@ impl SharedQueue {
         let side = &self.header().consumers.0;
         let Some(held) = side.lock.try_lock(me) else { return Ok(Try::Busy) };
         let head = Cursor::from_word(self.header().head.0.load(SeqCst));
-        let seen = Cursor::from_word(side.seen.load(Relaxed));
+        let seen = Cursor::from_word(side.seen.load(Acquire));
         let depth = match self.ring.between(head, seen) {
             Some(depth) if depth.items > 0 => depth,
             // What was seen last is taken, or was left by a process that died: look anew.
             _ => {
                 let tail = self.load_tail();
-                side.seen.store(tail.word(), Relaxed);
+                side.seen.store(tail.word(), Release);
                 let depth = self.ring.between(head, tail).ok_or_else(|| self.unsound())?;
                 if depth.items == 0 {
                     return if tail.is_closed() { Err(self.closed()) } else { Ok(Try::NotNow) };
@@ -275,13 +275,13 @@ impl SharedQueue {
     #[inline]
     fn has_room(&self, tail: Cursor, units: u32) -> Result<bool> {
         let seen = &self.header().producers.0.seen;
-        let depth = self.ring.between(Cursor::from_word(seen.load(Relaxed)), tail);
+        let depth = self.ring.between(Cursor::from_word(seen.load(Acquire)), tail);
         if depth.is_some_and(|depth| self.ring.has_room(depth, units)) {
             return Ok(true);
         }
         // Stored before it is used: what a later producer finds there is never newer than what was relied on.
         let head = self.load_head();
-        seen.store(head.word(), Relaxed);
+        seen.store(head.word(), Release);
         let depth = self.ring.between(head, tail).ok_or_else(|| self.unsound())?;
         Ok(self.ring.has_room(depth, units))
     }
