@@ -8,14 +8,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benches import erasure, hashing, native, plot, queue_shared, store
+from benches import bus, erasure, hashing, native, plot, queue_shared, queues, store
 from benches.duel import Report, machine
 
 PARTS = {
     "native": native.rows,
     "erasure": erasure.rows,
     "hashing": hashing.rows,
+    "queues": queues.rows,
     "queue_shared": queue_shared.rows,
+    "bus": bus.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")
