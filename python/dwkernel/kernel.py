@@ -20,9 +20,10 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from dwkernel import _native, errors
+from dwkernel._closing import Closing
 from dwkernel._progress import showing
 from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
 from dwkernel.pool import Pool, place
@@ -30,7 +31,6 @@ from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Buffer
 
@@ -147,7 +147,7 @@ def _create(create: bool | str) -> str:
         raise errors.new("store.option", text) from None
 
 
-class Kernel:
+class Kernel(Closing):
     """An open store. Threads may share it; a forked child may not.
 
     Every verb is one operation through the kernel's door: it has a deadline (`timeout=`) and a
@@ -337,19 +337,6 @@ class Kernel:
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._store.closed
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def __getitem__(self, key: str) -> bytes:
         """Return the whole content of an object."""

@@ -9,10 +9,11 @@ import tempfile
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import dwkernel._forks  # noqa: F401 - before the first bus is made
 from dwkernel import _native, errors
+from dwkernel._closing import Closing
 from dwkernel.bus.outcome import Failure, Outcome, Published
 from dwkernel.bus.subscription import CLOSE_TIMEOUT, Handler, Subscription, SubscriptionStats
 from dwkernel.units import Duration, Size, parse_duration, parse_size
@@ -20,7 +21,6 @@ from dwkernel.units import Duration, Size, parse_duration, parse_size
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import TracebackType
 
     from typing_extensions import Buffer
 
@@ -31,7 +31,7 @@ Policy = Literal["block", "drop_oldest", "drop_newest", "spill"]
 _REQUEST_TIMEOUT = "30s"
 
 
-class Bus:
+class Bus(Closing):
     """One principal's view of a tenant's topics.
 
     Publishing and subscribing are thread-safe. A handler runs on a thread of its subscription's
@@ -315,19 +315,6 @@ class Bus:
                 name = "dwk-bus-loop"
                 threading.Thread(target=_run_loop, args=arguments, name=name, daemon=True).start()
             return self._loop
-
-    def __enter__(self) -> Self:
-        """Return the bus."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def __repr__(self) -> str:
         """Return how many subscribe."""

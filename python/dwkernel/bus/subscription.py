@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from dwkernel import errors
+from dwkernel._closing import Closing
 from dwkernel._native import BusSubscription, Message
 from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterator
-    from types import TracebackType
 
 Handler = Callable[[Message], Any]
 _Handle = Callable[[int, list[Message]], None]
@@ -75,7 +75,7 @@ class SubscriptionStats:
         return asdict(self)
 
 
-class Subscription:
+class Subscription(Closing):
     """Messages that match a pattern: handled by a handler's threads, or pulled.
 
     Without a handler take them with `next`, `fetch`, a loop, or an `async for`. Closing is orderly:
@@ -200,19 +200,6 @@ class Subscription:
             if error.code == "bus.closed":
                 raise StopAsyncIteration from None
             raise
-
-    def __enter__(self) -> Self:
-        """Return the subscription."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def __repr__(self) -> str:
         """Return what it listens to."""
