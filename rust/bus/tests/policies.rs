@@ -288,3 +288,39 @@ fn one_that_stays_full_does_not_hold_up_another_that_gets_room() {
         assert_eq!(publisher.join().unwrap().unwrap().queued, 1);
     });
 }
+
+/// A disk that returns wrong bytes on demand.
+struct Rotten(MemorySpill, Arc<AtomicBool>);
+
+impl SpillFile for Rotten {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.append(bytes)
+    }
+
+    fn read_at(&mut self, offset: u64, into: &mut [u8]) -> Result<()> {
+        self.0.read_at(offset, into)?;
+        let last = into.len() - 1;
+        into[last] ^= u8::from(self.1.swap(false, Ordering::Relaxed));
+        Ok(())
+    }
+
+    fn trim(&mut self, offset: u64) {
+        self.0.trim(offset);
+    }
+}
+
+#[test]
+fn a_spilled_message_that_is_damaged_is_counted_and_never_another_message() {
+    let (space, rot) = (space(), Arc::<AtomicBool>::default());
+    let spill = Spill::new(Rotten(MemorySpill::default(), Arc::clone(&rot)), 1 << 20);
+    let subscription = space.subscribe(pattern("a"), spilling(spill, 1)).unwrap();
+    for number in 0..5 {
+        space.publish(numbered("a", number), &now()).unwrap();
+    }
+    assert_eq!(number(subscription.next(&now()).unwrap().unwrap().data()), 0);
+    rot.store(true, Ordering::Relaxed);
+    assert_eq!(numbers(&subscription), [1, 3, 4], "1 was in memory already");
+    let stats = subscription.stats();
+    assert_eq!((stats.lost, stats.depth), (1, 0));
+    assert!(stats.spill_error.unwrap().is(&codes::FORMAT_DAMAGED));
+}
