@@ -289,6 +289,25 @@ fn one_that_stays_full_does_not_hold_up_another_that_gets_room() {
     });
 }
 
+#[test]
+fn many_that_stay_full_do_not_slow_down_one_that_gets_room_again_and_again() {
+    let space = space();
+    let full = |_| space.subscribe(pattern("a"), named("stuck", Policy::Block, 1)).unwrap();
+    let stuck: Vec<_> = (0..60).map(full).collect();
+    let slow = space.subscribe(pattern("a"), named("slow", Policy::Block, 1)).unwrap();
+    space.publish(numbered("a", 0), &now()).unwrap();
+    thread::scope(|scope| {
+        let batch = (1..25).map(|n| numbered("a", n)).collect();
+        scope.spawn(|| space.publish_many(batch, &soon()));
+        let start = Instant::now();
+        for expected in 0..25 {
+            assert_eq!(number(slow.next(&soon()).unwrap().unwrap().data()), expected);
+        }
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        stuck.iter().for_each(dwk_bus::Subscription::close);
+    });
+}
+
 /// A disk that returns wrong bytes on demand.
 struct Rotten(MemorySpill, Arc<AtomicBool>);
 

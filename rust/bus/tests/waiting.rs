@@ -299,3 +299,17 @@ fn a_message_that_is_dropped_for_a_newer_one_is_not_waited_for() {
     });
     assert_eq!(failures, ["bus.full"]);
 }
+
+#[test]
+fn a_request_waits_for_whoever_handled_it_when_others_failed() {
+    let space = space();
+    let _fails = serve(&space, "q", |_| Err(failure("no")));
+    let answers = space.subscribe(pattern("*"), Options::default()).unwrap();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| space.request(message("q", "?"), &soon()));
+        let question = answers.next(&soon()).unwrap().unwrap().into_envelope();
+        thread::sleep(Duration::from_millis(20));
+        assert!(space.reply(&question, "!").unwrap());
+        assert_eq!(&**asked.join().unwrap().unwrap().data(), b"!");
+    });
+}
