@@ -43,6 +43,8 @@ demo: $(VENV)/.build
 
 test: $(VENV)/.dev
 	cargo test --workspace --quiet
+	cargo test --quiet -p dwk-queue --features loom --test loom
+	cargo test --quiet -p dwk-queue --features shuttle --test shuttle
 	tools/test-aarch64
 	$(BIN)/maturin develop --quiet --profile dev
 	$(BIN)/python -m pytest
@@ -70,6 +72,7 @@ bench: $(VENV)/.bench
 	$(BIN)/maturin develop --quiet --release
 	$(BIN)/python -m benches
 	cargo bench --quiet -p dwk-chunk --bench hashing
+	cargo bench --quiet -p dwk-queue --bench queue
 	cargo bench --quiet -p dwk-journal --bench commit
 	cargo bench --quiet -p dwk-meta --bench store
 	cargo bench --quiet -p dwk-pool --bench stripe

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benches import erasure, hashing, native, plot, store
+from benches import erasure, hashing, native, plot, queue_shared, store
 from benches.duel import Report, machine
 
 PARTS = {
     "native": native.rows,
     "erasure": erasure.rows,
     "hashing": hashing.rows,
+    "queue_shared": queue_shared.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

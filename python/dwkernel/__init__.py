@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, erasure, errors, hashing, units
+    from dwkernel import aio, bus, erasure, errors, hashing, queue, units
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -35,10 +35,12 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "RebuildReport": ("dwkernel.reports", "RebuildReport"),
     "ScrubReport": ("dwkernel.reports", "ScrubReport"),
     "aio": ("dwkernel.aio", None),
+    "bus": ("dwkernel.bus", None),
     "erasure": ("dwkernel.erasure", None),
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
     "open": ("dwkernel.kernel", "open"),
+    "queue": ("dwkernel.queue", None),
     "units": ("dwkernel.units", None),
 }
 
@@ -57,10 +59,12 @@ __all__ = [
     "ScrubReport",
     "__version__",
     "aio",
+    "bus",
     "erasure",
     "errors",
     "hashing",
     "open",
+    "queue",
     "units",
 ]
 

@@ -17,6 +17,7 @@ import getpass
 import json
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dwkernel.bus import Bus
     from dwkernel.reports import Progress
 
 __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "open"]
@@ -156,6 +158,8 @@ class Kernel:
     def __init__(self, store: _native.Store, caller: _native.Caller, timeout_s: float) -> None:
         """Take an open store; use `dwkernel.open`."""
         self._store = store
+        self._bus: Bus | None = None
+        self._lock = threading.Lock()
         self._caller = caller
         self._timeout_s = timeout_s
         self.containers = Containers(self)
@@ -300,10 +304,34 @@ class Kernel:
         """Wait for what is under way and let the drives go; a second call does nothing.
 
         Raises:
-            Timeout: `context.deadline`: something is still under way; nothing new gets in
+            Timeout: `context.deadline`: something is still under way; nothing new gets in.
+                `bus.timeout`: handlers of the bus still run; everything else is closed
 
         """
-        self._store.close(self._caller, parse_duration(timeout))
+        left = parse_duration(timeout)
+        bus, self._bus = self._bus, None
+        try:
+            if bus is not None:
+                bus.close(left)
+        finally:
+            self._store.close(self._caller, left)
+
+    @property
+    def bus(self) -> Bus:
+        """Topics in memory, of this kernel's tenant: publish, subscribe, ask.
+
+        Raises:
+            State: `store.closed`, `store.forked`
+
+        """
+        bus = self._bus
+        if bus is None:
+            from dwkernel.bus import Bus  # noqa: PLC0415 - most programs publish nothing
+
+            native = self._store.bus(self._caller, self._limit(None))
+            with self._lock:
+                bus = self._bus = self._bus or Bus(native)
+        return bus
 
     @property
     def closed(self) -> bool:

@@ -35,6 +35,7 @@ codes! {
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
     BUS_CLOSED = "bus.closed", State, false, "The bus or the subscription was closed: open the kernel or subscribe again";
     BUS_FILTER = "bus.filter", Invalid, false, "Mend the filter as the message says, for example \"headers.unit == 'C' and size < 1 KiB\"";
+    BUS_FORKED = "bus.forked", State, false, "A bus does not cross a fork: use one that was made in the child, or a broker between processes";
     BUS_FULL = "bus.full", Full, true, "A subscriber that may hold the publisher back is full: try again later, or give it another slow-consumer policy";
     BUS_HANDLER = "bus.handler", Internal, false, "A subscriber's handler raised: mend the handler, the message was not handled by it";
     BUS_MESSAGE_SIZE = "bus.message_size", Invalid, false, "Keep a message and its headers within the limits, or put the content into an object and send its key";
@@ -88,12 +89,14 @@ codes! {
     QUEUE_CLOSED = "queue.closed", State, false, "The queue was closed: nothing more is taken in, and what was in it has been taken out";
     QUEUE_DAMAGED = "queue.damaged", Corrupt, false, "The shared memory does not hold a sound queue: close it everywhere and make a new one";
     QUEUE_EMPTY = "queue.empty", Unavailable, true, "Nothing is in the queue now: wait with get, or try later";
+    QUEUE_EXISTS = "queue.exists", Exists, false, "A queue of that name is in use: attach to it, or choose another name";
     QUEUE_FORKED = "queue.forked", State, false, "A queue does not cross a fork: make one in the child, or use a BytesQueue between processes";
     QUEUE_FULL = "queue.full", Full, true, "The queue is full now: wait with put, or try later";
     QUEUE_MESSAGE_SIZE = "queue.message_size", Invalid, false, "The message is larger than the queue can ever hold: split it, or make a larger queue";
     QUEUE_NAME = "queue.name", Invalid, false, "Use 1 to 100 characters from a-z, A-Z, 0-9, '.', '-' and '_'";
     QUEUE_NOT_FOUND = "queue.not_found", NotFound, false, "No queue has that name: its maker closed it, or it was never made";
     QUEUE_TIMEOUT = "queue.timeout", Timeout, true, "The queue stayed full or empty for the whole time: try again, or give it longer";
+    QUEUE_UNSUPPORTED = "queue.unsupported", Unsupported, false, "Queues between processes need Linux with /dev/shm and /proc, and processes of one PID namespace";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
     STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";
@@ -102,6 +105,15 @@ codes! {
     STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store with create=True";
     STORE_OPTION = "store.option", Invalid, false, "Mend the option as the message says";
     STORE_UNFINISHED = "store.unfinished", NotFound, false, "Creating the store was cut off before it could hold anything: create it again on the same drives";
+    STREAM_ACK = "stream.ack", State, false, "The message was acknowledged before, or its time was over and it is delivered again: handle the new delivery";
+    STREAM_CONSUMER_EXISTS = "stream.consumer_exists", Exists, false, "Use the consumer that is there, or give the new one another name";
+    STREAM_CONSUMER_NOT_FOUND = "stream.consumer_not_found", NotFound, false, "Make the consumer first, or pass create=\"if_missing\"";
+    STREAM_EXISTS = "stream.exists", Exists, false, "Use the stream that is there, or give the new one another name";
+    STREAM_FULL = "stream.full", Full, true, "The stream is at its limit and refuses new messages: consume, raise the limit, or let it discard the oldest";
+    STREAM_NAME = "stream.name", Invalid, false, "Use 1 to 128 characters from a-z, A-Z, 0-9, '-' and '_'";
+    STREAM_NOT_FOUND = "stream.not_found", NotFound, false, "Make the stream first, or pass create=\"if_missing\"";
+    STREAM_OPTION = "stream.option", Invalid, false, "Mend the option as the message says";
+    STREAM_SUBJECT = "stream.subject", Invalid, false, "Publish on a subject that the stream takes, or add its pattern to the stream";
     SUPERBLOCK_DAMAGED = "superblock.damaged", Corrupt, false, "Both superblock slots of the drive are unreadable: replace the drive, or bring others back";
     UNIT_INVALID = "unit.invalid", Invalid, false, "Write a size as an integer or \"10 GiB\", a duration as a number of seconds or \"30s\"";
 }

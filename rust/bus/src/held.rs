@@ -80,7 +80,7 @@ impl<'a> Held<'a> {
         items.is_empty()
     }
 
-    fn give_up(self, tally: &mut Tally) {
+    pub(crate) fn give_up(self, tally: &mut Tally) {
         match self {
             Self::Group(waiting) => waiting.give_up(tally),
             Self::Single { core, items } => {
@@ -93,8 +93,16 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Waits for room for everything that is held, until the deadline. Who gets room first is served first.
+/// Waits for room for everything that is held, until the deadline; what still has none then is given up.
 pub(crate) fn wait_for(mut held: Vec<Held<'_>>, deadline: &Deadline, tally: &mut Tally) {
+    wait_on(&mut held, deadline, tally);
+    for one in held {
+        one.give_up(tally);
+    }
+}
+
+/// Waits for room for everything that is held, until the deadline. Who gets room first is served first.
+pub(crate) fn wait_on(held: &mut Vec<Held<'_>>, deadline: &Deadline, tally: &mut Tally) {
     while !held.is_empty() {
         let slice = match &held[..] {
             [Held::Single { .. }] => Duration::MAX,
@@ -108,7 +116,7 @@ pub(crate) fn wait_for(mut held: Vec<Held<'_>>, deadline: &Deadline, tally: &mut
         }
         held.retain_mut(|one| !one.advance(deadline, None, tally));
         if deadline.has_passed() {
-            return held.into_iter().for_each(|one| one.give_up(tally));
+            return;
         }
     }
 }

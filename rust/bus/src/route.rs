@@ -48,6 +48,16 @@ impl Route {
         deadline: &Deadline,
         tally: &mut Tally,
     ) {
+        wait_for(self.offer(envelope, receipt, tally), deadline, tally);
+    }
+
+    /// Gives a message to everyone who has room, and returns those that are to be waited for.
+    pub(crate) fn offer(
+        &self,
+        envelope: Envelope,
+        receipt: Option<&Arc<Receipt>>,
+        tally: &mut Tally,
+    ) -> Vec<Held<'_>> {
         let mut held = Vec::new();
         let (last, others) = self.last_and_others();
         for core in others.iter().filter(|core| core.accepts(&envelope)) {
@@ -59,7 +69,7 @@ impl Route {
         if let Some(core) = last.filter(|core| core.accepts(&envelope)) {
             held.extend(Held::give(core, envelope, receipt, tally));
         }
-        wait_for(held, deadline, tally);
+        held
     }
 
     /// As [`send`](Self::send), for many messages of one subject: each subscriber gets them in their order.
@@ -69,6 +79,11 @@ impl Route {
         deadline: &Deadline,
         tally: &mut Tally,
     ) {
+        wait_for(self.offer_many(envelopes, tally), deadline, tally);
+    }
+
+    /// As [`offer`](Self::offer), for many messages of one subject.
+    pub(crate) fn offer_many(&self, envelopes: Vec<Envelope>, tally: &mut Tally) -> Vec<Held<'_>> {
         let mut held = Vec::new();
         let (last, others) = self.last_and_others();
         for core in others {
@@ -84,7 +99,7 @@ impl Route {
             let items = accepted.map(|envelope| core.mailbox.item(envelope, None));
             held.extend(Held::give_many(core, items.collect(), tally));
         }
-        wait_for(held, deadline, tally);
+        held
     }
 
     /// Who may have the envelope itself, when nobody needs it after that: no clone is counted, on a cache line

@@ -14,6 +14,7 @@ use crate::ids::IdSource;
 use crate::policy::Options;
 use crate::receipt::{Failure, Receipt};
 use crate::request::{INBOX, Inboxes, Request};
+use crate::rest::Rest;
 use crate::route::Route;
 use crate::routes::Routes;
 use crate::sync::guard;
@@ -198,6 +199,25 @@ impl Space {
                 }
                 None => self.route(&subject).send_many(run, deadline, &mut tally),
             }
+        }
+        tally.outcome()
+    }
+
+    /// As [`publish`](Self::publish), but whoever has to be waited for is left to `wait`, which is called only
+    /// if there is anybody, and when all others have the message.
+    ///
+    /// # Errors
+    /// As `publish`.
+    pub fn publish_with(&self, message: Message, wait: impl FnOnce(Rest<'_>)) -> Result<Published> {
+        let envelope = self.stamp(message)?;
+        if let Some(inbox) = inbox_of(envelope.subject()) {
+            return Ok(self.0.inboxes.deliver(inbox, &envelope));
+        }
+        let mut tally = Tally::default();
+        let route = self.route(envelope.subject());
+        let held = route.offer(envelope, None, &mut tally);
+        if !held.is_empty() {
+            wait(Rest { held, tally: &mut tally });
         }
         tally.outcome()
     }

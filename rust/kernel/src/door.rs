@@ -27,6 +27,8 @@ pub enum Access {
 pub enum Resource {
     /// The pool of drives.
     Pool,
+    /// The tenant's bus.
+    Bus,
     /// All containers.
     Containers,
     /// One container.

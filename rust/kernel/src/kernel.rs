@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, PoolId, Result, Seams, codes};
+use dwk_bus::Bus;
 use dwk_catalog::Catalog;
 use dwk_drive::Holder;
 use dwk_meta::Meta;
@@ -28,6 +29,7 @@ pub struct Opened {
     pub(crate) pool: Arc<Pool>,
     pub(crate) meta: Arc<Meta>,
     pub(crate) catalog: Catalog,
+    pub(crate) bus: Bus,
     pub(crate) pointers: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
@@ -98,7 +100,7 @@ impl Kernel {
         let inside = self.inside.get()?;
         inside.flights.close(deadline)?;
         let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
-        opened.map_or(Ok(()), |opened| opened.close())
+        opened.map_or(Ok(()), |opened| opened.close(deadline))
     }
 }
 
@@ -132,7 +134,10 @@ impl Opened {
         Pointers::of(self.pool.id(), &self.pool.roster(), before.as_ref()).write(path)
     }
 
-    pub(crate) fn close(&self) -> Result<()> {
-        self.meta.close()
+    pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
+        let heard = self.bus.close(deadline);
+        // A handler that hangs keeps no drive.
+        self.meta.close()?;
+        heard
     }
 }

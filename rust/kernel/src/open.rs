@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dwk_base::{Error, Result, Seams, codes};
+use dwk_bus::{Bus, Limits};
 use dwk_catalog::Catalog;
 use dwk_drive::{Drive, Holder};
 use dwk_erasure::Geometry;
@@ -174,7 +175,7 @@ impl Opening<'_> {
         let opened = self.finish(pool, other)?;
         self.deadline.check().inspect_err(|_| {
             // Nothing was acknowledged: what fails here costs a longer next opening.
-            let _ = opened.close();
+            let _ = opened.close(self.deadline);
         })?;
         Ok(opened)
     }
@@ -234,7 +235,12 @@ impl Opening<'_> {
         let warnings = warning.into_iter().collect();
         let pointers = self.spec.path.clone();
         let holder = self.holder();
-        Ok(Opened { pool, meta, catalog, pointers, warnings, holder })
+        let bus = Bus::new(
+            Arc::clone(&self.seams.clock),
+            Arc::clone(&self.seams.random),
+            Limits::default(),
+        );
+        Ok(Opened { pool, meta, catalog, bus, pointers, warnings, holder })
     }
 
     fn holder(&self) -> Holder {

@@ -5,6 +5,8 @@
 //! of it would be unsound. It is exported, which pins its memory, and copied piece by piece into scratch
 //! that stays in the cache. A buffer that changes during a call gives a wrong result, never a wrong access.
 
+use std::mem::MaybeUninit;
+
 use dwk_base::{Error, codes};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
@@ -63,6 +65,13 @@ impl Source<'_> {
             Self::Bytes(bytes) => bytes.len(),
             Self::Shared(shared) => shared.len(),
         }
+    }
+
+    /// A copy.
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        self.for_each_piece(|piece| bytes.extend_from_slice(piece));
+        bytes
     }
 
     /// Hands the bytes to `each`, in order: whole if they cannot change, else in pieces.
@@ -254,6 +263,25 @@ impl Fresh {
             self.at = self.at.add(bytes.len());
         }
         self.left -= bytes.len();
+    }
+
+    /// Lets `write` fill what is left, or the beginning of that; it returns what it has filled.
+    ///
+    /// # Panics
+    /// If it returns anything else.
+    #[allow(unsafe_code)]
+    pub(crate) fn fill(
+        &mut self,
+        write: impl for<'a> FnOnce(&'a mut [MaybeUninit<u8>]) -> &'a mut [u8],
+    ) {
+        // SAFETY: so many bytes are left, and nobody else has the object's memory.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.at.cast(), self.left) };
+        let filled = write(room);
+        assert!(std::ptr::eq(filled.as_ptr(), self.at), "not what was to be filled");
+        let length = filled.len();
+        // SAFETY: a slice within the room ends within it.
+        self.at = unsafe { self.at.add(length) };
+        self.left -= length;
     }
 
     /// The object, with zeroes for what was not written.

@@ -6,17 +6,22 @@
 //! - everything else takes arguments apart, calls a crate and wraps what comes back.
 
 mod buffers;
+mod bus;
+mod bytes_queue;
 mod detach;
 mod erasure;
 mod errors;
+mod forks;
 mod hashing;
 mod pool;
+mod queue;
 mod reader;
 mod rows;
 mod sources;
 mod store;
 mod texts;
 mod units;
+mod waiting;
 
 use pyo3::prelude::*;
 
@@ -24,14 +29,25 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use super::bus::{BusSpace, BusSubscription, Message};
+    #[pymodule_export]
+    use super::bytes_queue::SharedQueue;
+    #[pymodule_export]
     use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
     use super::errors::error_registry;
+    #[pymodule_export]
+    use super::forks::forked;
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
 
     #[pymodule_export]
     use super::pool::Pool;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use super::queue::Bell;
+    #[pymodule_export]
+    use super::queue::{BoundedQueue, QueueTurn};
     #[pymodule_export]
     use super::reader::ObjectReader;
     #[pymodule_export]
@@ -43,6 +59,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::queue::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use dwk_base::{Result, Seams};
 use dwk_catalog::{ContainerInfo, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions};
 use dwk_kernel::operations::{
-    CreateContainer, Delete, DeleteContainer, Get, GetContainer, Head, List, ListContainers, Put,
+    self, CreateContainer, Delete, DeleteContainer, Get, GetContainer, Head, List, ListContainers,
+    Put,
 };
 use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::bus::BusSpace;
 use crate::detach::detach;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
@@ -123,6 +125,15 @@ pub(crate) fn run<T: Send>(
 
 #[pymethods]
 impl Store {
+    /// The caller's tenant's part of the bus.
+    fn bus(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<BusSpace> {
+        let space = self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, operations::Bus)
+        })?;
+        let seams = self.kernel.seams().clone();
+        Ok(BusSpace::of_kernel(space, caller.principal.as_str(), seams))
+    }
+
     /// Opens a store; see `dwkernel.open`.
     #[staticmethod]
     #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program))]

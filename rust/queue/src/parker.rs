@@ -136,3 +136,9 @@ pub(crate) use body::Parker;
 
 /// Longer than any program runs, and short enough for every clock.
 pub(crate) const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// True in the thread that the process began with, which is where most programs handle signals.
+#[cfg(target_os = "linux")]
+pub fn is_main_thread() -> bool {
+    rustix::thread::gettid() == rustix::process::getpid()
+}

@@ -5,7 +5,7 @@ use crate::sync::{MODEL, spin_loop, yield_now};
 /// Turns of spinning double from 1 to `2^SPIN_STEPS`; after that the processor is given away.
 const SPIN_STEPS: u32 = 6;
 /// So often is the processor given away before it is better to sleep.
-const YIELDS: u32 = 4;
+const YIELDS: u32 = 16;
 
 /// Waits a little longer each time.
 #[derive(Debug, Default)]
@@ -36,10 +36,47 @@ impl Patience {
             self.spin();
         }
     }
+}
 
-    /// False when what is waited for will take longer, if it comes at all.
-    #[inline]
-    pub(crate) fn lasts(&self) -> bool {
-        !MODEL && self.step <= SPIN_STEPS + YIELDS
+/// Looks again and again whether something is `ready`, for as long as a sleep and its end would take.
+/// True as soon as it is.
+pub(crate) fn linger(mut ready: impl FnMut() -> bool) -> bool {
+    let mut patience = Patience::default();
+    while !MODEL && patience.step <= SPIN_STEPS + YIELDS {
+        patience.wait();
+        if ready() {
+            return true;
+        }
     }
+    false
+}
+
+/// Looks of [`settle`] at nothing at all before it is better to sleep.
+const IDLE_LOOKS: u32 = 24;
+/// Looks of [`settle`] altogether: whoever moves on for longer is not waited for.
+const LOOKS: u32 = 400;
+
+/// Looks at `level` until it stands still above zero or reaches `enough`; false if it stays zero for as
+/// long as a sleep and its end would take.
+///
+/// For threads that share a lock with those who raise the level: who comes back when they have done what
+/// they can finds the lock free, and neither has to be woken.
+pub(crate) fn settle(enough: usize, level: impl Fn() -> usize) -> bool {
+    let (mut before, mut idle) = (0, 0);
+    for _ in 0..LOOKS {
+        for _ in 0..16 {
+            spin_loop();
+        }
+        yield_now();
+        let now = level();
+        if now >= enough || (now > 0 && now == before) {
+            return true;
+        }
+        idle += u32::from(now == 0);
+        if idle > IDLE_LOOKS {
+            return false;
+        }
+        before = now;
+    }
+    true
 }

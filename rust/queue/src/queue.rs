@@ -9,7 +9,7 @@ use std::vec;
 use dwk_base::{Deadline, Error, Result, codes};
 
 use crate::outcome::{PopError, PushError};
-use crate::patience::Patience;
+use crate::patience::{linger, settle};
 use crate::ring::Ring;
 use crate::sync::AtomicUsize;
 use crate::sync::Ordering::Relaxed;
@@ -42,19 +42,19 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Queue<T> {
     /// Lane 0, where most queues have everything: in place, one pointer less to follow.
-    first: Lane<T>,
+    pub(crate) first: Lane<T>,
     /// The less urgent ones.
-    others: Box<[Lane<T>]>,
-    getters: Arc<Waiters>,
+    pub(crate) others: Box<[Lane<T>]>,
+    pub(crate) getters: Arc<Waiters>,
     relief: Option<NonZero<usize>>,
     /// Counts gets where there is relief.
     gets: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Lane<T> {
-    ring: Ring<T>,
-    putters: Arc<Waiters>,
+pub(crate) struct Lane<T> {
+    pub(crate) ring: Ring<T>,
+    pub(crate) putters: Arc<Waiters>,
 }
 
 /// What a queue has done, each figure as of some moment during the call.
@@ -187,9 +187,16 @@ impl<T> Queue<T> {
         items: &mut vec::IntoIter<T>,
     ) -> Result<usize, PushError<()>> {
         let ring = &self.lane(lane).ring;
+        self.push_with(|| ring.try_push_many(items))
+    }
+
+    pub(crate) fn push_with(
+        &self,
+        mut push: impl FnMut() -> Result<usize, PopError>,
+    ) -> Result<usize, PushError<()>> {
         let mut count = 0;
         loop {
-            match ring.try_push_many(items) {
+            match push() {
                 // A claim ends at the first slot that is taken: there may be room behind it by now.
                 Ok(more) if more > 0 => count += more,
                 Err(_) if count == 0 => return Err(PushError::Closed(())),
@@ -240,7 +247,7 @@ impl<T> Queue<T> {
         Ok(item)
     }
 
-    fn try_pop_lanes(&self) -> Result<T, PopError> {
+    pub(crate) fn try_pop_lanes(&self) -> Result<T, PopError> {
         let mut outcome = PopError::Closed;
         for lane in self.lanes_in_turn() {
             match lane.ring.try_pop() {
@@ -281,12 +288,20 @@ impl<T> Queue<T> {
     /// # Errors
     /// [`PopError::Closed`] once a closed queue is empty
     pub fn try_pop_many(&self, into: &mut Vec<T>, limit: usize) -> Result<usize, PopError> {
+        self.pop_with(limit, |ring, limit| ring.try_pop_many(into, limit))
+    }
+
+    pub(crate) fn pop_with(
+        &self,
+        limit: usize,
+        mut pop: impl FnMut(&Ring<T>, usize) -> Result<usize, PopError>,
+    ) -> Result<usize, PopError> {
         let mut count = 0;
         let mut open = limit == 0;
         for lane in self.lanes_in_turn() {
             let mut from_lane = 0;
             while count + from_lane < limit {
-                match lane.ring.try_pop_many(into, limit - count - from_lane) {
+                match pop(&lane.ring, limit - count - from_lane) {
                     Ok(0) => {
                         open = true;
                         break;
@@ -375,6 +390,24 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Looks for items until no more are added, or the queue is full; false if none come for as long as a
+    /// sleep would take. For those who share a lock with the producers and do not hold it now.
+    pub fn settle_for_items(&self) -> bool {
+        let capacity = self.capacity();
+        settle(capacity, || if self.is_closed() { capacity } else { self.len() })
+    }
+
+    /// Looks for room in a lane until it grows no more, or the lane is empty; false if none comes for as
+    /// long as a sleep would take. For those who share a lock with the consumers and do not hold it now.
+    ///
+    /// # Panics
+    /// if there is no such lane
+    pub fn settle_for_room(&self, lane: usize) -> bool {
+        let ring = &self.lane(lane).ring;
+        let capacity = ring.capacity();
+        settle(capacity, || if ring.is_closed() { capacity } else { capacity - ring.len() })
+    }
+
     /// A place in the line of those who wait for `wants` items; for waits that the methods here do not
     /// cover, such as an event loop's.
     pub fn turn_to_get(&self, wants: usize) -> Turn {
@@ -401,7 +434,7 @@ impl<T> Queue<T> {
     }
 
     #[inline]
-    fn lane(&self, index: usize) -> &Lane<T> {
+    pub(crate) fn lane(&self, index: usize) -> &Lane<T> {
         if index == 0 { &self.first } else { &self.others[index - 1] }
     }
 
@@ -425,12 +458,13 @@ fn until<R>(
     deadline: &Deadline,
     mut attempt: impl FnMut() -> Option<R>,
 ) -> Option<R> {
-    let mut patience = Patience::default();
-    while patience.lasts() {
-        patience.wait();
-        if let Some(done) = attempt() {
-            return Some(done);
-        }
+    let mut outcome = None;
+    linger(|| {
+        outcome = attempt();
+        outcome.is_some()
+    });
+    if outcome.is_some() {
+        return outcome;
     }
     loop {
         turn.enroll();

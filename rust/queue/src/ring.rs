@@ -31,7 +31,7 @@ use std::vec;
 use crate::outcome::{PopError, PushError};
 use crate::patience::Patience;
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use crate::sync::{AtomicUsize, Cell, Padded, seq_cst_for_loom};
+use crate::sync::{AtomicUsize, Cell, Padded};
 
 /// A bounded lock-free queue whose operations return at once.
 pub struct Ring<T> {
@@ -92,6 +92,87 @@ impl<T> Ring<T> {
             return Ok(());
         }
         self.push_patiently(item)
+    }
+
+    /// [`try_push`](Self::try_push) for one who has the ring to itself: no claim has to be raced for.
+    ///
+    /// # Errors
+    /// as `try_push`
+    ///
+    /// # Safety
+    /// Nobody else puts in, takes out or closes meanwhile, and who did before happened before.
+    #[inline]
+    pub unsafe fn try_push_alone(&self, item: T) -> Result<(), PushError<T>> {
+        let tail = self.tail.load(Relaxed);
+        let slot = self.slot(tail);
+        if slot.stamp.load(Relaxed) != tail {
+            return self.push_patiently(item);
+        }
+        self.tail.store(self.after(tail, 1), Release);
+        slot.fill(item, tail);
+        Ok(())
+    }
+
+    /// [`try_pop`](Self::try_pop) for one who has the ring to itself.
+    ///
+    /// # Errors
+    /// as `try_pop`
+    ///
+    /// # Safety
+    /// as [`try_push_alone`](Self::try_push_alone)
+    #[inline]
+    pub unsafe fn try_pop_alone(&self) -> Result<T, PopError> {
+        let head = self.head.load(Relaxed);
+        let slot = self.slot(head);
+        if slot.stamp.load(Relaxed) != head + 1 {
+            return self.pop_patiently();
+        }
+        self.head.store(self.after(head, 1), Release);
+        Ok(slot.empty(head.wrapping_add(self.lap())))
+    }
+
+    /// [`try_push_many`](Self::try_push_many) for one who has the ring to itself.
+    ///
+    /// # Errors
+    /// as `try_push_many`
+    ///
+    /// # Safety
+    /// as [`try_push_alone`](Self::try_push_alone)
+    pub unsafe fn try_push_many_alone(
+        &self,
+        items: &mut vec::IntoIter<T>,
+    ) -> Result<usize, PopError> {
+        let tail = self.tail.load(Relaxed);
+        if tail & self.closed != 0 {
+            return Err(PopError::Closed);
+        }
+        let count = items.len().min(self.capacity() - self.len());
+        self.tail.store(self.after(tail, count), Release);
+        self.fill_all(tail, count, items);
+        Ok(count)
+    }
+
+    /// [`try_pop_many`](Self::try_pop_many) for one who has the ring to itself.
+    ///
+    /// # Errors
+    /// as `try_pop_many`
+    ///
+    /// # Safety
+    /// as [`try_push_alone`](Self::try_push_alone)
+    pub unsafe fn try_pop_many_alone(
+        &self,
+        into: &mut Vec<T>,
+        limit: usize,
+    ) -> Result<usize, PopError> {
+        let count = self.len().min(limit);
+        if count == 0 && limit > 0 && self.is_closed() {
+            return Err(PopError::Closed);
+        }
+        into.reserve(count);
+        let head = self.head.load(Relaxed);
+        self.head.store(self.after(head, count), Release);
+        self.empty_all(head, count, into);
+        Ok(count)
     }
 
     #[cold]
@@ -171,12 +252,7 @@ impl<T> Ring<T> {
             if count > 0 {
                 match self.claim(&self.tail, tail, count) {
                     Ok(()) => {
-                        // `count` is at most the number of items, so each slot gets one.
-                        self.each(tail, count, |slot, at| {
-                            if let Some(item) = items.next() {
-                                slot.fill(item, at);
-                            }
-                        });
+                        self.fill_all(tail, count, items);
                         return Ok(count);
                     }
                     Err(seen) => tail = seen,
@@ -205,10 +281,7 @@ impl<T> Ring<T> {
                 into.reserve(count);
                 match self.claim(&self.head, head, count) {
                     Ok(()) => {
-                        let lap = self.lap();
-                        self.each(head, count, |slot, at| {
-                            into.push(slot.empty(at.wrapping_add(lap)));
-                        });
+                        self.empty_all(head, count, into);
                         return Ok(count);
                     }
                     Err(seen) => head = seen,
@@ -268,17 +341,37 @@ impl<T> Ring<T> {
     pub unsafe fn for_each(&self, mut look: impl FnMut(&T)) {
         let head = self.head.load(Acquire);
         let count = self.stamped(head, 1, self.capacity());
-        // SAFETY: the stamp says that an item is there, and by the caller's word it stays.
-        self.each(head, count, |slot, _| look(unsafe { slot.item.peek() }));
+        for slot in self.runs(head, count).iter().flat_map(|(run, _)| *run) {
+            // SAFETY: the stamp says that an item is there, and by the caller's word it stays.
+            look(unsafe { slot.item.peek() });
+        }
+    }
+
+    /// Puts the first `count` of `items`, of which there are as many, into the slots from `at` on, which
+    /// the caller has claimed.
+    #[inline]
+    fn fill_all(&self, at: usize, count: usize, items: &mut vec::IntoIter<T>) {
+        for (run, start) in self.runs(at, count) {
+            for ((slot, at), item) in run.iter().zip(start..).zip(items.by_ref()) {
+                slot.fill(item, at);
+            }
+        }
+    }
+
+    /// Takes what is in the `count` slots from `at` on, which the caller has claimed.
+    #[inline]
+    fn empty_all(&self, at: usize, count: usize, into: &mut Vec<T>) {
+        for (run, start) in self.runs(at, count) {
+            let next = start.wrapping_add(self.lap());
+            into.extend(run.iter().zip(next..).map(|(slot, next)| slot.empty(next)));
+        }
     }
 
     /// Moves `end` from `at` over `count` positions.
     #[inline]
     fn claim(&self, end: &AtomicUsize, at: usize, count: usize) -> Result<(), usize> {
         let next = self.after(at, count);
-        let outcome = end.compare_exchange_weak(at, next, SeqCst, Relaxed);
-        seq_cst_for_loom();
-        outcome.map(|_| ())
+        end.compare_exchange_weak(at, next, SeqCst, Relaxed).map(|_| ())
     }
 
     /// How many slots from position `at` on, at most `limit`, carry the stamp `position + more`.
@@ -294,16 +387,6 @@ impl<T> Ring<T> {
             }
         }
         count
-    }
-
-    /// Calls `touch` with the `count` slots from position `at` on, and their positions.
-    #[inline]
-    fn each(&self, at: usize, count: usize, mut touch: impl FnMut(&Slot<T>, usize)) {
-        for (run, start) in self.runs(at, count) {
-            for (offset, slot) in run.iter().enumerate() {
-                touch(slot, start + offset);
-            }
-        }
     }
 
     /// The `count` slots from position `at` on, as what is left of this lap and what is in the next.
@@ -350,14 +433,12 @@ impl<T> Ring<T> {
     /// True if the item of one lap before position `at` has not been claimed.
     #[inline]
     fn is_full_at(&self, at: usize) -> bool {
-        seq_cst_for_loom();
         self.head.load(SeqCst).wrapping_add(self.lap()) == at
     }
 
     /// Why there is nothing at position `at`; `None` if a producer is about to stamp it, or it is past.
     #[inline]
     fn nothing_at(&self, at: usize) -> Option<PopError> {
-        seq_cst_for_loom();
         let tail = self.tail.load(SeqCst);
         let empty = tail & !self.closed == at;
         empty.then_some(if tail & self.closed == 0 { PopError::Empty } else { PopError::Closed })

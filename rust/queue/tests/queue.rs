@@ -45,7 +45,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn one_thread_sees_what_a_list_would_do(capacity in 1..12_usize, steps in prop::collection::vec(step(), 1..120)) {
+    fn one_thread_sees_what_a_list_would_do(
+        capacity in 1..12_usize,
+        alone: bool,
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
         let queue = Queue::new(capacity).unwrap();
         let (mut model, mut closed, mut next) = (VecDeque::new(), false, 0);
         for step in steps {
@@ -56,18 +60,26 @@ proptest! {
                         (false, true) => { model.push_back(next); Ok(()) }
                         (false, false) => Err(PushError::Full(next)),
                     };
-                    prop_assert_eq!(queue.try_push(next), expected);
+                    // SAFETY: there is one thread.
+                    #[allow(unsafe_code, reason = "nobody else is there")]
+                    let outcome = if alone { unsafe { queue.try_push_alone_to(0, next) } } else { queue.try_push(next) };
+                    prop_assert_eq!(outcome, expected);
                     next += 1;
                 }
                 Step::Pop => {
                     let nothing = if closed { PopError::Closed } else { PopError::Empty };
-                    prop_assert_eq!(queue.try_pop(), model.pop_front().ok_or(nothing));
+                    // SAFETY: there is one thread.
+                    #[allow(unsafe_code, reason = "nobody else is there")]
+                    let outcome = if alone { unsafe { queue.try_pop_alone() } } else { queue.try_pop() };
+                    prop_assert_eq!(outcome, model.pop_front().ok_or(nothing));
                 }
                 Step::PushMany(count) => {
                     let mut items = (next..next + count).collect::<Vec<_>>().into_iter();
                     let room = if closed { 0 } else { capacity - model.len() };
                     model.extend(next..next + count.min(room));
-                    let outcome = queue.try_push_many(0, &mut items);
+                    // SAFETY: there is one thread.
+                    #[allow(unsafe_code, reason = "nobody else is there")]
+                    let outcome = if alone { unsafe { queue.try_push_many_alone(0, &mut items) } } else { queue.try_push_many(0, &mut items) };
                     if closed {
                         prop_assert_eq!(outcome, Err(PushError::Closed(())));
                     } else {
@@ -78,7 +90,9 @@ proptest! {
                 }
                 Step::PopMany(limit) => {
                     let mut taken = vec![usize::MAX];
-                    let outcome = queue.try_pop_many(&mut taken, limit);
+                    // SAFETY: there is one thread.
+                    #[allow(unsafe_code, reason = "nobody else is there")]
+                    let outcome = if alone { unsafe { queue.try_pop_many_alone(&mut taken, limit) } } else { queue.try_pop_many(&mut taken, limit) };
                     let expected: Vec<_> = model.drain(..limit.min(model.len())).collect();
                     if closed && expected.is_empty() && limit > 0 {
                         prop_assert_eq!(outcome, Err(PopError::Closed));
@@ -308,6 +322,23 @@ fn a_wake_up_that_nobody_used_goes_to_the_next() {
 }
 
 #[test]
+fn a_wake_up_is_passed_on_also_by_one_who_went_back_into_the_line() {
+    let queue = Queue::new(4).unwrap();
+    let mut first = queue.turn_to_get(1);
+    first.enroll();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| queue.pop(&patience()));
+        while queue.stats().getters < 2 {
+            thread::yield_now();
+        }
+        queue.try_push(7).unwrap();
+        first.enroll();
+        drop(first);
+        assert_eq!(second.join().unwrap(), Ok(7));
+    });
+}
+
+#[test]
 fn one_batch_wakes_as_many_as_would_take_it() {
     let queue = Queue::new(64).unwrap();
     let mut turns: Vec<_> = [3, 3, 1].map(|wants| queue.turn_to_get(wants)).into();
@@ -405,5 +436,10 @@ fn impossible_sizes_are_refused() {
         let error = Queue::<u8>::with(&Options { capacity, lanes, relief: None }).unwrap_err();
         assert!(error.is(&codes::QUEUE_CAPACITY), "{error}");
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "miri ends where the system would say no")]
+fn a_queue_without_memory_for_it_is_refused() {
     assert!(Ring::<[u8; 1 << 40]>::new(1 << 20).is_none());
 }

@@ -1,10 +1,12 @@
 //! Everything that can be asked of a store, one type per operation.
 
 mod bookmark;
+mod bus;
 mod containers;
 mod objects;
 mod pool;
 
+pub use bus::Bus;
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};

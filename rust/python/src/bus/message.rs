@@ -1,0 +1,156 @@
+//! A message, as a handler has it.
+
+use std::sync::{Mutex, PoisonError};
+
+use dwk_base::{Error, codes};
+use dwk_bus::{Delivery, Envelope, Space, Subscription};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::buffers::Input;
+use crate::errors::to_py;
+use crate::forks::Ours;
+
+/// A message.
+///
+/// Whoever waits for it (`publish_and_wait`, `request`) is told that it was handled when its handler returns,
+/// or when it is let go; or that it failed, if the handler raises.
+#[pyclass(frozen, module = "dwkernel.bus")]
+pub(crate) struct Message {
+    envelope: Envelope,
+    space: Space,
+    /// What is to be said to whoever waits; none for an answer.
+    delivery: Mutex<Ours<Option<Delivery>>>,
+    data: PyOnceLock<Py<PyBytes>>,
+}
+
+impl Message {
+    pub(super) fn new(space: &Space, delivery: Delivery) -> Self {
+        let envelope = delivery.envelope().clone();
+        let (space, data) = (space.clone(), PyOnceLock::new());
+        Self { envelope, space, delivery: Mutex::new(Ours::new(Some(delivery))), data }
+    }
+
+    pub(super) fn answer(space: &Space, envelope: Envelope) -> Self {
+        let (space, data) = (space.clone(), PyOnceLock::new());
+        Self { envelope, space, delivery: Mutex::new(Ours::new(None)), data }
+    }
+
+    /// Says that its handler failed.
+    pub(super) fn fail_in(&self, subscription: &Subscription, why: &str) {
+        if let Some(delivery) = self.take() {
+            subscription.fail(delivery, Error::new(&codes::BUS_HANDLER, why));
+        }
+    }
+
+    fn take(&self) -> Option<Delivery> {
+        self.delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[pymethods]
+impl Message {
+    /// What it is about.
+    #[getter]
+    fn subject(&self) -> &str {
+        self.envelope.subject().as_str()
+    }
+
+    /// Its content, `bytes`.
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let make = || PyBytes::new(py, self.envelope.data()).unbind();
+        self.data.get_or_init(py, make).bind(py).clone()
+    }
+
+    /// Its headers by name; of two with the same name the first.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let headers = PyDict::new(py);
+        for (name, value) in self.envelope.message().headers.iter().rev() {
+            headers.set_item(name, value)?;
+        }
+        Ok(headers)
+    }
+
+    /// Its identity: a UUID of version 7, which sorts by time.
+    #[getter]
+    fn id(&self) -> String {
+        self.envelope.id().to_string()
+    }
+
+    /// Ties it to the operation that it belongs to: 32 hexadecimal digits, or None.
+    #[getter]
+    fn correlation_id(&self) -> Option<String> {
+        self.envelope.message().correlation.map(|id| id.to_string())
+    }
+
+    /// Who published it.
+    #[getter]
+    fn principal(&self) -> Option<&str> {
+        self.envelope.message().principal.as_deref()
+    }
+
+    /// In whose namespace; None for nobody's in particular.
+    #[getter]
+    fn tenant(&self) -> Option<&str> {
+        Some(self.envelope.tenant()).filter(|tenant| !tenant.is_empty())
+    }
+
+    /// When it was published, in nanoseconds since 1970.
+    #[getter]
+    fn published_ns(&self) -> u64 {
+        self.envelope.unix_ns()
+    }
+
+    /// Messages with the same key are handled in order; or None.
+    #[getter]
+    fn key(&self) -> Option<&str> {
+        self.envelope.key()
+    }
+
+    /// How the data is to be read; or None.
+    #[getter]
+    fn schema(&self) -> Option<&str> {
+        self.envelope.message().schema.as_deref()
+    }
+
+    /// 0 to 255; for filters.
+    #[getter]
+    fn priority(&self) -> u8 {
+        self.envelope.message().priority
+    }
+
+    /// Where an answer is expected; None if it is no question.
+    #[getter]
+    fn reply_to(&self) -> Option<&str> {
+        self.envelope.message().reply_to.as_ref().map(dwk_bus::Subject::as_str)
+    }
+
+    /// Answers a question.
+    ///
+    /// Args:
+    ///     data: any contiguous buffer.
+    ///
+    /// Returns:
+    ///     False if it was no question, or whoever asked is gone or has an answer.
+    ///
+    /// Raises:
+    ///     Invalid: `bus.message_size`, `buffer.type`.
+    fn reply(&self, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let bytes = Input::new(data)?.source().to_vec();
+        let replied = self.space.reply(&self.envelope, bytes);
+        replied.map_err(|error| to_py(data.py(), &error))
+    }
+
+    /// Says that it was handled.
+    fn _done(&self) {
+        drop(self.take());
+    }
+
+    fn __repr__(&self) -> String {
+        let (subject, bytes) = (self.envelope.subject(), self.envelope.data().len());
+        format!("<Message {subject} of {bytes} bytes>")
+    }
+}

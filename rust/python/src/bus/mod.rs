@@ -1,0 +1,9 @@
+//! `dwkernel.bus`: a tenant's namespace, its subscriptions, and messages.
+
+mod message;
+mod space;
+mod subscription;
+
+pub(crate) use message::Message;
+pub(crate) use space::BusSpace;
+pub(crate) use subscription::BusSubscription;
