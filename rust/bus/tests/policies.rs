@@ -52,17 +52,19 @@ fn who_stays_full_is_named_and_everybody_else_has_the_message() {
 #[test]
 fn everybody_else_has_the_message_while_one_still_blocks() {
     let space = space();
-    let _slow = space.subscribe(pattern("a"), named("slow", Policy::Block, 1)).unwrap();
+    let slow = space.subscribe(pattern("a"), named("slow", Policy::Block, 1)).unwrap();
     let quick = space.subscribe(pattern("a"), Options::default()).unwrap();
     space.publish(message("a", "1"), &now()).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| space.publish(message("a", "2"), &after_ms(300)).unwrap_err());
+        let one = scope.spawn(|| space.publish(message("a", "2"), &soon()).unwrap());
         let batch = (0..2).map(|n| message("a", format!("b{n}"))).collect();
-        scope.spawn(|| space.publish_many(batch, &after_ms(300)).unwrap_err());
-        let start = Instant::now();
-        let got = (0..4).map(|_| quick.next(&soon()).unwrap().unwrap());
-        assert_eq!(got.count(), 4);
-        assert!(start.elapsed() < Duration::from_millis(250), "{:?}", start.elapsed());
+        let many = scope.spawn(|| space.publish_many(batch, &soon()).unwrap());
+        for _ in 0..4 {
+            assert!(quick.next(&soon()).unwrap().is_some());
+        }
+        assert!(!one.is_finished() && !many.is_finished());
+        slow.close();
+        assert_eq!((one.join().unwrap().queued, many.join().unwrap().queued), (1, 2));
     });
 }
 
@@ -303,7 +305,7 @@ fn many_that_stay_full_do_not_slow_down_one_that_gets_room_again_and_again() {
         for expected in 0..25 {
             assert_eq!(number(slow.next(&soon()).unwrap().unwrap().data()), expected);
         }
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         stuck.iter().for_each(dwk_bus::Subscription::close);
     });
 }
