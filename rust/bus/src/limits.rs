@@ -13,7 +13,7 @@ pub struct Limits {
     pub requests_max: usize,
     /// How many tenants there may be at a time.
     pub tenants_max: usize,
-    /// For how many subjects each tenant's routes are remembered; a power of two.
+    /// For how many subjects each tenant's routes are remembered; rounded up to a power of two.
     pub routes_cached: usize,
 }
 

@@ -102,12 +102,40 @@ impl Route {
         held
     }
 
-    /// Who may have the envelope itself, if nobody needs it after that: no clone is counted, on a cache line
+    /// Who may have the envelope itself, when nobody needs it after that: no clone is counted, on a cache line
     /// that the consumer wants.
     fn last_and_others(&self) -> (Option<&Arc<Core>>, &[Arc<Core>]) {
         match self.singles.split_last() {
-            Some((last, others)) if self.groups.is_empty() => (Some(last), others),
-            _ => (None, &self.singles),
+            Some((last, others)) => (Some(last), others),
+            None => (None, &[]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::envelope::Stamped;
+    use crate::{Message, MessageId, Options, Pattern, Subject};
+
+    #[test]
+    fn who_left_after_the_route_was_found_is_as_if_never_there() {
+        let core = |group: Option<&str>| {
+            let options = Options { group: group.map(Into::into), ..Options::default() };
+            let core = Core::new(0, Pattern::new("a").unwrap(), options, Weak::new());
+            core.close();
+            Arc::new(core)
+        };
+        let route = Route::new(vec![core(None), core(Some("g")), core(Some("g")), core(None)]);
+        let (id, message) =
+            (MessageId::from_bytes([0; 16]), Message::new(Subject::new("a").unwrap(), ""));
+        let envelope = Envelope::new(Stamped { id, unix_ns: 0, tenant: None, message });
+        let (receipt, mut tally) = (Arc::new(Receipt::default()), Tally::default());
+        route.send(envelope, Some(&receipt), &Deadline::never(), &mut tally);
+        assert_eq!(tally.published.matched, 0);
+        let (handled, failures, late) = receipt.wait_for_all(&Deadline::never());
+        assert_eq!((handled, failures.len(), late.len()), (0, 0, 0));
     }
 }

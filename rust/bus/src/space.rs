@@ -169,7 +169,7 @@ impl Space {
     /// `bus.full` if somebody did not take it: the detail `subscribers` names them, and `matched`, `queued`,
     /// `dropped` are as in [`Published`]. `bus.message_size`, `bus.closed`: nobody has it.
     pub fn publish(&self, message: Message, deadline: &Deadline) -> Result<Published> {
-        self.deliver(self.stamp(message)?, deadline)
+        self.send(self.stamp(message)?, deadline)
     }
 
     /// Publishes many messages, each subscriber gets them in this order. Cheaper than one by one, most of
@@ -241,14 +241,8 @@ impl Space {
             let text = format!("the envelope {} belongs to another tenant", envelope.id());
             return Err(Error::new(&codes::CONTEXT_INVALID, text));
         }
-        if let Some(inbox) = inbox_of(envelope.subject()) {
-            return Ok(self.0.inboxes.deliver(inbox, &envelope));
-        }
         self.check_open()?;
-        let mut tally = Tally::default();
-        let route = self.route(envelope.subject());
-        route.send(envelope, None, deadline, &mut tally);
-        tally.outcome()
+        self.send(envelope, deadline)
     }
 
     /// Publishes `message` and waits until every subscription that matches has handled it, failed to, or
@@ -315,10 +309,17 @@ impl Space {
         // Also on a bus that closes: it drains first.
         message.check(&self.0.shared.limits)?;
         let envelope = self.stamped(message, self.0.unix_ns());
-        match inbox_of(envelope.subject()) {
-            Some(inbox) => Ok(self.0.inboxes.deliver(inbox, &envelope).queued > 0),
-            None => Ok(self.deliver(envelope, &passed(&self.0.shared.clock))?.matched > 0),
+        Ok(self.send(envelope, &passed(&self.0.shared.clock))?.matched > 0)
+    }
+
+    fn send(&self, envelope: Envelope, deadline: &Deadline) -> Result<Published> {
+        if let Some(inbox) = inbox_of(envelope.subject()) {
+            return Ok(self.0.inboxes.deliver(inbox, &envelope));
         }
+        let mut tally = Tally::default();
+        let route = self.route(envelope.subject());
+        route.send(envelope, None, deadline, &mut tally);
+        tally.outcome()
     }
 
     fn send_with(

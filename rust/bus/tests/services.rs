@@ -339,7 +339,7 @@ fn a_key_keeps_its_member_of_a_group() {
     let space = space();
     let group: Vec<_> = (0..3).map(|_| join(&space, "j", 1000)).collect();
     for number in 0..300 {
-        space.publish(numbered("j", number).keyed((number % 15).to_string()), &now()).unwrap();
+        space.publish(numbered("j", number).keyed((number % 16).to_string()), &now()).unwrap();
     }
     let mut owners = HashMap::new();
     for (index, member) in group.iter().enumerate() {
@@ -350,7 +350,33 @@ fn a_key_keeps_its_member_of_a_group() {
             assert!(last.insert(key, number(delivery.data())) < Some(number(delivery.data())));
         }
     }
-    assert_eq!(owners.len(), 15);
+    assert_eq!(owners.len(), 16);
+    assert_eq!(owners.values().collect::<HashSet<_>>().len(), 3);
+}
+
+#[test]
+fn a_key_waits_for_its_member_and_does_not_go_to_another() {
+    let space = space();
+    let group: Vec<_> = (0..3).map(|_| join(&space, "j", 1)).collect();
+    space.publish(numbered("j", 0).keyed("k"), &now()).unwrap();
+    let error = space.publish(numbered("j", 1).keyed("k"), &now()).unwrap_err();
+    assert_eq!(error.detail("subscribers"), Some("workers"));
+    assert_eq!(group.iter().map(numbers).collect::<Vec<_>>().concat(), [0]);
+}
+
+#[test]
+fn a_group_drops_nothing_while_a_member_has_room() {
+    let space = space();
+    let member = |messages_max| {
+        let options = named("j", Policy::DropNewest, messages_max);
+        let options = Options { group: Some("workers".into()), ..options };
+        space.subscribe(pattern("j"), options).unwrap()
+    };
+    let (_narrow, _wide) = (member(1), member(9));
+    for number in 0..10 {
+        assert_eq!(space.publish(numbered("j", number), &now()).unwrap().dropped, 0);
+    }
+    assert_eq!(space.publish(numbered("j", 10), &now()).unwrap().dropped, 1);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use common::{
     soon, space,
 };
 use dwk_base::{Deadline, codes};
-use dwk_bus::{Envelope, Limits, Options, Policy, ServeOptions, Service, Space};
+use dwk_bus::{
+    Envelope, Limits, Options, Policy, ServeOptions, Service, Space, Spill, Subscription,
+};
 
 fn serve(
     space: &Space,
@@ -256,5 +258,58 @@ fn many_ask_at_once_and_each_gets_its_own_answer() {
                 }
             });
         }
+    });
+}
+
+/// Who waits for a message, while `then` happens to it.
+fn waiting_while(policy: Policy, then: impl FnOnce(&Space, Subscription)) -> Vec<&'static str> {
+    let space = space();
+    let subscription = space.subscribe(pattern("a"), named("a", policy, 1)).unwrap();
+    space.publish(message("a", "first"), &now()).unwrap();
+    thread::scope(|scope| {
+        let sender =
+            scope.spawn(|| space.publish_and_wait(message("a", "second"), &soon()).unwrap());
+        eventually("it is taken in", || {
+            let stats = subscription.stats();
+            stats.queued == 2
+        });
+        then(&space, subscription);
+        let outcome = sender.join().unwrap();
+        assert_eq!(outcome.handled + outcome.failures.len(), 1);
+        outcome.failures.iter().map(|failure| failure.error.code().name).collect()
+    })
+}
+
+#[test]
+fn a_spilled_message_is_waited_for_like_any_other() {
+    let spill = || Policy::Spill(Spill::in_memory(1 << 20));
+    let failures = waiting_while(spill(), |_, subscription| {
+        assert_eq!(subscription.stats().spilled, 1);
+        assert_eq!(common::texts(&subscription), ["first", "second"]);
+    });
+    assert!(failures.is_empty());
+    assert_eq!(waiting_while(spill(), |_, subscription| drop(subscription)), ["bus.closed"]);
+}
+
+#[test]
+fn a_message_that_is_dropped_for_a_newer_one_is_not_waited_for() {
+    let failures = waiting_while(Policy::DropOldest, |space, subscription| {
+        space.publish(message("a", "third"), &now()).unwrap();
+        assert_eq!(common::texts(&subscription), ["third"]);
+    });
+    assert_eq!(failures, ["bus.full"]);
+}
+
+#[test]
+fn a_request_waits_for_whoever_handled_it_when_others_failed() {
+    let space = space();
+    let _fails = serve(&space, "q", |_| Err(failure("no")));
+    let answers = space.subscribe(pattern("*"), Options::default()).unwrap();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| space.request(message("q", "?"), &soon()));
+        let question = answers.next(&soon()).unwrap().unwrap().into_envelope();
+        thread::sleep(Duration::from_millis(20));
+        assert!(space.reply(&question, "!").unwrap());
+        assert_eq!(&**asked.join().unwrap().unwrap().data(), b"!");
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dwk_base::{Deadline, ManualClock};
+use dwk_base::{Deadline, ManualClock, SystemClock};
 use proptest::prelude::*;
 
 use super::*;
@@ -278,4 +278,18 @@ fn a_worker_whose_messages_are_behind_those_of_others_in_the_file_sleeps_and_get
     assert_eq!(take(&mailbox, Some(1), 9).0, Took::Closed);
     assert_eq!(take(&mailbox, Some(0), 9).1, [2]);
     assert_eq!(take(&mailbox, Some(0), 9).0, Took::Closed);
+}
+
+#[test]
+fn nobody_counts_as_asleep_after_waiting_in_vain() {
+    let mailbox = mailbox(Policy::Block, 1, 9999, 1);
+    let soon = || Deadline::after(Arc::new(SystemClock::default()), Duration::from_millis(5));
+    let mut step = 0;
+    let until = soon();
+    while mailbox.pause(None, &until, &mut step) {}
+    assert!(!guard(&mailbox.state).others_wait());
+    drop(offer(&mailbox, envelope(0, None, 4)));
+    let item = mailbox.item(envelope(1, None, 4), None);
+    assert!(matches!(mailbox.offer_within(item, &soon(), Duration::MAX), Offer::Full(_)));
+    assert!(!guard(&mailbox.state).publishers.tell_all());
 }
