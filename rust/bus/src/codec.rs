@@ -1,21 +1,6 @@
 //! Envelopes as bytes, for whoever keeps them: spill files, streams.
 //!
-//! Version 0, not frozen. Integers are little-endian, `varint` is unsigned LEB128, `string` is a varint
-//! length and UTF-8.
-//!
-//! | field | type | meaning |
-//! |---|---|---|
-//! | version | u8 | 0 |
-//! | present | u8 | bit 0 correlation, 1 principal, 2 schema, 3 reply_to, 4 key; the others are 0 |
-//! | id | 16 bytes | UUID version 7, most significant byte first |
-//! | time | u64 | nanoseconds since 1970 |
-//! | priority | u8 | |
-//! | tenant | string | empty for none |
-//! | subject | string | |
-//! | correlation | 16 bytes | if present, and so on |
-//! | principal, schema, reply_to, key | string each | those that are present |
-//! | headers | varint count, then pairs of strings | in their order |
-//! | data | varint length, bytes | the end |
+//! docs/format/envelope.md draws the bytes. Version 0, not frozen.
 
 use std::sync::Arc;
 

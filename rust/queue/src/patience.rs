@@ -1,10 +1,5 @@
 //! Waiting for what another thread is about to finish.
 
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
-use std::thread::available_parallelism;
-
 use crate::sync::{MODEL, spin_loop, yield_now};
 
 /// Turns of spinning double from 1 to `2^SPIN_STEPS`; after that the processor is given away.
@@ -66,11 +61,7 @@ const LOOKS: u32 = 400;
 ///
 /// For threads that share a lock with those who raise the level: who comes back when they have done what
 /// they can finds the lock free, and neither has to be woken.
-///
-/// Only as many threads do this at a time as there are processors beside the one that is at work; with more
-/// of them nobody would get on. The others are told that it stays zero.
 pub(crate) fn settle(enough: usize, level: impl Fn() -> usize) -> bool {
-    let Some(_place) = Place::take() else { return false };
     let (mut before, mut idle) = (0, 0);
     for _ in 0..LOOKS {
         for _ in 0..16 {
@@ -88,27 +79,4 @@ pub(crate) fn settle(enough: usize, level: impl Fn() -> usize) -> bool {
         before = now;
     }
     true
-}
-
-/// How many threads are in [`settle`].
-static SETTLING: AtomicUsize = AtomicUsize::new(0);
-static PLACES: OnceLock<usize> = OnceLock::new();
-
-/// A place among those who may settle.
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        let places =
-            *PLACES.get_or_init(|| available_parallelism().map_or(0, |count| count.get() - 1));
-        let place = Self;
-        // Dropped, it goes again, also if it is one too many.
-        (SETTLING.fetch_add(1, Relaxed) < places).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        SETTLING.fetch_sub(1, Relaxed);
-    }
 }
