@@ -122,7 +122,8 @@ impl<T> Queue<T> {
     ///
     /// # Panics
     /// if there is no such lane
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs a fifth of what it does")]
     pub fn try_push_to(&self, lane: usize, item: T) -> Result<(), PushError<T>> {
         self.lane(lane).ring.try_push(item)?;
         self.getters.tell(1);
@@ -237,7 +238,8 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`PopError::Empty`], or [`PopError::Closed`] once a closed queue is empty
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs a fifth of what it does")]
     pub fn try_pop(&self) -> Result<T, PopError> {
         if !self.others.is_empty() {
             return self.try_pop_lanes();

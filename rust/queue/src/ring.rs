@@ -40,8 +40,16 @@ pub struct Ring<T> {
     /// Where the next item goes; carries the closed bit.
     tail: Padded<AtomicUsize>,
     slots: Box<[Slot<T>]>,
+    shape: Shape,
+}
+
+/// How positions are laid out. A copy of it stays in registers, where fields beside atomics are read again
+/// after each of them.
+#[derive(Clone, Copy)]
+struct Shape {
     /// The bit above every index.
     closed: usize,
+    capacity: usize,
 }
 
 /// Slots that follow each other, and the position of the first.
@@ -74,7 +82,7 @@ impl<T> Ring<T> {
             head: Padded(AtomicUsize::new(0)),
             tail: Padded(AtomicUsize::new(0)),
             slots: slots.into_boxed_slice(),
-            closed,
+            shape: Shape { closed, capacity },
         })
     }
 
@@ -82,12 +90,14 @@ impl<T> Ring<T> {
     ///
     /// # Errors
     /// [`PushError::Full`] or [`PushError::Closed`], with the item.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs a fifth of what it does")]
     pub fn try_push(&self, item: T) -> Result<(), PushError<T>> {
+        let (shape, slots) = (self.shape, &*self.slots);
         let tail = self.tail.load(Relaxed);
-        let slot = self.slot(tail);
+        let slot = &slots[shape.index(tail)];
         // No stamp carries the closed bit.
-        if slot.stamp.load(Acquire) == tail && self.claim(&self.tail, tail, 1).is_ok() {
+        if slot.stamp.load(Acquire) == tail && claim(&self.tail, tail, shape.after(tail, 1)) {
             slot.fill(item, tail);
             return Ok(());
         }
@@ -108,7 +118,7 @@ impl<T> Ring<T> {
         if slot.stamp.load(Relaxed) != tail {
             return self.push_patiently(item);
         }
-        self.tail.store(self.after(tail, 1), Release);
+        self.tail.store(self.shape.after(tail, 1), Release);
         slot.fill(item, tail);
         Ok(())
     }
@@ -127,8 +137,8 @@ impl<T> Ring<T> {
         if slot.stamp.load(Relaxed) != head + 1 {
             return self.pop_patiently();
         }
-        self.head.store(self.after(head, 1), Release);
-        Ok(slot.empty(head.wrapping_add(self.lap())))
+        self.head.store(self.shape.after(head, 1), Release);
+        Ok(slot.empty(head.wrapping_add(self.shape.lap())))
     }
 
     /// [`try_push_many`](Self::try_push_many) for one who has the ring to itself.
@@ -143,11 +153,11 @@ impl<T> Ring<T> {
         items: &mut vec::IntoIter<T>,
     ) -> Result<usize, PopError> {
         let tail = self.tail.load(Relaxed);
-        if tail & self.closed != 0 {
+        if tail & self.shape.closed != 0 {
             return Err(PopError::Closed);
         }
         let count = items.len().min(self.capacity() - self.len());
-        self.tail.store(self.after(tail, count), Release);
+        self.tail.store(self.shape.after(tail, count), Release);
         self.fill_all(tail, count, items);
         Ok(count)
     }
@@ -170,7 +180,7 @@ impl<T> Ring<T> {
         }
         into.reserve(count);
         let head = self.head.load(Relaxed);
-        self.head.store(self.after(head, count), Release);
+        self.head.store(self.shape.after(head, count), Release);
         self.empty_all(head, count, into);
         Ok(count)
     }
@@ -180,7 +190,7 @@ impl<T> Ring<T> {
         let mut patience = Patience::default();
         let mut tail = self.tail.load(Relaxed);
         loop {
-            if tail & self.closed != 0 {
+            if tail & self.shape.closed != 0 {
                 return Err(PushError::Closed(item));
             }
             let slot = self.slot(tail);
@@ -206,12 +216,14 @@ impl<T> Ring<T> {
     ///
     /// # Errors
     /// [`PopError::Empty`], or [`PopError::Closed`] once a closed ring is empty.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs a fifth of what it does")]
     pub fn try_pop(&self) -> Result<T, PopError> {
+        let (shape, slots) = (self.shape, &*self.slots);
         let head = self.head.load(Relaxed);
-        let slot = self.slot(head);
-        if slot.stamp.load(Acquire) == head + 1 && self.claim(&self.head, head, 1).is_ok() {
-            return Ok(slot.empty(head.wrapping_add(self.lap())));
+        let slot = &slots[shape.index(head)];
+        if slot.stamp.load(Acquire) == head + 1 && claim(&self.head, head, shape.after(head, 1)) {
+            return Ok(slot.empty(head.wrapping_add(shape.lap())));
         }
         self.pop_patiently()
     }
@@ -224,7 +236,7 @@ impl<T> Ring<T> {
             let slot = self.slot(head);
             if slot.stamp.load(Acquire) == head + 1 {
                 match self.claim(&self.head, head, 1) {
-                    Ok(()) => return Ok(slot.empty(head.wrapping_add(self.lap()))),
+                    Ok(()) => return Ok(slot.empty(head.wrapping_add(self.shape.lap()))),
                     Err(seen) => head = seen,
                 }
                 patience.spin();
@@ -245,7 +257,7 @@ impl<T> Ring<T> {
         let mut patience = Patience::default();
         let mut tail = self.tail.load(Relaxed);
         loop {
-            if tail & self.closed != 0 {
+            if tail & self.shape.closed != 0 {
                 return Err(PopError::Closed);
             }
             let count = self.stamped(tail, 0, items.len());
@@ -300,12 +312,12 @@ impl<T> Ring<T> {
 
     /// Takes nothing more in. What is in it can be taken out. Returns false if it was closed before.
     pub fn close(&self) -> bool {
-        self.tail.fetch_or(self.closed, SeqCst) & self.closed == 0
+        self.tail.fetch_or(self.shape.closed, SeqCst) & self.shape.closed == 0
     }
 
     /// True once [`close`](Self::close) was called.
     pub fn is_closed(&self) -> bool {
-        self.tail.load(SeqCst) & self.closed != 0
+        self.tail.load(SeqCst) & self.shape.closed != 0
     }
 
     /// How many items it holds at most.
@@ -362,7 +374,7 @@ impl<T> Ring<T> {
     #[inline]
     fn empty_all(&self, at: usize, count: usize, into: &mut Vec<T>) {
         for (run, start) in self.runs(at, count) {
-            let next = start.wrapping_add(self.lap());
+            let next = start.wrapping_add(self.shape.lap());
             into.extend(run.iter().zip(next..).map(|(slot, next)| slot.empty(next)));
         }
     }
@@ -370,8 +382,7 @@ impl<T> Ring<T> {
     /// Moves `end` from `at` over `count` positions.
     #[inline]
     fn claim(&self, end: &AtomicUsize, at: usize, count: usize) -> Result<(), usize> {
-        let next = self.after(at, count);
-        end.compare_exchange_weak(at, next, SeqCst, Relaxed).map(|_| ())
+        end.compare_exchange_weak(at, self.shape.after(at, count), SeqCst, Relaxed).map(|_| ())
     }
 
     /// How many slots from position `at` on, at most `limit`, carry the stamp `position + more`.
@@ -392,56 +403,68 @@ impl<T> Ring<T> {
     /// The `count` slots from position `at` on, as what is left of this lap and what is in the next.
     #[inline]
     fn runs(&self, at: usize, count: usize) -> [Run<'_, T>; 2] {
-        let index = self.index(at);
+        let index = self.shape.index(at);
         let here = count.min(self.capacity() - index);
-        let next = (at - index).wrapping_add(self.lap());
+        let next = (at - index).wrapping_add(self.shape.lap());
         [(&self.slots[index..index + here], at), (&self.slots[..count - here], next)]
     }
 
     #[inline]
     fn slot(&self, at: usize) -> &Slot<T> {
-        &self.slots[self.index(at)]
-    }
-
-    #[inline]
-    fn index(&self, at: usize) -> usize {
-        at & (self.closed - 1)
-    }
-
-    #[inline]
-    fn lap(&self) -> usize {
-        self.closed << 1
-    }
-
-    /// The position `count` after `at`, at most one lap.
-    #[inline]
-    fn after(&self, at: usize, count: usize) -> usize {
-        let index = self.index(at) + count;
-        if index < self.capacity() {
-            at + count
-        } else {
-            (at - self.index(at)).wrapping_add(self.lap()) + (index - self.capacity())
-        }
+        &self.slots[self.shape.index(at)]
     }
 
     /// The number of positions before `at`.
     fn ordinal(&self, at: usize) -> usize {
-        let laps = at >> self.lap().trailing_zeros();
-        laps.wrapping_mul(self.capacity()).wrapping_add(self.index(at))
+        let laps = at >> self.shape.lap().trailing_zeros();
+        laps.wrapping_mul(self.capacity()).wrapping_add(self.shape.index(at))
     }
 
     /// True if the item of one lap before position `at` has not been claimed.
     #[inline]
     fn is_full_at(&self, at: usize) -> bool {
-        self.head.load(SeqCst).wrapping_add(self.lap()) == at
+        self.head.load(SeqCst).wrapping_add(self.shape.lap()) == at
     }
 
     /// Why there is nothing at position `at`; `None` if a producer is about to stamp it, or it is past.
     #[inline]
     fn nothing_at(&self, at: usize) -> Option<PopError> {
         let tail = self.tail.load(SeqCst);
-        let empty = tail & !self.closed == at;
-        empty.then_some(if tail & self.closed == 0 { PopError::Empty } else { PopError::Closed })
+        let empty = tail & !self.shape.closed == at;
+        empty.then_some(if tail & self.shape.closed == 0 {
+            PopError::Empty
+        } else {
+            PopError::Closed
+        })
+    }
+}
+
+/// Moves `end` from `at` to `next`, unless somebody else has moved it.
+#[inline]
+fn claim(end: &AtomicUsize, at: usize, next: usize) -> bool {
+    end.compare_exchange_weak(at, next, SeqCst, Relaxed).is_ok()
+}
+
+impl Shape {
+    #[inline]
+    const fn index(self, at: usize) -> usize {
+        at & (self.closed - 1)
+    }
+
+    #[inline]
+    const fn lap(self) -> usize {
+        self.closed << 1
+    }
+
+    /// The position `count` after `at`, at most one lap.
+    #[inline]
+    const fn after(self, at: usize, count: usize) -> usize {
+        let index = self.index(at) + count;
+        if index < self.capacity {
+            at + count
+        } else {
+            (at - self.index(at)).wrapping_add(self.lap()) + (index - self.capacity)
+        }
     }
 }
 
