@@ -1,0 +1,181 @@
+//! All streams of a store: which there are, who takes what, and who looks after them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use dwk_base::codec::{Reader, Writer};
+use dwk_base::{Deadline, Error, Result, Seams, codes};
+use dwk_meta::{Change, Meta, Require};
+
+use crate::bell::Bell;
+use crate::config::StreamConfig;
+use crate::core::{Core, Shared, not_found};
+use crate::keys::{self, check_name, check_tenant, mark_row, stream_of, stream_row};
+use crate::mark::Mark;
+use crate::options::Options;
+use crate::stream::Stream;
+use crate::sync::guard;
+
+/// Tenant and name.
+type Name = (Arc<str>, Arc<str>);
+
+/// The streams of a store, of all tenants. It ends with [`close`](Self::close), or when it is dropped.
+pub struct Streams {
+    shared: Shared,
+    known: Arc<Known>,
+    /// Held by who makes, changes or deletes streams.
+    admin: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The streams that are open.
+#[derive(Default)]
+pub(crate) struct Known {
+    by_name: RwLock<BTreeMap<Name, Arc<Core>>>,
+}
+
+impl Known {
+    fn all(&self) -> Vec<Arc<Core>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn find(&self, tenant: &str, name: &str) -> Option<Arc<Core>> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name.get(&(Arc::from(tenant), Arc::from(name))).cloned()
+    }
+
+    fn of(&self, tenant: &str) -> Vec<Arc<Core>> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let from: Name = (tenant.into(), "".into());
+        let range = by_name.range(from..).take_while(|((of, _), _)| **of == *tenant);
+        range.map(|(_, core)| Arc::clone(core)).collect()
+    }
+
+    fn insert(&self, core: Arc<Core>) {
+        let name = (Arc::clone(&core.tenant), Arc::clone(&core.name));
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name, core);
+    }
+}
+
+impl Streams {
+    /// The streams that are in the map. Their rows are counted, and the messages of their windows read.
+    ///
+    /// # Errors
+    /// `format.damaged`, `format.newer` of a stream's own row, and those of reading the map
+    pub fn open(meta: Arc<Meta>, seams: Seams, options: Options) -> Result<Self> {
+        let bell = Arc::new(Bell::new(Arc::clone(&seams.clock)));
+        let record_bytes_max = meta.pool().journal().options().record_bytes_max as usize;
+        let inline_bytes_max = options.inline_bytes_max.min(record_bytes_max / 2);
+        let batch_bytes_max = options.batch_bytes_max.min(inline_bytes_max);
+        let options = Options { inline_bytes_max, batch_bytes_max, ..options };
+        let shared = Shared { meta, seams, options, bell };
+        let known = Known::default();
+        for (key, row) in rows(&shared.meta)? {
+            let (tenant, name) = stream_of(&key)?;
+            let (id, config) = decode(&row)?;
+            known.insert(Core::load(shared.clone(), id, (tenant, name), config)?);
+        }
+        Ok(Self {
+            shared,
+            known: Arc::new(known),
+            admin: Mutex::default(),
+            thread: Mutex::default(),
+        })
+    }
+
+    /// Makes a stream.
+    ///
+    /// # Errors
+    /// `stream.name`, `context.invalid` (the tenant), `stream.option`, `stream.exists`, and those of a commit
+    pub fn create(
+        &self,
+        tenant: &str,
+        name: &str,
+        config: StreamConfig,
+        deadline: &Deadline,
+    ) -> Result<Stream> {
+        check_tenant(tenant)?;
+        check_name(name)?;
+        config.check()?;
+        let _alone = guard(&self.admin);
+        if self.known.find(tenant, name).is_some() {
+            let error = Error::new(&codes::STREAM_EXISTS, format!("stream {name} is there"));
+            return Err(error.with("stream", name));
+        }
+        // 64 random bits: no other stream has them, and a row that is in the way is found.
+        let id = self.shared.seams.random.next_u64();
+        let mark = Mark { first: 1, unix_ns: 0 };
+        let (row, mark_row) = (stream_row(tenant, name), mark_row(id));
+        let change = Change::new()
+            .put(row.clone(), encode(id, &config), None)
+            .put(mark_row.clone(), mark.encode(), None)
+            .require(row, Require::Absent)
+            .require(mark_row, Require::Absent);
+        self.shared.meta.commit_until(change, deadline)?;
+        let core = Core::load(self.shared.clone(), id, (tenant, name), config)?;
+        self.known.insert(Arc::clone(&core));
+        Ok(Stream(core))
+    }
+
+    /// A stream that is there.
+    ///
+    /// # Errors
+    /// `stream.not_found`
+    pub fn get(&self, tenant: &str, name: &str) -> Result<Stream> {
+        self.known.find(tenant, name).map(Stream).ok_or_else(|| not_found(name))
+    }
+
+    /// A tenant's streams, in the order of their names.
+    pub fn list(&self, tenant: &str) -> Vec<Stream> {
+        self.known.of(tenant).into_iter().map(Stream).collect()
+    }
+
+    /// Takes nothing more. What is under way is still written by who waits for it.
+    pub fn close(&self) {
+        self.shared.bell.stop();
+        let closed = Error::new(&codes::STORE_CLOSED, "the streams are closed");
+        self.known.all().iter().for_each(|core| core.end(&closed));
+        let thread = guard(&self.thread).take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The rows of all streams.
+fn rows(meta: &Meta) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    use std::ops::Bound::{Excluded, Included};
+    let (from, to) = keys::STREAM_ROWS;
+    let rows = meta.range(Included(from), Excluded(to), usize::MAX)?;
+    Ok(rows.into_iter().map(|(key, row)| (key, row.body.to_vec())).collect())
+}
+
+fn encode(id: u64, config: &StreamConfig) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u64(id);
+    config.encode(&mut writer);
+    writer.finish()
+}
+
+fn decode(body: &[u8]) -> Result<(u64, StreamConfig)> {
+    let mut reader = Reader::new(body, "a stream's row");
+    let found = (reader.u64()?, StreamConfig::decode(&mut reader)?);
+    reader.end()?;
+    Ok(found)
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.known.all().iter().map(|core| core.name.to_string()).collect::<Vec<_>>();
+        f.debug_struct("Streams").field("known", &names).finish_non_exhaustive()
+    }
+}
