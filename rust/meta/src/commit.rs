@@ -77,18 +77,23 @@ struct Flight {
 
 impl Flight {
     fn wait(&self, deadline: &Deadline) -> Result<u64> {
-        let done = self.pending.wait(deadline);
-        if self.pending.outcome().is_some() {
-            lock(&self.staging).remove(self.ticket, &self.keys);
-        }
-        Ok(done?.sequence)
+        Ok(self.pending.wait(deadline)?.sequence)
+    }
+
+    fn outcome(&self) -> Option<Result<u64>> {
+        Some(self.pending.outcome()?.map(|position| position.sequence))
+    }
+
+    /// Its outcome is known: its keys are as the map has them.
+    fn settle(&self) {
+        lock(&self.staging).remove(self.ticket, &self.keys);
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         if self.pending.outcome().is_some() {
-            return lock(&self.staging).remove(self.ticket, &self.keys);
+            return self.settle();
         }
         // It is to be written all the same, by somebody else.
         let _ = self.pending.wait(&Deadline::after(Arc::clone(&self.clock), Duration::ZERO));
@@ -118,28 +123,29 @@ impl Submitted {
     /// As [`Meta::commit`]. `context.deadline` (detail `outcome`: `unknown`): the change is on its way, and
     /// may be there at any time from now on; [`outcome`](Self::outcome) tells.
     pub fn wait(&self, deadline: &Deadline) -> Result<u64> {
-        let done = self.flight.wait(deadline);
-        if self.flight.pending.outcome().is_some()
-            && let Some(change) = lock(&self.change).take()
-        {
-            settle(change, &done);
-        }
-        done
+        let done = self.flight.pending.wait(deadline);
+        self.outcome().unwrap_or_else(|| done.map(|position| position.sequence))
     }
 
-    /// The change's version, or why it failed; `None` while that is open.
+    /// The change's version, or why it failed; `None` while that is open. Requirements of other changes see
+    /// the row as it is then.
     pub fn outcome(&self) -> Option<Result<u64>> {
-        let outcome = self.flight.pending.outcome()?;
-        Some(outcome.map(|position| position.sequence))
+        let outcome = self.flight.outcome()?;
+        let mut change = lock(&self.change);
+        if let Some(change) = change.take() {
+            self.flight.settle();
+            settle(change, &outcome);
+        }
+        Some(outcome)
     }
 }
 
 impl Drop for Submitted {
     fn drop(&mut self) {
-        let Some(change) = lock(&self.change).take() else { return };
-        match self.outcome() {
-            Some(done) => settle(change, &done),
-            None => change.keep(),
+        if self.outcome().is_none()
+            && let Some(change) = lock(&self.change).take()
+        {
+            change.keep();
         }
     }
 }

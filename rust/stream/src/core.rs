@@ -13,7 +13,7 @@ use crate::bell::Bell;
 use crate::config::{Discard, StreamConfig};
 use crate::frames::Frames;
 use crate::keys::frame_row;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Urgency};
 use crate::line::Line;
 use crate::mark::Mark;
 use crate::news::News;
@@ -21,12 +21,11 @@ use crate::options::Options;
 use crate::read::read_all;
 use crate::sync::guard;
 use crate::tail::{Flight, Item, Plan, Published, Room, Tail};
+use crate::upkeep::Upkeep;
 use crate::window::{self, Limits, Window};
 
-/// What is hidden is removed when it is as many frames, or as many bytes, or after a second.
-const DEAD_FRAMES: u64 = 32;
-const DEAD_BYTES: u64 = 4 << 20;
-const DEAD_NS: u64 = 1_000_000_000;
+/// What is not urgent is done after a second.
+const LATER_NS: u64 = 1_000_000_000;
 
 /// What all streams of a store share.
 #[derive(Clone)]
@@ -52,7 +51,7 @@ pub(crate) struct Core {
     line: Line,
     pub(crate) news: Arc<News>,
     /// Held by whoever replaces rows of messages.
-    pub(crate) upkeep: Mutex<()>,
+    pub(crate) upkeep: Mutex<Upkeep>,
     /// Why the last upkeep failed, if it did.
     pub(crate) failed: Mutex<Option<Error>>,
 }
@@ -264,17 +263,13 @@ impl Core {
 
     /// Rings for what has to be done, now or later.
     pub(crate) fn watch_over(&self) {
-        let (bell, options) = (&self.shared.bell, &self.shared.options);
-        let ledger = self.ledger();
-        let is_loose = ledger.loose_frames >= options.merge_frames
-            || ledger.loose.bytes >= options.merge_bytes;
-        let is_dead = ledger.dead_frames >= DEAD_FRAMES || ledger.dead.bytes >= DEAD_BYTES;
-        let has_dead = ledger.dead_frames > 0;
-        drop(ledger);
-        if is_loose || is_dead {
-            bell.ring(self.id);
-        } else if has_dead {
-            bell.ring_at(self.id, self.clock().unix_ns().saturating_add(DEAD_NS));
+        let bell = &self.shared.bell;
+        match self.ledger().urgency(&self.shared.options) {
+            Urgency::Now => bell.ring(self.id),
+            Urgency::Later => {
+                bell.ring_at(self.id, self.clock().unix_ns().saturating_add(LATER_NS));
+            }
+            Urgency::Never => {}
         }
         if let Some(age) = self.config().max_age
             && let Ok(Some(oldest)) = self.frames.around(self.first())

@@ -8,7 +8,19 @@ use dwk_base::Result;
 use crate::config::{Discard, StreamConfig};
 use crate::frame::Header;
 use crate::frames::Frames;
+use crate::options::Options;
 use crate::tail::Arrived;
+
+/// So many frames that are hidden as a whole are worth a commit.
+const DEAD_FRAMES: u64 = 32;
+
+/// How soon a stream is to be looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Now,
+    Later,
+    Never,
+}
 
 /// Messages and the bytes of their bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +64,12 @@ pub(crate) struct Ledger {
     pub(crate) dead: Sum,
     /// What is hidden of the frame that `first` is in.
     part: Sum,
+    /// From where on messages are shown, as the mark in the map says.
+    pub(crate) marked: u64,
+    /// What the last upkeep left.
+    left_frames: u64,
+    left_bytes: u64,
+    left_dead: u64,
     /// When the last message was committed that was there at the opening.
     pub(crate) last_unix_ns: u64,
 }
@@ -62,7 +80,7 @@ impl Ledger {
     /// # Errors
     /// Those of reading rows.
     pub(crate) fn load(frames: &Frames, first: u64) -> Result<Self> {
-        let mut ledger = Self { first: first.max(1), next: first.max(1), ..Self::default() };
+        let mut ledger = Self { first, next: first, marked: first, ..Self::default() };
         frames.visit(0, &mut |known| {
             ledger.next = ledger.next.max(known.header.last + 1);
             ledger.last_unix_ns = ledger.last_unix_ns.max(known.header.last_unix_ns);
@@ -105,6 +123,29 @@ impl Ledger {
         self.loose = self.loose.plus(sum);
         self.loose_frames += arrived.frames;
         self.next = self.next.max(arrived.next);
+    }
+
+    /// How soon the stream is to be looked after.
+    pub(crate) fn urgency(&self, options: &Options) -> Urgency {
+        let dead_frames = self.dead_frames.saturating_sub(self.left_dead);
+        let is_urgent = self.loose_frames >= self.left_frames + options.merge_frames
+            || self.loose.bytes >= self.left_bytes.saturating_add(options.merge_bytes)
+            || dead_frames >= DEAD_FRAMES
+            || (dead_frames > 0 && self.dead.bytes >= options.merge_bytes);
+        match is_urgent {
+            true => Urgency::Now,
+            false if self.dead_frames > 0 || self.first > self.marked => Urgency::Later,
+            false => Urgency::Never,
+        }
+    }
+
+    /// The upkeep did what it could: what it left does not wake it again at once.
+    pub(crate) fn looked_after(&mut self, options: &Options) {
+        self.left_dead = self.dead_frames;
+        let is_full =
+            self.loose_frames >= options.merge_frames || self.loose.bytes >= options.merge_bytes;
+        (self.left_frames, self.left_bytes) =
+            if is_full { (self.loose_frames, self.loose.bytes) } else { (0, 0) };
     }
 
     /// Rows were replaced, in one commit.

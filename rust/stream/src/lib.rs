@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod line;
 mod mark;
+mod merge;
 mod news;
 mod options;
 mod read;
@@ -17,6 +18,7 @@ mod stream;
 mod streams;
 mod sync;
 mod tail;
+mod upkeep;
 mod window;
 
 pub use config::{

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{Deadline, Kind, Result};
+use dwk_base::{Deadline, Error, Kind, Result, codes};
 use dwk_bus::Envelope;
 use dwk_meta::ContentReader;
 
@@ -41,6 +41,11 @@ pub enum From {
     Sequence(u64),
     /// At the first message that was committed then or later, in nanoseconds since 1970.
     Time(u64),
+}
+
+/// True if it will not be read later, either.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    error.kind() == Kind::Corrupt || error.is(&codes::FORMAT_NEWER)
 }
 
 /// Visits every message of a frame, hidden or not.
@@ -172,7 +177,7 @@ impl Cursor {
     /// `limit_bytes`; at least one if there is one. None at the end of the stream.
     ///
     /// # Errors
-    /// `data.corrupt`, `format.damaged`, `journal.damaged`: what comes next is damaged;
+    /// `data.corrupt`, `format.damaged`, `format.newer`, `journal.damaged`: what comes next cannot be read;
     /// [`skip`](Self::skip) goes on behind it. `drives.too_many_lost`, `context.deadline`, `store.closed`,
     /// `stream.not_found`: the cursor stays where it is. Messages that were read before are returned first,
     /// and the error with the next call.
@@ -193,7 +198,7 @@ impl Cursor {
                     read.push(stored);
                 }
                 Err(error) if read.is_empty() => {
-                    self.behind = Some(self.unit_end).filter(|_| error.kind() == Kind::Corrupt);
+                    self.behind = Some(self.unit_end).filter(|_| is_unreadable(&error));
                     return Err(error);
                 }
                 Err(_) => break,

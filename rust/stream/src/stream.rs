@@ -9,6 +9,7 @@ use dwk_bus::Envelope;
 use crate::config::StreamConfig;
 use crate::core::Core;
 use crate::entry;
+use crate::merge::Eager;
 use crate::news::Watch;
 use crate::read::{Cursor, From, Stored};
 use crate::tail::{Item, Published};
@@ -144,6 +145,15 @@ impl Stream {
     /// Tells from now on when something is committed.
     pub fn watch(&self) -> Watch {
         Watch::new(Arc::clone(&self.0.news))
+    }
+
+    /// Merges what was committed a little at a time, also what is not worth it yet, and removes what is hidden.
+    ///
+    /// # Errors
+    /// Those of reading frames, of uploads and of commits; `data.corrupt` if something cannot be merged.
+    pub fn compact_frames(&self) -> Result<()> {
+        self.0.check()?;
+        self.0.look_after(Eager::Yes)
     }
 
     /// What it holds now.

@@ -14,6 +14,7 @@ use crate::config::StreamConfig;
 use crate::core::{Core, Shared, not_found};
 use crate::keys::{self, check_name, check_tenant, mark_row, stream_of, stream_row};
 use crate::mark::Mark;
+use crate::merge::Eager;
 use crate::options::Options;
 use crate::stream::Stream;
 use crate::sync::guard;
@@ -53,6 +54,11 @@ impl Known {
         range.map(|(_, core)| Arc::clone(core)).collect()
     }
 
+    fn by_id(&self, id: u64) -> Option<Arc<Core>> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name.values().find(|core| core.id == id).cloned()
+    }
+
     fn insert(&self, core: Arc<Core>) {
         let name = (Arc::clone(&core.tenant), Arc::clone(&core.name));
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name, core);
@@ -77,12 +83,44 @@ impl Streams {
             let (id, config) = decode(&row)?;
             known.insert(Core::load(shared.clone(), id, (tenant, name), config)?);
         }
-        Ok(Self {
-            shared,
-            known: Arc::new(known),
-            admin: Mutex::default(),
-            thread: Mutex::default(),
-        })
+        let (admin, thread) = (Mutex::default(), Mutex::default());
+        let streams = Self { shared, known: Arc::new(known), admin, thread };
+        if !streams.known.all().is_empty() {
+            streams.start()?;
+        }
+        Ok(streams)
+    }
+
+    /// Starts the thread that looks after streams, if there is to be one.
+    fn start(&self) -> Result<()> {
+        let mut thread = guard(&self.thread);
+        if !self.shared.options.background || thread.is_some() {
+            return Ok(());
+        }
+        let (bell, known) = (Arc::clone(&self.shared.bell), Arc::clone(&self.known));
+        let run = move || {
+            while let Some(wanted) = bell.wait() {
+                for core in wanted.into_iter().filter_map(|id| known.by_id(id)) {
+                    // Its status tells of a failure, and it is tried again later.
+                    let _ = core.look_after(Eager::No);
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("dwk-streams".to_owned()).spawn(run);
+        *thread = Some(spawned.map_err(|error| {
+            Error::new(&codes::INTERNAL_BUG, "no thread can be started").caused_by(error)
+        })?);
+        Ok(())
+    }
+
+    /// Does now what is due for all streams: what the thread does that looks after them.
+    ///
+    /// # Errors
+    /// The first failure, after everything else was done: those of reading frames, of uploads and of commits.
+    pub fn upkeep(&self) -> Result<()> {
+        let work = |core: Arc<Core>| core.look_after(Eager::No);
+        let done: Vec<Result<()>> = self.known.all().into_iter().map(work).collect();
+        done.into_iter().collect()
     }
 
     /// Makes a stream.
@@ -116,6 +154,7 @@ impl Streams {
         self.shared.meta.commit_until(change, deadline)?;
         let core = Core::load(self.shared.clone(), id, (tenant, name), config)?;
         self.known.insert(Arc::clone(&core));
+        self.start()?;
         Ok(Stream(core))
     }
 

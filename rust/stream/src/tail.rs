@@ -89,6 +89,11 @@ impl Tail {
         self.ended.as_ref().map_or(Ok(()), |why| Err(why.clone()))
     }
 
+    /// The time of the last message.
+    pub(crate) fn unix_ns(&self) -> u64 {
+        self.unix_ns
+    }
+
     /// Everything that is on its way, oldest first.
     pub(crate) fn flights(&self) -> impl Iterator<Item = &Arc<Flight>> {
         self.flights.iter()
