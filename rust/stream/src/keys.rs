@@ -86,12 +86,21 @@ pub(crate) fn delayed_row(id: u64, due_unix_ns: u64, nonce: u64) -> Vec<u8> {
 /// # Errors
 /// `format.damaged`
 pub(crate) fn numbers_of(key: &[u8]) -> Result<(u64, u64)> {
-    let number = |at: usize| {
-        let bytes = key.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-        let damaged = || Error::new(&codes::FORMAT_DAMAGED, "a stream's row has no number");
-        bytes.map(u64::from_be_bytes).ok_or_else(damaged)
-    };
-    Ok((number(1)?, number(9)?))
+    Ok((number(key, 1)?, number(key, 9)?))
+}
+
+/// The stream's number, of any row of one but its own.
+///
+/// # Errors
+/// `format.damaged`
+pub(crate) fn id_of(key: &[u8]) -> Result<u64> {
+    number(key, 1)
+}
+
+fn number(key: &[u8], at: usize) -> Result<u64> {
+    let bytes = key.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    let damaged = || Error::new(&codes::FORMAT_DAMAGED, "a stream's row has no number");
+    bytes.map(u64::from_be_bytes).ok_or_else(damaged)
 }
 
 fn numbered(kind: u8, id: u64, numbers: &[u64]) -> Vec<u8> {

@@ -43,8 +43,8 @@ impl Core {
     /// Those of reading frames, of uploads and of commits; what was merged before stays so.
     pub(crate) fn merge(&self, upkeep: &mut Upkeep, eager: Eager) -> Result<()> {
         while let Some(run) = self.next_run(upkeep, eager)? {
-            match self.merge_run(&run, &mut |_| Ok(true)) {
-                Ok(()) => {}
+            match self.merge_frames(&run.frames, &mut |_| Ok(true)) {
+                Ok(()) => upkeep.has_merged = true,
                 Err((first, error)) if is_unreadable(&error) => {
                     upkeep.damaged.insert(first);
                 }
@@ -62,6 +62,8 @@ impl Core {
             options.merge_frames.min(u64::from(record_bytes_max) / DELETE_BYTES).max(2);
         let from = if eager == Eager::Yes { 0 } else { upkeep.merged_to };
         let from = self.frames.first_of(from.max(self.first()))?.unwrap_or(u64::MAX);
+        // Where messages go out of their middle blocks become small.
+        let takes_blocks = eager == Eager::Yes || self.config().keep_last_per_key;
         let next = self.ledger().next;
         let (mut run, mut found) = (Run::default(), None);
         self.frames.visit(from, &mut |known| {
@@ -71,7 +73,7 @@ impl Core {
                 return Ok(false);
             }
             let is_small = header.bytes < options.merge_bytes / 2;
-            let takes = (!header.is_block || (eager == Eager::Yes && is_small))
+            let takes = (!header.is_block || (takes_blocks && is_small))
                 && !upkeep.damaged.contains(&header.first);
             let follows = run.frames.last().is_none_or(|last| last.header.last + 1 == header.first);
             if !takes || !follows {
@@ -100,16 +102,16 @@ impl Core {
         Ok(found)
     }
 
-    /// Merges the frames of a run, and of their messages those that `keeps` says.
+    /// Merges frames that follow each other, and of their messages those that `keeps` says.
     ///
     /// # Errors
     /// With the first number of the frame that cannot be read, if it is that.
-    fn merge_run(
+    pub(crate) fn merge_frames(
         &self,
-        run: &Run,
+        frames: &[Known],
         keeps: &mut dyn FnMut(&Entry<'_>) -> Result<bool>,
     ) -> Result<(), (u64, Error)> {
-        let headers: Vec<Header> = run.frames.iter().map(|known| known.header.clone()).collect();
+        let headers: Vec<Header> = frames.iter().map(|known| known.header.clone()).collect();
         let (Some(first), Some(last)) = (headers.first(), headers.last()) else { return Ok(()) };
         let whole = |error| (first.first, error);
         let mut writer = FrameWriter::new(first.first, true);
@@ -132,13 +134,16 @@ impl Core {
         }
         upload.append(&writer.take()).map_err(whole)?;
         let staged = upload.finish().map_err(whole)?;
-        let block = writer.finish(last.last);
+        let mut block = writer.finish(last.last);
+        if block.count == 0 {
+            (block.first_unix_ns, block.last_unix_ns) = (first.first_unix_ns, last.last_unix_ns);
+        }
         let row = |header: &Header| frame_row(self.id, header.first);
         let mut change = Change::new().put(row(first), block.encode(), Some(staged));
         for header in &headers[1..] {
             change = change.delete(row(header));
         }
-        for known in &run.frames {
+        for known in frames {
             change = change.require(row(&known.header), Require::Version(known.version));
         }
         self.shared.meta.commit(change).map_err(whole)?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dwk_base::{Deadline, Error, Result, codes};
-use dwk_bus::Envelope;
+use dwk_bus::{Envelope, Pattern};
 
 use crate::config::StreamConfig;
 use crate::core::Core;
@@ -145,6 +145,38 @@ impl Stream {
     /// Tells from now on when something is committed.
     pub fn watch(&self) -> Watch {
         Watch::new(Arc::clone(&self.0.news))
+    }
+
+    /// Consumers do not need the messages up to `up_to_sequence` any more: they go. They are hidden at once,
+    /// and that is durable about a second later: at an opening before, they are there again.
+    ///
+    /// # Errors
+    /// `stream.option` if the stream's retention is [`Limits`](crate::Retention::Limits), `stream.not_found`,
+    /// `store.closed`
+    pub fn release(&self, up_to_sequence: u64) -> Result<()> {
+        self.0.check()?;
+        self.0.release(up_to_sequence)
+    }
+
+    /// Messages up to `up_to_sequence` go; durable on return. Returns how many these are (about, if messages are
+    /// left out in the middle). No number is given again.
+    ///
+    /// # Errors
+    /// `stream.not_found`, and those of a commit
+    pub fn purge(&self, up_to_sequence: u64, deadline: &Deadline) -> Result<u64> {
+        self.0.check()?;
+        self.0.purge_to(up_to_sequence, deadline)
+    }
+
+    /// Messages whose subject `pattern` stands for, and that were committed before this was called, go; durable
+    /// on return. Returns how many these are. It reads everything and writes anew what it changes.
+    ///
+    /// # Errors
+    /// `stream.not_found`, `data.corrupt` and others of reading messages, those of uploads and of commits,
+    /// `context.deadline`: some are gone then, and some not.
+    pub fn purge_subjects(&self, pattern: &Pattern, deadline: &Deadline) -> Result<u64> {
+        self.0.check()?;
+        self.0.purge_subjects(pattern, deadline)
     }
 
     /// Merges what was committed a little at a time, also what is not worth it yet, and removes what is hidden.

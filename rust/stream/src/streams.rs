@@ -1,12 +1,13 @@
 //! All streams of a store: which there are, who takes what, and who looks after them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Deadline, Error, Result, Seams, codes};
+use dwk_bus::Envelope;
 use dwk_meta::{Change, Meta, Require};
 
 use crate::bell::Bell;
@@ -16,7 +17,9 @@ use crate::keys::{self, check_name, check_tenant, mark_row, stream_of, stream_ro
 use crate::mark::Mark;
 use crate::merge::Eager;
 use crate::options::Options;
+use crate::outbox::{Outbox, Routed};
 use crate::stream::Stream;
+use crate::sweep::{remove_rows, sweep};
 use crate::sync::guard;
 
 /// Tenant and name.
@@ -32,12 +35,27 @@ pub struct Streams {
 }
 
 /// The streams that are open.
-#[derive(Default)]
 pub(crate) struct Known {
+    meta: Arc<Meta>,
     by_name: RwLock<BTreeMap<Name, Arc<Core>>>,
 }
 
 impl Known {
+    fn new(meta: &Arc<Meta>) -> Self {
+        Self { meta: Arc::clone(meta), by_name: RwLock::default() }
+    }
+
+    pub(crate) fn meta(&self) -> &Arc<Meta> {
+        &self.meta
+    }
+
+    /// The streams of its tenant that take a message.
+    pub(crate) fn takers(&self, envelope: &Envelope) -> Vec<Arc<Core>> {
+        let mut takers = self.of(envelope.tenant());
+        takers.retain(|core| core.config().takes(envelope.subject()));
+        takers
+    }
+
     fn all(&self) -> Vec<Arc<Core>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -59,6 +77,11 @@ impl Known {
         by_name.values().find(|core| core.id == id).cloned()
     }
 
+    fn remove(&self, core: &Core) {
+        let name = (Arc::clone(&core.tenant), Arc::clone(&core.name));
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+    }
+
     fn insert(&self, core: Arc<Core>) {
         let name = (Arc::clone(&core.tenant), Arc::clone(&core.name));
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name, core);
@@ -77,11 +100,16 @@ impl Streams {
         let batch_bytes_max = options.batch_bytes_max.min(inline_bytes_max);
         let options = Options { inline_bytes_max, batch_bytes_max, ..options };
         let shared = Shared { meta, seams, options, bell };
-        let known = Known::default();
+        let (known, mut ids) = (Known::new(&shared.meta), BTreeSet::new());
         for (key, row) in rows(&shared.meta)? {
             let (tenant, name) = stream_of(&key)?;
             let (id, config) = decode(&row)?;
+            ids.insert(id);
             known.insert(Core::load(shared.clone(), id, (tenant, name), config)?);
+        }
+        if shared.meta.pool().check_writable().is_ok() {
+            // What fails is tried again at the next opening; nobody sees these rows.
+            let _ = sweep(&shared.meta, &ids);
         }
         let (admin, thread) = (Mutex::default(), Mutex::default());
         let streams = Self { shared, known: Arc::new(known), admin, thread };
@@ -171,6 +199,97 @@ impl Streams {
         self.known.of(tenant).into_iter().map(Stream).collect()
     }
 
+    /// Gives a stream another configuration, which counts from then on.
+    ///
+    /// # Errors
+    /// `stream.not_found`, `stream.option`, and those of a commit
+    pub fn update(
+        &self,
+        tenant: &str,
+        name: &str,
+        config: StreamConfig,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        config.check()?;
+        let _alone = guard(&self.admin);
+        let core = self.get(tenant, name)?.0;
+        let _still = guard(&core.upkeep);
+        // What the old limits hid stays hidden.
+        let mark = Mark { first: core.first(), unix_ns: core.tail().unix_ns() };
+        let row = stream_row(tenant, name);
+        let change = Change::new()
+            .put(row.clone(), encode(core.id, &config), None)
+            .put(mark_row(core.id), mark.encode(), None)
+            .require(row, Require::Present);
+        self.shared.meta.commit_until(change, deadline)?;
+        core.ledger().marked = mark.first;
+        core.set_config(config);
+        core.age();
+        core.watch_over();
+        Ok(())
+    }
+
+    /// Deletes a stream and its messages; it is gone for good on return. Who reads or publishes is told
+    /// `stream.not_found`.
+    ///
+    /// # Errors
+    /// `stream.not_found`, `context.deadline` (detail `outcome`: `unknown`; the stream takes nothing any more),
+    /// and those of a commit. Once the stream is gone, what of its messages could not be removed in time
+    /// is removed at the next opening.
+    pub fn delete(&self, tenant: &str, name: &str, deadline: &Deadline) -> Result<()> {
+        let _alone = guard(&self.admin);
+        let core = self.get(tenant, name)?.0;
+        let _still = guard(&core.upkeep);
+        let mut tail = core.tail();
+        tail.check()?;
+        let (row, mark) = (stream_row(tenant, name), mark_row(core.id));
+        let change = Change::new().delete(row.clone()).delete(mark).require(row, Require::Present);
+        // Behind everything that is on its way to the stream, and nothing comes behind it.
+        let submitted = self.shared.meta.submit(change, deadline)?;
+        tail.ended = Some(core.not_found());
+        drop(tail);
+        if let Err(error) = submitted.wait(deadline) {
+            if submitted.outcome().is_some() {
+                core.tail().ended = None;
+            }
+            return Err(error);
+        }
+        core.news.end();
+        self.known.remove(&core);
+        let _ = remove_rows(&self.shared.meta, core.id, deadline);
+        Ok(())
+    }
+
+    /// Publishes a message in every stream of its tenant that takes its subject, all of them in one commit.
+    ///
+    /// # Errors
+    /// `stream.subject` if there is none, and as [`Stream::publish`]: then no stream has it.
+    pub fn publish(
+        &self,
+        envelope: &Envelope,
+        message_id: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Vec<Routed>> {
+        let mut takers = self.known.takers(envelope);
+        let core = match (takers.pop(), takers.is_empty()) {
+            (None, _) => return Err(nobody_takes(envelope)),
+            (Some(core), true) => core,
+            (Some(_), false) => {
+                let mut outbox = self.outbox();
+                outbox.route(envelope, message_id)?;
+                return outbox.commit(Change::new(), deadline);
+            }
+        };
+        let stream = Arc::clone(&core.name);
+        let published = Stream(core).publish(envelope, message_id, deadline)?;
+        Ok(vec![Routed { stream, published }])
+    }
+
+    /// Begins to gather messages that are committed together.
+    pub fn outbox(&self) -> Outbox {
+        Outbox::new(Arc::clone(&self.known))
+    }
+
     /// Takes nothing more. What is under way is still written by who waits for it.
     pub fn close(&self) {
         self.shared.bell.stop();
@@ -182,6 +301,11 @@ impl Streams {
             let _ = thread.join();
         }
     }
+}
+
+pub(crate) fn nobody_takes(envelope: &Envelope) -> Error {
+    let text = format!("no stream takes {}", envelope.subject());
+    Error::new(&codes::STREAM_SUBJECT, text).with("subject", envelope.subject())
 }
 
 /// The rows of all streams.

@@ -5,15 +5,18 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::Change;
 
 use crate::config::Retention;
 use crate::core::Core;
+use crate::entry::Entry;
 use crate::frame::Header;
+use crate::frames::Known;
 use crate::keys::{frame_row, mark_row};
 use crate::mark::Mark;
 use crate::merge::Eager;
+use crate::read::read_all;
 use crate::sync::guard;
 
 /// How many rows one commit removes.
@@ -28,6 +31,10 @@ pub(crate) struct Upkeep {
     pub(crate) merged_to: u64,
     /// Frames that cannot be read.
     pub(crate) damaged: BTreeSet<u64>,
+    /// Messages before it were looked at for those that are superseded.
+    pub(crate) keyed_to: u64,
+    /// Frames were merged since then.
+    pub(crate) has_merged: bool,
 }
 
 impl Core {
@@ -40,10 +47,9 @@ impl Core {
             let mut upkeep = guard(&self.upkeep);
             self.settle(&mut self.tail());
             self.age();
-            let removed = self.remove(&mut upkeep);
-            let merged = removed.and_then(|()| self.merge(&mut upkeep, eager));
+            let worked = self.work(&mut upkeep, eager);
             self.ledger().looked_after(&self.shared.options);
-            merged?;
+            worked?;
             match upkeep.damaged.len() {
                 0 => Ok(()),
                 count => {
@@ -63,11 +69,46 @@ impl Core {
         done
     }
 
+    fn work(&self, upkeep: &mut Upkeep, eager: Eager) -> Result<()> {
+        self.remove(upkeep, &Deadline::never())?;
+        self.merge(upkeep, eager)?;
+        self.keep_last(upkeep, eager == Eager::Yes)
+    }
+
+    /// Frames whose senders were told of them, in their order, from the first one on that is shown.
+    ///
+    /// # Errors
+    /// Those of reading rows.
+    pub(crate) fn settled(&self) -> Result<Vec<Known>> {
+        let (first, next) = (self.first(), self.ledger().next);
+        let (from, mut all) = (self.frames.first_of(first)?.unwrap_or(first), Vec::new());
+        self.frames.visit(from, &mut |known| {
+            let is_settled = known.header.last < next;
+            if is_settled {
+                all.push(known);
+            }
+            Ok(is_settled)
+        })?;
+        Ok(all)
+    }
+
+    /// Visits every message of a frame.
+    ///
+    /// # Errors
+    /// Those of reading frames, and of `visit`.
+    pub(crate) fn read_entries(
+        &self,
+        first: u64,
+        visit: &mut dyn FnMut(&Entry<'_>) -> Result<()>,
+    ) -> Result<()> {
+        read_all(&self.frames, first, &Deadline::never(), &mut |entry| visit(&entry))
+    }
+
     /// Removes frames that are hidden as a whole, and makes it durable from where on the stream is shown.
     ///
     /// # Errors
     /// Those of reading rows and of a commit.
-    pub(crate) fn remove(&self, upkeep: &mut Upkeep) -> Result<()> {
+    pub(crate) fn remove(&self, upkeep: &mut Upkeep, deadline: &Deadline) -> Result<()> {
         loop {
             let first = self.first();
             let (rows, headers) = self.hidden(first)?;
@@ -78,12 +119,14 @@ impl Core {
             let mark = Mark { first, unix_ns: self.tail().unix_ns() };
             let delete = |change: Change, first: &u64| change.delete(frame_row(self.id, *first));
             let change = Change::new().put(mark_row(self.id), mark.encode(), None);
-            let done = self.shared.meta.commit(rows.iter().fold(change, delete));
+            let done = self.shared.meta.commit_until(rows.iter().fold(change, delete), deadline);
             match done {
                 Ok(_) => self.ledger().marked = first,
                 // Deleting alone needs no room. While a frame stays the next number is known from it.
                 Err(error) if is_full(&error) && first < self.ledger().next && all > 0 => {
-                    self.shared.meta.commit(rows.iter().fold(Change::new(), delete))?;
+                    self.shared
+                        .meta
+                        .commit_until(rows.iter().fold(Change::new(), delete), deadline)?;
                 }
                 Err(error) => return Err(error),
             }
