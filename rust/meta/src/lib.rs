@@ -14,10 +14,11 @@
 //! A failed requirement is `object.conflict`: read again and decide. `journal.members` ends all writing.
 //!
 //! # Cancellation
-//! A commit that was submitted cannot be taken back.
+//! A commit that was submitted cannot be taken back: a [`Submitted`] that is dropped happens, or fails, unseen.
 
 mod change;
 mod checkpoint;
+mod commit;
 mod healer;
 mod keeper;
 mod meta;
@@ -33,6 +34,7 @@ mod state;
 mod upload;
 
 pub use change::{Change, Require};
+pub use commit::Submitted;
 pub use healer::Paused;
 pub use keeper::CollectReport;
 pub use meta::{BODY_BYTES_MAX, KEY_BYTES_MAX, Meta, MetaStatus, Options};

@@ -1,24 +1,24 @@
 //! The map, open: reads from memory, commits through the journal.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 use std::time::Duration;
 
 use bytes::Bytes;
 use dwk_base::{Deadline, Error, Result, StripeId, codes};
-use dwk_journal::{Apply, Journal, Pending, Position};
+use dwk_journal::{Apply, Journal, Position};
 use dwk_pool::{Ledger, Pool, Stripe, StripeCode, Usage};
 
-use crate::change::{Change, Require, Source, Verb};
+use crate::commit::Staging;
 use crate::healer::Healer;
 use crate::keeper::Keeper;
 use crate::pins::{Pin, Pins};
 use crate::reader::ContentReader;
-use crate::record::{NewContent, Operation, RecordWriter};
+use crate::record::{Operation, RecordWriter};
 use crate::row::{Content, Row};
 use crate::state::State;
 use crate::upload::Upload;
@@ -79,27 +79,11 @@ pub struct Meta {
     state: Arc<RwLock<State>>,
     /// Why the map is not to be trusted any more.
     broken: Arc<OnceLock<Error>>,
-    staging: Mutex<Staging>,
+    pub(crate) staging: Arc<Mutex<Staging>>,
     pins: Arc<Pins>,
     me: Weak<Self>,
     pub(crate) keeper: Keeper,
     pub(crate) healer: Healer,
-}
-
-/// Keys that commits under way will change, so that requirements see them.
-#[derive(Default)]
-struct Staging {
-    next: u64,
-    keys: HashMap<Vec<u8>, (u64, bool)>,
-    /// Commits whose callers' time was over while they were on their way.
-    left: Vec<Left>,
-}
-
-/// A commit that nobody waits for.
-struct Left {
-    ticket: u64,
-    keys: Vec<Vec<u8>>,
-    pending: Arc<Pending>,
 }
 
 impl Meta {
@@ -134,7 +118,7 @@ impl Meta {
             options,
             state,
             broken,
-            staging: Mutex::default(),
+            staging: Arc::default(),
             pins: Arc::default(),
             me: Weak::clone(me),
             keeper: Keeper::default(),
@@ -234,6 +218,18 @@ impl Meta {
         Ok(rows.map(|(key, row)| (key.to_vec(), row.clone())).collect())
     }
 
+    /// The row of the greatest key of `low..=key`; if there is none, that of the least key of `key..high`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn seek(&self, low: &[u8], key: &[u8], high: &[u8]) -> Result<Option<(Vec<u8>, Row)>> {
+        let state = self.state();
+        let before = state.range(Bound::Included(low), Bound::Included(key)).next_back();
+        let found =
+            before.or_else(|| state.range(Bound::Excluded(key), Bound::Excluded(high)).next());
+        Ok(found.map(|(key, row)| (key.to_vec(), row.clone())))
+    }
+
     /// Begins to take content.
     pub fn upload(&self) -> Upload {
         self.upload_until(&Deadline::never())
@@ -243,99 +239,6 @@ impl Meta {
     pub fn upload_until(&self, deadline: &Deadline) -> Upload {
         let (pool, inline_bytes_max) = (Arc::clone(&self.pool), self.options.inline_bytes_max);
         Upload::new(pool, self.downgrade(), inline_bytes_max, deadline.clone())
-    }
-
-    /// Makes a change durable and visible, all of it or nothing, and returns its version.
-    ///
-    /// # Errors
-    /// `object.conflict` (detail `key`) if a requirement fails, `pool.full` if it adds something, `journal.*`,
-    /// `pool.read_only`. After `journal.members` it is not known whether the change will be there at the
-    /// next opening; after any other error it will not, and the content that was staged for it is gone.
-    pub fn commit(&self, change: Change) -> Result<u64> {
-        self.commit_until(change, &Deadline::never())
-    }
-
-    /// [`commit`](Self::commit), waiting no longer than to the deadline. When that passes while the change is on
-    /// its way it may become durable and visible later, or not.
-    ///
-    /// # Errors
-    /// As `commit`, and `context.deadline`: with the detail `outcome` (`unknown`) the change may be there at
-    /// any time from now on, without it nothing of it will.
-    pub fn commit_until(&self, change: Change, deadline: &Deadline) -> Result<u64> {
-        check_sizes(&change)?;
-        self.check_writable()?;
-        let record = encode(&change);
-        self.keeper.hold_back(self, record.len() as u64, deadline)?;
-        if change.adds() {
-            self.keeper.room.admit_record(self, record.len() as u64, deadline)?;
-        }
-        let mut done = self.try_commit(&change, &record, false, deadline);
-        if done.as_ref().is_err_and(|error| error.is(&codes::DRIVE_FULL)) {
-            // The journal has no room for a segment. Nothing was written.
-            self.relieve(record.len() as u64, deadline);
-            done = self.try_commit(&change, &record, self.gives_back(&change), deadline);
-        }
-        if done.as_ref().err().is_none_or(|error| !is_known_to_have_failed(error)) {
-            change.keep();
-        }
-        done
-    }
-
-    /// True if the change only deletes, and something is there to be deleted.
-    fn gives_back(&self, change: &Change) -> bool {
-        let state = self.state();
-        !change.adds() && change.verbs.iter().any(|(key, _)| state.row(key).is_some())
-    }
-
-    fn try_commit(
-        &self,
-        change: &Change,
-        record: &Bytes,
-        reserved: bool,
-        deadline: &Deadline,
-    ) -> Result<u64> {
-        let mut staging = self.lock_staging();
-        staging.settle_left();
-        self.check(&staging, change)?;
-        let journal = self.journal();
-        let pending = if reserved {
-            journal.submit_reserved(record.clone(), deadline)?
-        } else {
-            journal.submit(record.clone(), deadline)?
-        };
-        let ticket = staging.add(change);
-        drop(staging);
-        let done = pending.wait(deadline);
-        let mut staging = self.lock_staging();
-        let keys = change.verbs.iter().map(|(key, _)| key);
-        if pending.outcome().is_none() {
-            // Whoever comes next must see what it will have changed.
-            let (keys, pending) = (keys.cloned().collect(), Arc::new(pending));
-            staging.left.push(Left { ticket, keys, pending });
-        } else {
-            staging.remove(ticket, keys);
-        }
-        Ok(done?.sequence)
-    }
-
-    /// Waits for commits that were on their way when their callers' time was over: what they change is seen
-    /// then, or never will be.
-    ///
-    /// # Errors
-    /// `context.deadline`
-    pub fn await_left(&self, deadline: &Deadline) -> Result<()> {
-        let left: Vec<Arc<Pending>> = {
-            let staging = self.lock_staging();
-            staging.left.iter().map(|left| Arc::clone(&left.pending)).collect()
-        };
-        for pending in left {
-            // How it ends is not this caller's concern.
-            let _ = pending.wait(deadline);
-            if pending.outcome().is_none() {
-                return Err(Deadline::passed("an earlier change is still on its way"));
-            }
-        }
-        Ok(())
     }
 
     /// Commits the kernel's own bookkeeping, which requires nothing: it gives room back, or makes safer.
@@ -349,36 +252,11 @@ impl Meta {
         }
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         match self.broken.get() {
             Some(error) => Err(error.clone()),
             None => self.pool.check_writable(),
         }
-    }
-
-    fn check(&self, staging: &Staging, change: &Change) -> Result<()> {
-        let state = self.state();
-        for (key, require) in &change.requires {
-            let row = state.row(key).map(|row| row.version);
-            let holds = match (require, staging.keys.get(key)) {
-                (Require::Absent, Some((_, there))) => !there,
-                (Require::Present, Some((_, there))) => *there,
-                (Require::Version(_), Some(_)) => false,
-                (Require::Absent, None) => row.is_none(),
-                (Require::Present, None) => row.is_some(),
-                (Require::Version(version), None) => row == Some(*version),
-            };
-            if !holds {
-                let text = format!("a requirement does not hold: {require:?}");
-                let key = String::from_utf8_lossy(key).into_owned();
-                return Err(Error::new(&codes::OBJECT_CONFLICT, text).with("key", key));
-            }
-        }
-        Ok(())
-    }
-
-    fn lock_staging(&self) -> MutexGuard<'_, Staging> {
-        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the map holds.
@@ -405,91 +283,6 @@ impl Meta {
         self.pool.close()?;
         folded
     }
-}
-
-impl Staging {
-    fn add(&mut self, change: &Change) -> u64 {
-        self.next += 1;
-        for (key, verb) in &change.verbs {
-            let there = matches!(verb, Verb::Put { .. });
-            self.keys.insert(key.clone(), (self.next, there));
-        }
-        self.next
-    }
-
-    /// Forgets commits that nobody waited for and that are done, or refused.
-    fn settle_left(&mut self) {
-        let done = |left: &mut Left| left.pending.outcome().is_some();
-        let done: Vec<Left> = self.left.extract_if(.., done).collect();
-        for left in done {
-            self.remove(left.ticket, left.keys.iter());
-        }
-    }
-
-    /// A later commit's entry for the same key stays.
-    fn remove<'a>(&mut self, ticket: u64, keys: impl Iterator<Item = &'a Vec<u8>>) {
-        for key in keys {
-            if self.keys.get(key).is_some_and(|(owner, _)| *owner == ticket) {
-                self.keys.remove(key);
-            }
-        }
-    }
-}
-
-/// False if the change may be durable all the same.
-fn is_known_to_have_failed(error: &Error) -> bool {
-    if error.is(&codes::CONTEXT_DEADLINE) {
-        return error.detail("outcome").is_none();
-    }
-    [
-        &codes::DRIVE_FULL,
-        &codes::JOURNAL_RECORD_SIZE,
-        &codes::OBJECT_CONFLICT,
-        &codes::POOL_READ_ONLY,
-        &codes::STORE_CLOSED,
-    ]
-    .iter()
-    .any(|code| error.is(code))
-}
-
-fn check_sizes(change: &Change) -> Result<()> {
-    for (key, verb) in &change.verbs {
-        let body_bytes = if let Verb::Put { body, .. } = verb { body.len() } else { 0 };
-        if key.len() > KEY_BYTES_MAX || body_bytes > BODY_BYTES_MAX {
-            let text = format!("a key of {} with a body of {body_bytes} bytes", key.len());
-            return Err(Error::new(&codes::JOURNAL_RECORD_SIZE, text));
-        }
-    }
-    Ok(())
-}
-
-fn encode(change: &Change) -> Bytes {
-    let mut record = RecordWriter::new();
-    for (key, verb) in &change.verbs {
-        match verb {
-            Verb::Delete => record.push(&Operation::Delete { key }),
-            Verb::Put { body, content } => put(&mut record, key, body, content),
-        }
-    }
-    record.finish()
-}
-
-fn put(record: &mut RecordWriter, key: &[u8], body: &[u8], content: &Source) {
-    let content = match content {
-        Source::None => NewContent::None,
-        Source::Keep => NewContent::Keep,
-        Source::Staged(staged) => {
-            staged.stripes().for_each(|stripe| {
-                record.push(&Operation::AddStripe(stripe.clone()));
-            });
-            if staged.stripes().next().is_none() {
-                NewContent::Inline { bytes: &staged.inline, check: staged.check() }
-            } else {
-                NewContent::Pieces(staged.content())
-            }
-        }
-    };
-    record.push(&Operation::Put { key, body, content });
 }
 
 /// Called by the journal's leader, in the order of the log.

@@ -249,7 +249,7 @@ impl State {
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
-    ) -> impl Iterator<Item = (&Key, &Row)> {
+    ) -> impl DoubleEndedIterator<Item = (&Key, &Row)> {
         self.rows.range::<[u8], _>((from, to))
     }
 

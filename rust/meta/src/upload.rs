@@ -86,6 +86,14 @@ impl Upload {
         self
     }
 
+    /// Lets up to `bytes_max` ride in the journal, whatever [`Options::inline_bytes_max`](crate::Options) says:
+    /// for content that soon goes again. Say it before the first byte; a record has a maximum size.
+    #[must_use]
+    pub fn with_inline_max(mut self, bytes_max: usize) -> Self {
+        self.inline_bytes_max = bytes_max;
+        self
+    }
+
     /// Takes `bytes`.
     ///
     /// # Errors

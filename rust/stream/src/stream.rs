@@ -1,0 +1,226 @@
+//! What a user does with one stream.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dwk_base::{Deadline, Error, Result, codes};
+use dwk_bus::{Envelope, Pattern};
+
+use crate::config::StreamConfig;
+use crate::core::Core;
+use crate::entry;
+use crate::merge::Eager;
+use crate::news::Watch;
+use crate::read::{Cursor, From, Stored};
+use crate::tail::{Item, Published};
+use crate::window;
+
+/// A stream. Cheap to clone; shared by any number of threads.
+#[derive(Clone)]
+pub struct Stream(pub(crate) Arc<Core>);
+
+/// What a stream holds now.
+#[derive(Clone, Debug, Default)]
+pub struct StreamStatus {
+    /// The first message that is shown, or the next one if there is none.
+    pub first_sequence: u64,
+    /// The last message that was committed, 0 if there never was one.
+    pub last_sequence: u64,
+    /// Messages that are shown.
+    pub messages: u64,
+    /// About their bytes.
+    pub bytes: u64,
+    /// Rows with what was committed together and is not merged yet.
+    pub frames: u64,
+    /// Rows with merged messages.
+    pub blocks: u64,
+    /// How many identities of messages are remembered.
+    pub window_ids: u64,
+    /// True if identities were forgotten within the window, because there were too many or they cannot be
+    /// read: a message may be taken twice.
+    pub window_is_short: bool,
+    /// Why the last upkeep failed, if it did: merging, removing.
+    pub failure: Option<Error>,
+}
+
+impl Stream {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &str {
+        &self.0.tenant
+    }
+
+    /// Its number in the store, which no other stream has, also when it was deleted: for rows of consumers.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// What it takes and how long it keeps it.
+    pub fn config(&self) -> Arc<StreamConfig> {
+        self.0.config()
+    }
+
+    /// Publishes a message; durable and visible on return. Messages of several threads are committed
+    /// together, those of one thread are in its order. With a `message_id`, of 1 to 255 bytes, that the stream
+    /// has seen within its window nothing is written, and the first one's number is returned, when that one is
+    /// durable.
+    ///
+    /// # Errors
+    /// `stream.subject` if the stream does not take its subject, `context.invalid` if the envelope is another
+    /// tenant's, `stream.option` for a bad `message_id`, `stream.full`, `stream.not_found`, `pool.full`,
+    /// `drive.full`, `journal.*`, `pool.read_only`, `store.closed`; `context.deadline`: with the detail `outcome`
+    /// (`unknown`) the message may be there at any time from now on, without it never. After `journal.members`
+    /// it is not known whether the message is there at the next opening.
+    pub fn publish(
+        &self,
+        envelope: &Envelope,
+        message_id: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Published> {
+        let item = self.item(envelope, message_id)?;
+        let outcomes = self.0.publish(vec![item], deadline)?;
+        outcomes.into_iter().next().unwrap_or_else(|| Err(bug()))
+    }
+
+    /// Publishes messages next to each other and in one commit, all of them or none, except that each may be a
+    /// duplicate of its own, or refused: returns what became of each. At most 1,024, and few enough bytes for one commit.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), for all of them; `stream.option` if there are too many.
+    pub fn publish_many(
+        &self,
+        messages: &[(Envelope, Option<String>)],
+        deadline: &Deadline,
+    ) -> Result<Vec<Result<Published>>> {
+        if messages.len() > crate::line::BATCH_MESSAGES_MAX {
+            let text = format!("{} messages: publish at most 1,024 at once", messages.len());
+            return Err(Error::new(&codes::STREAM_OPTION, text).with("option", "messages"));
+        }
+        let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
+        let items = messages.iter().map(item).collect::<Result<Vec<_>>>()?;
+        if items.is_empty() { Ok(Vec::new()) } else { self.0.publish(items, deadline) }
+    }
+
+    pub(crate) fn item(&self, envelope: &Envelope, message_id: Option<&str>) -> Result<Item> {
+        if envelope.tenant() != self.tenant() {
+            let text = format!("the envelope {} belongs to another tenant", envelope.id());
+            return Err(Error::new(&codes::CONTEXT_INVALID, text));
+        }
+        if !self.config().takes(envelope.subject()) {
+            let text = format!("stream {} does not take {}", self.name(), envelope.subject());
+            let error = Error::new(&codes::STREAM_SUBJECT, text);
+            return Err(error.with("stream", self.name()).with("subject", envelope.subject()));
+        }
+        let body = entry::body(envelope, message_id)?;
+        Ok(Item { body, id: message_id.map(|id| window::id_of(id.as_bytes())) })
+    }
+
+    /// A reader that begins there.
+    ///
+    /// # Errors
+    /// `stream.not_found`, `store.closed`
+    pub fn cursor(&self, from: From) -> Result<Cursor> {
+        Cursor::new(&self.0, from)
+    }
+
+    /// Messages from a number on: what [`Cursor::next_many`] of a new cursor returns.
+    ///
+    /// # Errors
+    /// As [`cursor`](Self::cursor) and [`Cursor::next_many`].
+    pub fn read(
+        &self,
+        from_sequence: u64,
+        limit_messages: usize,
+        limit_bytes: usize,
+        deadline: &Deadline,
+    ) -> Result<Vec<Stored>> {
+        let mut cursor = self.cursor(From::Sequence(from_sequence))?;
+        cursor.next_many(limit_messages, limit_bytes, deadline)
+    }
+
+    /// Tells from now on when something is committed.
+    pub fn watch(&self) -> Watch {
+        Watch::new(Arc::clone(&self.0.news))
+    }
+
+    /// Consumers do not need the messages up to `up_to_sequence` any more: they go. They are hidden at once,
+    /// and that is durable about a second later: at an opening before, they are there again.
+    ///
+    /// # Errors
+    /// `stream.option` if the stream's retention is [`Limits`](crate::Retention::Limits), `stream.not_found`,
+    /// `store.closed`
+    pub fn release(&self, up_to_sequence: u64) -> Result<()> {
+        self.0.check()?;
+        self.0.release(up_to_sequence)
+    }
+
+    /// Messages up to `up_to_sequence` go; durable on return. Returns how many these are (about, if messages are
+    /// left out in the middle). No number is given again.
+    ///
+    /// # Errors
+    /// `stream.not_found`, and those of a commit
+    pub fn purge(&self, up_to_sequence: u64, deadline: &Deadline) -> Result<u64> {
+        self.0.check()?;
+        self.0.purge_to(up_to_sequence, deadline)
+    }
+
+    /// Messages whose subject `pattern` stands for, and that were committed before this was called, go; durable
+    /// on return. Returns how many these are. It reads everything and writes anew what it changes.
+    ///
+    /// # Errors
+    /// `stream.not_found`, `data.corrupt` and others of reading messages, those of uploads and of commits,
+    /// `context.deadline`: some are gone then, and some not.
+    pub fn purge_subjects(&self, pattern: &Pattern, deadline: &Deadline) -> Result<u64> {
+        self.0.check()?;
+        self.0.purge_subjects(pattern, deadline)
+    }
+
+    /// Merges what was committed a little at a time, also what is not worth it yet, and removes what is hidden.
+    ///
+    /// # Errors
+    /// Those of reading frames, of uploads and of commits; `data.corrupt` if something cannot be merged.
+    pub fn compact_frames(&self) -> Result<()> {
+        self.0.check()?;
+        self.0.look_after(Eager::Yes)
+    }
+
+    /// What it holds now.
+    pub fn status(&self) -> StreamStatus {
+        let mut tail = self.0.tail();
+        self.0.settle(&mut tail);
+        self.0.age();
+        let now = self.0.clock().unix_ns();
+        let limits = self.0.limits();
+        tail.window.trim(limits, now);
+        let (window_ids, window_is_short) =
+            (tail.window.len() as u64, tail.window.is_short(limits, now));
+        drop(tail);
+        let ledger = self.0.ledger();
+        let shown = ledger.shown();
+        StreamStatus {
+            first_sequence: ledger.first,
+            last_sequence: ledger.next - 1,
+            messages: shown.messages,
+            bytes: shown.bytes,
+            frames: ledger.loose_frames,
+            blocks: ledger.blocks,
+            window_ids,
+            window_is_short,
+            failure: crate::sync::guard(&self.0.failed).clone(),
+        }
+    }
+}
+
+fn bug() -> Error {
+    Error::new(&codes::INTERNAL_BUG, "a batch forgot a message")
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
