@@ -29,6 +29,8 @@ pub enum Resource {
     Pool,
     /// The tenant's bus.
     Bus,
+    /// One stream of it.
+    Stream(String),
     /// All containers.
     Containers,
     /// One container.

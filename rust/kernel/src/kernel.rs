@@ -10,6 +10,7 @@ use dwk_catalog::Catalog;
 use dwk_drive::Holder;
 use dwk_meta::Meta;
 use dwk_pool::Pool;
+use dwk_stream::Streams;
 
 use crate::flights::Flights;
 use crate::operations::sealed::Run;
@@ -30,6 +31,7 @@ pub struct Opened {
     pub(crate) meta: Arc<Meta>,
     pub(crate) catalog: Catalog,
     pub(crate) bus: Bus,
+    pub(crate) streams: Streams,
     pub(crate) pointers: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
@@ -136,6 +138,7 @@ impl Opened {
 
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let heard = self.bus.close(deadline);
+        self.streams.close();
         // A handler that hangs keeps no drive.
         self.meta.close()?;
         heard

@@ -11,6 +11,7 @@ use dwk_drive::{Drive, Holder};
 use dwk_erasure::Geometry;
 use dwk_meta::Meta;
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
+use dwk_stream::Streams;
 
 use crate::kernel::Opened;
 use crate::locate::{Drives, Locator, store_path, text_of};
@@ -240,7 +241,12 @@ impl Opening<'_> {
             Arc::clone(&self.seams.random),
             Limits::default(),
         );
-        Ok(Opened { pool, meta, catalog, bus, pointers, warnings, holder })
+        let seams = self.seams.clone();
+        let streams = Streams::open(Arc::clone(&meta), seams, dwk_stream::Options::default());
+        let streams = streams.inspect_err(|_| {
+            let _ = meta.close();
+        })?;
+        Ok(Opened { pool, meta, catalog, bus, streams, pointers, warnings, holder })
     }
 
     fn holder(&self) -> Holder {

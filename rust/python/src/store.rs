@@ -23,7 +23,8 @@ use crate::sources::{Origin, Watcher};
 use crate::texts::{Labels, OfContainer, OfKey, OfMetadata, OfOption, Text};
 
 /// Who calls: a principal, a tenant, roles.
-#[pyclass(frozen, module = "dwkernel._native")]
+#[derive(Clone)]
+#[pyclass(frozen, skip_from_py_object, module = "dwkernel._native")]
 pub(crate) struct Caller {
     principal: Principal,
     tenant: Option<String>,
@@ -47,6 +48,10 @@ impl Caller {
 }
 
 impl Caller {
+    pub(crate) fn principal(&self) -> &str {
+        self.principal.as_str()
+    }
+
     fn context(&self, seams: &Seams, timeout_s: f64) -> Result<Context> {
         let limit = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::MAX);
         let deadline = Deadline::after(Arc::clone(&seams.clock), limit);
@@ -130,8 +135,7 @@ impl Store {
         let space = self.run(py, caller, timeout_s, |kernel, context| {
             kernel.execute(context, operations::Bus)
         })?;
-        let seams = self.kernel.seams().clone();
-        Ok(BusSpace::of_kernel(space, caller.principal.as_str(), seams))
+        Ok(BusSpace::of_kernel(space, Arc::clone(&self.kernel), caller.clone()))
     }
 
     /// Opens a store; see `dwkernel.open`.

@@ -5,11 +5,16 @@ mod bus;
 mod containers;
 mod objects;
 mod pool;
+mod streams;
 
 pub use bus::Bus;
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
+pub use streams::{
+    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishTogether, PurgeStream,
+    Purged, ReadStream, StatStream,
+};
 
 /// What [`crate::Kernel::execute`] does inside the door. Only this crate makes operations.
 pub(crate) mod sealed {

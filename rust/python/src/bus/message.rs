@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use dwk_base::{Error, codes};
 use dwk_bus::{Delivery, Envelope, Space, Subscription};
+use dwk_stream::Stored;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
@@ -23,18 +24,25 @@ pub(crate) struct Message {
     /// What is to be said to whoever waits; none for an answer.
     delivery: Mutex<Ours<Option<Delivery>>>,
     data: PyOnceLock<Py<PyBytes>>,
+    /// Its number, and when it was committed: in a stream.
+    kept: Option<(u64, u64)>,
 }
 
 impl Message {
     pub(super) fn new(space: &Space, delivery: Delivery) -> Self {
         let envelope = delivery.envelope().clone();
         let (space, data) = (space.clone(), PyOnceLock::new());
-        Self { envelope, space, delivery: Mutex::new(Ours::new(Some(delivery))), data }
+        Self { envelope, space, delivery: Mutex::new(Ours::new(Some(delivery))), data, kept: None }
     }
 
     pub(super) fn answer(space: &Space, envelope: Envelope) -> Self {
         let (space, data) = (space.clone(), PyOnceLock::new());
-        Self { envelope, space, delivery: Mutex::new(Ours::new(None)), data }
+        Self { envelope, space, delivery: Mutex::new(Ours::new(None)), data, kept: None }
+    }
+
+    pub(super) fn stored(space: &Space, stored: Stored) -> Self {
+        let kept = Some((stored.sequence, stored.published_unix_ns));
+        Self { kept, ..Self::answer(space, stored.envelope) }
     }
 
     /// Says that its handler failed.
@@ -98,10 +106,22 @@ impl Message {
         Some(self.envelope.tenant()).filter(|tenant| !tenant.is_empty())
     }
 
-    /// When it was published, in nanoseconds since 1970.
+    /// Its number in the stream, from 1; None if it is not in one.
+    #[getter]
+    fn sequence(&self) -> Option<u64> {
+        self.kept.map(|(sequence, _)| sequence)
+    }
+
+    /// When it was published (in a stream: committed), in nanoseconds since 1970.
     #[getter]
     fn published_ns(&self) -> u64 {
-        self.envelope.unix_ns()
+        self.kept.map_or_else(|| self.envelope.unix_ns(), |(_, unix_ns)| unix_ns)
+    }
+
+    /// The same as a `datetime` in UTC, to the microsecond.
+    #[getter]
+    fn published_at<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("dwkernel.objects")?.getattr("moment")?.call1((self.published_ns(),))
     }
 
     /// Messages with the same key are handled in order; or None.

@@ -2,8 +2,10 @@
 
 mod message;
 mod space;
+mod stream;
 mod subscription;
 
 pub(crate) use message::Message;
 pub(crate) use space::BusSpace;
+pub(crate) use stream::{BusCursor, BusStream, BusStreams};
 pub(crate) use subscription::BusSubscription;

@@ -8,6 +8,7 @@ use dwk_bus::{
     Bus, Filter, Limits, Message as Outgoing, Options, Pattern, Policy, Published, Rest, Space,
     Spill, Subject,
 };
+use dwk_kernel::Kernel;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -17,6 +18,7 @@ use crate::buffers::Input;
 use crate::detach::detach;
 use crate::errors::to_py;
 use crate::forks::Ours;
+use crate::store::Caller;
 use crate::waiting::{deadline_of, in_slices};
 
 /// Matched, queued, dropped.
@@ -27,31 +29,38 @@ type FailureTuple = (String, &'static str, String);
 /// One principal in one namespace; see `dwkernel.bus.Bus`.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct BusSpace {
-    space: Ours<Space>,
+    pub(super) space: Ours<Space>,
     principal: Option<Arc<str>>,
     seams: Seams,
     /// Ends with the last of its spaces; none for a kernel's.
     own: Ours<Option<Bus>>,
+    /// Where streams are kept, if they can be.
+    pub(super) store: Option<Keeper>,
+}
+
+/// The store that a bus belongs to, and who uses it.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) caller: Caller,
 }
 
 impl BusSpace {
-    pub(crate) fn of_kernel(space: Space, principal: &str, seams: Seams) -> Self {
-        Self {
-            space: Ours::new(space),
-            principal: Some(principal.into()),
-            seams,
-            own: Ours::new(None),
-        }
+    pub(crate) fn of_kernel(space: Space, kernel: Arc<Kernel>, caller: Caller) -> Self {
+        let seams = kernel.seams().clone();
+        let principal = Some(caller.principal().into());
+        let store = Some(Keeper { kernel, caller });
+        Self { space: Ours::new(space), principal, seams, own: Ours::new(None), store }
     }
 }
 
 /// A message's fields as Python gives them.
-struct Fields<'a, 'py> {
-    headers: Option<&'a Bound<'py, PyDict>>,
-    key: Option<&'a str>,
-    schema: Option<&'a str>,
-    priority: u8,
-    correlation: Option<&'a str>,
+pub(super) struct Fields<'a, 'py> {
+    pub(super) headers: Option<&'a Bound<'py, PyDict>>,
+    pub(super) key: Option<&'a str>,
+    pub(super) schema: Option<&'a str>,
+    pub(super) priority: u8,
+    pub(super) correlation: Option<&'a str>,
 }
 
 #[pymethods]
@@ -69,6 +78,7 @@ impl BusSpace {
             principal: principal.map(Into::into),
             seams,
             own: Ours::new(Some(bus)),
+            store: None,
         })
     }
 
@@ -228,7 +238,7 @@ impl BusSpace {
 }
 
 impl BusSpace {
-    fn message(
+    pub(super) fn message(
         &self,
         subject: &Bound<'_, PyString>,
         data: &Bound<'_, PyAny>,
