@@ -11,6 +11,7 @@ use dwk_meta::{Change, Meta};
 
 use crate::bell::Bell;
 use crate::config::{Discard, StreamConfig};
+use crate::delayed;
 use crate::frames::Frames;
 use crate::keys::frame_row;
 use crate::ledger::{Ledger, Urgency};
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) upkeep: Mutex<Upkeep>,
     /// Why the last upkeep failed, if it did.
     pub(crate) failed: Mutex<Option<Error>>,
+    /// Messages that are not due yet; one that may be there or not counts.
+    pub(crate) delayed: AtomicU64,
 }
 
 /// Messages that were submitted.
@@ -81,6 +84,7 @@ impl Core {
         let limits = limits(&config);
         let now = unix_ns.max(shared.seams.clock.unix_ns());
         let window = load_window(&frames, limits, now)?;
+        let delayed = delayed::count(&shared.meta, id)?;
         let news = Arc::new(News::default());
         news.ring(ledger.next);
         let core = Arc::new(Self {
@@ -97,6 +101,7 @@ impl Core {
             news,
             upkeep: Mutex::default(),
             failed: Mutex::default(),
+            delayed: AtomicU64::new(delayed),
         });
         core.enforce(&mut core.ledger());
         core.watch_over();
@@ -264,18 +269,24 @@ impl Core {
     /// Rings for what has to be done, now or later.
     pub(crate) fn watch_over(&self) {
         let bell = &self.shared.bell;
+        // What is overdue was tried, or is being tried, and is tried again in a while.
+        let now = self.clock().unix_ns();
+        let later = now.saturating_add(LATER_NS);
         match self.ledger().urgency(&self.shared.options) {
             Urgency::Now => bell.ring(self.id),
-            Urgency::Later => {
-                bell.ring_at(self.id, self.clock().unix_ns().saturating_add(LATER_NS));
-            }
+            Urgency::Later => bell.ring_at(self.id, later),
             Urgency::Never => {}
+        }
+        let not_before = |unix_ns: u64| if unix_ns > now { unix_ns } else { later };
+        if let Ok(Some(due)) = self.next_due() {
+            bell.ring_at(self.id, not_before(due));
         }
         if let Some(age) = self.config().max_age
             && let Ok(Some(oldest)) = self.frames.around(self.first())
         {
             let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-            bell.ring_at(self.id, oldest.last_unix_ns.saturating_add(age).saturating_add(1));
+            let old = oldest.last_unix_ns.saturating_add(age).saturating_add(1);
+            bell.ring_at(self.id, not_before(old));
         }
     }
 

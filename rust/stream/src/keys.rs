@@ -107,7 +107,9 @@ fn numbered(kind: u8, id: u64, numbers: &[u64]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + 8 + 8 * numbers.len());
     key.push(kind);
     key.extend_from_slice(&id.to_be_bytes());
-    numbers.iter().for_each(|number| key.extend_from_slice(&number.to_be_bytes()));
+    for number in numbers {
+        key.extend_from_slice(&number.to_be_bytes());
+    }
     key
 }
 

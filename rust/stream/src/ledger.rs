@@ -158,7 +158,9 @@ impl Ledger {
         old: &[Header],
         new: Option<&Header>,
     ) -> Result<()> {
-        old.iter().for_each(|header| self.remove(header));
+        for header in old {
+            self.remove(header);
+        }
         if let Some(header) = new {
             self.add(header);
         }

@@ -3,6 +3,7 @@
 mod bell;
 mod config;
 mod core;
+mod delayed;
 mod entry;
 mod frame;
 mod frames;

@@ -36,13 +36,15 @@ impl Core {
         let mut upkeep = guard(&self.upkeep);
         self.settle(&mut self.tail());
         self.merge(&mut upkeep, Eager::Yes)?;
-        let mut purged = 0;
+        let (first, mut purged) = (self.first(), 0);
         for known in self.settled()? {
             deadline.check()?;
             let header = &known.header;
             let mut goes = BTreeSet::new();
             self.read_entries(header.first, &mut |entry| {
-                if pattern.matches(envelope_of(entry)?.subject()) {
+                // What is hidden goes anyway.
+                let is_shown = entry.sequence >= first;
+                if is_shown && pattern.matches(envelope_of(entry)?.subject()) {
                     goes.insert(entry.sequence);
                 }
                 Ok(())

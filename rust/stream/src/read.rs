@@ -192,7 +192,6 @@ impl Cursor {
         self.behind = None;
         while read.len() < limit_messages && bytes < limit_bytes.max(1) {
             match self.next_one(&mut open, deadline) {
-                Ok(None) => break,
                 Ok(Some(stored)) => {
                     bytes += stored.envelope.data().len();
                     read.push(stored);
@@ -201,7 +200,7 @@ impl Cursor {
                     self.behind = Some(self.unit_end).filter(|_| is_unreadable(&error));
                     return Err(error);
                 }
-                Err(_) => break,
+                Ok(None) | Err(_) => break,
             }
         }
         Ok(read)

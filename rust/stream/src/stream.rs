@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
 use dwk_bus::{Envelope, Pattern};
@@ -26,7 +28,8 @@ pub struct StreamStatus {
     pub first_sequence: u64,
     /// The last message that was committed, 0 if there never was one.
     pub last_sequence: u64,
-    /// Messages that are shown.
+    /// Messages that are shown. Where messages are left out (by key or subject) of the block that the first one
+    /// is in, those before it may count as far as its chunk begins.
     pub messages: u64,
     /// About their bytes.
     pub bytes: u64,
@@ -39,6 +42,10 @@ pub struct StreamStatus {
     /// True if identities were forgotten within the window, because there were too many or they cannot be
     /// read: a message may be taken twice.
     pub window_is_short: bool,
+    /// Messages that are not due yet.
+    pub delayed: u64,
+    /// When the first of them is due, in nanoseconds since 1970.
+    pub next_due_unix_ns: Option<u64>,
     /// Why the last upkeep failed, if it did: merging, removing.
     pub failure: Option<Error>,
 }
@@ -103,6 +110,41 @@ impl Stream {
         let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
         let items = messages.iter().map(item).collect::<Result<Vec<_>>>()?;
         if items.is_empty() { Ok(Vec::new()) } else { self.0.publish(items, deadline) }
+    }
+
+    /// Publishes a message that is in the stream once it is due, in nanoseconds since 1970; what is due already
+    /// is soon. Durable on return; until then nobody sees it. Messages come in the order of their times, and
+    /// about then: when the thread that looks after streams, or [`upkeep`](crate::Streams::upkeep), gets to it. A
+    /// `message_id` is looked at then: of several that are there under the same one, the first comes. While a
+    /// stream that discards what is new is full, it waits.
+    ///
+    /// # Errors
+    /// `stream.full` if too many wait, and as [`publish`](Self::publish).
+    pub fn publish_at(
+        &self,
+        envelope: &Envelope,
+        message_id: Option<&str>,
+        due_unix_ns: u64,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let item = self.item(envelope, message_id)?;
+        self.0.delay(&item.body, due_unix_ns, deadline)
+    }
+
+    /// [`publish_at`](Self::publish_at), so much later than now.
+    ///
+    /// # Errors
+    /// As `publish_at`.
+    pub fn publish_after(
+        &self,
+        envelope: &Envelope,
+        message_id: Option<&str>,
+        delay: Duration,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        let due_unix_ns = self.0.clock().unix_ns().saturating_add(delay_ns);
+        self.publish_at(envelope, message_id, due_unix_ns, deadline)
     }
 
     pub(crate) fn item(&self, envelope: &Envelope, message_id: Option<&str>) -> Result<Item> {
@@ -210,6 +252,8 @@ impl Stream {
             blocks: ledger.blocks,
             window_ids,
             window_is_short,
+            delayed: self.0.delayed.load(Ordering::Relaxed),
+            next_due_unix_ns: self.0.next_due().ok().flatten(),
             failure: crate::sync::guard(&self.0.failed).clone(),
         }
     }

@@ -93,12 +93,11 @@ impl Streams {
     ///
     /// # Errors
     /// `format.damaged`, `format.newer` of a stream's own row, and those of reading the map
-    pub fn open(meta: Arc<Meta>, seams: Seams, options: Options) -> Result<Self> {
+    pub fn open(meta: Arc<Meta>, seams: Seams, mut options: Options) -> Result<Self> {
         let bell = Arc::new(Bell::new(Arc::clone(&seams.clock)));
         let record_bytes_max = meta.pool().journal().options().record_bytes_max as usize;
-        let inline_bytes_max = options.inline_bytes_max.min(record_bytes_max / 2);
-        let batch_bytes_max = options.batch_bytes_max.min(inline_bytes_max);
-        let options = Options { inline_bytes_max, batch_bytes_max, ..options };
+        options.inline_bytes_max = options.inline_bytes_max.min(record_bytes_max / 2);
+        options.batch_bytes_max = options.batch_bytes_max.min(options.inline_bytes_max);
         let shared = Shared { meta, seams, options, bell };
         let (known, mut ids) = (Known::new(&shared.meta), BTreeSet::new());
         for (key, row) in rows(&shared.meta)? {

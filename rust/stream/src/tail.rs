@@ -94,11 +94,6 @@ impl Tail {
         self.unix_ns
     }
 
-    /// Everything that is on its way, oldest first.
-    pub(crate) fn flights(&self) -> impl Iterator<Item = &Arc<Flight>> {
-        self.flights.iter()
-    }
-
     /// Messages and bytes that are on their way.
     pub(crate) fn under_way(&self) -> (u64, u64) {
         let add =

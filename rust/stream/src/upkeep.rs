@@ -33,6 +33,8 @@ pub(crate) struct Upkeep {
     pub(crate) damaged: BTreeSet<u64>,
     /// Messages before it were looked at for those that are superseded.
     pub(crate) keyed_to: u64,
+    /// Rows of messages that are due and cannot be read.
+    pub(crate) unreadable: BTreeSet<Vec<u8>>,
     /// Frames were merged since then.
     pub(crate) has_merged: bool,
 }
@@ -50,10 +52,11 @@ impl Core {
             let worked = self.work(&mut upkeep, eager);
             self.ledger().looked_after(&self.shared.options);
             worked?;
-            match upkeep.damaged.len() {
+            match upkeep.damaged.len() + upkeep.unreadable.len() {
                 0 => Ok(()),
                 count => {
-                    let text = format!("{count} frames of stream {} cannot be read", self.name);
+                    let text =
+                        format!("{count} rows of messages of stream {} cannot be read", self.name);
                     Err(Error::new(&codes::DATA_CORRUPT, text).with("stream", &self.name))
                 }
             }
@@ -70,6 +73,7 @@ impl Core {
     }
 
     fn work(&self, upkeep: &mut Upkeep, eager: Eager) -> Result<()> {
+        self.move_due(upkeep)?;
         self.remove(upkeep, &Deadline::never())?;
         self.merge(upkeep, eager)?;
         self.keep_last(upkeep, eager == Eager::Yes)

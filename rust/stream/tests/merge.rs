@@ -143,7 +143,9 @@ fn who_reads_while_frames_merge_sees_every_message_once() {
         };
         let readers = [1, 3, 50].map(|bite| scope.spawn(move || read(bite)));
         fill(&world, &stream, 1..3001);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
         done.store(true, Ordering::SeqCst);
         merge.join().unwrap();
     });

@@ -107,7 +107,7 @@ fn a_message_longer_than_a_record_is_kept_in_stripes() {
     let meta = world.create().unwrap();
     let streams = world.streams(&meta).unwrap();
     let stream = streams.create(TENANT, "s", config(), &never()).unwrap();
-    let long: Vec<u8> = (0..200_000u32).map(|n| (n * 7 >> 3) as u8).collect();
+    let long: Vec<u8> = (0..200_000u32).map(|n| ((n * 7) >> 3) as u8).collect();
     for n in 0..3 {
         stream.publish(&world.message("a.b", format!("{n}")), None, &never()).unwrap();
         stream.publish(&world.message("a.b", long.clone()), None, &never()).unwrap();
