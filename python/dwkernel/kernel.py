@@ -330,7 +330,7 @@ class Kernel(Closing):
 
             native = self._store.bus(self._caller, self._limit(None))
             with self._lock:
-                bus = self._bus = self._bus or Bus(native)
+                bus = self._bus = self._bus or Bus(native, limit=self._limit)
         return bus
 
     @property

@@ -16,14 +16,19 @@ Messages are in memory: what has not been handled when the process ends is gone.
 from dwkernel._native import Message
 from dwkernel.bus.outcome import Failure, Outcome, Published
 from dwkernel.bus.space import Bus
+from dwkernel.bus.stream import Group, Routed, Stream, StreamStatus
 from dwkernel.bus.subscription import Subscription, SubscriptionStats
 
 __all__ = [
     "Bus",
     "Failure",
+    "Group",
     "Message",
     "Outcome",
     "Published",
+    "Routed",
+    "Stream",
+    "StreamStatus",
     "Subscription",
     "SubscriptionStats",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel._native import Message
+    from dwkernel.bus.stream import Group, Stream
 
 Policy = Literal["block", "drop_oldest", "drop_newest", "spill"]
 
@@ -43,16 +44,22 @@ class Bus(Closing):
     """
 
     def __init__(
-        self, native: _native.BusSpace | None = None, *, principal: str | None = None
+        self,
+        native: _native.BusSpace | None = None,
+        *,
+        principal: str | None = None,
+        limit: Callable[[Duration | None], float] = lambda given: parse_duration(given or "24h"),
     ) -> None:
         """Make a bus of its own.
 
         Args:
-            native: a kernel's; left out by programs.
+            native: a kernel's; left out by programs, as is `limit`.
             principal: who publishes, as messages say.
+            limit: seconds from the timeout of an operation.
 
         """
         self._native = native or _native.BusSpace(principal)
+        self._limit = limit
         self._lock = threading.Lock()
         # Where coroutine handlers run whose subscriber has no event loop.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -272,6 +279,109 @@ class Bus(Closing):
                 alive = [kept for kept in self._served if kept.is_served]
                 self._served = [*alive, subscription]
         return subscription
+
+    def stream(  # noqa: PLR0913 - each option stands alone
+        self,
+        name: str,
+        *,
+        subjects: Iterable[str] = (),
+        max_age: Duration | None = None,
+        max_bytes: Size | None = None,
+        max_messages: int | None = None,
+        discard: Literal["old", "new"] = "old",
+        retention: Literal["limits", "interest", "work_queue"] = "limits",
+        keep_last_per_key: bool = False,
+        duplicate_window: Duration = "2min",
+        create: bool | Literal["if_missing"] = False,
+    ) -> Stream:
+        """Return a durable stream of the store, or make one.
+
+        Args:
+            name: 1 to 128 characters from a-z, A-Z, 0-9, `-` and `_`.
+            subjects: patterns of the subjects that it takes, 1 to 256; for a new one.
+            max_age: messages go when they are older.
+            max_bytes: the oldest go when they are more than so many bytes.
+            max_messages: the oldest go when they are more.
+            discard: at `max_bytes` or `max_messages` the `"old"` go, or `"new"` ones are refused.
+            retention: what else lets them go: `"limits"`: nothing; `"interest"`, `"work_queue"`:
+                consumers, which are not there yet.
+            keep_last_per_key: older messages of the same key go.
+            duplicate_window: for so long a `message_id` is taken once, up to a day.
+            create: False finds, True makes and refuses one that is there, `"if_missing"` does
+                whichever fits.
+
+        Raises:
+            NotFound: `stream.not_found`
+            Exists: `stream.exists`
+            Invalid: `stream.name`, `stream.option`, `bus.pattern`, `unit.invalid`
+            Unsupported: `stream.no_store`: this bus belongs to no store
+            State: `store.closed`
+
+        """
+        from dwkernel.bus.stream import Stream, options_of  # noqa: PLC0415 - only who keeps them
+
+        streams, limit = _native.BusStreams(self._native), self._limit
+        if create is not True:
+            try:
+                return Stream(streams.get(limit(None), name), limit)
+            except errors.NotFound:
+                if not create:
+                    raise
+        options = options_of(
+            subjects=subjects,
+            max_age=max_age,
+            max_bytes=max_bytes,
+            max_messages=max_messages,
+            discard=discard,
+            retention=retention,
+            keep_last_per_key=keep_last_per_key,
+            duplicate_window=duplicate_window,
+        )
+        try:
+            return Stream(streams.create(limit(None), name, options), limit)
+        except errors.Exists:
+            if create is True:
+                raise
+            # Somebody else made it in this moment.
+            return Stream(streams.get(limit(None), name), limit)
+
+    def streams(self) -> list[Stream]:
+        """Return all streams of the store's tenant, by name.
+
+        Raises:
+            Unsupported: `stream.no_store`
+            State: `store.closed`
+
+        """
+        from dwkernel.bus.stream import Stream  # noqa: PLC0415 - only who keeps them
+
+        found = _native.BusStreams(self._native).list(self._limit(None))
+        return [Stream(native, self._limit) for native in found]
+
+    def delete_stream(self, name: str, *, timeout: Duration | None = None) -> None:
+        """Delete a stream and its messages.
+
+        Raises:
+            NotFound: `stream.not_found`
+            Timeout: `context.deadline`
+            Unsupported: `stream.no_store`
+
+        """
+        _native.BusStreams(self._native).delete(self._limit(timeout), name)
+
+    def group(self, *, timeout: Duration | None = None) -> Group:
+        """Gather messages for any streams, and commit them when the `with` ends: all or none.
+
+        Args:
+            timeout: the deadline of the commit; by default that of the kernel's operations.
+
+        Raises:
+            Unsupported: `stream.no_store`
+
+        """
+        from dwkernel.bus.stream import Group  # noqa: PLC0415 - only who keeps them
+
+        return Group(_native.BusStreams(self._native), self._limit, timeout)
 
     def stats(self) -> list[SubscriptionStats]:
         """Return what each subscription did and holds, by name."""

@@ -24,7 +24,7 @@ use crate::texts::{Labels, OfContainer, OfKey, OfMetadata, OfOption, Text};
 
 /// Who calls: a principal, a tenant, roles.
 #[derive(Clone)]
-#[pyclass(frozen, skip_from_py_object, module = "dwkernel._native")]
+#[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct Caller {
     principal: Principal,
     tenant: Option<String>,

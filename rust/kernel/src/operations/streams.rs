@@ -1,5 +1,7 @@
 //! Durable streams: messages that are committed.
 
+use std::time::Duration;
+
 use dwk_base::Result;
 use dwk_bus::{Envelope, Pattern};
 use dwk_meta::Change;
@@ -115,6 +117,32 @@ impl Run for Publish<'_> {
             }
             many => self.stream.publish_many(many, context.deadline()),
         }
+    }
+}
+
+/// Publishes a message that is in the stream after a while: `stream.full`, `stream.subject`, …
+#[derive(Clone, Copy, Debug)]
+pub struct PublishLater<'a> {
+    /// The stream.
+    pub stream: &'a Stream,
+    /// The message.
+    pub envelope: &'a Envelope,
+    /// The identity under which it is taken once.
+    pub message_id: Option<&'a str>,
+    /// After how long.
+    pub delay: Duration,
+}
+
+impl Run for PublishLater<'_> {
+    type Outcome = ();
+
+    fn request(&self) -> Request {
+        request("stream.publish_later", Access::Write, self.stream.name())
+    }
+
+    fn run(self, _: &Opened, context: &Context) -> Result<()> {
+        let Self { stream, envelope, message_id, delay } = self;
+        stream.publish_after(envelope, message_id, delay, context.deadline())
     }
 }
 

@@ -1,12 +1,13 @@
 //! Durable streams, as `dwkernel.bus.stream` uses them.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use dwk_base::{Error, Result, codes};
 use dwk_bus::{Envelope, Pattern};
 use dwk_kernel::operations::{
-    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishTogether, PurgeStream,
-    Purged, ReadStream, StatStream,
+    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishLater, PublishTogether,
+    PurgeStream, Purged, ReadStream, StatStream,
 };
 use dwk_kernel::{Context, Kernel};
 use dwk_stream::{
@@ -161,6 +162,24 @@ impl BusStream {
         Ok(outcomes.into_iter().map(|one| (one.sequence, one.duplicate)).collect())
     }
 
+    /// Keeps messages that are in the stream after `delay_s` seconds.
+    fn publish_later(
+        &self,
+        py: Python<'_>,
+        timeout_s: f64,
+        messages: &Bound<'_, PyAny>,
+        delay_s: f64,
+    ) -> PyResult<()> {
+        let messages = outgoing(self.space.get(), messages)?;
+        let delay = Duration::try_from_secs_f64(delay_s).unwrap_or(Duration::MAX);
+        self.store.run(py, timeout_s, |kernel, context| {
+            messages.iter().try_for_each(|(envelope, id)| {
+                let (stream, message_id) = (&self.stream, id.as_deref());
+                kernel.execute(context, PublishLater { stream, envelope, message_id, delay })
+            })
+        })
+    }
+
     /// Where reading begins: `("first" | "last" | "next" | "sequence" | "time", number)`.
     fn cursor(slf: &Bound<'_, Self>, begin: &str, number: u64) -> PyResult<BusCursor> {
         let begin = match begin {
@@ -222,13 +241,16 @@ impl BusCursor {
         py: Python<'_>,
         timeout_s: f64,
         messages: usize,
-        bytes: usize,
+        data_bytes: usize,
     ) -> PyResult<Vec<Message>> {
         let of = self.stream.get();
         let stored = of.store.run(py, timeout_s, |kernel, context| {
             let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             let stream = of.stream.name();
-            kernel.execute(context, ReadStream { cursor: &mut cursor, stream, messages, bytes })
+            kernel.execute(
+                context,
+                ReadStream { cursor: &mut cursor, stream, messages, bytes: data_bytes },
+            )
         })?;
         let space = &of.space.get().space;
         Ok(stored.into_iter().map(|one| Message::stored(space, one)).collect())

@@ -1,0 +1,338 @@
+"""Durable streams: messages that are committed, and read again from anywhere.
+
+>>> import dwkernel as dw
+>>> drives = [f"memory://doc-stream-{n}" for n in range(3)]
+>>> with dw.open(drives=drives, geometry="2+1", create=True) as kernel:
+...     stream = kernel.bus.stream("orders", subjects=["orders.>"], create=True)
+...     _ = stream.publish("orders.eu", b"1"), stream.publish("orders.us", b"2")
+...     [(message.sequence, message.data) for message in stream.replay(from_sequence=1)]
+[(1, b'1'), (2, b'2')]
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+from dwkernel import errors
+from dwkernel.units import Duration, Size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from dwkernel._native import BusStream, BusStreams, Message
+
+__all__ = ["Group", "Routed", "Stream", "StreamStatus"]
+
+# What a replay asks for at a time.
+_READ_MESSAGES = 1000
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """What a stream holds.
+
+    Attributes:
+        name: its name.
+        subjects: patterns of the subjects that it takes.
+        first_sequence: the first message that is there, or the next one if there is none.
+        last_sequence: the last message that was committed; 0 if there never was one.
+        messages: how many are there.
+        bytes: about how many bytes these are.
+        frames: rows with messages that were committed together and are not merged yet.
+        blocks: rows with merged messages.
+        window_ids: how many message ids are remembered.
+        window_is_short: True if ids were forgotten within their window: there were too many.
+        failure: why merging or removing failed last, if it did.
+
+    """
+
+    name: str
+    subjects: list[str]
+    first_sequence: int
+    last_sequence: int
+    messages: int
+    bytes: int
+    frames: int
+    blocks: int
+    window_ids: int
+    window_is_short: bool
+    failure: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures by name."""
+        return asdict(self)
+
+
+class Routed(NamedTuple):
+    """What became of a message of a group in one of the streams that took it."""
+
+    stream: str
+    sequence: int
+    duplicate: bool
+
+
+class Stream:
+    """Messages in the order in which they were committed, kept until limits let them go.
+
+    A publish returns when its message is as durable as any put: on more drives than may fail. Many
+    threads that publish at the same time share commits. Sequence numbers start at 1, rise by one
+    with each message, and are never given twice.
+    """
+
+    def __init__(self, native: BusStream, limit: Callable[[Duration | None], float]) -> None:
+        """Made by `Bus.stream`."""
+        self._native = native
+        self._limit = limit
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._native.name
+
+    @property
+    def subjects(self) -> list[str]:
+        """Patterns of the subjects that it takes."""
+        return self._native.subjects
+
+    def publish(  # noqa: PLR0913 - each field of a message is one
+        self,
+        subject: str,
+        data: Buffer = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        schema: str | None = None,
+        priority: int = 0,
+        correlation_id: str | None = None,
+        message_id: str | None = None,
+        delay: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> int | None:
+        """Commit a message.
+
+        Args:
+            subject: one that the stream takes.
+            data: the content; any contiguous buffer up to 1 MiB.
+            headers: names and values, 64 KiB together.
+            key: for compaction by key.
+            schema: how the data is to be read.
+            priority: 0 to 255.
+            correlation_id: 32 hexadecimal digits that tie it to an operation.
+            message_id: 1 to 255 bytes; within the stream's `duplicate_window` a message with the
+                same id is taken once, and the first one's number returned.
+            delay: it is durable at once, and in the stream after so long.
+            timeout: the deadline; by default that of the kernel's operations.
+
+        Returns:
+            Its sequence number; None with a delay.
+
+        Raises:
+            Invalid: `stream.subject`, `bus.subject`, `bus.message_size`, `stream.option`
+            Full: `stream.full`, `pool.full`, `drive.full`; it was not taken
+            NotFound: `stream.not_found`: it was deleted meanwhile
+            Timeout: `context.deadline`; with the detail `outcome` (`unknown`) it may be there later
+            State: `store.closed`, `bus.closed`, `bus.forked`
+
+        """
+        plain = None if headers is None else dict(headers)
+        one = (subject, data, plain, key, schema, priority, correlation_id, message_id)
+        if delay is not None:
+            self._native.publish_later(self._limit(timeout), [one], parse_duration(delay))
+            return None
+        return self._native.publish(self._limit(timeout), [one])[0][0]
+
+    def publish_many(
+        self, messages: Iterable[Sequence[Any]], *, timeout: Duration | None = None
+    ) -> list[int]:
+        """Commit messages next to each other and in one commit: all of them or none.
+
+        Args:
+            messages: `(subject, data)`, `(subject, data, headers)` or `(subject, data, headers,
+                message_id)` each, at most 1,024 and few enough bytes for one commit.
+            timeout: the deadline; by default that of the kernel's operations.
+
+        Returns:
+            Their sequence numbers.
+
+        Raises:
+            As `publish`; `stream.option` if there are too many.
+
+        """
+        return [
+            one[0] for one in self._native.publish(self._limit(timeout), map(_padded, messages))
+        ]
+
+    def replay(
+        self,
+        from_sequence: int | None = None,
+        from_time: datetime | None = None,
+        *,
+        follow: bool = False,
+        idle: Duration | None = None,
+        timeout: Duration | None = None,
+    ) -> Iterator[Message]:
+        """Yield messages in their order, from the first one that is there by default.
+
+        Args:
+            from_sequence: begin with this number, or the next one that is there.
+            from_time: begin with the first one that was committed then or later.
+            follow: go on with what is committed later, until the stream ends or the loop is left.
+            idle: with `follow`, stop when nothing came for so long.
+            timeout: the deadline of each read; by default that of the kernel's operations.
+
+        Yields:
+            Messages with `.sequence`, `.published_at` and all that was sent.
+
+        Raises:
+            Corrupt: `data.corrupt`, `format.damaged`: messages cannot be read
+            NotFound: `stream.not_found`: it was deleted
+            Timeout: `context.deadline`
+            State: `store.closed`
+
+        """
+        begin, number = "first", 0
+        if from_sequence is not None:
+            begin, number = "sequence", from_sequence
+        elif from_time is not None:
+            begin, number = "time", int(from_time.timestamp() * 1e9)
+        cursor = self._native.cursor(begin, number)
+        patience = None if idle is None else parse_duration(idle)
+        while True:
+            messages = cursor.next_many(self._limit(timeout), _READ_MESSAGES, _READ_BYTES)
+            yield from messages
+            if not messages and not (follow and cursor.wait(patience)):
+                return
+
+    def purge(
+        self,
+        up_to: int | None = None,
+        *,
+        subject: str | None = None,
+        timeout: Duration | None = None,
+    ) -> int:
+        """Remove messages: all, all up to a number, or those whose subject matches a pattern.
+
+        Args:
+            up_to: the last one to go.
+            subject: a pattern; given alone.
+            timeout: the deadline; by default that of the kernel's operations.
+
+        Returns:
+            About how many they were. No number is given again.
+
+        Raises:
+            Invalid: `bus.pattern`, `stream.option` if both are given
+            NotFound: `stream.not_found`
+            Timeout: `context.deadline`: some are gone then
+
+        """
+        if up_to is not None and subject is not None:
+            raise errors.new("stream.option", "purge by number or by subject, not by both")
+        return self._native.purge(self._limit(timeout), up_to, subject)
+
+    def status(self) -> StreamStatus:
+        """Return what it holds."""
+        return StreamStatus(self.name, self.subjects, **self._native.status(self._limit(None)))
+
+    def __repr__(self) -> str:
+        """Return its name."""
+        return f"<Stream {self.name!r}>"
+
+
+class Group:
+    """Messages for any streams, committed together when the `with` ends: all of them or none.
+
+    If the block raises, nothing is committed.
+
+    Attributes:
+        published: what became of each in each stream that took it, after the end.
+
+    """
+
+    def __init__(
+        self,
+        native: BusStreams,
+        limit: Callable[[Duration | None], float],
+        timeout: Duration | None,
+    ) -> None:
+        """Made by `Bus.group`."""
+        self._native = native
+        self._limit = limit
+        self._timeout = timeout
+        self._messages: list[Sequence[Any]] = []
+        self.published: list[Routed] = []
+
+    def publish(  # noqa: PLR0913 - each field of a message is one
+        self,
+        subject: str,
+        data: Buffer = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+        schema: str | None = None,
+        priority: int = 0,
+        correlation_id: str | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        """Add a message, for every stream that takes its subject; as `Stream.publish`."""
+        plain = None if headers is None else dict(headers)
+        self._messages.append(
+            (subject, bytes(data), plain, key, schema, priority, correlation_id, message_id)
+        )
+
+    def __enter__(self) -> Self:
+        """Return the group."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit what was added, unless the block raised.
+
+        Raises:
+            Invalid: `stream.subject` if no stream takes one of them; nothing is committed
+            Full, Timeout, State: as `Stream.publish`; nothing is committed
+
+        """
+        if kind is None and self._messages:
+            told = self._native.publish_together(self._limit(self._timeout), self._messages)
+            self.published = [Routed(*one) for one in told]
+
+
+def options_of(  # noqa: PLR0913 - each option stands alone
+    *,
+    subjects: Iterable[str],
+    max_age: Duration | None,
+    max_bytes: Size | None,
+    max_messages: int | None,
+    discard: Literal["old", "new"],
+    retention: Literal["limits", "interest", "work_queue"],
+    keep_last_per_key: bool,
+    duplicate_window: Duration,
+) -> dict[str, Any]:
+    """Return a stream's options as the native part takes them."""
+    return {
+        "subjects": list(subjects),
+        "max_age": max_age,
+        "max_bytes": None if max_bytes is None else parse_size(max_bytes),
+        "max_messages": max_messages,
+        "discard": discard,
+        "retention": retention,
+        "keep_last_per_key": keep_last_per_key,
+        "duplicate_window": duplicate_window,
+    }
+
+
+def _padded(message: Sequence[Any]) -> tuple[Any, ...]:
+    subject, data, *rest = message
+    headers, message_id = [*rest, None, None][:2]
+    return (subject, data, headers, None, None, 0, None, message_id)
