@@ -195,6 +195,30 @@ def test_a_group_is_committed_whole_or_not_at_all(kernel: dw.Kernel) -> None:
     assert [(m.data, m.headers) for m in mail.replay()] == [(b"2", {"to": "x"})]
 
 
+def test_a_put_and_its_messages_are_there_together_or_not_at_all(kernel: dw.Kernel) -> None:
+    bus = kernel.bus
+    created = bus.stream("created", subjects=["*.created"], create=True)
+    mail = bus.stream("mail", subjects=["mail.>"], max_messages=1, discard="new", create=True)
+    kernel.containers.create("docs")
+    publish = [("docs.created", b"docs/a"), ("mail.out", b"hello", {"to": "x"})]
+    info = kernel.put("docs/a", b"content", publish=publish)
+    assert kernel.head("docs/a").version == info.version
+    assert [m.data for m in created.replay()] == [b"docs/a"]
+    assert [(m.data, m.headers) for m in mail.replay()] == [(b"hello", {"to": "x"})]
+    assert code_of(lambda: kernel.put("docs/b", b"x" * 200_000, publish=publish)) == "stream.full"
+    nobody = [("nobody.takes", b"")]
+    assert code_of(lambda: kernel.put("docs/c", b"", publish=nobody)) == "stream.subject"
+    conflict = [("docs.created", b"again")]
+    assert (
+        code_of(lambda: kernel.put("docs/a", b"", if_absent=True, publish=conflict))
+        == "object.conflict"
+    )
+    assert [info.key for info in kernel.list("docs/")] == ["docs/a"]
+    assert created.status().messages == 1
+    with pytest.raises(ValueError, match="unpack"):
+        kernel.put("docs/d", b"", publish=[("docs.created", b"", {}, "id", "more")])
+
+
 def test_streams_are_made_found_listed_and_deleted(kernel: dw.Kernel) -> None:
     bus = kernel.bus
     assert code_of(lambda: bus.stream("s")) == "stream.not_found"

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from dwkernel import _native, errors
 from dwkernel._closing import Closing
+from dwkernel._messages import padded
 from dwkernel._progress import showing
 from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
 from dwkernel.pool import Pool, place
 from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from typing_extensions import Buffer
 
@@ -175,6 +176,7 @@ class Kernel(Closing):
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        publish: Iterable[Sequence[Any]] = (),
         progress: Callable[[Progress], object] | bool | None = None,
         timeout: Duration | None = None,
     ) -> ObjectInfo:
@@ -189,6 +191,8 @@ class Kernel(Closing):
             content_type: what it is, such as `"text/plain"`.
             metadata: kept with it.
             tags: labels to find it by.
+            publish: messages for durable streams in the same commit, as `Stream.publish_many` takes
+                them: the object and they are there together, or neither.
             progress: True shows a bar; a callable gets a `Progress` now and then.
             timeout: the operation's deadline.
 
@@ -196,8 +200,8 @@ class Kernel(Closing):
             NotFound: `container.not_found`
             Conflict: `object.conflict`
             Invalid: `object.key`, `object.metadata`, `source.failed` (`__cause__` is what the
-                source raised)
-            Full: `pool.full`
+                source raised); `stream.subject` if no stream takes one of `publish`
+            Full: `pool.full`, `stream.full`
             Timeout: `context.deadline`: nothing is stored, or, where `details["outcome"]` is
                 `"unknown"`, the object may be there, whole, at any time from now on
 
@@ -206,6 +210,7 @@ class Kernel(Closing):
             text = "a str is no bytes: encode it, or give pathlib.Path for a file"
             raise errors.new("buffer.type", text, type="str")
         source, total = _source(data)
+        messages = [padded(message) for message in publish]
         with showing(progress, "put", "bytes", total) as show:
             native = self._store.put(
                 self._caller,
@@ -218,6 +223,7 @@ class Kernel(Closing):
                 metadata=_labels(metadata),
                 tags=_labels(tags),
                 progress=show,
+                publish=(self.bus._native, messages) if messages else None,  # noqa: SLF001
             )
         return ObjectInfo._of(native)  # noqa: SLF001 - of this package
 

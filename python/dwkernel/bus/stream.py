@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
+from dwkernel._messages import padded
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -164,9 +165,7 @@ class Stream:
             As `publish`; `stream.option` if there are too many.
 
         """
-        return [
-            one[0] for one in self._native.publish(self._limit(timeout), map(_padded, messages))
-        ]
+        return [one[0] for one in self._native.publish(self._limit(timeout), map(padded, messages))]
 
     def replay(
         self,
@@ -330,9 +329,3 @@ def options_of(  # noqa: PLR0913 - each option stands alone
         "keep_last_per_key": keep_last_per_key,
         "duplicate_window": duplicate_window,
     }
-
-
-def _padded(message: Sequence[Any]) -> tuple[Any, ...]:
-    subject, data, *rest = message
-    headers, message_id = [*rest, None, None][:2]
-    return (subject, data, headers, None, None, 0, None, message_id)

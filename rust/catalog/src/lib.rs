@@ -28,5 +28,5 @@ pub use containers::ContainerInfo;
 pub use info::{METADATA_BYTES_MAX, ObjectInfo};
 pub use key::{ContainerName, Key};
 pub use list::{Entry, ListOptions, PAGE_ENTRIES_MAX, Page};
-pub use put::{Progress, PutOptions, Source};
+pub use put::{Commit, Progress, PutOptions, Source};
 pub use read::ObjectReader;

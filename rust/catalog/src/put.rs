@@ -39,6 +39,9 @@ pub struct PutOptions {
 /// Told the bytes taken so far; an error ends the put and leaves nothing.
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 
+/// Commits a change, whole or not at all; returns its version.
+pub type Commit<'a> = Box<dyn FnOnce(Change, &Deadline) -> Result<u64> + 'a>;
+
 impl Catalog {
     /// Writes an object, whole or not at all; durable on return.
     ///
@@ -52,6 +55,22 @@ impl Catalog {
         options: &PutOptions,
         deadline: &Deadline,
         progress: Progress<'_>,
+    ) -> Result<ObjectInfo> {
+        let commit = |change, deadline: &Deadline| self.meta.commit_until(change, deadline);
+        self.put_with(key, source, options, deadline, (progress, Box::new(commit)))
+    }
+
+    /// [`put`](Self::put), and `commit` makes the change durable: perhaps with more than an object in it.
+    ///
+    /// # Errors
+    /// As `put`, and what `commit` fails with.
+    pub fn put_with(
+        &self,
+        key: &Key,
+        source: Source<'_>,
+        options: &PutOptions,
+        deadline: &Deadline,
+        (progress, commit): (Progress<'_>, Commit<'_>),
     ) -> Result<ObjectInfo> {
         let mut info = ObjectInfo::new(key.clone(), options)?;
         // Looked at before the bytes are taken, so that a put in vain costs nothing; what holds is the
@@ -71,7 +90,7 @@ impl Catalog {
         info.size_bytes = intake.taken;
         info.checksum = intake.crc.value();
         let staged = intake.upload.finish()?;
-        self.commit_put(info, staged, require, deadline)
+        self.commit_put(info, (staged, require), commit, deadline)
     }
 
     fn condition(&self, key: &Key, options: &PutOptions) -> Result<Option<Require>> {
@@ -89,8 +108,8 @@ impl Catalog {
     fn commit_put(
         &self,
         mut info: ObjectInfo,
-        staged: Staged,
-        require: Option<Require>,
+        (staged, require): (Staged, Option<Require>),
+        commit: Commit<'_>,
         deadline: &Deadline,
     ) -> Result<ObjectInfo> {
         let (row, container) = (info.key.row(), info.key.container().row());
@@ -103,7 +122,7 @@ impl Catalog {
         }
         let shared = self.gate.share(deadline)?;
         deadline.check()?;
-        let done = self.meta.commit_until(change, deadline);
+        let done = commit(change, deadline);
         drop(shared);
         info.version = done.map_err(|error| {
             if !error.is(&codes::OBJECT_CONFLICT) {

@@ -15,7 +15,7 @@ use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal}
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::bus::BusSpace;
+use crate::bus::{BusSpace, outgoing};
 use crate::detach::detach;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
@@ -259,7 +259,7 @@ impl Store {
     }
 
     /// Writes an object from bytes, a buffer, a file object or (a str) a path.
-    #[pyo3(signature = (caller, timeout_s, key, data, *, if_absent, if_match, content_type, metadata, tags, progress))]
+    #[pyo3(signature = (caller, timeout_s, key, data, *, if_absent, if_match, content_type, metadata, tags, progress, publish=None))]
     #[allow(clippy::too_many_arguments)] // by keyword only
     fn put(
         &self,
@@ -274,7 +274,10 @@ impl Store {
         metadata: Labels,
         tags: Labels,
         progress: Option<Py<PyAny>>,
+        publish: Option<(Bound<'_, BusSpace>, Bound<'_, PyAny>)>,
     ) -> PyResult<ObjectTuple> {
+        let publish = publish.map(|(space, messages)| outgoing(space.get(), &messages));
+        let publish = publish.transpose()?.unwrap_or_default();
         let if_match = if_match.map(|etag| etag.text);
         let content_type = content_type.map(|kind| kind.text);
         let (Labels(metadata), Labels(tags)) = (metadata, tags);
@@ -286,7 +289,8 @@ impl Store {
             let key = Key::new(key.text)?;
             let mut told = |done| watcher.tell(done, None);
             let (source, options) = (taken.source(), &options);
-            kernel.execute(context, Put { key: &key, source, options, progress: &mut told })
+            let (progress, publish) = (&mut told, &publish[..]);
+            kernel.execute(context, Put { key: &key, source, options, progress, publish })
         });
         let stored = stored.map_err(|error| origin.explain(py, error));
         let info = stored.map_err(|error| watcher.explain(error))?;

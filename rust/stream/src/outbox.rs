@@ -88,6 +88,18 @@ impl Outbox {
     /// `object.conflict` if a requirement of `change` fails, `stream.full` if a stream refuses a message,
     /// `stream.not_found`, `journal.record_size` if it is too much for one commit, and as [`Stream::publish`].
     pub fn commit(self, change: Change, deadline: &Deadline) -> Result<Vec<Routed>> {
+        self.commit_versioned(change, deadline).map(|(_, routed)| routed)
+    }
+
+    /// [`commit`](Self::commit), and the version that it gave to what `change` wrote.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn commit_versioned(
+        self,
+        change: Change,
+        deadline: &Deadline,
+    ) -> Result<(u64, Vec<Routed>)> {
         let mut open: Vec<Open<'_>> = Vec::with_capacity(self.parts.len());
         // In the order of their numbers, so that nobody waits for somebody who waits for him.
         for part in self.parts.values() {
@@ -111,8 +123,7 @@ impl Outbox {
         for part in self.parts.values() {
             part.core.settle(&mut part.core.tail());
         }
-        done?;
-        self.told(plans)
+        Ok((done?, self.told(plans)?))
     }
 
     fn told(&self, plans: Vec<Plan>) -> Result<Vec<Routed>> {

@@ -1,7 +1,10 @@
 //! Operations on objects.
 
 use dwk_base::Result;
-use dwk_catalog::{Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, PutOptions, Source};
+use dwk_bus::Envelope;
+use dwk_catalog::{
+    Commit, Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, PutOptions, Source,
+};
 
 use super::sealed::Run;
 use crate::kernel::Opened;
@@ -17,6 +20,8 @@ pub struct Put<'a> {
     pub options: &'a PutOptions,
     /// Told how far it is, and may end it.
     pub progress: Progress<'a>,
+    /// Messages for every stream that takes them, in the same commit: `stream.subject`, `stream.full`, …
+    pub publish: &'a [(Envelope, Option<String>)],
 }
 
 impl Run for Put<'_> {
@@ -28,8 +33,18 @@ impl Run for Put<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<ObjectInfo> {
-        let Self { key, source, options, progress } = self;
-        store.catalog.put(key, source, options, context.deadline(), progress)
+        let Self { key, source, options, progress, publish } = self;
+        if publish.is_empty() {
+            return store.catalog.put(key, source, options, context.deadline(), progress);
+        }
+        let mut outbox = store.streams.outbox();
+        for (envelope, id) in publish {
+            outbox.route(envelope, id.as_deref())?;
+        }
+        let commit: Commit<'_> = Box::new(|change, deadline| {
+            outbox.commit_versioned(change, deadline).map(|(version, _)| version)
+        });
+        store.catalog.put_with(key, source, options, context.deadline(), (progress, commit))
     }
 }
 

@@ -7,5 +7,5 @@ mod subscription;
 
 pub(crate) use message::Message;
 pub(crate) use space::BusSpace;
-pub(crate) use stream::{BusCursor, BusStream, BusStreams};
+pub(crate) use stream::{BusCursor, BusStream, BusStreams, outgoing};
 pub(crate) use subscription::BusSubscription;

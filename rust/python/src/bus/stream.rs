@@ -23,7 +23,7 @@ use crate::store::run;
 use crate::waiting::{deadline_of, duration_of, in_slices};
 
 /// Messages with the identities under which they are taken once.
-type Outgoing = Vec<(Envelope, Option<String>)>;
+pub(crate) type Outgoing = Vec<(Envelope, Option<String>)>;
 
 /// A stream of a kernel; see `dwkernel.bus.Stream`.
 #[pyclass(frozen, module = "dwkernel._native")]
@@ -271,7 +271,7 @@ impl BusCursor {
 }
 
 /// Messages as Python gives them: `(subject, data, headers, key, schema, priority, correlation, message_id)`.
-fn outgoing(space: &BusSpace, messages: &Bound<'_, PyAny>) -> PyResult<Outgoing> {
+pub(crate) fn outgoing(space: &BusSpace, messages: &Bound<'_, PyAny>) -> PyResult<Outgoing> {
     let py = messages.py();
     let mut outgoing = Vec::new();
     for one in messages.try_iter()? {
