@@ -2,6 +2,7 @@
 
 mod bell;
 mod config;
+pub mod consumer;
 mod core;
 mod delayed;
 mod entry;
@@ -29,6 +30,7 @@ mod window;
 pub use config::{
     DUPLICATE_IDS_MAX, DUPLICATE_WINDOW_MAX, Discard, Retention, SUBJECTS_MAX, StreamConfig,
 };
+pub use consumer::{Ack, ConsumerConfig, ConsumerStatus, DeadLetter};
 pub use entry::MESSAGE_ID_BYTES_MAX;
 pub use keys::NAME_CHARACTERS_MAX;
 pub use news::Watch;
