@@ -10,6 +10,10 @@ const FRAME_ROW: u8 = 0x11;
 const MARK_ROW: u8 = 0x12;
 /// First byte of a message that is not due yet.
 const DELAYED_ROW: u8 = 0x13;
+/// First byte of a consumer's row.
+pub(crate) const CONSUMER_ROW: u8 = 0x14;
+/// First byte of a dead letter.
+const LETTER_ROW: u8 = 0x15;
 
 /// The longest name of a stream, in characters.
 pub const NAME_CHARACTERS_MAX: usize = 128;
@@ -55,6 +59,36 @@ pub(crate) const STREAM_ROWS: (&[u8], &[u8]) = (&[STREAM_ROW], &[STREAM_ROW + 1]
 pub(crate) const FRAME_ROWS: (&[u8], &[u8]) = (&[FRAME_ROW], &[FRAME_ROW + 1]);
 /// From where to where all rows of messages that are not due yet lie.
 pub(crate) const DELAYED_ROWS: (&[u8], &[u8]) = (&[DELAYED_ROW], &[DELAYED_ROW + 1]);
+
+/// From where to where the rows lie that are removed with their stream.
+pub(crate) const ROWS_OF_STREAMS: [(&[u8], &[u8]); 4] = [
+    FRAME_ROWS,
+    DELAYED_ROWS,
+    (&[CONSUMER_ROW], &[CONSUMER_ROW + 1]),
+    (&[LETTER_ROW], &[LETTER_ROW + 1]),
+];
+
+/// The row of a consumer.
+pub(crate) fn consumer_row(id: u64, name: &str) -> Vec<u8> {
+    [&numbered(CONSUMER_ROW, id, &[]), name.as_bytes()].concat()
+}
+
+/// The row of a consumer's dead letter.
+pub(crate) fn letter_row(id: u64, name: &str, sequence: u64) -> Vec<u8> {
+    [&letter_rows(id, name).0[..], &sequence.to_be_bytes()].concat()
+}
+
+/// From where to where the dead letters of a consumer lie.
+pub(crate) fn letter_rows(id: u64, name: &str) -> (Vec<u8>, Vec<u8>) {
+    let rows = |end| [&numbered(LETTER_ROW, id, &[]), name.as_bytes(), &[end]].concat();
+    (rows(SEPARATOR), rows(SEPARATOR + 1))
+}
+
+/// From where to where the rows of a kind lie that belong to a stream.
+pub(crate) fn rows_of(kind: u8, id: u64) -> (Vec<u8>, Vec<u8>) {
+    let high = id.checked_add(1).map(|next| numbered(kind, next, &[]));
+    (numbered(kind, id, &[]), high.unwrap_or_else(|| vec![kind + 1]))
+}
 
 /// Tenant and name of a stream's row.
 ///

@@ -3,6 +3,7 @@
 mod bell;
 mod config;
 pub mod consumer;
+mod consuming;
 mod core;
 mod delayed;
 mod entry;
@@ -31,6 +32,7 @@ pub use config::{
     DUPLICATE_IDS_MAX, DUPLICATE_WINDOW_MAX, Discard, Retention, SUBJECTS_MAX, StreamConfig,
 };
 pub use consumer::{Ack, ConsumerConfig, ConsumerStatus, DeadLetter};
+pub use consuming::{Buried, Consumer, Delivery, LAZY};
 pub use entry::MESSAGE_ID_BYTES_MAX;
 pub use keys::NAME_CHARACTERS_MAX;
 pub use news::Watch;

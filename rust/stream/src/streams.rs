@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Deadline, Error, Result, Seams, codes};
@@ -12,6 +13,8 @@ use dwk_meta::{Change, Meta, Require};
 
 use crate::bell::Bell;
 use crate::config::StreamConfig;
+use crate::consumer::ConsumerConfig;
+use crate::consuming::{Consumer, Registry};
 use crate::core::{Core, Shared, not_found};
 use crate::keys::{self, check_name, check_tenant, mark_row, stream_of, stream_row};
 use crate::mark::Mark;
@@ -22,6 +25,9 @@ use crate::stream::Stream;
 use crate::sweep::{remove_rows, sweep};
 use crate::sync::guard;
 
+/// How long closing tries to make acknowledgements durable.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+
 /// Tenant and name.
 type Name = (Arc<str>, Arc<str>);
 
@@ -29,6 +35,7 @@ type Name = (Arc<str>, Arc<str>);
 pub struct Streams {
     shared: Shared,
     known: Arc<Known>,
+    consumers: Arc<Registry>,
     /// Held by who makes, changes or deletes streams.
     admin: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -111,7 +118,8 @@ impl Streams {
             let _ = sweep(&shared.meta, &ids);
         }
         let (admin, thread) = (Mutex::default(), Mutex::default());
-        let streams = Self { shared, known: Arc::new(known), admin, thread };
+        let consumers = Arc::default();
+        let streams = Self { shared, known: Arc::new(known), consumers, admin, thread };
         if !streams.known.all().is_empty() {
             streams.start()?;
         }
@@ -255,6 +263,7 @@ impl Streams {
         }
         core.news.end();
         self.known.remove(&core);
+        self.consumers.forget(core.id);
         let _ = remove_rows(&self.shared.meta, core.id, deadline);
         Ok(())
     }
@@ -284,6 +293,43 @@ impl Streams {
         Ok(vec![Routed { stream, published }])
     }
 
+    /// Makes a consumer of a stream.
+    ///
+    /// # Errors
+    /// `stream.option`, `stream.consumer_exists`, `stream.not_found`, those of a commit
+    pub fn create_consumer(
+        &self,
+        stream: &Stream,
+        config: ConsumerConfig,
+        deadline: &Deadline,
+    ) -> Result<Consumer> {
+        self.consumers.create(stream, config, deadline)
+    }
+
+    /// A consumer that is there.
+    ///
+    /// # Errors
+    /// `stream.consumer_not_found`, `stream.not_found`, those of reading its state
+    pub fn consumer(&self, stream: &Stream, name: &str, deadline: &Deadline) -> Result<Consumer> {
+        self.consumers.get(stream, name, deadline)
+    }
+
+    /// A stream's consumers, by name.
+    ///
+    /// # Errors
+    /// `stream.not_found`, those of reading their states
+    pub fn consumers(&self, stream: &Stream, deadline: &Deadline) -> Result<Vec<Consumer>> {
+        self.consumers.all(stream, deadline)
+    }
+
+    /// Deletes a consumer and its dead letters.
+    ///
+    /// # Errors
+    /// `stream.consumer_not_found`, `stream.not_found`, those of a commit
+    pub fn delete_consumer(&self, stream: &Stream, name: &str, deadline: &Deadline) -> Result<()> {
+        self.consumers.delete(stream, name, deadline)
+    }
+
     /// Begins to gather messages that are committed together.
     pub fn outbox(&self) -> Outbox {
         Outbox::new(Arc::clone(&self.known))
@@ -292,6 +338,9 @@ impl Streams {
     /// Takes nothing more. What is under way is still written by who waits for it.
     pub fn close(&self) {
         self.shared.bell.stop();
+        // What fails here is delivered once more.
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
         let closed = Error::new(&codes::STORE_CLOSED, "the streams are closed");
         self.known.all().iter().for_each(|core| core.end(&closed));
         let thread = guard(&self.thread).take();

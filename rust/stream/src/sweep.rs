@@ -6,7 +6,7 @@ use std::ops::Bound;
 use dwk_base::{Deadline, Result};
 use dwk_meta::{Change, Meta};
 
-use crate::keys::{DELAYED_ROWS, FRAME_ROWS, id_of};
+use crate::keys::{ROWS_OF_STREAMS, id_of};
 
 /// How many rows one commit removes.
 const REMOVE_MAX: usize = 128;
@@ -16,7 +16,7 @@ const REMOVE_MAX: usize = 128;
 /// # Errors
 /// Those of a commit; `context.deadline`
 pub(crate) fn remove_rows(meta: &Meta, id: u64, deadline: &Deadline) -> Result<()> {
-    for (from, to) in [FRAME_ROWS, DELAYED_ROWS] {
+    for (from, to) in ROWS_OF_STREAMS {
         let (low, high) = (prefix(from, id), id.checked_add(1).map(|next| prefix(from, next)));
         let high = high.unwrap_or_else(|| to.to_vec());
         loop {
@@ -36,7 +36,7 @@ pub(crate) fn remove_rows(meta: &Meta, id: u64, deadline: &Deadline) -> Result<(
 /// # Errors
 /// As [`remove_rows`].
 pub(crate) fn sweep(meta: &Meta, known: &BTreeSet<u64>) -> Result<()> {
-    for (from, to) in [FRAME_ROWS, DELAYED_ROWS] {
+    for (from, to) in ROWS_OF_STREAMS {
         let mut at = from.to_vec();
         loop {
             let rows = meta.range(Bound::Included(&at), Bound::Excluded(to), 1)?;

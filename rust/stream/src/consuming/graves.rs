@@ -1,0 +1,110 @@
+//! Dead letters: what is delivered no more, with its message, until somebody looks.
+
+use std::ops::Bound;
+
+use dwk_base::{Deadline, Result};
+use dwk_bus::Envelope;
+use dwk_meta::Change;
+
+use super::Consumer;
+use super::state::Inner;
+use crate::consumer::DeadLetter;
+use crate::keys::{letter_row, letter_rows};
+
+/// So many are looked at in one go.
+const AT_ONCE: usize = 64;
+
+/// A dead letter.
+#[derive(Clone, Debug)]
+pub struct Buried {
+    /// Why, and how often it was delivered.
+    pub letter: DeadLetter,
+    /// The message; none if the stream had let it go before.
+    pub envelope: Option<Envelope>,
+}
+
+impl Inner {
+    /// Puts dead letters, which are saved, into rows of their own.
+    pub(super) fn bury(&self, deadline: &Deadline) -> Result<()> {
+        loop {
+            let letters: Vec<DeadLetter> =
+                self.state().engine.dead().take(AT_ONCE).cloned().collect();
+            if letters.is_empty() {
+                return Ok(());
+            }
+            for letter in letters {
+                let message = self.find(letter.sequence, deadline)?;
+                let meta = &self.core.shared.meta;
+                let staged = match message {
+                    Some(stored) => {
+                        let mut upload = meta.upload_until(deadline);
+                        upload.append(&stored.envelope.encode())?;
+                        Some(upload.finish()?)
+                    }
+                    None => None,
+                };
+                // The same row the second time, if a crash comes before the next save.
+                let row = letter_row(self.core.id, &self.config.name, letter.sequence);
+                let change = Change::new().put(row, letter.encode(), staged);
+                meta.commit_until(change, deadline)?;
+                self.state().engine.buried(letter.sequence);
+            }
+        }
+    }
+}
+
+impl Consumer {
+    /// Dead letters of messages behind `after`, in their order, at most `limit`.
+    ///
+    /// # Errors
+    /// `format.damaged`, and those of reading content
+    pub fn dead_letters(
+        &self,
+        after: u64,
+        limit: usize,
+        deadline: &Deadline,
+    ) -> Result<Vec<Buried>> {
+        let inner = &self.0;
+        let meta = &inner.core.shared.meta;
+        let low = letter_row(inner.core.id, self.name(), after);
+        let (_, high) = letter_rows(inner.core.id, self.name());
+        let rows = meta.range(Bound::Excluded(&low), Bound::Excluded(&high), limit)?;
+        let mut found = Vec::with_capacity(rows.len());
+        for (key, row) in rows {
+            let letter = DeadLetter::decode(&row.body)?;
+            let content = meta.read_until(&key, deadline)?;
+            let envelope = match content.filter(|(row, _)| row.content.is_some()) {
+                Some((_, mut reader)) => {
+                    let mut bytes = vec![0; usize::try_from(reader.bytes()).unwrap_or(0)];
+                    reader.read_at(0, &mut bytes)?;
+                    Some(Envelope::decode(&bytes.into())?)
+                }
+                None => None,
+            };
+            found.push(Buried { letter, envelope });
+        }
+        Ok(found)
+    }
+
+    /// Delivers the message of a dead letter again, its count from the beginning; if the stream has let it go,
+    /// its copy is published again. False if there is no such letter.
+    ///
+    /// # Errors
+    /// `stream.full` if as many messages are out as may be; those of a commit
+    pub fn redrive(&self, sequence: u64, deadline: &Deadline) -> Result<bool> {
+        let found = self.dead_letters(sequence.saturating_sub(1), 1, deadline)?;
+        let found = found.into_iter().find(|found| found.letter.sequence == sequence);
+        let Some(Buried { letter, envelope }) = found else { return Ok(false) };
+        let inner = &self.0;
+        if inner.find(sequence, deadline)?.is_some() {
+            inner.state().engine.redrive(&letter, inner.now())?;
+            inner.save(deadline)?;
+        } else if let Some(envelope) = envelope {
+            let id = format!("{} {} {sequence}", self.name(), envelope.id());
+            inner.stream().publish(&envelope, Some(&id), deadline)?;
+        }
+        let row = letter_row(inner.core.id, self.name(), sequence);
+        inner.core.shared.meta.commit_until(Change::new().delete(row), deadline)?;
+        Ok(true)
+    }
+}

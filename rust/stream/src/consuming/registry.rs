@@ -1,0 +1,206 @@
+//! The consumers of all streams.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use dwk_base::{Deadline, Error, Result, codes};
+use dwk_meta::{Change, ContentReader, Require};
+
+use super::state::Inner;
+use super::{Consumer, not_found};
+use crate::config::Retention;
+use crate::consumer::{ConsumerConfig, Engine};
+use crate::core::Core;
+use crate::keys::{CONSUMER_ROW, consumer_row, letter_rows, rows_of};
+use crate::read::From;
+use crate::stream::Stream;
+use crate::sync::guard;
+
+/// A snapshot has at most so many bytes; more is damage.
+const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
+/// How many rows one commit removes.
+const REMOVE_MAX: usize = 128;
+
+/// The consumers that were loaded: all of a stream, or none.
+#[derive(Default)]
+pub(crate) struct Registry {
+    by_stream: Mutex<BTreeMap<u64, BTreeMap<String, Consumer>>>,
+}
+
+impl Registry {
+    /// Makes a consumer.
+    pub(crate) fn create(
+        self: &Arc<Self>,
+        stream: &Stream,
+        config: ConsumerConfig,
+        deadline: &Deadline,
+    ) -> Result<Consumer> {
+        config.check()?;
+        let core = &stream.0;
+        let mut all = guard(&self.by_stream);
+        let known = self.load(&mut all, core, deadline)?;
+        if known.contains_key(&config.name) {
+            let text = format!("consumer {} is there", config.name);
+            let error = Error::new(&codes::STREAM_CONSUMER_EXISTS, text);
+            return Err(error.with("consumer", &config.name));
+        }
+        let first = start_of(stream, config.start)?;
+        let engine = Engine::new(config.clone(), first, core.clock().unix_ns())?;
+        let (row, snapshot) = (consumer_row(core.id, &config.name), engine.snapshot());
+        let name = config.name.clone();
+        let inner = Inner::new(core, config, engine, self);
+        let change = Change::new().require(row.clone(), Require::Absent);
+        inner.commit(change, row, &snapshot.bytes, deadline)?;
+        inner.state().engine.saved(snapshot.version);
+        let consumer = Consumer(Arc::new(inner));
+        known.insert(name, consumer.clone());
+        Ok(consumer)
+    }
+
+    /// A stream's consumers, by name.
+    pub(crate) fn all(
+        self: &Arc<Self>,
+        stream: &Stream,
+        deadline: &Deadline,
+    ) -> Result<Vec<Consumer>> {
+        let mut all = guard(&self.by_stream);
+        Ok(self.load(&mut all, &stream.0, deadline)?.values().cloned().collect())
+    }
+
+    /// A consumer that is there.
+    pub(crate) fn get(
+        self: &Arc<Self>,
+        stream: &Stream,
+        name: &str,
+        deadline: &Deadline,
+    ) -> Result<Consumer> {
+        let mut all = guard(&self.by_stream);
+        let known = self.load(&mut all, &stream.0, deadline)?;
+        known.get(name).cloned().ok_or_else(|| not_found(name))
+    }
+
+    /// Deletes a consumer, and its dead letters.
+    pub(crate) fn delete(
+        self: &Arc<Self>,
+        stream: &Stream,
+        name: &str,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let core = &stream.0;
+        let mut all = guard(&self.by_stream);
+        let known = self.load(&mut all, core, deadline)?;
+        let consumer = known.get(name).cloned().ok_or_else(|| not_found(name))?;
+        let row = consumer_row(core.id, name);
+        let change = Change::new().delete(row.clone()).require(row, Require::Present);
+        core.shared.meta.commit_until(change, deadline)?;
+        consumer.0.end();
+        known.remove(name);
+        drop(all);
+        self.release(core, name, u64::MAX)?;
+        // What a cut leaves of them is removed with the stream.
+        let (low, high) = letter_rows(core.id, name);
+        loop {
+            let rows = core.shared.meta.range(
+                Bound::Included(&low),
+                Bound::Excluded(&high),
+                REMOVE_MAX,
+            )?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let delete = |change: Change, (key, _): (Vec<u8>, _)| change.delete(key);
+            core.shared
+                .meta
+                .commit_until(rows.into_iter().fold(Change::new(), delete), deadline)?;
+        }
+    }
+
+    /// Forgets the consumers of a stream that is gone.
+    pub(crate) fn forget(&self, id: u64) {
+        let gone = guard(&self.by_stream).remove(&id).unwrap_or_default();
+        for consumer in gone.values() {
+            consumer.0.end();
+        }
+    }
+
+    /// Saves what is not saved of all consumers: the first failure.
+    pub(crate) fn flush(&self, deadline: &Deadline) -> Result<()> {
+        let all: Vec<Consumer> =
+            guard(&self.by_stream).values().flat_map(|of| of.values().cloned()).collect();
+        let saved: Vec<_> = all.iter().map(|consumer| consumer.0.save(deadline)).collect();
+        saved.into_iter().collect()
+    }
+
+    /// `name` has done everything up to `floor`: the stream may let go what all have done.
+    pub(super) fn release(&self, core: &Arc<Core>, name: &str, floor: u64) -> Result<()> {
+        if core.config().retention == Retention::Limits {
+            return Ok(());
+        }
+        // Who makes a consumer meanwhile holds this and does not save.
+        let Ok(all) = self.by_stream.try_lock() else { return Ok(()) };
+        let others = all.get(&core.id).into_iter().flatten();
+        let others = others.filter(|(other, _)| *other != name);
+        let floors = others.map(|(_, consumer)| consumer.0.state().engine.floor());
+        let lowest = floors.chain([floor]).min().unwrap_or(0);
+        drop(all);
+        if lowest == 0 || lowest == u64::MAX {
+            return Ok(());
+        }
+        Stream(Arc::clone(core)).release(lowest)
+    }
+
+    fn load<'a>(
+        self: &Arc<Self>,
+        all: &'a mut BTreeMap<u64, BTreeMap<String, Consumer>>,
+        core: &Arc<Core>,
+        deadline: &Deadline,
+    ) -> Result<&'a mut BTreeMap<String, Consumer>> {
+        core.check()?;
+        match all.entry(core.id) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(self.read(core, deadline)?)),
+        }
+    }
+
+    /// The consumers of a stream as the map has them.
+    fn read(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        deadline: &Deadline,
+    ) -> Result<BTreeMap<String, Consumer>> {
+        let meta = &core.shared.meta;
+        let (low, high) = rows_of(CONSUMER_ROW, core.id);
+        let rows = meta.range(Bound::Included(&low), Bound::Excluded(&high), usize::MAX)?;
+        let mut known = BTreeMap::new();
+        for (key, row) in rows {
+            let config = ConsumerConfig::decode(&row.body)?;
+            let Some((_, reader)) = meta.read_until(&key, deadline)? else { continue };
+            let now = core.clock().unix_ns();
+            let engine = Engine::restore(config.clone(), &read_all(reader)?, now)?;
+            let name = config.name.clone();
+            known.insert(name, Consumer(Arc::new(Inner::new(core, config, engine, self))));
+        }
+        Ok(known)
+    }
+}
+
+/// The number from which on a new consumer gets messages.
+fn start_of(stream: &Stream, start: From) -> Result<u64> {
+    Ok(match start {
+        From::Sequence(sequence) => sequence.max(1),
+        other => stream.cursor(other)?.position().max(1),
+    })
+}
+
+fn read_all(mut reader: ContentReader) -> Result<Vec<u8>> {
+    let length = reader.bytes();
+    if length > SNAPSHOT_BYTES_MAX {
+        return Err(Error::new(&codes::FORMAT_DAMAGED, "a consumer's state is too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    let read = reader.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}

@@ -1,0 +1,229 @@
+//! One consumer, as all who use it share it: reading ahead and saving.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use dwk_base::{Deadline, Error, Result, codes};
+use dwk_meta::{Change, Require};
+
+use super::registry::Registry;
+use super::{LAZY, LOOK, not_found};
+use crate::consumer::{ConsumerConfig, Delivered, Engine};
+use crate::core::Core;
+use crate::keys::consumer_row;
+use crate::read::{Cursor, From, Stored};
+use crate::stream::Stream;
+use crate::sync::guard;
+
+/// So many bytes of messages are read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// One consumer.
+pub(crate) struct Inner {
+    pub(super) core: Arc<Core>,
+    pub(super) config: ConsumerConfig,
+    state: Mutex<State>,
+    /// Held by who saves, so that saves come in the order of their versions.
+    saver: Mutex<()>,
+    registry: Arc<Registry>,
+}
+
+/// What changes.
+pub(super) struct State {
+    pub(super) engine: Engine,
+    /// What was read ahead and is wanted, by number.
+    pub(super) ahead: BTreeMap<u64, Stored>,
+    cursor: Option<Cursor>,
+    /// The stream's first message, as the engine knows it.
+    first: u64,
+    saved_ns: u64,
+    /// Why it is over.
+    ended: Option<Error>,
+}
+
+impl Inner {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        config: ConsumerConfig,
+        engine: Engine,
+        registry: &Arc<Registry>,
+    ) -> Self {
+        let (ahead, saved_ns) = (BTreeMap::new(), core.clock().unix_ns());
+        let state = State { engine, ahead, cursor: None, first: 1, saved_ns, ended: None };
+        let (core, registry) = (Arc::clone(core), Arc::clone(registry));
+        Self { core, config, state: Mutex::new(state), saver: Mutex::default(), registry }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        guard(&self.state)
+    }
+
+    pub(super) fn stream(&self) -> Stream {
+        Stream(Arc::clone(&self.core))
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.core.clock().unix_ns()
+    }
+
+    /// Says that it is over: nothing is handed out or saved any more.
+    pub(super) fn end(&self) {
+        self.state().ended = Some(not_found(&self.config.name));
+        self.core.news.ring(0);
+    }
+
+    /// How long a fetch that found nothing waits for news.
+    pub(super) fn until(&self, deadline: &Deadline, due_ns: Option<u64>) -> Deadline {
+        let mut wait = deadline.remaining();
+        if let Some(due_ns) = due_ns {
+            wait = wait.min(Duration::from_nanos(due_ns.saturating_sub(self.now())));
+        }
+        if self.state().engine.status(0).out > 0 {
+            wait = wait.min(LOOK);
+        }
+        Deadline::after(Arc::clone(self.core.clock()), wait)
+    }
+
+    /// The message of that number, if the stream has it.
+    pub(super) fn find(&self, sequence: u64, deadline: &Deadline) -> Result<Option<Stored>> {
+        let found = self.stream().read(sequence, 1, 1, deadline)?;
+        Ok(found.into_iter().find(|stored| stored.sequence == sequence))
+    }
+
+    /// Saves if something waits for it, then buries the dead. If that fails, what was `delivered` comes again.
+    pub(super) fn save_if_it_must(
+        &self,
+        deadline: &Deadline,
+        delivered: &[Delivered],
+    ) -> Result<()> {
+        if !self.state().engine.must_save() {
+            return Ok(());
+        }
+        let saved = self.save(deadline);
+        if saved.is_err() {
+            let (mut state, now) = (self.state(), self.now());
+            for one in delivered {
+                // Its time may be over by now: then it comes again by itself.
+                let _ = state.engine.nak(one.token, None, now);
+            }
+            return saved;
+        }
+        self.bury(deadline)
+    }
+
+    /// Saves if the last save was a while ago.
+    pub(super) fn save_lazily(&self, deadline: &Deadline) -> Result<()> {
+        let lazy_ns = LAZY.as_nanos() as u64;
+        let saved_ns = self.state().saved_ns;
+        if self.now().saturating_sub(saved_ns) < lazy_ns { Ok(()) } else { self.save(deadline) }
+    }
+
+    /// Makes the state durable; who comes while another one saves finds it saved, or saves for all others.
+    pub(super) fn save(&self, deadline: &Deadline) -> Result<()> {
+        let _alone = guard(&self.saver);
+        let snapshot = {
+            let state = self.state();
+            if let Some(ended) = &state.ended {
+                return Err(ended.clone());
+            }
+            if !state.engine.is_unsaved() {
+                return Ok(());
+            }
+            state.engine.snapshot()
+        };
+        let row = consumer_row(self.core.id, &self.config.name);
+        let change = Change::new().require(row.clone(), Require::Present);
+        self.commit(change, row, &snapshot.bytes, deadline).map_err(|error| {
+            let gone = error.is(&codes::OBJECT_CONFLICT);
+            if gone { not_found(&self.config.name) } else { error }
+        })?;
+        let floor = {
+            let mut state = self.state();
+            state.engine.saved(snapshot.version);
+            state.saved_ns = self.now();
+            state.engine.floor()
+        };
+        self.registry.release(&self.core, &self.config.name, floor)
+    }
+
+    /// Writes the consumer's row.
+    pub(super) fn commit(
+        &self,
+        change: Change,
+        row: Vec<u8>,
+        snapshot: &[u8],
+        deadline: &Deadline,
+    ) -> Result<()> {
+        let meta = &self.core.shared.meta;
+        let mut upload = meta.upload_until(deadline);
+        upload.append(snapshot)?;
+        let staged = upload.finish()?;
+        let change = change.put(row, self.config.encode(), Some(staged));
+        meta.commit_until(change, deadline).map(drop)
+    }
+}
+
+impl State {
+    /// Reads ahead what the engine wants.
+    pub(super) fn feed(&mut self, inner: &Inner, deadline: &Deadline) -> Result<()> {
+        self.check(inner)?;
+        while let Some(wanted) = self.engine.wants() {
+            let cursor = self.cursor_at(inner, wanted.sequence)?;
+            let read = cursor.next_many(wanted.count, READ_BYTES, deadline)?;
+            if read.is_empty() {
+                break;
+            }
+            let brief = |stored: &Stored| inner.config.brief(stored.sequence, &stored.envelope);
+            let briefs: Vec<_> = read.iter().map(brief).collect();
+            self.engine.offered(wanted.sequence, &briefs);
+            let wanted = read.into_iter().zip(briefs).filter(|(_, brief)| brief.matches);
+            self.ahead.extend(wanted.map(|(stored, _)| (stored.sequence, stored)));
+        }
+        Ok(())
+    }
+
+    /// Passes over what cannot be read.
+    pub(super) fn skip(&mut self, inner: &Inner, deadline: &Deadline) -> Result<u64> {
+        self.check(inner)?;
+        let Some(wanted) = self.engine.wants() else { return Ok(self.engine.floor() + 1) };
+        let cursor = self.cursor_at(inner, wanted.sequence)?;
+        let read = cursor.next_many(1, 1, deadline);
+        match read {
+            Err(error) if crate::read::is_unreadable(&error) => {
+                let next = cursor.skip();
+                self.engine.gone(wanted.sequence..=next.saturating_sub(1));
+                Ok(next)
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                // What was read is read again.
+                self.cursor = None;
+                Ok(wanted.sequence)
+            }
+        }
+    }
+
+    fn check(&mut self, inner: &Inner) -> Result<()> {
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
+        }
+        inner.core.check()?;
+        let first = inner.core.first();
+        if first > self.first {
+            self.engine.gone(self.first..=first - 1);
+            self.ahead = self.ahead.split_off(&first);
+            self.first = first;
+        }
+        Ok(())
+    }
+
+    fn cursor_at(&mut self, inner: &Inner, sequence: u64) -> Result<&mut Cursor> {
+        let fits = self.cursor.as_ref().is_some_and(|cursor| cursor.position() == sequence);
+        let cursor = match self.cursor.take().filter(|_| fits) {
+            Some(cursor) => cursor,
+            None => inner.stream().cursor(From::Sequence(sequence))?,
+        };
+        Ok(self.cursor.insert(cursor))
+    }
+}
