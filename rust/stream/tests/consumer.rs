@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use dwk_base::codec::Writer;
 use dwk_base::{Result, codes};
 use dwk_stream::consumer::{
     Ack, Brief, ConsumerConfig, DELAY_MAX, DeadLetter, Delivered, Ending, Engine, REASON_BYTES_MAX,
@@ -530,4 +531,88 @@ fn a_snapshot_with_a_thousand_open_messages_stays_below_64_kib() {
     assert!(bytes.len() < 64 << 10, "{} bytes", bytes.len());
     let restored = Engine::restore(engine.config().clone(), &bytes, now).unwrap();
     assert_eq!(restored.snapshot().bytes, bytes, "nothing is lost");
+}
+
+#[test]
+fn a_lower_limit_makes_dead_what_was_delivered_as_often() {
+    let mut engine = engine(config(), 3);
+    for now in [NOW, NOW + 30 * SECOND] {
+        engine.fetch(now, 2);
+    }
+    let token = engine.fetch(NOW + 30 * SECOND, 1)[0].token;
+    assert_eq!(token, Token { sequence: 3, delivery: 1 });
+    engine.tick(NOW + 60 * SECOND);
+    let config = ConsumerConfig { max_deliver: Some(2), ..config() };
+    let bytes = engine.snapshot().bytes;
+    let mut engine = Engine::restore(config, &bytes, NOW + 60 * SECOND).unwrap();
+    assert_eq!(engine.dead().map(|letter| letter.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers(&engine.fetch(NOW + 60 * SECOND, 9)), [3]);
+}
+
+/// A state of the entries that `open` writes, of which there are `count`.
+fn state(floor: u64, top: u64, count: u64, open: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u8(0).u8(0).u64(NOW).varint(floor).varint(top).varint(0).varint(count);
+    open(&mut writer);
+    writer.finish()
+}
+
+/// An entry of `kind` one number further, delivered `total` times, `before` of them before it was redriven.
+fn open(writer: &mut Writer, kind: u8, total: u64, before: u64, history: u8) {
+    writer.varint(1).u8(kind).varint(total).varint(before).varint(0);
+    if kind != 1 {
+        writer.varint(0);
+    }
+    writer.u8(history);
+    (0..history).for_each(|_| {
+        writer.varint(2).u8(0);
+    });
+}
+
+#[test]
+fn a_state_that_contradicts_itself_is_damaged() {
+    let restore = |bytes: &[u8]| Engine::restore(config(), bytes, NOW);
+    let sound = state(0, 9, 2, |writer| {
+        open(writer, 2, 3, 1, 4);
+        writer.varint(2).u8(0);
+    });
+    let mut engine = restore(&sound).unwrap();
+    assert_eq!(engine.fetch(NOW, 9)[0].token, Token { sequence: 1, delivery: 4 });
+    assert_eq!((engine.status(NOW).waiting, engine.wants().unwrap().sequence), (1, 3));
+
+    let waits = |step: u64| move |writer: &mut Writer| drop(writer.varint(step).u8(0));
+    let held = |kind, total, before| move |w: &mut Writer| open(w, kind, total, before, 0);
+    let mut counters = Writer::new();
+    counters.u8(0).u8(0).u64(NOW).varint(0).varint(0).varint(1).varint(1 << 62).varint(0);
+    let mut many = Writer::new();
+    many.u8(0).u8(0).u64(NOW).varint(0).varint(0).varint(99);
+    (0..99).for_each(|_| drop(many.varint(0)));
+    many.varint(0);
+    let bad: [(&str, Vec<u8>); 16] = [
+        ("the last byte is missing", sound[..sound.len() - 1].to_vec()),
+        ("a byte is left over", [&sound[..], &[0]].concat()),
+        ("an unknown flag", [&[0, 2], &sound[2..]].concat()),
+        ("a floor at the end of numbers", state(u64::MAX, 0, 0, |_| ())),
+        ("a top at the end of numbers", state(0, u64::MAX, 0, |_| ())),
+        ("it waits below the floor", state(5, 9, 1, waits(5))),
+        ("the same number twice", state(0, 9, 2, |w| (waits(1)(w), waits(0)(w)).1)),
+        ("it is beyond what was handed out", state(0, 9, 1, waits(10))),
+        ("never delivered", state(0, 9, 1, held(1, 0, 0))),
+        ("fewer deliveries than before it was redriven", state(0, 9, 1, held(2, 1, 2))),
+        ("out without a delivery", state(0, 9, 1, held(1, 2, 2))),
+        ("too many deliveries to count", state(0, 9, 1, held(1, 1 << 32, 0))),
+        ("a history of five", state(0, 9, 1, |w| open(w, 1, 9, 0, 5))),
+        ("no such kind", state(0, 9, 1, held(6, 1, 0))),
+        ("a counter at its end", counters.finish()),
+        ("counters that nobody knows", many.finish()),
+    ];
+    for (why, bytes) in bad {
+        assert!(restore(&bytes).unwrap_err().is(&codes::FORMAT_DAMAGED), "{why}");
+    }
+    let many = 65_536 + 256 + 1;
+    let bytes = |count| state(0, many, count, |w| (0..count).for_each(|_| waits(1)(w)));
+    assert!(restore(&bytes(many - 1)).is_ok());
+    assert!(restore(&bytes(many)).unwrap_err().is(&codes::FORMAT_DAMAGED), "too much is open");
+    let newer = [&[1], &sound[1..]].concat();
+    assert!(restore(&newer).unwrap_err().is(&codes::FORMAT_NEWER));
 }
