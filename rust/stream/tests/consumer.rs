@@ -226,6 +226,8 @@ fn a_redriven_message_counts_from_one_and_its_old_tokens_stay_dead() {
     // Buried, not buried, and one that is let go.
     assert!(engine.redrive(&letters[0], NOW).unwrap() && engine.redrive(&letters[1], NOW).unwrap());
     assert!(engine.skip(3) && !engine.skip(3));
+    let counters = engine.status(NOW).counters;
+    assert_eq!((counters.buried, counters.redriven, counters.dropped), (1, 2, 1));
     assert!(!engine.redrive(&letters[0], NOW).unwrap(), "it is under way");
     assert!(refused(engine.ack(fetched[0].token, NOW)));
     let mut engine = reopened(&engine, NOW, 3);
@@ -258,6 +260,16 @@ fn a_letter_of_no_message_of_this_consumer_is_not_redriven() {
     engine.ack(token, NOW).unwrap();
     engine.fetch(NOW, 1);
     assert!(engine.redrive(&letter(1, 1), NOW).unwrap_err().is(&codes::STREAM_FULL));
+
+    // 1 was overtaken, and waits; also while it is to be read again.
+    let mut engine =
+        Engine::new(ConsumerConfig { priority_window: 2, ..config() }, 1, NOW).unwrap();
+    engine.offered(1, &[brief(1), Brief { priority: 1, ..brief(2) }]);
+    assert_eq!(numbers(&engine.fetch(NOW, 1)), [2]);
+    assert!(!engine.redrive(&letter(1, 1), NOW).unwrap());
+    let bytes = engine.snapshot().bytes;
+    let mut engine = Engine::restore(engine.config().clone(), &bytes, NOW).unwrap();
+    assert!(!engine.redrive(&letter(1, 1), NOW).unwrap());
 }
 
 #[test]
