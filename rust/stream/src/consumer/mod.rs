@@ -62,7 +62,7 @@
 //!   more, as if it had not been acknowledged. The same goes for a message that was given up. A delay that was
 //!   not durable is over.
 //! - Messages that were passed over or are [gone](Engine::gone) are looked at again, with the same outcome.
-//! - With [`Ack::None`](Ack::None) a message is delivered at most once: what was saved and did not leave is
+//! - With [`Ack::None`] a message is delivered at most once: what was saved and did not leave is
 //!   lost.
 //!
 //! The [floor](Engine::floor) may be used before it is durable. What the stream removes because of it was
