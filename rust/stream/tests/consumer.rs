@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use dwk_base::codec::Writer;
 use dwk_base::{Result, codes};
 use dwk_stream::consumer::{
     Ack, Brief, ConsumerConfig, DELAY_MAX, DeadLetter, Delivered, Ending, Engine, REASON_BYTES_MAX,
@@ -38,8 +39,8 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> bool {
     outcome.unwrap_err().is(&codes::STREAM_ACK)
 }
 
-fn seconds(count: u64) -> Option<Duration> {
-    Some(Duration::from_secs(count))
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
 
 /// As after the process was killed: the last state that was saved, and what it has not done read again.
@@ -101,7 +102,7 @@ fn a_token_counts_once_and_only_while_no_later_delivery_has_left() {
 
 #[test]
 fn an_acknowledgement_that_comes_late_is_taken_before_the_message_is_handed_out_again() {
-    let slow = ConsumerConfig { backoff: vec![Duration::from_secs(5)], ..config() };
+    let slow = ConsumerConfig { backoff: vec![seconds(5)], ..config() };
     let mut engine = engine(slow, 2);
     let fetched = engine.fetch(NOW, 2);
     let late = NOW + 31 * SECOND;
@@ -119,7 +120,7 @@ fn who_gave_a_message_back_has_no_say_any_more() {
     let token = engine.fetch(NOW, 1)[0].token;
     let long = DELAY_MAX + Duration::from_nanos(1);
     assert!(engine.nak(token, Some(long), NOW).unwrap_err().is(&codes::STREAM_OPTION));
-    engine.nak(token, seconds(10), NOW).unwrap();
+    engine.nak(token, Some(seconds(10)), NOW).unwrap();
     assert!(refused(engine.ack(token, NOW)));
     assert!(refused(reopened(&engine, NOW, 1).ack(token, NOW)), "also after a restart");
     assert!(engine.fetch(NOW + 9 * SECOND, 1).is_empty());
@@ -128,7 +129,7 @@ fn who_gave_a_message_back_has_no_say_any_more() {
 
 #[test]
 fn redeliveries_wait_as_the_backoff_says_and_its_last_delay_repeats() {
-    let backoff = [1, 5].map(Duration::from_secs).to_vec();
+    let backoff = [1, 5].map(seconds).to_vec();
     let mut engine = engine(ConsumerConfig { backoff, ..config() }, 1);
     let mut now = NOW;
     for (deliveries, delay) in [(1, 1), (2, 5), (3, 5)] {
@@ -162,7 +163,7 @@ fn nothing_new_is_handed_out_while_too_much_is_out_or_dead() {
 fn a_message_that_fails_too_often_is_a_dead_letter_until_it_is_buried() {
     let mut engine = engine(ConsumerConfig { max_deliver: Some(2), ..config() }, 1);
     let token = engine.fetch(NOW, 1)[0].token;
-    engine.nak(token, seconds(0), NOW + SECOND).unwrap();
+    engine.nak(token, Some(seconds(0)), NOW + SECOND).unwrap();
     engine.fetch(NOW + SECOND, 1);
     assert_eq!(engine.tick(NOW + 99 * SECOND), [1]);
     assert!(engine.fetch(NOW + 99 * SECOND, 1).is_empty(), "it is never delivered again");
@@ -225,6 +226,8 @@ fn a_redriven_message_counts_from_one_and_its_old_tokens_stay_dead() {
     // Buried, not buried, and one that is let go.
     assert!(engine.redrive(&letters[0], NOW).unwrap() && engine.redrive(&letters[1], NOW).unwrap());
     assert!(engine.skip(3) && !engine.skip(3));
+    let counters = engine.status(NOW).counters;
+    assert_eq!((counters.buried, counters.redriven, counters.dropped), (1, 2, 1));
     assert!(!engine.redrive(&letters[0], NOW).unwrap(), "it is under way");
     assert!(refused(engine.ack(fetched[0].token, NOW)));
     let mut engine = reopened(&engine, NOW, 3);
@@ -257,13 +260,23 @@ fn a_letter_of_no_message_of_this_consumer_is_not_redriven() {
     engine.ack(token, NOW).unwrap();
     engine.fetch(NOW, 1);
     assert!(engine.redrive(&letter(1, 1), NOW).unwrap_err().is(&codes::STREAM_FULL));
+
+    // 1 was overtaken, and waits; also while it is to be read again.
+    let mut engine =
+        Engine::new(ConsumerConfig { priority_window: 2, ..config() }, 1, NOW).unwrap();
+    engine.offered(1, &[brief(1), Brief { priority: 1, ..brief(2) }]);
+    assert_eq!(numbers(&engine.fetch(NOW, 1)), [2]);
+    assert!(!engine.redrive(&letter(1, 1), NOW).unwrap());
+    let bytes = engine.snapshot().bytes;
+    let mut engine = Engine::restore(engine.config().clone(), &bytes, NOW).unwrap();
+    assert!(!engine.redrive(&letter(1, 1), NOW).unwrap());
 }
 
 #[test]
 fn an_acknowledgement_of_all_covers_what_was_handed_out_before_it() {
     let mut engine = engine(ConsumerConfig { ack: Ack::All, ..config() }, 6);
     let fetched = engine.fetch(NOW, 5);
-    engine.nak(fetched[1].token, seconds(60), NOW).unwrap();
+    engine.nak(fetched[1].token, Some(seconds(60)), NOW).unwrap();
     engine.term(fetched[0].token, "", NOW).unwrap();
     assert_eq!(engine.ack(fetched[3].token, NOW).unwrap(), 3);
     assert!(refused(engine.ack(fetched[2].token, NOW)), "it is done");
@@ -367,7 +380,7 @@ fn a_message_that_ends_the_process_each_time_is_dead_in_the_end() {
 fn a_clock_that_was_set_back_makes_nothing_wait_longer() {
     let mut engine = engine(config(), 2);
     let fetched = engine.fetch(NOW, 2);
-    engine.nak(fetched[0].token, seconds(10), NOW).unwrap();
+    engine.nak(fetched[0].token, Some(seconds(10)), NOW).unwrap();
     let earlier = NOW - 1_000 * SECOND;
     assert!(engine.fetch(earlier, 9).is_empty(), "in one process time never goes back");
     let mut engine = reopened(&engine, earlier, 2);
@@ -375,7 +388,7 @@ fn a_clock_that_was_set_back_makes_nothing_wait_longer() {
     assert_eq!(numbers(&engine.fetch(earlier + 10 * SECOND, 9)), [1]);
     // And one that was set forward: it is due.
     let fetched = engine.fetch(earlier + 41 * SECOND, 9);
-    engine.nak(fetched[0].token, seconds(10), earlier + 41 * SECOND).unwrap();
+    engine.nak(fetched[0].token, Some(seconds(10)), earlier + 41 * SECOND).unwrap();
     assert!(numbers(&reopened(&engine, NOW, 2).fetch(NOW, 9)).contains(&fetched[0].sequence));
 }
 
@@ -439,7 +452,7 @@ fn a_paused_consumer_hands_nothing_out_and_takes_acknowledgements() {
 
 #[test]
 fn a_consumer_is_inactive_when_nobody_used_it_and_nobody_has_a_message() {
-    let config = ConsumerConfig { inactive_after: seconds(60), ..config() };
+    let config = ConsumerConfig { inactive_after: Some(seconds(60)), ..config() };
     let mut engine = engine(config, 1);
     assert_eq!(engine.inactive_at(), Some(NOW + 60 * SECOND));
     let token = engine.fetch(NOW, 1)[0].token;
@@ -474,14 +487,14 @@ fn a_save_covers_what_came_before_it_and_not_what_came_after() {
 fn a_status_says_what_is_open() {
     let mut engine = engine(ConsumerConfig { max_deliver: Some(2), ..config() }, 5);
     let fetched = engine.fetch(NOW, 4);
-    engine.nak(fetched[0].token, seconds(0), NOW).unwrap();
+    engine.nak(fetched[0].token, Some(seconds(0)), NOW).unwrap();
     engine.fetch(NOW + SECOND, 1);
-    engine.nak(fetched[1].token, seconds(60), NOW).unwrap();
+    engine.nak(fetched[1].token, Some(seconds(60)), NOW).unwrap();
     engine.term(fetched[2].token, "", NOW).unwrap();
     let status = engine.status(NOW + 2 * SECOND);
     assert_eq!((status.floor_sequence, status.delivered_sequence), (0, 4));
     assert_eq!((status.out, status.scheduled, status.dead, status.waiting), (2, 1, 1, 1));
-    assert_eq!((status.repeated, status.oldest_age), (1, seconds(2)));
+    assert_eq!((status.repeated, status.oldest_age), (1, Some(seconds(2))));
 }
 
 #[test]
@@ -514,7 +527,7 @@ fn a_snapshot_with_a_thousand_open_messages_stays_below_64_kib() {
                 engine.term(delivered.token, "", now).unwrap();
             }
             if round == 5 {
-                let delay = DELAY_MAX - Duration::from_nanos(index as u64);
+                let delay = DELAY_MAX.saturating_sub(Duration::from_nanos(index as u64));
                 engine.nak(delivered.token, Some(delay), now).unwrap();
             }
         }
@@ -530,4 +543,92 @@ fn a_snapshot_with_a_thousand_open_messages_stays_below_64_kib() {
     assert!(bytes.len() < 64 << 10, "{} bytes", bytes.len());
     let restored = Engine::restore(engine.config().clone(), &bytes, now).unwrap();
     assert_eq!(restored.snapshot().bytes, bytes, "nothing is lost");
+}
+
+#[test]
+fn a_lower_limit_makes_dead_what_was_delivered_as_often() {
+    let mut engine = engine(config(), 3);
+    for now in [NOW, NOW + 30 * SECOND] {
+        engine.fetch(now, 2);
+    }
+    let token = engine.fetch(NOW + 30 * SECOND, 1)[0].token;
+    assert_eq!(token, Token { sequence: 3, delivery: 1 });
+    engine.tick(NOW + 60 * SECOND);
+    let config = ConsumerConfig { max_deliver: Some(2), ..config() };
+    let bytes = engine.snapshot().bytes;
+    let mut engine = Engine::restore(config, &bytes, NOW + 60 * SECOND).unwrap();
+    assert_eq!(engine.dead().map(|letter| letter.sequence).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers(&engine.fetch(NOW + 60 * SECOND, 9)), [3]);
+}
+
+/// A state of the entries that `open` writes, of which there are `count`.
+fn state(floor: u64, top: u64, count: u64, open: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.u8(0).u8(0).u64(NOW).varint(floor).varint(top).varint(0).varint(count);
+    open(&mut writer);
+    writer.finish()
+}
+
+/// An entry of `kind` one number further, delivered `total` times, `before` of them before it was redriven.
+fn open(writer: &mut Writer, kind: u8, total: u64, before: u64, history: u8) {
+    writer.varint(1).u8(kind).varint(total).varint(before).varint(0);
+    if kind != 1 {
+        writer.varint(0);
+    }
+    writer.u8(history);
+    (0..history).for_each(|_| {
+        writer.varint(2).u8(0);
+    });
+}
+
+#[test]
+fn a_state_that_contradicts_itself_is_damaged() {
+    let restore = |bytes: &[u8]| Engine::restore(config(), bytes, NOW);
+    let sound = state(0, 9, 2, |writer| {
+        open(writer, 2, 3, 1, 4);
+        writer.varint(2).u8(0);
+    });
+    let mut engine = restore(&sound).unwrap();
+    assert_eq!(engine.fetch(NOW, 9)[0].token, Token { sequence: 1, delivery: 4 });
+    assert_eq!((engine.status(NOW).waiting, engine.wants().unwrap().sequence), (1, 3));
+
+    let waits = |step: u64| {
+        move |writer: &mut Writer| {
+            writer.varint(step).u8(0);
+        }
+    };
+    let held = |kind, total, before| move |w: &mut Writer| open(w, kind, total, before, 0);
+    let mut counters = Writer::new();
+    counters.u8(0).u8(0).u64(NOW).varint(0).varint(0).varint(1).varint(1 << 62).varint(0);
+    let mut many = Writer::new();
+    many.u8(0).u8(0).u64(NOW).varint(0).varint(0).varint(99);
+    many.raw(&[0; 99]);
+    many.varint(0);
+    let bad: [(&str, Vec<u8>); 16] = [
+        ("the last byte is missing", sound[..sound.len() - 1].to_vec()),
+        ("a byte is left over", [&sound[..], &[0]].concat()),
+        ("an unknown flag", [&[0, 2], &sound[2..]].concat()),
+        ("a floor at the end of numbers", state(u64::MAX, 0, 0, |_| ())),
+        ("a top at the end of numbers", state(0, u64::MAX, 0, |_| ())),
+        ("it waits below the floor", state(5, 9, 1, waits(5))),
+        ("the same number twice", state(0, 9, 2, |w| (waits(1)(w), waits(0)(w)).1)),
+        ("it is beyond what was handed out", state(0, 9, 1, waits(10))),
+        ("never delivered", state(0, 9, 1, held(1, 0, 0))),
+        ("fewer deliveries than before it was redriven", state(0, 9, 1, held(2, 1, 2))),
+        ("out without a delivery", state(0, 9, 1, held(1, 2, 2))),
+        ("too many deliveries to count", state(0, 9, 1, held(1, 1 << 32, 0))),
+        ("a history of five", state(0, 9, 1, |w| open(w, 1, 9, 0, 5))),
+        ("no such kind", state(0, 9, 1, held(6, 1, 0))),
+        ("a counter at its end", counters.finish()),
+        ("counters that nobody knows", many.finish()),
+    ];
+    for (why, bytes) in bad {
+        assert!(restore(&bytes).unwrap_err().is(&codes::FORMAT_DAMAGED), "{why}");
+    }
+    let many = 65_536 + 256 + 1;
+    let bytes = |count| state(0, many, count, |w| (0..count).for_each(|_| waits(1)(w)));
+    assert!(restore(&bytes(many - 1)).is_ok());
+    assert!(restore(&bytes(many)).unwrap_err().is(&codes::FORMAT_DAMAGED), "too much is open");
+    let newer = [&[1], &sound[1..]].concat();
+    assert!(restore(&newer).unwrap_err().is(&codes::FORMAT_NEWER));
 }

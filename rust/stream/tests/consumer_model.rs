@@ -194,9 +194,9 @@ impl World {
             }
             Step::Pause(paused) => {
                 if *paused {
-                    self.engine.pause()
+                    self.engine.pause();
                 } else {
-                    self.engine.resume()
+                    self.engine.resume();
                 }
                 self.model.paused = *paused;
             }
@@ -303,7 +303,7 @@ impl World {
     }
 
     fn expire(&mut self, count: usize) {
-        let Some(brief) = self.log_from(0).into_iter().take(count).last() else { return };
+        let Some(brief) = self.log_from(0).into_iter().take(count).next_back() else { return };
         let to = brief.sequence;
         self.engine.gone(0..=to);
         let old = self.log.iter().map(|brief| brief.sequence).filter(|sequence| *sequence <= to);
@@ -479,7 +479,11 @@ fn cases() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn in_any_history_the_engine_does_what_the_model_does_and_keeps_its_promises(

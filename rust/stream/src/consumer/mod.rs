@@ -38,10 +38,12 @@
 //! [`saved`](Engine::saved). It opens the consumer with the last one that is durable, never with an older one.
 //! One snapshot serves any number of calls that came before it. What has to wait for it:
 //!
-//! 1. **Deliveries leave** (reach a fetcher) when a snapshot is durable that was taken after the `fetch`;
-//!    [`must_save`](Engine::must_save) is true until then. So no count that anybody saw goes down, no token is
-//!    used twice, and nothing is delivered more often than `max_deliver` allows. If it cannot be saved, the
-//!    driver gives the deliveries back with [`nak`](Engine::nak); they count as deliveries.
+//! 1. **Deliveries leave** (reach a fetcher) when a snapshot is durable that was taken after the `fetch`: one
+//!    of the [version](Engine::version) that was there then, or a later one. [`must_save`](Engine::must_save) is
+//!    true while there are any that may not leave. So no count that anybody saw goes down, no token is used
+//!    twice, and nothing is delivered more often than `max_deliver` allows. If it cannot be saved, the driver
+//!    gives the deliveries back with [`nak`](Engine::nak); they count as deliveries. So do those that were
+//!    saved and did not leave because the process ended.
 //! 2. **Dead letters leave** (are buried) when a snapshot is durable that has them; `must_save` again. So what
 //!    was buried is not delivered again. [`buried`](Engine::buried) is called when the letter is durable. A
 //!    crash between the two offers the letter again: bury it under its consumer and number, so that the
@@ -60,7 +62,7 @@
 //!   more, as if it had not been acknowledged. The same goes for a message that was given up. A delay that was
 //!   not durable is over.
 //! - Messages that were passed over or are [gone](Engine::gone) are looked at again, with the same outcome.
-//! - With [`Ack::None`](Ack::None) a message is delivered at most once: what was saved and did not leave is
+//! - With [`Ack::None`] a message is delivered at most once: what was saved and did not leave is
 //!   lost.
 //!
 //! The [floor](Engine::floor) may be used before it is durable. What the stream removes because of it was
