@@ -435,6 +435,12 @@ fn what_was_overtaken_and_dropped_by_the_stream_during_a_restart_is_done() {
     engine.offered(1, &[2, 3, 4].map(brief));
     assert_eq!((engine.floor(), engine.status(NOW).counters.gone), (1, 1));
     assert_eq!(numbers(&engine.fetch(NOW, 9)), [2, 4]);
+    // Without anything behind, only the stream's end tells.
+    let mut engine = Engine::restore(engine.config().clone(), &bytes, NOW).unwrap();
+    engine.offered(1, &[]);
+    assert_eq!((engine.floor(), engine.wants().unwrap().sequence), (0, 1));
+    engine.gone(1..=3);
+    assert_eq!((engine.floor(), engine.status(NOW).counters.gone), (3, 2));
 }
 
 #[test]

@@ -58,6 +58,10 @@ enum Step {
     Crash,
     /// It is closed in order, and opened again.
     Reopen,
+    /// The process ends, and until it starts again the clock is set back.
+    SetBack {
+        seconds: u64,
+    },
     Pause(bool),
 }
 
@@ -83,6 +87,7 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(Step::Save),
         1 => Just(Step::Crash),
         1 => Just(Step::Reopen),
+        1 => (1u64..100).prop_map(|seconds| Step::SetBack { seconds }),
         1 => prop::bool::weighted(0.3).prop_map(Step::Pause),
     ]
 }
@@ -190,6 +195,10 @@ impl World {
             Step::Crash => self.crash(),
             Step::Reopen => {
                 self.save();
+                self.crash();
+            }
+            Step::SetBack { seconds } => {
+                self.now -= seconds * SECOND;
                 self.crash();
             }
             Step::Pause(paused) => {
@@ -426,6 +435,16 @@ impl World {
         assert_eq!(reopened(&bytes).snapshot().bytes, bytes);
     }
 
+    /// Everything was read: what is missing up to the last number is not there.
+    fn reach_the_end(&mut self) {
+        let from = self.engine.wants().unwrap().sequence;
+        let Some(last) = self.log.last().map(|brief| brief.sequence) else { return };
+        if from <= last {
+            self.engine.gone(from..=last);
+            (from..=last).for_each(|sequence| self.model.gone(sequence));
+        }
+    }
+
     /// From now on everything goes well: then everything ends, and soon.
     fn finish(&mut self) {
         self.step(&Step::Pause(false));
@@ -433,6 +452,7 @@ impl World {
         let mut rounds = 0;
         loop {
             self.step(&Step::Read { count: usize::MAX / 2, again: 0 });
+            self.reach_the_end();
             let fetched = self.fetch(usize::MAX);
             self.save_if_it_must();
             self.leave(&fetched);

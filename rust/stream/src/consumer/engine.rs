@@ -132,7 +132,8 @@ impl Engine {
 
     /// Takes messages that were read from the number `from` on, in order and without leaving one out: a
     /// number between that is not among them is of no message. What is known already is passed over; from
-    /// beyond what is [wanted](Self::wants) nothing is taken.
+    /// beyond what is [wanted](Self::wants) nothing is taken. That nothing is behind the last one, up to the
+    /// stream's end, only [`gone`](Self::gone) can tell.
     pub fn offered(&mut self, from: u64, briefs: &[Brief]) {
         if from > self.read_to.saturating_add(1) {
             return;
@@ -158,7 +159,8 @@ impl Engine {
     }
 
     /// The stream does not have the messages of these numbers any more: what was not done of them counts as
-    /// done. Dead letters stay.
+    /// done. Dead letters stay. To be told after a restart, too: up to the stream's first message, and behind
+    /// the last one that was read if the stream's last number is higher.
     pub fn gone(&mut self, range: RangeInclusive<u64>) {
         let held: Vec<u64> = self.held.within(range.clone()).collect();
         for sequence in &held {

@@ -287,6 +287,12 @@ impl Model {
         // What was never handed out is read again.
         model.messages.retain(|message| message.sequence <= known);
         model.messages.iter_mut().for_each(|message| message.read = false);
+        // Nobody waits longer because the clock was set back.
+        for message in &mut model.messages {
+            if let State::Due { at, .. } = &mut message.state {
+                *at = (*at).min(now + at.saturating_sub(self.now));
+            }
+        }
         model.now = now;
         let out = model.messages.iter().filter(|m| matches!(m.state, State::Out { .. }));
         let out: Vec<u64> = out.map(|message| message.sequence).collect();
