@@ -124,7 +124,6 @@ def test_threads_share_commits_and_numbers_are_dense(kernel: dw.Kernel) -> None:
         assert data == list(range(50))
     status = stream.status()
     assert (status.messages, status.last_sequence) == (400, 400)
-    assert status.frames < 400
 
 
 def test_an_identity_is_taken_once_also_after_reopening(tmp_path: Path) -> None:

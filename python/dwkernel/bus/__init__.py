@@ -14,6 +14,7 @@ Messages are in memory: what has not been handled when the process ends is gone.
 """
 
 from dwkernel._native import Message
+from dwkernel.bus.consumer import Consumer, ConsumerStatus, DeadLetter
 from dwkernel.bus.outcome import Failure, Outcome, Published
 from dwkernel.bus.space import Bus
 from dwkernel.bus.stream import Group, Routed, Stream, StreamStatus
@@ -21,6 +22,9 @@ from dwkernel.bus.subscription import Subscription, SubscriptionStats
 
 __all__ = [
     "Bus",
+    "Consumer",
+    "ConsumerStatus",
+    "DeadLetter",
     "Failure",
     "Group",
     "Message",

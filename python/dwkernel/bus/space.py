@@ -303,8 +303,8 @@ class Bus(Closing):
             max_bytes: the oldest go when they are more than so many bytes.
             max_messages: the oldest go when they are more.
             discard: at `max_bytes` or `max_messages` the `"old"` go, or `"new"` ones are refused.
-            retention: what else lets them go: `"limits"`: nothing; `"interest"`, `"work_queue"`:
-                consumers, which are not there yet.
+            retention: what else lets them go: `"limits"`: nothing; `"interest"` and `"work_queue"`:
+                that all consumers have done them.
             keep_last_per_key: older messages of the same key go.
             duplicate_window: for so long a `message_id` is taken once, up to a day.
             create: False finds, True makes and refuses one that is there, `"if_missing"` does

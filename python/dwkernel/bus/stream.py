@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
 from dwkernel._messages import padded
+from dwkernel._native import BusConsumer
+from dwkernel.bus.consumer import Consumer
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel._native import BusStream, BusStreams, Message
+    from dwkernel.bus.consumer import DeadLetter
 
 __all__ = ["Group", "Routed", "Stream", "StreamStatus"]
 
@@ -208,6 +211,102 @@ class Stream:
             if not messages and not (follow and cursor.wait(patience)):
                 return
 
+    def consumer(  # noqa: PLR0913 - each option stands alone
+        self,
+        name: str,
+        *,
+        ack: Literal["explicit", "none", "all"] = "explicit",
+        ack_wait: Duration = "30s",
+        max_deliver: int | None = None,
+        backoff: Iterable[Duration] = (),
+        max_ack_pending: int = 1000,
+        filter: str | None = None,  # noqa: A002 - the field's word
+        subjects: Iterable[str] = (),
+        start: Literal["first", "last", "new"] | int | datetime = "first",
+        priority_window: int = 0,
+        dead_letters: bool = True,
+        create: bool | Literal["if_missing"] = False,
+    ) -> Consumer:
+        """Return a consumer, or make one.
+
+        Args:
+            name: 1 to 128 characters from a-z, A-Z, 0-9, `-` and `_`.
+            ack: what is done: each message that is acknowledged, each that was handed out
+                (`"none"`: at most once), or with one `"all"` before it.
+            ack_wait: after so long without one it is delivered again; 1 ms to 30 days.
+            max_deliver: how often at most.
+            backoff: how long each redelivery waits; the last one repeats.
+            max_ack_pending: so many may be out at a time, 1 to 65,536.
+            filter: an expression, as `Bus.subscribe` takes it.
+            subjects: only messages about one of these patterns.
+            start: where a new one begins; a number, or a moment.
+            priority_window: of so many that wait the most urgent goes first; 0: in order.
+            dead_letters: what was delivered too often or given up is kept as a dead letter.
+            create: False finds, True makes and refuses one that is there, `"if_missing"` does
+                whichever fits.
+
+        Raises:
+            NotFound: `stream.consumer_not_found`, `stream.not_found`
+            Exists: `stream.consumer_exists`
+            Invalid: `stream.option`, `bus.filter`, `bus.pattern`, `unit.invalid`
+            State: `store.closed`
+
+        """
+        if create is not True:
+            try:
+                return self._consumer(name)
+            except errors.NotFound as error:
+                if not create or error.code != "stream.consumer_not_found":
+                    raise
+        options = {
+            "name": name,
+            "ack": ack,
+            "ack_wait": ack_wait,
+            "max_deliver": max_deliver,
+            "backoff": list(backoff),
+            "max_ack_pending": max_ack_pending,
+            "filter": filter,
+            "subjects": list(subjects),
+            "start": _start(start),
+            "priority_window": priority_window,
+            "dead_letters": dead_letters,
+        }
+        try:
+            made = BusConsumer.create(self._native, self._limit(None), options)
+        except errors.Exists:
+            if create is True:
+                raise
+            # Somebody else made it in this moment.
+            return self._consumer(name)
+        return Consumer(made, self.name, self._limit)
+
+    def _consumer(self, name: str) -> Consumer:
+        found = BusConsumer.get(self._native, self._limit(None), name)
+        return Consumer(found, self.name, self._limit)
+
+    def consumers(self) -> list[Consumer]:
+        """Return all consumers, by name."""
+        found = BusConsumer.list(self._native, self._limit(None))
+        return [Consumer(native, self.name, self._limit) for native in found]
+
+    def delete_consumer(self, name: str) -> None:
+        """Delete a consumer and its dead letters.
+
+        Raises:
+            NotFound: `stream.consumer_not_found`, `stream.not_found`
+
+        """
+        BusConsumer.delete(self._native, self._limit(None), name)
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Yield what its consumers deliver no more, consumer by consumer."""
+        for consumer in self.consumers():
+            yield from consumer.dead_letters()
+
+    def redrive(self) -> int:
+        """Deliver all dead letters of all consumers again; returns how many there were."""
+        return sum(consumer.redrive() for consumer in self.consumers())
+
     def purge(
         self,
         up_to: int | None = None,
@@ -329,3 +428,11 @@ def options_of(  # noqa: PLR0913 - each option stands alone
         "keep_last_per_key": keep_last_per_key,
         "duplicate_window": duplicate_window,
     }
+
+
+def _start(start: str | int | datetime) -> tuple[str, int]:
+    if isinstance(start, str):
+        return start, 0
+    if isinstance(start, int):
+        return "sequence", start
+    return "time", int(start.timestamp() * 1e9)

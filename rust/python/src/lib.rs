@@ -29,7 +29,9 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::bus::{BusCursor, BusSpace, BusStream, BusStreams, BusSubscription, Message};
+    use super::bus::{
+        BusConsumer, BusCursor, BusSpace, BusStream, BusStreams, BusSubscription, Message,
+    };
     #[pymodule_export]
     use super::bytes_queue::SharedQueue;
     #[pymodule_export]

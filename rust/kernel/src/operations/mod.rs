@@ -2,12 +2,17 @@
 
 mod bookmark;
 mod bus;
+mod consumers;
 mod containers;
 mod objects;
 mod pool;
 mod streams;
 
 pub use bus::Bus;
+pub use consumers::{
+    CreateConsumer, DeadLetters, DeleteConsumer, Fetch, GetConsumer, ListConsumers, Redrive,
+    Settle, StatConsumer, Steer, SteerConsumer, Verdict,
+};
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};

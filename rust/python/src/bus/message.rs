@@ -4,14 +4,17 @@ use std::sync::{Mutex, PoisonError};
 
 use dwk_base::{Error, codes};
 use dwk_bus::{Delivery, Envelope, Space, Subscription};
+use dwk_kernel::operations::Verdict;
 use dwk_stream::Stored;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
 
+use super::consumer::Handed;
 use crate::buffers::Input;
 use crate::errors::to_py;
 use crate::forks::Ours;
+use crate::waiting::duration_of;
 
 /// A message.
 ///
@@ -26,23 +29,52 @@ pub(crate) struct Message {
     data: PyOnceLock<Py<PyBytes>>,
     /// Its number, and when it was committed: in a stream.
     kept: Option<(u64, u64)>,
+    /// Of a consumer's delivery.
+    handed: Option<Handed>,
 }
 
 impl Message {
     pub(super) fn new(space: &Space, delivery: Delivery) -> Self {
         let envelope = delivery.envelope().clone();
         let (space, data) = (space.clone(), PyOnceLock::new());
-        Self { envelope, space, delivery: Mutex::new(Ours::new(Some(delivery))), data, kept: None }
+        Self {
+            envelope,
+            space,
+            delivery: Mutex::new(Ours::new(Some(delivery))),
+            data,
+            kept: None,
+            handed: None,
+        }
     }
 
     pub(super) fn answer(space: &Space, envelope: Envelope) -> Self {
         let (space, data) = (space.clone(), PyOnceLock::new());
-        Self { envelope, space, delivery: Mutex::new(Ours::new(None)), data, kept: None }
+        Self {
+            envelope,
+            space,
+            delivery: Mutex::new(Ours::new(None)),
+            data,
+            kept: None,
+            handed: None,
+        }
     }
 
     pub(super) fn stored(space: &Space, stored: Stored) -> Self {
         let kept = Some((stored.sequence, stored.published_unix_ns));
         Self { kept, ..Self::answer(space, stored.envelope) }
+    }
+
+    pub(super) fn handed(space: &Space, stored: Stored, handed: Handed) -> Self {
+        Self { handed: Some(handed), ..Self::stored(space, stored) }
+    }
+
+    fn settle(&self, py: Python<'_>, verdict: Verdict<'_>) -> PyResult<()> {
+        let Some(handed) = &self.handed else {
+            let text =
+                "the message was not delivered by a consumer: there is nothing to acknowledge";
+            return Err(to_py(py, &Error::new(&codes::STREAM_ACK, text)));
+        };
+        handed.consumer.get().settle(py, handed.token, verdict)
     }
 
     /// Says that its handler failed.
@@ -146,6 +178,59 @@ impl Message {
     #[getter]
     fn reply_to(&self) -> Option<&str> {
         self.envelope.message().reply_to.as_ref().map(dwk_bus::Subject::as_str)
+    }
+
+    /// How often a consumer has delivered it, this time included; None if none has.
+    #[getter]
+    fn deliveries(&self) -> Option<u32> {
+        self.handed.as_ref().map(|handed| handed.deliveries)
+    }
+
+    /// Says to the consumer that the message is done.
+    ///
+    /// Args:
+    ///     durable: return when that is durable; else it soon is, and a crash before that delivers the
+    ///         message once more.
+    ///
+    /// Raises:
+    ///     State: `stream.ack`: this delivery is over, or there was none; `store.closed`.
+    ///     NotFound: `stream.consumer_not_found`, `stream.not_found`.
+    #[pyo3(signature = (*, durable=false))]
+    fn ack(&self, py: Python<'_>, durable: bool) -> PyResult<()> {
+        self.settle(py, if durable { Verdict::AckDurably } else { Verdict::Ack })
+    }
+
+    /// Gives the message back to the consumer: it is delivered again.
+    ///
+    /// Args:
+    ///     delay: after so long; by default after the consumer's backoff.
+    ///
+    /// Raises:
+    ///     State: `stream.ack`, `store.closed`.
+    ///     Invalid: `stream.option`, `unit.invalid`.
+    #[pyo3(signature = (delay=None))]
+    fn nak(&self, py: Python<'_>, delay: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        self.settle(py, Verdict::Nak(delay.map(duration_of).transpose()?))
+    }
+
+    /// Gives the message up: it becomes a dead letter, or is dropped.
+    ///
+    /// Args:
+    ///     why: the reason, of which 256 bytes are kept.
+    ///
+    /// Raises:
+    ///     State: `stream.ack`, `store.closed`.
+    #[pyo3(signature = (why=""))]
+    fn term(&self, py: Python<'_>, why: &str) -> PyResult<()> {
+        self.settle(py, Verdict::Term(why))
+    }
+
+    /// Says to the consumer that it takes longer: `ack_wait` begins anew.
+    ///
+    /// Raises:
+    ///     State: `stream.ack`, `store.closed`.
+    fn in_progress(&self, py: Python<'_>) -> PyResult<()> {
+        self.settle(py, Verdict::InProgress)
     }
 
     /// Answers a question.

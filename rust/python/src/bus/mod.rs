@@ -1,10 +1,12 @@
 //! `dwkernel.bus`: a tenant's namespace, its subscriptions, and messages.
 
+mod consumer;
 mod message;
 mod space;
 mod stream;
 mod subscription;
 
+pub(crate) use consumer::BusConsumer;
 pub(crate) use message::Message;
 pub(crate) use space::BusSpace;
 pub(crate) use stream::{BusCursor, BusStream, BusStreams, outgoing};

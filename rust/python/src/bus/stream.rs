@@ -28,9 +28,9 @@ pub(crate) type Outgoing = Vec<(Envelope, Option<String>)>;
 /// A stream of a kernel; see `dwkernel.bus.Stream`.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct BusStream {
-    stream: Stream,
-    space: Py<BusSpace>,
-    store: Keeper,
+    pub(super) stream: Stream,
+    pub(super) space: Py<BusSpace>,
+    pub(super) store: Keeper,
 }
 
 /// A place in a stream; see `dwkernel.bus.Stream.replay`.
@@ -123,7 +123,7 @@ impl BusStreams {
 
 impl Keeper {
     /// Runs `work` without the GIL and in a context of its own.
-    fn run<T: Send>(
+    pub(super) fn run<T: Send>(
         &self,
         py: Python<'_>,
         timeout_s: f64,

@@ -23,6 +23,18 @@ pub enum Ending {
     Terminated,
 }
 
+impl Ending {
+    /// In one word, in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Returned => "returned",
+            Self::Restarted => "restarted",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
 /// When and how a delivery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -54,6 +54,11 @@ impl Consumer {
         &self.0.config.name
     }
 
+    /// The name of its stream.
+    pub fn stream(&self) -> &str {
+        &self.0.core.name
+    }
+
     /// What it wants.
     pub fn config(&self) -> &ConsumerConfig {
         &self.0.config

@@ -77,7 +77,9 @@ impl Inner {
     pub(super) fn until(&self, deadline: &Deadline, due_ns: Option<u64>) -> Deadline {
         let mut wait = deadline.remaining();
         if let Some(due_ns) = due_ns {
-            wait = wait.min(Duration::from_nanos(due_ns.saturating_sub(self.now())));
+            // It may be in the past, of a consumer that is paused.
+            let due = Duration::from_nanos(due_ns.saturating_sub(self.now()));
+            wait = wait.min(due.max(LOOK));
         }
         if self.state().engine.status(0).out > 0 {
             wait = wait.min(LOOK);
