@@ -111,8 +111,8 @@ codes! {
     STREAM_EXISTS = "stream.exists", Exists, false, "Use the stream that is there, or give the new one another name";
     STREAM_FULL = "stream.full", Full, true, "The stream is at its limit and refuses new messages: consume, raise the limit, or let it discard the oldest";
     STREAM_NAME = "stream.name", Invalid, false, "Use 1 to 128 characters from a-z, A-Z, 0-9, '-' and '_'";
-    STREAM_NOT_FOUND = "stream.not_found", NotFound, false, "Make the stream first, or pass create=\"if_missing\"";
     STREAM_NO_STORE = "stream.no_store", Unsupported, false, "Streams are kept in a store: open one and use its kernel.bus";
+    STREAM_NOT_FOUND = "stream.not_found", NotFound, false, "Make the stream first, or pass create=\"if_missing\"";
     STREAM_OPTION = "stream.option", Invalid, false, "Mend the option as the message says";
     STREAM_SUBJECT = "stream.subject", Invalid, false, "Publish on a subject that the stream takes, or add its pattern to the stream";
     SUPERBLOCK_DAMAGED = "superblock.damaged", Corrupt, false, "Both superblock slots of the drive are unreadable: replace the drive, or bring others back";
