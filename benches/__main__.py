@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benches import bus, erasure, hashing, native, plot, queue_shared, queues, store
+from benches import bus, erasure, hashing, native, plot, queue_shared, queues, store, streams
 from benches.duel import Report, machine
 
 PARTS = {
@@ -18,6 +18,7 @@ PARTS = {
     "queues": queues.rows,
     "queue_shared": queue_shared.rows,
     "bus": bus.rows,
+    "streams": streams.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")
