@@ -287,6 +287,20 @@ fn an_acknowledgement_of_all_covers_what_was_handed_out_before_it() {
 }
 
 #[test]
+fn an_acknowledgement_of_all_covers_nothing_that_nobody_may_have_seen() {
+    let mut engine = engine(ConsumerConfig { ack: Ack::All, ..config() }, 3);
+    engine.fetch(NOW, 3);
+    // The process is killed, comes again, and is killed with the first message out.
+    let mut engine = reopened(&engine, NOW, 3);
+    assert_eq!(numbers(&engine.fetch(NOW + SECOND, 1)), [1]);
+    let mut engine = reopened(&engine, NOW + 2 * SECOND, 3);
+    let fetched = engine.fetch(NOW + 3 * SECOND, 2);
+    assert_eq!(numbers(&fetched), [2, 3], "these were due before");
+    assert_eq!(engine.ack(fetched[1].token, NOW + 3 * SECOND).unwrap(), 2);
+    assert_eq!(numbers(&engine.fetch(NOW + 3 * SECOND, 9)), [1]);
+}
+
+#[test]
 fn without_acknowledgements_what_was_handed_out_is_done() {
     let config = ConsumerConfig { ack: Ack::None, max_ack_pending: 1, ..config() };
     let mut engine = engine(config, 3);

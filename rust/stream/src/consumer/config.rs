@@ -30,7 +30,8 @@ pub enum Ack {
     Explicit,
     /// Each message that was handed out; nothing is delivered again.
     None,
-    /// A message that was acknowledged, and every one before it that was handed out.
+    /// A message that was acknowledged, and every one before it that was handed out since the consumer was
+    /// opened.
     All,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
-use super::letter::Event;
+use super::letter::{Ending, Event};
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// True if it was out at a restart, and was not handed out since.
+    pub(super) fn is_left_over(&self) -> bool {
+        let last = self.history.last().map(|event| event.ending);
+        matches!(self.state, State::Due { .. }) && last == Some(Ending::Restarted)
+    }
+
     /// Deliveries since it was redriven, if ever.
     pub(super) const fn deliveries(&self) -> u32 {
         self.total - self.before

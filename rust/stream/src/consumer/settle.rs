@@ -10,8 +10,8 @@ use super::letter::{DeadLetter, Ending, Event, Reason, remember};
 use super::outstanding::{Held, State};
 
 impl Engine {
-    /// The message is done; with [`Ack::All`] every message before it that was handed out, too. Returns how
-    /// many. Taken also when the time for it is over, while the message was not handed out again.
+    /// The message is done; with [`Ack::All`] every message before it that was handed out, too, but none that
+    /// was out at a restart and not handed out since: nobody may ever have seen it. Returns how many. Taken also when the time for it is over, while the message was not handed out again.
     ///
     /// # Errors
     /// `stream.ack`: the delivery was acknowledged, given back or given up, or the message was delivered
@@ -34,8 +34,10 @@ impl Engine {
 
     /// What a redriven message went through before does not count.
     fn handed_out_to(&self, last: u64) -> impl Iterator<Item = u64> {
-        let is_handed_out =
-            |sequence: &u64| self.held.get(*sequence).is_some_and(|held| held.deliveries() > 0);
+        let is_handed_out = |sequence: &u64| {
+            let held = self.held.get(*sequence);
+            held.is_some_and(|held| held.deliveries() > 0 && !held.is_left_over())
+        };
         self.held.within(..=last).filter(is_handed_out)
     }
 

@@ -223,7 +223,10 @@ impl Model {
         let all = self.config.ack == Ack::All;
         let mut done = Vec::new();
         for message in &mut self.messages {
-            let covered = all && message.sequence < token.sequence && message.deliveries() > 0;
+            let left_over = matches!(message.state, State::Due { .. })
+                && message.history.last().is_some_and(|event| event.ending == Ending::Restarted);
+            let covered =
+                all && message.sequence < token.sequence && message.deliveries() > 0 && !left_over;
             if message.is_held() && (covered || message.sequence == token.sequence) {
                 message.state = State::Done;
                 done.push(message.sequence);
