@@ -46,7 +46,7 @@ impl Ledger {
         n: usize,
     ) -> Result<()> {
         let text = text(n);
-        let id = (n % 3 == 0).then(|| format!("id {n}"));
+        let id = n.is_multiple_of(3).then(|| format!("id {n}"));
         let done = stream.publish(&world.message("a.b", text.as_bytes()), id.as_deref(), &never());
         match done {
             Ok(Published { sequence, .. }) => drop(self.of(name).there.insert(sequence, text)),
