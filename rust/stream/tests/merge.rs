@@ -202,3 +202,15 @@ fn what_is_damaged_is_skipped_told_of_and_left_where_it_is() {
     let mut cursor = stream.cursor(From::Sequence(21)).unwrap();
     assert_eq!(sequences(&rest(&mut cursor)).last(), Some(&31));
 }
+
+#[test]
+fn a_reader_passes_a_frame_that_is_not_there_any_more() {
+    let world = World::new(6);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = streams.create(TENANT, "s", config(), &never()).unwrap();
+    fill(&world, &stream, 1..11);
+    meta.commit(Change::new().delete(rows(&meta)[4].clone())).unwrap();
+    assert_eq!(sequences(&all(&stream)), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
+    assert_eq!(sequences(&stream.read(5, 1, usize::MAX, &never()).unwrap()), [6]);
+}

@@ -77,6 +77,8 @@ fn one_stream_that_refuses_stops_all_and_no_number_is_lost() {
     assert!(error.is(&codes::JOURNAL_RECORD_SIZE), "{error}");
     assert_eq!(one.publish(&long, None, &never()).unwrap().sequence, 2);
     assert!(all(&two).is_empty());
+    let published = two.publish(&world.message("b.x", "z"), None, &never()).unwrap();
+    assert_eq!(published.sequence, 1);
 }
 
 #[test]
