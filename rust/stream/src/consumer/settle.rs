@@ -34,9 +34,10 @@ impl Engine {
 
     /// What a redriven message went through before does not count.
     fn handed_out_to(&self, last: u64) -> impl Iterator<Item = u64> {
-        let is_handed_out = |sequence: &u64| {
+        let is_handed_out = move |sequence: &u64| {
             let held = self.held.get(*sequence);
-            held.is_some_and(|held| held.deliveries() > 0 && !held.is_left_over())
+            let is_seen = |held: &Held| held.deliveries() > 0 && !held.is_left_over();
+            *sequence == last || held.is_some_and(is_seen)
         };
         self.held.within(..=last).filter(is_handed_out)
     }
