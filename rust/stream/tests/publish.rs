@@ -245,7 +245,7 @@ fn a_publish_whose_time_is_over_on_its_way_says_so_and_the_message_arrives_once(
         let start = |n, limit_ms| {
             let late = soon(Duration::from_millis(limit_ms));
             let thread = scope.spawn(move || publish(n, &late));
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(20));
             thread
         };
         // Two are on their way; the others wait behind them, and their time is over before.
@@ -265,7 +265,8 @@ fn a_publish_whose_time_is_over_on_its_way_says_so_and_the_message_arrives_once(
         assert!(error.is(&codes::CONTEXT_DEADLINE), "{error}");
         unknown += u64::from(error.detail("outcome") == Some("unknown"));
     }
-    assert!((2..8).contains(&unknown), "{unknown} were on their way");
+    // All of them if the threads did not come in their order.
+    assert!(unknown >= 2, "{unknown} were on their way");
     assert_eq!(patient.sequence, 2 + unknown, "what never was on its way is not there");
     let published = stream.publish(&world.message("a.b", "2"), None, &never()).unwrap();
     assert_eq!(published.sequence, 3 + unknown);
