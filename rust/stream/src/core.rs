@@ -143,7 +143,7 @@ impl Core {
     /// As [`Line::publish`].
     pub(crate) fn publish(
         &self,
-        items: Vec<Item>,
+        items: Vec<Option<Item>>,
         deadline: &Deadline,
     ) -> Result<Vec<Result<Published>>> {
         self.line.publish(self, items, self.shared.options.batch_bytes_max, deadline)
@@ -222,7 +222,13 @@ impl Core {
         let Some(flight) = &sent.flight else { return Ok(()) };
         let done = flight.submitted.wait(deadline);
         self.settle(&mut self.tail());
-        done.map(drop)
+        done.map(drop).inspect_err(|_| self.look_later())
+    }
+
+    /// Somebody may have left what is on its way: in a while it is looked what became of it.
+    pub(crate) fn look_later(&self) {
+        let later = self.clock().unix_ns().saturating_add(LATER_NS);
+        self.shared.bell.ring_at(self.id, later);
     }
 
     /// Takes into account what arrived, and what failed.

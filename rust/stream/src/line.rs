@@ -20,6 +20,23 @@ pub(crate) const BATCH_MESSAGES_MAX: usize = 1024;
 /// How many batches are under way at once: one syncs, one waits to be written behind it.
 const UNDER_WAY_MAX: usize = 2;
 
+/// How many bytes of messages one frame takes at most, if it takes more than one message.
+pub(crate) const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// Fails if so much cannot be committed together: a reader holds it in memory.
+///
+/// # Errors
+/// `stream.option`
+pub(crate) fn check_batch(items: &[Option<Item>]) -> Result<()> {
+    let bytes: usize = items.iter().flatten().map(|item| item.body.len()).sum();
+    let count = items.len();
+    if count <= 1 || (count <= BATCH_MESSAGES_MAX && bytes <= BATCH_BYTES_MAX) {
+        return Ok(());
+    }
+    let text = format!("{count} messages of {bytes} bytes: at most 1,024 and 16 MiB at once");
+    Err(Error::new(&codes::STREAM_OPTION, text).with("option", "messages"))
+}
+
 type Outcomes = Vec<Result<Published>>;
 
 /// The line in front of one stream.
@@ -76,7 +93,7 @@ impl Line {
     pub(crate) fn publish(
         &self,
         core: &Core,
-        items: Vec<Item>,
+        items: Vec<Option<Item>>,
         bytes_max: usize,
         deadline: &Deadline,
     ) -> Result<Outcomes> {
@@ -118,8 +135,8 @@ impl Line {
     }
 
     /// Puts `items` into the last batch or a new one; true if the caller is to lead it.
-    fn join(&self, items: Vec<Item>, bytes_max: usize) -> (Ticket, bool) {
-        let bytes: usize = items.iter().map(|item| item.body.len()).sum();
+    fn join(&self, items: Vec<Option<Item>>, bytes_max: usize) -> (Ticket, bool) {
+        let bytes: usize = items.iter().flatten().map(|item| item.body.len()).sum();
         let mut queue = guard(&self.state);
         let fits = |state: &State| {
             matches!(state.stage, Stage::Open)
@@ -136,7 +153,7 @@ impl Line {
         };
         let mut state = guard(&batch.state);
         let start = state.items.len();
-        state.items.extend(items.into_iter().map(Some));
+        state.items.extend(items);
         state.bytes += bytes;
         state.members += 1;
         let range = start..state.items.len();

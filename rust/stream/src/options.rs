@@ -8,7 +8,8 @@ pub struct Options {
     /// What is committed together rides in the journal up to so many bytes, and is written into stripes above.
     /// At most half of a record of the journal.
     pub inline_bytes_max: usize,
-    /// What was committed is merged when it adds up to so many bytes of messages.
+    /// What was committed is merged when it adds up to so many bytes of messages; at most
+    /// 64 MiB.
     pub merge_bytes: u64,
     /// Or when it adds up to so many frames; one merge takes no more of them.
     pub merge_frames: u64,

@@ -9,6 +9,7 @@ use dwk_bus::Envelope;
 use dwk_meta::Change;
 
 use crate::core::Core;
+use crate::line::check_batch;
 use crate::stream::Stream;
 use crate::streams::{Known, nobody_takes};
 use crate::tail::{Item, Plan, Published, Tail};
@@ -86,7 +87,8 @@ impl Outbox {
     ///
     /// # Errors
     /// `object.conflict` if a requirement of `change` fails, `stream.full` if a stream refuses a message,
-    /// `stream.not_found`, `journal.record_size` if it is too much for one commit, and as [`Stream::publish`].
+    /// `stream.not_found`, `stream.option` if it is too much for one stream, `journal.record_size` if it is too
+    /// much for one commit, and as [`Stream::publish`].
     pub fn commit(self, change: Change, deadline: &Deadline) -> Result<Vec<Routed>> {
         self.commit_versioned(change, deadline).map(|(_, routed)| routed)
     }
@@ -100,6 +102,9 @@ impl Outbox {
         change: Change,
         deadline: &Deadline,
     ) -> Result<(u64, Vec<Routed>)> {
+        for part in self.parts.values() {
+            check_batch(&part.items)?;
+        }
         let mut open: Vec<Open<'_>> = Vec::with_capacity(self.parts.len());
         // In the order of their numbers, so that nobody waits for somebody who waits for him.
         for part in self.parts.values() {
@@ -122,6 +127,9 @@ impl Outbox {
         let done = submitted.wait(deadline);
         for part in self.parts.values() {
             part.core.settle(&mut part.core.tail());
+            if done.is_err() {
+                part.core.look_later();
+            }
         }
         Ok((done?, self.told(plans)?))
     }

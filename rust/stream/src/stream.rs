@@ -11,6 +11,7 @@ use dwk_bus::{Envelope, Pattern};
 use crate::config::StreamConfig;
 use crate::core::Core;
 use crate::entry;
+use crate::line::check_batch;
 use crate::merge::Eager;
 use crate::news::Watch;
 use crate::read::{Cursor, From, Stored};
@@ -89,12 +90,13 @@ impl Stream {
         deadline: &Deadline,
     ) -> Result<Published> {
         let item = self.item(envelope, message_id)?;
-        let outcomes = self.0.publish(vec![item], deadline)?;
+        let outcomes = self.0.publish(vec![Some(item)], deadline)?;
         outcomes.into_iter().next().unwrap_or_else(|| Err(bug()))
     }
 
     /// Publishes messages next to each other and in one commit, all of them or none, except that each may be a
-    /// duplicate of its own, or refused: returns what became of each. At most 1,024, and few enough bytes for one commit.
+    /// duplicate of its own, or refused: returns what became of each. At most 1,024, of
+    /// 16 MiB together.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), for all of them; `stream.option` if there are too many.
@@ -103,12 +105,10 @@ impl Stream {
         messages: &[(Envelope, Option<String>)],
         deadline: &Deadline,
     ) -> Result<Vec<Result<Published>>> {
-        if messages.len() > crate::line::BATCH_MESSAGES_MAX {
-            let text = format!("{} messages: publish at most 1,024 at once", messages.len());
-            return Err(Error::new(&codes::STREAM_OPTION, text).with("option", "messages"));
-        }
         let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
-        let items = messages.iter().map(item).collect::<Result<Vec<_>>>()?;
+        let items = messages.iter().map(item).map(|item| item.map(Some));
+        let items = items.collect::<Result<Vec<_>>>()?;
+        check_batch(&items)?;
         if items.is_empty() { Ok(Vec::new()) } else { self.0.publish(items, deadline) }
     }
 

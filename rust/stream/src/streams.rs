@@ -27,6 +27,8 @@ use crate::sync::guard;
 
 /// How long closing tries to make acknowledgements durable.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
+/// A larger block would have more marks than a row holds.
+const MERGE_BYTES_MAX: u64 = 64 << 20;
 
 /// Tenant and name.
 type Name = (Arc<str>, Arc<str>);
@@ -104,6 +106,7 @@ impl Streams {
         let bell = Arc::new(Bell::new(Arc::clone(&seams.clock)));
         let record_bytes_max = meta.pool().journal().options().record_bytes_max as usize;
         options.inline_bytes_max = options.inline_bytes_max.min(record_bytes_max / 2);
+        options.merge_bytes = options.merge_bytes.min(MERGE_BYTES_MAX);
         options.batch_bytes_max = options.batch_bytes_max.min(options.inline_bytes_max);
         let shared = Shared { meta, seams, options, bell };
         let (known, mut ids) = (Known::new(&shared.meta), BTreeSet::new());

@@ -47,7 +47,12 @@ impl Core {
     pub(crate) fn look_after(&self, eager: Eager) -> Result<()> {
         let work = || {
             let mut upkeep = guard(&self.upkeep);
-            self.settle(&mut self.tail());
+            let mut tail = self.tail();
+            self.settle(&mut tail);
+            if tail.under_way().0 > 0 {
+                self.look_later();
+            }
+            drop(tail);
             self.age();
             let worked = self.work(&mut upkeep, eager);
             self.ledger().looked_after(&self.shared.options);

@@ -99,6 +99,8 @@ fn many_messages_are_published_next_to_each_other_in_one_commit() {
     assert_eq!(texts(&all(&stream))[1023], "1023");
     let error = stream.publish_many(&[many.clone(), many].concat(), &never()).unwrap_err();
     assert!(error.is(&codes::STREAM_OPTION), "{error}");
+    let long: Vec<_> = (0..17).map(|_| (world.message("a.b", vec![0; 1 << 20]), None)).collect();
+    assert!(stream.publish_many(&long, &never()).unwrap_err().is(&codes::STREAM_OPTION));
     assert!(stream.publish_many(&[], &never()).unwrap().is_empty());
 }
 
@@ -245,7 +247,7 @@ fn a_publish_whose_time_is_over_on_its_way_says_so_and_the_message_arrives_once(
         let start = |n, limit_ms| {
             let late = soon(Duration::from_millis(limit_ms));
             let thread = scope.spawn(move || publish(n, &late));
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(20));
             thread
         };
         // Two are on their way; the others wait behind them, and their time is over before.
@@ -265,7 +267,8 @@ fn a_publish_whose_time_is_over_on_its_way_says_so_and_the_message_arrives_once(
         assert!(error.is(&codes::CONTEXT_DEADLINE), "{error}");
         unknown += u64::from(error.detail("outcome") == Some("unknown"));
     }
-    assert!((2..8).contains(&unknown), "{unknown} were on their way");
+    // All of them if the threads did not come in their order.
+    assert!(unknown >= 2, "{unknown} were on their way");
     assert_eq!(patient.sequence, 2 + unknown, "what never was on its way is not there");
     let published = stream.publish(&world.message("a.b", "2"), None, &never()).unwrap();
     assert_eq!(published.sequence, 3 + unknown);
@@ -309,6 +312,29 @@ fn without_room_nothing_is_acknowledged_that_is_not_there_and_numbers_stay_dense
     let next = publish(7).unwrap().sequence;
     assert_eq!(next, told.len() as u64 + 1);
     assert_eq!(stream.status().messages, next);
+}
+
+#[test]
+fn what_was_left_on_its_way_is_told_of_when_it_arrives_though_nobody_asks() {
+    let mut world = World::new(12);
+    world.options.background = true;
+    let meta = world.create().unwrap();
+    let streams = Streams::open(meta, Seams::system(), world.options.clone()).unwrap();
+    let stream = streams.create(TENANT, "s", config(), &never()).unwrap();
+    let mut watch = stream.watch();
+    world.drives.iter().for_each(|drive| {
+        drive.inject(Fault::new(Effect::Hang).on(Operation::SyncLog));
+    });
+    let message = world.message("a.b", "x");
+    let error = stream.publish(&message, None, &soon(Duration::from_millis(50))).unwrap_err();
+    assert_eq!(error.detail("outcome"), Some("unknown"), "{error}");
+    world.drives.iter().for_each(|drive| {
+        drive.heal();
+        drive.release();
+    });
+    assert!(watch.wait(&soon(Duration::from_secs(20))), "nobody was told");
+    assert_eq!(texts(&all(&stream)), ["x"]);
+    streams.close();
 }
 
 /// A clock that is set.
