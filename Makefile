@@ -73,6 +73,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benches
 	cargo bench --quiet -p dwk-chunk --bench hashing
 	cargo bench --quiet -p dwk-queue --bench queue
+	cargo bench --quiet -p dwk-bus --bench bus
+	cargo bench --quiet -p dwk-stream --bench publish
 	cargo bench --quiet -p dwk-journal --bench commit
 	cargo bench --quiet -p dwk-meta --bench store
 	cargo bench --quiet -p dwk-pool --bench stripe
