@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -178,6 +179,28 @@ def test_consumers_are_made_found_listed_and_deleted(stream: Stream) -> None:
     assert code_of(lambda: stream.consumer("a b", create=True)) == "stream.option"
     (message, *_) = stream.replay()
     assert code_of(message.ack) == "stream.ack"
+
+
+def test_tasks_publish_and_fetch_and_a_cancelled_one_takes_nothing(kernel: dw.Kernel) -> None:
+    async def main() -> None:
+        stream = kernel.bus.stream("s", subjects=["s"], create=True)
+        consumer = stream.consumer("c", create=True)
+        assert await consumer.afetch(5, timeout=0) == []
+        waiting = asyncio.create_task(consumer.afetch(5))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await stream.apublish("s", b"1", message_id="a") == 1
+        messages = await consumer.afetch(5, timeout=PATIENCE_S)
+        assert [m.sequence for m in messages] == [1]
+        messages[0].ack()
+        waiting = asyncio.create_task(consumer.afetch(5))
+        await asyncio.sleep(0.05)
+        await stream.apublish("s", b"2")
+        assert [m.data for m in await asyncio.wait_for(waiting, PATIENCE_S)] == [b"2"]
+
+    asyncio.run(main())
 
 
 def test_closing_ends_a_fetch_that_waits(kernel: dw.Kernel) -> None:

@@ -14,10 +14,16 @@ b'1' 1
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dwkernel import errors
+from dwkernel.units import parse_duration
+
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Callable, Iterator
 
     from dwkernel._native import BusConsumer, Message
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Consumer", "ConsumerStatus", "DeadLetter"]
 
 _PAGE = 100
+# A task that is cancelled leaves a thread that waits for no longer than this.
+_SLICE_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,29 @@ class Consumer:
         """
         return self._native.fetch(self._limit(None), limit, timeout)
 
+    async def afetch(  # noqa: ASYNC109 - as `fetch`
+        self, limit: int, timeout: Duration | None = None
+    ) -> list[Message]:
+        """Do `fetch` without holding the event loop up.
+
+        Cancelled, it has taken nothing: what comes to it in that moment is given back at once.
+        """
+        from asyncio import CancelledError, ensure_future, shield  # noqa: PLC0415 - who awaits
+
+        from dwkernel._queue_threads import run  # noqa: PLC0415 - threads alone do not need it
+
+        end = None if timeout is None else time.monotonic() + parse_duration(timeout)
+        while True:
+            left = _SLICE_S if end is None else min(_SLICE_S, max(0.0, end - time.monotonic()))
+            fetching = ensure_future(run(self.fetch, limit, left))
+            try:
+                messages = await shield(fetching)
+            except CancelledError:
+                fetching.add_done_callback(_give_back)
+                raise
+            if messages or (end is not None and time.monotonic() >= end):
+                return messages
+
     def __iter__(self) -> Iterator[Message]:
         """Yield messages one by one, for ever; the loop acknowledges them."""
         while True:
@@ -197,3 +228,12 @@ class Consumer:
     def __repr__(self) -> str:
         """Return its name."""
         return f"<Consumer {self.name!r} of {self._stream!r}>"
+
+
+def _give_back(fetching: Future[list[Message]]) -> None:
+    if fetching.cancelled() or fetching.exception() is not None:
+        return
+    for message in fetching.result():
+        # Its time may be over by now: then it comes again by itself.
+        with contextlib.suppress(errors.DwError):
+            message.nak(0)

@@ -170,6 +170,15 @@ class Stream:
         """
         return [one[0] for one in self._native.publish(self._limit(timeout), map(padded, messages))]
 
+    async def apublish(self, subject: str, data: Buffer = b"", **fields: Any) -> int | None:
+        """Do `publish` without holding the event loop up; it takes the same arguments.
+
+        Cancelled, the message may be there or not.
+        """
+        from dwkernel._queue_threads import run  # noqa: PLC0415 - threads alone do not need it
+
+        return await run(lambda: self.publish(subject, data, **fields))
+
     def replay(
         self,
         from_sequence: int | None = None,
