@@ -192,7 +192,8 @@ def test_tasks_publish_and_fetch_and_a_cancelled_one_takes_nothing(kernel: dw.Ke
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert await stream.apublish("s", b"1", message_id="a") == 1
-        messages = await consumer.afetch(5, timeout=PATIENCE_S)
+        # Less than `ack_wait`.
+        messages = await consumer.afetch(5, timeout=10)
         assert [m.sequence for m in messages] == [1]
         messages[0].ack()
         waiting = asyncio.create_task(consumer.afetch(5))

@@ -141,8 +141,10 @@ class Consumer:
         """
         return self._native.fetch(self._limit(None), limit, timeout)
 
-    async def afetch(  # noqa: ASYNC109 - as `fetch`
-        self, limit: int, timeout: Duration | None = None
+    async def afetch(
+        self,
+        limit: int,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - as `fetch`
     ) -> list[Message]:
         """Do `fetch` without holding the event loop up.
 
