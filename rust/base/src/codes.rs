@@ -30,6 +30,12 @@ codes! {
     BLOB_EXISTS = "blob.exists", Exists, false, "Blobs are written once: choose another name or delete the blob first";
     BLOB_NAME = "blob.name", Invalid, false, "Use a blob name of 1 to 200 characters from a-z, 0-9, '.', '-' and '_', with at most one '/'";
     BLOB_NOT_FOUND = "blob.not_found", NotFound, false, "Check the name; run a scrub if the store should hold it";
+    BROKER_DENIED = "broker.denied", Denied, false, "The broker does not let this user do that: give other credentials in the URL, or more rights there";
+    BROKER_FAILED = "broker.failed", Internal, false, "The broker answered with an error: read the message, and the broker's log";
+    BROKER_LOST = "broker.lost", Unavailable, true, "The broker does not answer: check that it runs and can be reached; the client connects again by itself";
+    BROKER_MISSING = "broker.missing", Unsupported, false, "Install the broker's client: pip install 'dwkernel[nats]' or 'dwkernel[redis]'";
+    BROKER_UNSUPPORTED = "broker.unsupported", Unsupported, false, "This broker cannot promise that: leave the option out, or use a stream of a store; .promises says what each can";
+    BROKER_URL = "broker.url", Invalid, false, "Write nats://host:port or redis://host:port/database";
     BUFFER_LENGTH = "buffer.length", Invalid, false, "Give buffers of the documented shape and length";
     BUFFER_READ_ONLY = "buffer.read_only", Invalid, false, "Give a writable buffer, such as bytearray or a writable NumPy array";
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
@@ -97,6 +103,10 @@ codes! {
     QUEUE_NOT_FOUND = "queue.not_found", NotFound, false, "No queue has that name: its maker closed it, or it was never made";
     QUEUE_TIMEOUT = "queue.timeout", Timeout, true, "The queue stayed full or empty for the whole time: try again, or give it longer";
     QUEUE_UNSUPPORTED = "queue.unsupported", Unsupported, false, "Queues between processes need Linux with /dev/shm and /proc, and processes of one PID namespace";
+    SINK_FAILED = "sink.failed", Unavailable, true, "The receiver did not take the message: it is tried again, see the sink's status and the consumer's dead letters";
+    SINK_GONE = "sink.gone", State, false, "The receiver says that it wants no more: the sink is paused, give it another address and resume it";
+    SINK_OPTION = "sink.option", Invalid, false, "Mend the option as the message says";
+    SINK_REFUSED = "sink.refused", Invalid, false, "The receiver says that the message itself is wrong: it is a dead letter now, with the answer as its reason";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
     STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";
