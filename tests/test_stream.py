@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,6 +145,20 @@ def test_a_delayed_message_comes_when_it_is_due(kernel: dw.Kernel) -> None:
     assert [m.data for m in stream.replay()] == [b"now"]
     until(lambda: stream.status().messages == 2)
     assert [m.data for m in stream.replay()] == [b"now", b"later"]
+
+
+def test_a_scheduled_message_comes_at_its_time(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    due = datetime.now(UTC) + timedelta(milliseconds=400)
+    assert stream.publish("s", b"scheduled", at=due) is None
+    assert stream.publish("s", b"overdue", at=datetime(2000, 1, 1, tzinfo=UTC)) is None
+    until(lambda: [m.data for m in stream.replay()] == [b"overdue"])
+    until(lambda: stream.status().messages == 2)
+    assert datetime.now(UTC) >= due
+    naive = due.replace(tzinfo=None)
+    assert code_of(lambda: stream.publish("s", at=naive)) == "stream.option"
+    assert code_of(lambda: stream.publish("s", at=due, delay="1s")) == "stream.option"
+    assert stream.status().messages == 2
 
 
 def test_limits_let_the_oldest_go_or_refuse_the_new(kernel: dw.Kernel) -> None:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -116,6 +117,7 @@ class Stream:
         correlation_id: str | None = None,
         message_id: str | None = None,
         delay: Duration | None = None,
+        at: datetime | None = None,
         timeout: Duration | None = None,
     ) -> int | None:
         """Commit a message.
@@ -131,10 +133,11 @@ class Stream:
             message_id: 1 to 255 bytes; within the stream's `duplicate_window` a message with the
                 same id is taken once, and the first one's number returned.
             delay: it is durable at once, and in the stream after so long.
+            at: the same, at that time (with its time zone); one that has passed is now.
             timeout: the deadline; by default that of the kernel's operations.
 
         Returns:
-            Its sequence number; None with a delay.
+            Its sequence number; None with `delay` or `at`.
 
         Raises:
             Invalid: `stream.subject`, `bus.subject`, `bus.message_size`, `stream.option`
@@ -146,8 +149,8 @@ class Stream:
         """
         plain = None if headers is None else dict(headers)
         one = (subject, data, plain, key, schema, priority, correlation_id, message_id)
-        if delay is not None:
-            self._native.publish_later(self._limit(timeout), [one], parse_duration(delay))
+        if delay is not None or at is not None:
+            self._native.publish_later(self._limit(timeout), [one], _delay_s(delay, at))
             return None
         return self._native.publish(self._limit(timeout), [one])[0][0]
 
@@ -437,6 +440,18 @@ def options_of(  # noqa: PLR0913 - each option stands alone
         "keep_last_per_key": keep_last_per_key,
         "duplicate_window": duplicate_window,
     }
+
+
+def _delay_s(delay: Duration | None, at: datetime | None) -> float:
+    """Return in how many seconds a message is due."""
+    if at is None:
+        return parse_duration(delay or 0)
+    if delay is not None:
+        raise errors.new("stream.option", "a message is due after a delay or at a time, not both")
+    if at.tzinfo is None:
+        text = f"at={at} has no time zone: datetime.now(UTC) has one"
+        raise errors.new("stream.option", text)
+    return max(0.0, at.timestamp() - time.time())
 
 
 def _start(start: str | int | datetime) -> tuple[str, int]:

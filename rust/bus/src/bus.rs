@@ -56,6 +56,11 @@ impl Bus {
         Ok(Space(Arc::clone(inner)))
     }
 
+    /// The namespace of a tenant, if anybody used it.
+    pub fn find(&self, tenant: &str) -> Option<Space> {
+        shared(&self.spaces).get(tenant).map(|inner| Space(Arc::clone(inner)))
+    }
+
     /// Publishes and subscribes nothing more, and waits until the handlers that are served have drained their
     /// queues. What consumers have not pulled can still be pulled. Requests that are open then end.
     ///

@@ -90,7 +90,7 @@ impl Envelope {
             key,
             priority,
         };
-        Ok(Self::new(Stamped { id, unix_ns, tenant, message }))
+        Ok(Self::new(Stamped { id, unix_ns, tenant, message, is_announcement: false }))
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
             let message = Message {
                 subject, data, headers, correlation, principal, schema, reply_to, key, priority,
             };
-            Envelope::new(Stamped { id: MessageId::from_bytes(id), unix_ns, tenant, message })
+            Envelope::new(Stamped { id: MessageId::from_bytes(id), unix_ns, tenant, message, is_announcement: false })
         }
     }
 
@@ -198,8 +198,13 @@ mod tests {
         message.reply_to = Some(Subject::new("_inbox.1").unwrap());
         message.priority = 7;
         let id = MessageId::from_bytes(*b"\x01\x23\x45\x67\x89\xab\x70\x00\x80\0\0\0\0\0\0\x01");
-        let envelope =
-            Envelope::new(Stamped { id, unix_ns: 0x0102, tenant: Some("t".into()), message });
+        let envelope = Envelope::new(Stamped {
+            id,
+            unix_ns: 0x0102,
+            tenant: Some("t".into()),
+            message,
+            is_announcement: false,
+        });
         let fields: [&[u8]; 14] = [
             b"\x00\x1f",
             b"\x01\x23\x45\x67\x89\xab\x70\x00\x80\0\0\0\0\0\0\x01",

@@ -90,13 +90,19 @@ impl Core {
 
     /// True if the filter lets it in.
     pub(crate) fn wants(&self, envelope: &Envelope) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.accepts(envelope))
+        self.is_meant(envelope)
+            && self.filter.as_ref().is_none_or(|filter| filter.accepts(envelope))
+    }
+
+    /// False if it is for those only who name what it is about, and this one does not.
+    fn is_meant(&self, envelope: &Envelope) -> bool {
+        !envelope.is_announcement() || self.pattern.names()
     }
 
     /// As [`wants`](Self::wants), and counts what is kept out.
     pub(crate) fn accepts(&self, envelope: &Envelope) -> bool {
         let wanted = self.wants(envelope);
-        if !wanted {
+        if !wanted && self.is_meant(envelope) {
             self.filtered.fetch_add(1, Ordering::Relaxed);
         }
         wanted

@@ -123,6 +123,8 @@ pub(crate) struct Stamped {
     /// `None` for nobody in particular, whose messages then have no count of holders to fight for.
     pub tenant: Option<Arc<str>>,
     pub message: Message,
+    /// It goes to those only who name what it is about; not kept with it.
+    pub is_announcement: bool,
 }
 
 impl Envelope {
@@ -143,6 +145,11 @@ impl Envelope {
     /// In whose namespace it was published; empty for the one that has no tenant.
     pub fn tenant(&self) -> &str {
         self.0.tenant.as_deref().unwrap_or_default()
+    }
+
+    /// True if it goes only to patterns that [name](crate::Pattern::names) what it is about.
+    pub fn is_announcement(&self) -> bool {
+        self.0.is_announcement
     }
 
     /// What was sent.

@@ -40,6 +40,11 @@ impl Route {
         Self { singles: singles.into(), groups: groups.into() }
     }
 
+    /// True if nobody gets it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.singles.is_empty() && self.groups.is_empty()
+    }
+
     /// Gives a message to everyone, first to those who have room; then waits for the others.
     pub(crate) fn send(
         &self,
@@ -131,7 +136,13 @@ mod tests {
         let route = Route::new(vec![core(None), core(Some("g")), core(Some("g")), core(None)]);
         let (id, message) =
             (MessageId::from_bytes([0; 16]), Message::new(Subject::new("a").unwrap(), ""));
-        let envelope = Envelope::new(Stamped { id, unix_ns: 0, tenant: None, message });
+        let envelope = Envelope::new(Stamped {
+            id,
+            unix_ns: 0,
+            tenant: None,
+            message,
+            is_announcement: false,
+        });
         let (receipt, mut tally) = (Arc::new(Receipt::default()), Tally::default());
         route.send(envelope, Some(&receipt), &Deadline::never(), &mut tally);
         assert_eq!(tally.published.matched, 0);

@@ -232,6 +232,25 @@ impl Space {
         Ok(self.stamped(message, self.0.unix_ns()))
     }
 
+    /// Stamps a message that nobody asked for, such as the store's own: it goes to those only whose patterns
+    /// [name](Pattern::names) what it is about, so that `>` means what programs say. (MQTT 3.1.1, section 4.7.2,
+    /// has the same rule for its servers' own topics.)
+    ///
+    /// # Errors
+    /// `bus.message_size`, `bus.closed`
+    pub fn stamp_announcement(&self, message: Message) -> Result<Envelope> {
+        self.check_open()?;
+        message.check(&self.0.shared.limits)?;
+        let unix_ns = self.0.unix_ns();
+        let (id, tenant) = (self.0.shared.ids.next(unix_ns), self.0.tenant.clone());
+        Ok(Envelope::new(Stamped { id, unix_ns, tenant, message, is_announcement: true }))
+    }
+
+    /// True if somebody subscribes to `subject`. Cheap: whoever has something to say that takes work asks first.
+    pub fn is_heard(&self, subject: &Subject) -> bool {
+        !self.route(subject).is_empty()
+    }
+
     /// Publishes an envelope as it is, such as one that was kept.
     ///
     /// # Errors
@@ -338,7 +357,7 @@ impl Space {
     fn stamped(&self, message: Message, unix_ns: u64) -> Envelope {
         let id = self.0.shared.ids.next(unix_ns);
         let tenant = self.0.tenant.clone();
-        Envelope::new(Stamped { id, unix_ns, tenant, message })
+        Envelope::new(Stamped { id, unix_ns, tenant, message, is_announcement: false })
     }
 
     fn route(&self, subject: &Subject) -> Arc<Route> {

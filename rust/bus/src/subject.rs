@@ -82,6 +82,11 @@ impl Pattern {
         subject.next().is_none()
     }
 
+    /// True if it says what it is about: its first token is no wildcard.
+    pub fn names(&self) -> bool {
+        matches!(self.parts().next(), Some(Part::Literal(_)))
+    }
+
     /// True if this pattern stands for every subject that `other` stands for.
     pub fn covers(&self, other: &Self) -> bool {
         let mut others = other.parts();

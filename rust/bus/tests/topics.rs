@@ -28,6 +28,30 @@ fn a_message_goes_to_everyone_whose_pattern_matches_and_to_nobody_else() {
 }
 
 #[test]
+fn an_announcement_goes_to_those_only_who_name_what_it_is_about() {
+    let space = space();
+    let subscribe = |text, group: Option<&str>| {
+        let options = Options { group: group.map(Into::into), ..Options::default() };
+        space.subscribe(pattern(text), options).unwrap()
+    };
+    let (named, exact) = (subscribe("store.>", None), subscribe("store.made", None));
+    let (all, any) = (subscribe(">", None), subscribe("*.made", None));
+    let (member, other) = (subscribe("store.*", Some("g")), subscribe(">", Some("g")));
+    for text in ["1", "2", "3"] {
+        let envelope = space.stamp_announcement(message("store.made", text)).unwrap();
+        assert_eq!(space.deliver(envelope, &now()).unwrap().matched, 3);
+    }
+    for subscription in [&named, &exact, &member] {
+        assert_eq!(texts(subscription), ["1", "2", "3"]);
+    }
+    for subscription in [&all, &any, &other] {
+        assert!(texts(subscription).is_empty());
+        assert_eq!(subscription.stats().filtered, 0);
+    }
+    assert_eq!(space.publish(message("store.made", "4"), &now()).unwrap().matched, 5);
+}
+
+#[test]
 fn an_envelope_carries_what_was_sent_and_a_stamp() {
     let bus = bus();
     let space = bus.space("acme").unwrap();

@@ -6,7 +6,7 @@ use dwk_base::{Deadline, Error, Result, Seams, codes};
 use dwk_meta::{Change, Meta, Require};
 
 use crate::gate::Gate;
-use crate::{Key, ObjectInfo};
+use crate::{Commit, Happening, Key, ObjectInfo};
 
 /// Containers and objects. Shared between threads.
 pub struct Catalog {
@@ -40,6 +40,20 @@ impl Catalog {
     /// `object.not_found`, `container.not_found`, `object.conflict`, `context.deadline`, and those of a
     /// commit
     pub fn delete(&self, key: &Key, if_match: Option<&str>, deadline: &Deadline) -> Result<()> {
+        self.delete_with(key, if_match, deadline, self.alone())
+    }
+
+    /// [`delete`](Self::delete), and `commit` makes the change durable: perhaps with more in it.
+    ///
+    /// # Errors
+    /// As `delete`, and what `commit` fails with.
+    pub fn delete_with(
+        &self,
+        key: &Key,
+        if_match: Option<&str>,
+        deadline: &Deadline,
+        commit: Commit<'_>,
+    ) -> Result<()> {
         let info = self.head(key)?;
         let require = match if_match {
             Some(etag) => match_etag(&info, etag)?,
@@ -47,7 +61,7 @@ impl Catalog {
         };
         deadline.check()?;
         let change = Change::new().delete(key.row()).require(key.row(), require);
-        let done = self.meta.commit_until(change, deadline);
+        let done = commit(change, Happening::ObjectDeleted(key), deadline);
         done.map(drop).map_err(|error| match (error.is(&codes::OBJECT_CONFLICT), if_match) {
             (true, None) => self.not_found(key),
             (true, Some(_)) => conflict(key, "it changed in this moment"),

@@ -7,7 +7,7 @@ use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::{Change, Require, Row};
 
 use crate::key::{CONTAINER_ROW, object_row, text_of};
-use crate::{Catalog, ContainerName};
+use crate::{Catalog, Commit, ContainerName, Happening};
 
 /// The version of the body of a container's row.
 const BODY: u8 = 0;
@@ -55,6 +55,21 @@ impl Catalog {
         options: &[u8],
         deadline: &Deadline,
     ) -> Result<ContainerInfo> {
+        self.create_container_with(name, options, deadline, self.alone())
+    }
+
+    /// [`create_container`](Self::create_container), and `commit` makes the change durable: perhaps with more in
+    /// it.
+    ///
+    /// # Errors
+    /// As `create_container`, and what `commit` fails with.
+    pub fn create_container_with(
+        &self,
+        name: &ContainerName,
+        options: &[u8],
+        deadline: &Deadline,
+        commit: Commit<'_>,
+    ) -> Result<ContainerInfo> {
         if options.len() > OPTIONS_BYTES_MAX {
             let text =
                 format!("{} bytes of options, of at most {OPTIONS_BYTES_MAX}", options.len());
@@ -71,7 +86,7 @@ impl Catalog {
             let text = format!("container {name} is there already");
             Error::new(&codes::CONTAINER_EXISTS, text).with("container", name)
         };
-        let done = self.meta.commit_until(change, deadline);
+        let done = commit(change, Happening::ContainerCreated(&info), deadline);
         done.map(|_| info).map_err(
             |error| {
                 if error.is(&codes::OBJECT_CONFLICT) { exists() } else { error }
@@ -112,6 +127,20 @@ impl Catalog {
     /// # Errors
     /// `container.not_found`, `container.not_empty`, `context.deadline`, and those of a commit
     pub fn delete_container(&self, name: &ContainerName, deadline: &Deadline) -> Result<()> {
+        self.delete_container_with(name, deadline, self.alone())
+    }
+
+    /// [`delete_container`](Self::delete_container), and `commit` makes the change durable: perhaps with more in
+    /// it.
+    ///
+    /// # Errors
+    /// As `delete_container`, and what `commit` fails with.
+    pub fn delete_container_with(
+        &self,
+        name: &ContainerName,
+        deadline: &Deadline,
+        commit: Commit<'_>,
+    ) -> Result<()> {
         self.container(name)?;
         let _closed = self.gate.close(deadline)?;
         // A put whose caller's time was over may still arrive.
@@ -123,7 +152,7 @@ impl Catalog {
             return Err(Error::new(&codes::CONTAINER_NOT_EMPTY, text).with("container", name));
         }
         let change = Change::new().delete(name.row()).require(name.row(), Require::Present);
-        let done = self.meta.commit_until(change, deadline);
+        let done = commit(change, Happening::ContainerDeleted(name), deadline);
         done.map(drop).map_err(|error| {
             let gone = || self.require_container(name).err();
             if error.is(&codes::OBJECT_CONFLICT) { gone().unwrap_or(error) } else { error }

@@ -15,6 +15,7 @@
 //! Whatever can take long takes a [`Deadline`] and looks at it between pieces and while it waits.
 
 mod catalog;
+mod commit;
 mod containers;
 mod gate;
 mod info;
@@ -24,9 +25,10 @@ mod put;
 mod read;
 
 pub use catalog::Catalog;
+pub use commit::{Commit, Happening};
 pub use containers::ContainerInfo;
 pub use info::{METADATA_BYTES_MAX, ObjectInfo};
 pub use key::{ContainerName, Key};
 pub use list::{Entry, ListOptions, PAGE_ENTRIES_MAX, Page};
-pub use put::{Commit, Progress, PutOptions, Source};
+pub use put::{Progress, PutOptions, Source};
 pub use read::ObjectReader;

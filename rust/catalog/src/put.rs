@@ -8,7 +8,7 @@ use dwk_chunk::Crc64;
 use dwk_meta::{Change, Require, Staged, Upload};
 
 use crate::catalog::{conflict, match_etag};
-use crate::{Catalog, Key, ObjectInfo};
+use crate::{Catalog, Commit, Happening, Key, ObjectInfo};
 
 /// How much is taken between two looks at the deadline, in bytes.
 const PIECE_BYTES: usize = 4 << 20;
@@ -39,9 +39,6 @@ pub struct PutOptions {
 /// Told the bytes taken so far; an error ends the put and leaves nothing.
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<()>;
 
-/// Commits a change, whole or not at all; returns its version.
-pub type Commit<'a> = Box<dyn FnOnce(Change, &Deadline) -> Result<u64> + 'a>;
-
 impl Catalog {
     /// Writes an object, whole or not at all; durable on return.
     ///
@@ -56,8 +53,7 @@ impl Catalog {
         deadline: &Deadline,
         progress: Progress<'_>,
     ) -> Result<ObjectInfo> {
-        let commit = |change, deadline: &Deadline| self.meta.commit_until(change, deadline);
-        self.put_with(key, source, options, deadline, (progress, Box::new(commit)))
+        self.put_with(key, source, options, deadline, (progress, self.alone()))
     }
 
     /// [`put`](Self::put), and `commit` makes the change durable: perhaps with more than an object in it.
@@ -122,7 +118,7 @@ impl Catalog {
         }
         let shared = self.gate.share(deadline)?;
         deadline.check()?;
-        let done = commit(change, deadline);
+        let done = commit(change, Happening::ObjectCreated(&info), deadline);
         drop(shared);
         info.version = done.map_err(|error| {
             if !error.is(&codes::OBJECT_CONFLICT) {

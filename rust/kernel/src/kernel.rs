@@ -12,6 +12,7 @@ use dwk_meta::Meta;
 use dwk_pool::Pool;
 use dwk_stream::Streams;
 
+use crate::events::Herald;
 use crate::flights::Flights;
 use crate::operations::sealed::Run;
 use crate::pointers::Pointers;
@@ -32,6 +33,7 @@ pub struct Opened {
     pub(crate) catalog: Catalog,
     pub(crate) bus: Bus,
     pub(crate) streams: Streams,
+    pub(crate) herald: Herald,
     pub(crate) pointers: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
@@ -53,7 +55,9 @@ pub struct Kernel {
 impl Kernel {
     pub(crate) fn new(opened: Opened, door: Door, seams: Seams) -> Self {
         let id = opened.pool.id();
-        let opened = RwLock::new(Some(Arc::new(opened)));
+        let opened = Arc::new(opened);
+        Herald::begin(&opened);
+        let opened = RwLock::new(Some(opened));
         let inside = Guarded::new(Inside { door, flights: Flights::default(), opened });
         Self { inside, id, seams }
     }
@@ -137,6 +141,7 @@ impl Opened {
     }
 
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
+        self.herald.close();
         let heard = self.bus.close(deadline);
         self.streams.close();
         // A handler that hangs keeps no drive.

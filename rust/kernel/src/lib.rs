@@ -19,6 +19,7 @@
 mod context;
 mod disk;
 mod door;
+mod events;
 mod flights;
 mod forks;
 mod holder;

@@ -13,6 +13,7 @@ use dwk_meta::Meta;
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions};
 use dwk_stream::Streams;
 
+use crate::events::Herald;
 use crate::kernel::Opened;
 use crate::locate::{Drives, Locator, store_path, text_of};
 use crate::making::Made;
@@ -246,7 +247,8 @@ impl Opening<'_> {
         let streams = streams.inspect_err(|_| {
             let _ = meta.close();
         })?;
-        Ok(Opened { pool, meta, catalog, bus, streams, pointers, warnings, holder })
+        let herald = Herald::new(&meta, &pool.roster());
+        Ok(Opened { pool, meta, catalog, bus, streams, herald, pointers, warnings, holder })
     }
 
     fn holder(&self) -> Holder {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dwk_base::{Clock, DriveId, Epoch, Error, Result, Seams, codes};
@@ -66,7 +66,12 @@ pub(crate) struct Membership {
     tolerance: usize,
     drive_timeout: Duration,
     seams: Seams,
+    /// Told that the roster is another one.
+    listener: OnceLock<Listener>,
 }
+
+/// Called after something changed. It must not wait, nor ask the pool for anything.
+pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
 
 impl Membership {
     pub(crate) fn new(
@@ -77,11 +82,25 @@ impl Membership {
     ) -> Self {
         table.ask_rooms(&seams.clock);
         let roster = Arc::new(RosterCell::new(table.roster()));
-        Self { table: Mutex::new(table), roster, tolerance, drive_timeout, seams }
+        let (table, listener) = (Mutex::new(table), OnceLock::new());
+        Self { table, roster, tolerance, drive_timeout, seams, listener }
     }
 
     pub(crate) const fn roster(&self) -> &Arc<RosterCell> {
         &self.roster
+    }
+
+    /// Has `listener` called after each change from now on; the first one stays.
+    pub(crate) fn on_change(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
+    }
+
+    /// Shows everybody the roster as the table has it now.
+    fn show(&self, table: &Table) {
+        self.roster.store(table.roster());
+        if let Some(listener) = self.listener.get() {
+            listener();
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Table> {
@@ -102,7 +121,7 @@ impl Membership {
         let result = edit(&mut next)?;
         let done = self.carry(&mut table, next);
         table.ask_rooms(&self.seams.clock);
-        self.roster.store(table.roster());
+        self.show(&table);
         done.map(|()| result)
     }
 
@@ -150,7 +169,7 @@ impl Membership {
             give_up(&mut table, &mut next, failed);
             self.carry(&mut table, next)
         };
-        self.roster.store(table.roster());
+        self.show(&table);
         done
     }
 
@@ -267,14 +286,14 @@ impl Membership {
     pub(crate) fn note(&self, id: DriveId, state: State) {
         let mut table = self.lock();
         table.suspect.insert(id, state);
-        self.roster.store(table.roster());
+        self.show(&table);
     }
 
     /// Takes the mark off.
     pub(crate) fn clear(&self, id: DriveId) {
         let mut table = self.lock();
         if table.suspect.remove(&id).is_some() {
-            self.roster.store(table.roster());
+            self.show(&table);
         }
     }
 }

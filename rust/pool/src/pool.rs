@@ -98,6 +98,12 @@ impl Pool {
         self.membership.roster().load()
     }
 
+    /// Has `listener` called each time the roster is another one: a drive failed, came or went. It is called under
+    /// the pool's locks: it must not wait, nor ask the pool for anything. Only the first one counts.
+    pub fn on_change(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.membership.on_change(Box::new(listener));
+    }
+
     /// What was noticed while opening.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Error, Result, codes};
-use dwk_bus::{Pattern, Subject};
+use dwk_bus::{Envelope, Pattern, Subject};
 
 const VERSION: u8 = 0;
 
@@ -82,6 +82,21 @@ impl StreamConfig {
     /// True if it takes messages about `subject`.
     pub fn takes(&self, subject: &Subject) -> bool {
         self.subjects.iter().any(|pattern| pattern.matches(subject))
+    }
+
+    /// True if it takes what is [announced](Envelope::is_announcement) about `subject`.
+    pub fn takes_announcements(&self, subject: &Subject) -> bool {
+        self.subjects.iter().any(|pattern| pattern.names() && pattern.matches(subject))
+    }
+
+    /// True if it takes this message.
+    pub(crate) fn takes_envelope(&self, envelope: &Envelope) -> bool {
+        let subject = envelope.subject();
+        if envelope.is_announcement() {
+            self.takes_announcements(subject)
+        } else {
+            self.takes(subject)
+        }
     }
 
     /// # Errors

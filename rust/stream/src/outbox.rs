@@ -67,10 +67,18 @@ impl Outbox {
     /// # Errors
     /// `stream.subject` if there is none; as [`add`](Self::add).
     pub fn route(&mut self, envelope: &Envelope, message_id: Option<&str>) -> Result<usize> {
-        let takers = self.known.takers(envelope);
-        if takers.is_empty() {
-            return Err(nobody_takes(envelope));
+        match self.offer(envelope, message_id)? {
+            0 => Err(nobody_takes(envelope)),
+            count => Ok(count),
         }
+    }
+
+    /// As [`route`](Self::route), but it may be that no stream takes it.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn offer(&mut self, envelope: &Envelope, message_id: Option<&str>) -> Result<usize> {
+        let takers = self.known.takers(envelope);
         let count = takers.len();
         takers.into_iter().try_for_each(|core| self.add(&Stream(core), envelope, message_id))?;
         Ok(count)

@@ -152,7 +152,7 @@ impl Stream {
             let text = format!("the envelope {} belongs to another tenant", envelope.id());
             return Err(Error::new(&codes::CONTEXT_INVALID, text));
         }
-        if !self.config().takes(envelope.subject()) {
+        if !self.config().takes_envelope(envelope) {
             let text = format!("stream {} does not take {}", self.name(), envelope.subject());
             let error = Error::new(&codes::STREAM_SUBJECT, text);
             return Err(error.with("stream", self.name()).with("subject", envelope.subject()));

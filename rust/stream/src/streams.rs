@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Deadline, Error, Result, Seams, codes};
-use dwk_bus::Envelope;
+use dwk_bus::{Envelope, Subject};
 use dwk_meta::{Change, Meta, Require};
 
 use crate::bell::Bell;
@@ -61,8 +61,16 @@ impl Known {
     /// The streams of its tenant that take a message.
     pub(crate) fn takers(&self, envelope: &Envelope) -> Vec<Arc<Core>> {
         let mut takers = self.of(envelope.tenant());
-        takers.retain(|core| core.config().takes(envelope.subject()));
+        takers.retain(|core| core.config().takes_envelope(envelope));
         takers
+    }
+
+    /// True if a stream of the tenant takes what is announced about `subject`.
+    fn is_taken(&self, tenant: &str, subject: &Subject) -> bool {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        let from: Name = (tenant.into(), "".into());
+        let mut range = by_name.range(from..).take_while(|((of, _), _)| **of == *tenant);
+        range.any(|(_, core)| core.config().takes_announcements(subject))
     }
 
     fn all(&self) -> Vec<Arc<Core>> {
@@ -331,6 +339,12 @@ impl Streams {
     /// `stream.consumer_not_found`, `stream.not_found`, those of a commit
     pub fn delete_consumer(&self, stream: &Stream, name: &str, deadline: &Deadline) -> Result<()> {
         self.consumers.delete(stream, name, deadline)
+    }
+
+    /// True if a stream of `tenant` takes what is announced about `subject`. Cheap: whoever has something to say that takes
+    /// work asks first.
+    pub fn is_taken(&self, tenant: &str, subject: &Subject) -> bool {
+        self.known.is_taken(tenant, subject)
     }
 
     /// Begins to gather messages that are committed together.

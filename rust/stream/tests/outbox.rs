@@ -210,3 +210,25 @@ fn rows_of_a_stream_that_is_gone_are_removed_at_the_next_opening() {
     assert_eq!(meta.status().rows, 2 + 200);
     assert_eq!(all(&streams.get(TENANT, "kept").unwrap()).len(), 200);
 }
+
+#[test]
+fn an_announcement_goes_to_streams_that_name_what_it_is_about_and_to_no_other() {
+    let world = World::new(9);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let create = |name, pattern| streams.create(TENANT, name, taking(pattern), &never()).unwrap();
+    let (named, any, all) =
+        (create("named", "store.*"), create("any", "*.made"), create("all", ">"));
+    let subject = |text: &str| dwk_bus::Subject::new(text).unwrap();
+    assert!(streams.is_taken(TENANT, &subject("store.made")));
+    assert!(!streams.is_taken(TENANT, &subject("other.made")));
+    assert!(!streams.is_taken("somebody", &subject("store.made")));
+    let mut outbox = streams.outbox();
+    assert_eq!(outbox.offer(&world.announcement("store.made", "1"), None).unwrap(), 1);
+    assert_eq!(outbox.offer(&world.announcement("other.made", "2"), None).unwrap(), 0);
+    outbox.commit(Change::new(), &never()).unwrap();
+    assert_eq!(texts(&world::all(&named)), ["1"]);
+    assert!(world::all(&any).is_empty() && world::all(&all).is_empty());
+    let refused = all.publish(&world.announcement("store.made", "3"), None, &never());
+    assert!(refused.is_err_and(|error| error.is(&codes::STREAM_SUBJECT)));
+}

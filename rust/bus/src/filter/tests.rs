@@ -246,7 +246,7 @@ prop_compose! {
 
 fn stamped(message: Message) -> Envelope {
     let id = MessageId::from_bytes([0; 16]);
-    Envelope::new(Stamped { id, unix_ns: 0, tenant: None, message })
+    Envelope::new(Stamped { id, unix_ns: 0, tenant: None, message, is_announcement: false })
 }
 
 proptest! {

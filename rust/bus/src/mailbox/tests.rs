@@ -21,7 +21,13 @@ fn envelope(number: u32, key: Option<u8>, bytes: usize) -> Envelope {
     let mut message = Message::new(Subject::new("s").unwrap(), Bytes::from(data));
     message.key = key.map(|key| key.to_string().into());
     let id = MessageId::from_bytes([0; 16]);
-    Envelope::new(Stamped { id, unix_ns: number.into(), tenant: None, message })
+    Envelope::new(Stamped {
+        id,
+        unix_ns: number.into(),
+        tenant: None,
+        message,
+        is_announcement: false,
+    })
 }
 
 fn number(item: &Item) -> u32 {

@@ -73,7 +73,7 @@ fn a_directory_that_is_not_there_is_an_error_that_names_it() {
 fn envelope(number: u64) -> Envelope {
     let message = Message::new(Subject::new("s.t").unwrap(), vec![number as u8; 100]);
     let id = MessageId::from_bytes([0; 16]);
-    Envelope::new(Stamped { id, unix_ns: number, tenant: None, message })
+    Envelope::new(Stamped { id, unix_ns: number, tenant: None, message, is_announcement: false })
 }
 
 #[test]

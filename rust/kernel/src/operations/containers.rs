@@ -4,6 +4,7 @@ use dwk_base::Result;
 use dwk_catalog::{ContainerInfo, ContainerName};
 
 use super::sealed::Run;
+use crate::events;
 use crate::kernel::Opened;
 use crate::{Access, Context, Request, Resource};
 
@@ -25,7 +26,8 @@ impl Run for CreateContainer<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<ContainerInfo> {
-        store.catalog.create_container(self.name, self.options, context.deadline())
+        let commit = events::commit(store, context, store.streams.outbox());
+        store.catalog.create_container_with(self.name, self.options, context.deadline(), commit)
     }
 }
 
@@ -87,6 +89,7 @@ impl Run for DeleteContainer<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<()> {
-        store.catalog.delete_container(self.name, context.deadline())
+        let commit = events::commit(store, context, store.streams.outbox());
+        store.catalog.delete_container_with(self.name, context.deadline(), commit)
     }
 }

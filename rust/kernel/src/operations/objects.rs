@@ -2,11 +2,10 @@
 
 use dwk_base::Result;
 use dwk_bus::Envelope;
-use dwk_catalog::{
-    Commit, Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, PutOptions, Source,
-};
+use dwk_catalog::{Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, PutOptions, Source};
 
 use super::sealed::Run;
+use crate::events;
 use crate::kernel::Opened;
 use crate::{Access, Context, Request, Resource};
 
@@ -34,16 +33,11 @@ impl Run for Put<'_> {
 
     fn run(self, store: &Opened, context: &Context) -> Result<ObjectInfo> {
         let Self { key, source, options, progress, publish } = self;
-        if publish.is_empty() {
-            return store.catalog.put(key, source, options, context.deadline(), progress);
-        }
         let mut outbox = store.streams.outbox();
         for (envelope, id) in publish {
             outbox.route(envelope, id.as_deref())?;
         }
-        let commit: Commit<'_> = Box::new(|change, deadline| {
-            outbox.commit_versioned(change, deadline).map(|(version, _)| version)
-        });
+        let commit = events::commit(store, context, outbox);
         store.catalog.put_with(key, source, options, context.deadline(), (progress, commit))
     }
 }
@@ -165,6 +159,7 @@ impl Run for Delete<'_> {
     }
 
     fn run(self, store: &Opened, context: &Context) -> Result<()> {
-        store.catalog.delete(self.key, self.if_match, context.deadline())
+        let commit = events::commit(store, context, store.streams.outbox());
+        store.catalog.delete_with(self.key, self.if_match, context.deadline(), commit)
     }
 }

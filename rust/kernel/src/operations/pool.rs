@@ -9,6 +9,7 @@ use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
 
 use super::bookmark::Bookmark;
 use super::sealed::Run;
+use crate::events::Event;
 use crate::kernel::Opened;
 use crate::locate::Locator;
 use crate::{Access, Context, Request, Resource};
@@ -133,6 +134,7 @@ impl Run for Scrub {
         }));
         let report = store.pool.scrub(&*store.meta, &work.control(context, after))?;
         bookmark.keep(report.after.filter(|_| !report.finished));
+        store.herald.tell(store, Event::scrubbed(&report), context);
         ended(report.finished, context, "scrub")?;
         Ok(report)
     }
@@ -158,6 +160,7 @@ impl Run for Rebuild<'_> {
         let control = self.work.control(context, None);
         let report = store.pool.rebuild(&*store.meta, self.drive, &control)?;
         store.point()?;
+        store.herald.tell(store, Event::rebuilt(&report, self.drive), context);
         ended(report.finished, context, "rebuild")?;
         Ok(report)
     }
@@ -187,12 +190,14 @@ impl Run for Replace<'_> {
         store.pool.check_writable()?;
         self.refuse_member(store)?;
         let _healing = store.meta.pause_healing(context.deadline())?;
+        store.herald.note(store, context.deadline())?;
         let new = Locator::new_drive(self.new)?;
         let (control, holder) = (self.work.control(context, None), &store.holder);
         let done = store.pool.replace(&*store.meta, self.old, &new, holder, &control);
         // Once it is a member it is one, also when the rebuild ended early.
         store.point()?;
         let report = done?;
+        store.herald.tell(store, Event::rebuilt(&report, Some(self.old)), context);
         ended(report.finished, context, "rebuild")?;
         Ok(report)
     }

@@ -131,6 +131,12 @@ impl World {
         self.space.stamp(Message::new(subject, data.into())).unwrap()
     }
 
+    /// One that goes to those only who name what it is about.
+    pub(crate) fn announcement(&self, subject: &str, data: impl Into<Vec<u8>>) -> Envelope {
+        let subject = Subject::new(subject).unwrap();
+        self.space.stamp_announcement(Message::new(subject, data.into())).unwrap()
+    }
+
     pub(crate) fn keyed(&self, subject: &str, key: &str, data: impl Into<Vec<u8>>) -> Envelope {
         let subject = Subject::new(subject).unwrap();
         self.space.stamp(Message::new(subject, data.into()).keyed(key)).unwrap()
