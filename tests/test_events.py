@@ -244,6 +244,21 @@ def test_a_drive_that_goes_and_returns_is_told_of_once(path: Path) -> None:
         assert event["location"] == str(path / "d2")
 
 
+def test_a_drive_that_fails_in_use_is_told_of(path: Path) -> None:
+    with dw.open(path, drives=4, geometry="2+2", create=True) as kernel:
+        kernel.containers.create("docs")
+        stream = events_of(kernel, "drive.>")
+        heard: list[str | None] = []
+        kernel.bus.subscribe("drive.failed", lambda message: heard.append(message.key))
+        shutil.rmtree(path / "d2")
+        kernel.put("docs/a", b"x" * 1_000_000)
+        await_first(stream)
+        assert [(subject, event["drive"]) for subject, event in told(stream)] == [
+            ("drive.failed", "d2")
+        ]
+        until(lambda: heard == ["d2"])
+
+
 def test_what_could_not_be_said_of_a_drive_is_said_at_a_later_opening(path: Path) -> None:
     with dw.open(path, drives=4, geometry="2+2", create=True) as kernel:
         kernel.bus.stream(
