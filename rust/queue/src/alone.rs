@@ -8,9 +8,31 @@
 use std::vec;
 
 use crate::outcome::{PopError, PushError};
-use crate::queue::Queue;
+use crate::queue::{Lane, Queue};
+use crate::waiters::Waiters;
 
 impl<T> Queue<T> {
+    /// Passes the word on, for one who was told of items, has the queue to itself and has taken what it wanted: of
+    /// those who wait, it is the only one that was told.
+    pub fn pass_on_items(&self) {
+        let left = self.len();
+        if left > 0 {
+            self.getters.tell_one_at_a_time(left);
+        }
+    }
+
+    /// As [`pass_on_items`](Self::pass_on_items), for one who was told of room in a lane and has used it.
+    ///
+    /// # Panics
+    /// if there is no such lane
+    pub fn pass_on_room(&self, lane: usize) {
+        let Lane { ring, putters } = self.lane(lane);
+        let left = ring.capacity() - ring.len();
+        if left > 0 {
+            putters.tell_one_at_a_time(left);
+        }
+    }
+
     /// [`try_push_to`](Self::try_push_to) for one who has the queue to itself.
     ///
     /// # Errors
@@ -26,7 +48,7 @@ impl<T> Queue<T> {
     pub unsafe fn try_push_alone_to(&self, lane: usize, item: T) -> Result<(), PushError<T>> {
         // SAFETY: the caller's word.
         unsafe { self.lane(lane).ring.try_push_alone(item)? };
-        self.getters.tell(1);
+        self.getters.tell_one_at_a_time(1);
         Ok(())
     }
 
@@ -47,7 +69,7 @@ impl<T> Queue<T> {
     ) -> Result<usize, PushError<()>> {
         let ring = &self.lane(lane).ring;
         // SAFETY: the caller's word.
-        self.push_with(|| unsafe { ring.try_push_many_alone(items) })
+        self.push_with(Waiters::tell_one_at_a_time, || unsafe { ring.try_push_many_alone(items) })
     }
 
     /// [`try_pop`](Self::try_pop) for one who has the queue to itself.
@@ -60,11 +82,11 @@ impl<T> Queue<T> {
     #[inline]
     pub unsafe fn try_pop_alone(&self) -> Result<T, PopError> {
         if !self.others.is_empty() {
-            return self.try_pop_lanes();
+            return self.try_pop_lanes(Waiters::tell_one_at_a_time);
         }
         // SAFETY: the caller's word.
         let item = unsafe { self.first.ring.try_pop_alone()? };
-        self.first.putters.tell(1);
+        self.first.putters.tell_one_at_a_time(1);
         Ok(item)
     }
 
@@ -81,6 +103,8 @@ impl<T> Queue<T> {
         limit: usize,
     ) -> Result<usize, PopError> {
         // SAFETY: the caller's word.
-        self.pop_with(limit, |ring, limit| unsafe { ring.try_pop_many_alone(into, limit) })
+        self.pop_with(limit, Waiters::tell_one_at_a_time, |ring, limit| unsafe {
+            ring.try_pop_many_alone(into, limit)
+        })
     }
 }

@@ -188,11 +188,12 @@ impl<T> Queue<T> {
         items: &mut vec::IntoIter<T>,
     ) -> Result<usize, PushError<()>> {
         let ring = &self.lane(lane).ring;
-        self.push_with(|| ring.try_push_many(items))
+        self.push_with(Waiters::tell, || ring.try_push_many(items))
     }
 
     pub(crate) fn push_with(
         &self,
+        tell: impl Fn(&Waiters, usize),
         mut push: impl FnMut() -> Result<usize, PopError>,
     ) -> Result<usize, PushError<()>> {
         let mut count = 0;
@@ -205,7 +206,7 @@ impl<T> Queue<T> {
             }
         }
         if count > 0 {
-            self.getters.tell(count);
+            tell(&self.getters, count);
         }
         Ok(count)
     }
@@ -242,19 +243,19 @@ impl<T> Queue<T> {
     #[allow(clippy::inline_always, reason = "a call costs a fifth of what it does")]
     pub fn try_pop(&self) -> Result<T, PopError> {
         if !self.others.is_empty() {
-            return self.try_pop_lanes();
+            return self.try_pop_lanes(Waiters::tell);
         }
         let item = self.first.ring.try_pop()?;
         self.first.putters.tell(1);
         Ok(item)
     }
 
-    pub(crate) fn try_pop_lanes(&self) -> Result<T, PopError> {
+    pub(crate) fn try_pop_lanes(&self, tell: impl Fn(&Waiters, usize)) -> Result<T, PopError> {
         let mut outcome = PopError::Closed;
         for lane in self.lanes_in_turn() {
             match lane.ring.try_pop() {
                 Ok(item) => {
-                    lane.putters.tell(1);
+                    tell(&lane.putters, 1);
                     return Ok(item);
                 }
                 Err(PopError::Closed) => {}
@@ -290,12 +291,13 @@ impl<T> Queue<T> {
     /// # Errors
     /// [`PopError::Closed`] once a closed queue is empty
     pub fn try_pop_many(&self, into: &mut Vec<T>, limit: usize) -> Result<usize, PopError> {
-        self.pop_with(limit, |ring, limit| ring.try_pop_many(into, limit))
+        self.pop_with(limit, Waiters::tell, |ring, limit| ring.try_pop_many(into, limit))
     }
 
     pub(crate) fn pop_with(
         &self,
         limit: usize,
+        tell: impl Fn(&Waiters, usize),
         mut pop: impl FnMut(&Ring<T>, usize) -> Result<usize, PopError>,
     ) -> Result<usize, PopError> {
         let mut count = 0;
@@ -313,7 +315,7 @@ impl<T> Queue<T> {
                 }
             }
             if from_lane > 0 {
-                lane.putters.tell(from_lane);
+                tell(&lane.putters, from_lane);
                 count += from_lane;
             }
         }

@@ -22,6 +22,8 @@ pub(crate) struct Waiters {
     line: Mutex<Line>,
     /// How often somebody went to sleep.
     waits: AtomicUsize,
+    /// The ticket, plus one, of a thread that was told by itself and has not tried yet; zero if there is none.
+    underway: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -35,12 +37,14 @@ struct Waiting {
     /// How much it would take: who takes a batch is told once for all of it.
     wants: usize,
     waker: Waker,
+    /// It is a thread that sleeps, and comes as soon as it can.
+    is_thread: bool,
 }
 
 impl Default for Waiters {
     fn default() -> Self {
         let (waiting, waits) = (Padded(AtomicUsize::new(0)), AtomicUsize::new(0));
-        Self { waiting, line: Mutex::new(Line::default()), waits }
+        Self { waiting, line: Mutex::new(Line::default()), waits, underway: AtomicUsize::new(0) }
     }
 }
 
@@ -52,6 +56,40 @@ impl Waiters {
         if self.waiting.load(SeqCst) > 0 {
             self.tell_first(amount);
         }
+    }
+
+    /// As [`tell`](Self::tell), for those who share a lock with all that wait: a thread that was told needs that
+    /// lock as well, so a second one would only stand in its way. It is told once the first has tried, by
+    /// whoever calls this then for what is left.
+    #[inline]
+    pub(crate) fn tell_one_at_a_time(&self, amount: usize) {
+        if self.waiting.load(Relaxed) > 0 && self.underway.load(Relaxed) == 0 {
+            self.tell_until_a_thread(amount);
+        }
+    }
+
+    #[cold]
+    fn tell_until_a_thread(&self, amount: usize) {
+        let mut left = amount;
+        while left > 0 {
+            let mut line = lock(&self.line);
+            let Some((ticket, first)) = line.waiting.pop_first() else { break };
+            self.waiting.store(line.waiting.len(), SeqCst);
+            if first.is_thread {
+                self.underway.store(ticket as usize + 1, Relaxed);
+            }
+            drop(line);
+            left = left.saturating_sub(first.wants);
+            first.waker.wake();
+            if first.is_thread {
+                break;
+            }
+        }
+    }
+
+    /// The thread with this ticket has tried, or tries no more.
+    fn arrived(&self, ticket: u64) {
+        let _ = self.underway.compare_exchange(ticket as usize + 1, 0, Relaxed, Relaxed);
     }
 
     /// Tells everybody.
@@ -89,11 +127,12 @@ impl Waiters {
 
     /// Takes a place in the line, or gives the one that `ticket` has another waker. Returns the ticket and
     /// whether it was in the line before.
-    fn enter(&self, ticket: Option<u64>, wants: usize, waker: Waker) -> (u64, bool) {
+    fn enter(&self, ticket: Option<u64>, waiting: Waiting) -> (u64, bool) {
         let mut line = lock(&self.line);
         let ticket = ticket.unwrap_or(line.next_ticket);
         line.next_ticket = line.next_ticket.max(ticket + 1);
-        let before = line.waiting.insert(ticket, Waiting { wants, waker });
+        self.arrived(ticket);
+        let before = line.waiting.insert(ticket, waiting);
         self.waiting.store(line.waiting.len(), SeqCst);
         drop(line);
         seq_cst_for_loom();
@@ -162,12 +201,17 @@ impl Turn {
     /// Enters the line with this thread as the one to be woken. What is tried after this misses nothing.
     pub fn enroll(&mut self) {
         let parker = Arc::clone(self.parker.get_or_insert_default());
-        self.enroll_with(parker.into());
+        self.enter(parker.into(), true);
     }
 
     /// Enters the line with `waker`, or leaves the old waker for it.
     pub fn enroll_with(&mut self, waker: Waker) {
-        let (ticket, was_there) = self.waiters.enter(self.ticket, self.wants, waker);
+        self.enter(waker, false);
+    }
+
+    fn enter(&mut self, waker: Waker, is_thread: bool) {
+        let waiting = Waiting { wants: self.wants, waker, is_thread };
+        let (ticket, was_there) = self.waiters.enter(self.ticket, waiting);
         self.told |= self.enrolled && !was_there;
         self.ticket = Some(ticket);
         self.enrolled = true;
@@ -208,6 +252,9 @@ impl Drop for Turn {
             Some(ticket) if self.enrolled => self.waiters.leave(ticket),
             _ => true,
         };
+        if let Some(ticket) = self.ticket {
+            self.waiters.arrived(ticket);
+        }
         if self.told || !left {
             self.waiters.tell(self.wants);
         }

@@ -26,6 +26,14 @@ impl Wish<'_> {
         }
     }
 
+    /// Tells the next one who wants the same, if there is more of it.
+    fn pass_on(&self) {
+        match self.lane {
+            Some(lane) => self.queue.pass_on_room(lane),
+            None => self.queue.pass_on_items(),
+        }
+    }
+
     /// Lets the others do what they can, for no longer than a sleep would take; true if it may be had now.
     fn settles(&self) -> bool {
         match self.lane {
@@ -60,6 +68,7 @@ pub(super) fn until<R>(
         turn.enroll();
         if let Some(done) = attempt() {
             turn.served();
+            wish.pass_on();
             return coded(done);
         }
         match sleep(py, &mut turn, &deadline) {
