@@ -341,11 +341,11 @@ impl Streams {
     /// Takes nothing more. What is under way is still written by who waits for it.
     pub fn close(&self) {
         self.shared.bell.stop();
-        // What fails here is delivered once more.
-        let clock = Arc::clone(&self.shared.seams.clock);
-        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
         let closed = Error::new(&codes::STORE_CLOSED, "the streams are closed");
         self.known.all().iter().for_each(|core| core.end(&closed));
+        // Behind every answer that was taken. What fails here is delivered once more.
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
         let thread = guard(&self.thread).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
         {

@@ -10,6 +10,7 @@ use super::Consumer;
 use super::state::Inner;
 use crate::consumer::DeadLetter;
 use crate::keys::{letter_row, letter_rows};
+use crate::read::is_unreadable;
 
 /// So many are looked at in one go.
 const AT_ONCE: usize = 64;
@@ -24,31 +25,45 @@ pub struct Buried {
 }
 
 impl Inner {
-    /// Puts dead letters, which are saved, into rows of their own.
-    pub(super) fn bury(&self, deadline: &Deadline) -> Result<()> {
+    /// Puts dead letters into rows of their own, those that are saved; returns how many.
+    pub(super) fn bury(&self, deadline: &Deadline) -> Result<usize> {
+        let mut count = 0;
         loop {
-            let letters: Vec<DeadLetter> =
-                self.state().engine.dead().take(AT_ONCE).cloned().collect();
+            let letters = self.dead(deadline)?;
             if letters.is_empty() {
-                return Ok(());
+                return Ok(count);
             }
             for letter in letters {
-                let message = self.find(letter.sequence, deadline)?;
-                let meta = &self.core.shared.meta;
-                let staged = match message {
-                    Some(stored) => {
-                        let mut upload = meta.upload_until(deadline);
-                        upload.append(&stored.envelope.encode())?;
-                        Some(upload.finish()?)
+                let staged = match self.find(letter.sequence, deadline) {
+                    Ok(Some(stored)) => {
+                        Some(self.upload(deadline, &stored.envelope.encode())?)
                     }
-                    None => None,
+                    Ok(None) => None,
+                    // A letter without its message, rather than none for ever.
+                    Err(error) if is_unreadable(&error) => None,
+                    Err(error) => return Err(error),
                 };
                 // The same row the second time, if a crash comes before the next save.
                 let row = letter_row(self.core.id, &self.config.name, letter.sequence);
                 let change = Change::new().put(row, letter.encode(), staged);
-                meta.commit_until(change, deadline)?;
+                self.core.shared.meta.commit_until(change, deadline)?;
                 self.state().engine.buried(letter.sequence);
+                count += 1;
             }
+        }
+    }
+
+    /// Some of those that are not buried. What was saved without one may deliver its message again, so all are
+    /// saved first.
+    fn dead(&self, deadline: &Deadline) -> Result<Vec<DeadLetter>> {
+        loop {
+            let state = self.state();
+            let letters: Vec<DeadLetter> = state.engine.dead().take(AT_ONCE).cloned().collect();
+            if letters.is_empty() || !state.engine.must_save() {
+                return Ok(letters);
+            }
+            drop(state);
+            self.save(deadline)?;
         }
     }
 }
@@ -97,7 +112,7 @@ impl Consumer {
         let Some(Buried { letter, envelope }) = found else { return Ok(false) };
         let inner = &self.0;
         if inner.find(sequence, deadline)?.is_some() {
-            inner.state().engine.redrive(&letter, inner.now())?;
+            inner.alive()?.engine.redrive(&letter, inner.now())?;
             inner.save(deadline)?;
         } else if let Some(envelope) = envelope {
             let id = format!("{} {} {sequence}", self.name(), envelope.id());

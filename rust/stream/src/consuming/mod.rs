@@ -70,7 +70,7 @@ impl Consumer {
     /// # Errors
     /// `stream.not_found`, `stream.consumer_not_found` if it was deleted, `store.closed`; `data.corrupt` and others
     /// of reading what comes next, which [`skip`](Self::skip) passes over; those of a commit: the messages are
-    /// delivered again then
+    /// delivered again then, except where none is delivered twice ([`Ack::None`](crate::Ack::None))
     pub fn fetch(
         &self,
         limit: usize,
@@ -88,12 +88,16 @@ impl Consumer {
                 state.feed(inner, deadline)?;
                 (state.engine.fetch(inner.now(), limit), state.engine.next_due())
             };
-            inner.save_if_it_must(deadline, &delivered)?;
-            let loaded = self.load(&delivered, deadline)?;
+            let saved = inner.save_if_it_must(deadline);
+            let loaded = saved.and_then(|()| self.load(&delivered, deadline));
+            let loaded = loaded.inspect_err(|_| inner.withdraw(&delivered))?;
+            let buried = inner.bury(deadline);
             if !loaded.is_empty() {
+                // What could not be buried holds nobody up: the next fetch tries it again.
                 return Ok(loaded);
             }
-            if !delivered.is_empty() {
+            // Who was buried made room.
+            if buried? > 0 || !delivered.is_empty() {
                 continue;
             }
             if patience.has_passed() {
@@ -129,7 +133,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`: the delivery is over; those of a commit, after [`LAZY`]: it counts all the same
     pub fn ack(&self, token: Token, deadline: &Deadline) -> Result<usize> {
-        let count = self.0.state().engine.ack(token, self.0.now())?;
+        let count = self.0.alive()?.engine.ack(token, self.0.now())?;
         self.0.save_lazily(deadline)?;
         Ok(count)
     }
@@ -139,7 +143,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`; `stream.option` for a longer delay than 30 days
     pub fn nak(&self, token: Token, delay: Option<Duration>) -> Result<()> {
-        self.0.state().engine.nak(token, delay, self.0.now())
+        self.0.alive()?.engine.nak(token, delay, self.0.now())
     }
 
     /// Gives the message up: it is a dead letter, durable on return, or dropped.
@@ -147,8 +151,9 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`; those of a commit
     pub fn term(&self, token: Token, reason: &str, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.term(token, reason, self.0.now())?;
-        self.0.save_if_it_must(deadline, &[])
+        self.0.alive()?.engine.term(token, reason, self.0.now())?;
+        self.0.save_if_it_must(deadline)?;
+        self.0.bury(deadline).map(drop)
     }
 
     /// The time for the acknowledgement starts anew.
@@ -156,7 +161,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`
     pub fn in_progress(&self, token: Token) -> Result<()> {
-        self.0.state().engine.in_progress(token, self.0.now())
+        self.0.alive()?.engine.in_progress(token, self.0.now())
     }
 
     /// Makes every acknowledgement durable.
@@ -165,7 +170,7 @@ impl Consumer {
     /// Those of a commit
     pub fn flush(&self, deadline: &Deadline) -> Result<()> {
         self.0.save(deadline)?;
-        self.0.bury(deadline)
+        self.0.bury(deadline).map(drop)
     }
 
     /// Passes over what cannot be read next, and returns the number behind it. Those messages are not
@@ -182,7 +187,7 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn pause(&self, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.pause();
+        self.0.alive()?.engine.pause();
         self.0.save(deadline)
     }
 
@@ -191,7 +196,7 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn resume(&self, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.resume();
+        self.0.alive()?.engine.resume();
         self.0.save(deadline)
     }
 

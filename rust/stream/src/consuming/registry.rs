@@ -135,7 +135,8 @@ impl Registry {
 
     /// `name` has done everything up to `floor`: the stream may let go what all have done.
     pub(super) fn release(&self, core: &Arc<Core>, name: &str, floor: u64) -> Result<()> {
-        if core.config().retention == Retention::Limits {
+        // What is closed lets nothing go any more; the next opening does.
+        if core.config().retention == Retention::Limits || core.check().is_err() {
             return Ok(());
         }
         // Who makes a consumer meanwhile holds this and does not save.

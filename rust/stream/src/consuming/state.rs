@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
-use dwk_meta::{Change, Require};
+use dwk_meta::{Change, Require, Staged};
 
 use super::registry::Registry;
 use super::{LAZY, LOOK, not_found};
@@ -18,6 +18,8 @@ use crate::sync::guard;
 
 /// So many bytes of messages are read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// What is longer goes into stripes.
+const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// One consumer.
 pub(crate) struct Inner {
@@ -59,6 +61,16 @@ impl Inner {
         guard(&self.state)
     }
 
+    /// The state, if an answer that is taken now can still be saved.
+    ///
+    /// # Errors
+    /// `stream.consumer_not_found` if it was deleted, `stream.not_found`, `store.closed`
+    pub(super) fn alive(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        state.check(self)?;
+        Ok(state)
+    }
+
     pub(super) fn stream(&self) -> Stream {
         Stream(Arc::clone(&self.core))
     }
@@ -93,25 +105,27 @@ impl Inner {
         Ok(found.into_iter().find(|stored| stored.sequence == sequence))
     }
 
-    /// Saves if something waits for it, then buries the dead. If that fails, what was `delivered` comes again.
-    pub(super) fn save_if_it_must(
-        &self,
-        deadline: &Deadline,
-        delivered: &[Delivered],
-    ) -> Result<()> {
-        if !self.state().engine.must_save() {
-            return Ok(());
+    /// Saves if something waits for it.
+    pub(super) fn save_if_it_must(&self, deadline: &Deadline) -> Result<()> {
+        if self.state().engine.must_save() { self.save(deadline) } else { Ok(()) }
+    }
+
+    /// What was `delivered` does not leave: it comes again.
+    pub(super) fn withdraw(&self, delivered: &[Delivered]) {
+        let (mut state, now) = (self.state(), self.now());
+        for one in delivered {
+            // Its time may be over by now: then it comes again by itself.
+            let _ = state.engine.withdraw(one.token, now);
         }
-        let saved = self.save(deadline);
-        if saved.is_err() {
-            let (mut state, now) = (self.state(), self.now());
-            for one in delivered {
-                // Its time may be over by now: then it comes again by itself.
-                let _ = state.engine.nak(one.token, None, now);
-            }
-            return saved;
-        }
-        self.bury(deadline)
+    }
+
+    /// What is to be a row's content; short enough for a record if it is not in stripes.
+    pub(super) fn upload(&self, deadline: &Deadline, content: &[u8]) -> Result<Staged> {
+        let shared = &self.core.shared;
+        let mut upload = shared.meta.upload_until(deadline);
+        upload = upload.with_inline_max(shared.options.inline_bytes_max.min(INLINE_BYTES_MAX));
+        upload.append(content)?;
+        upload.finish()
     }
 
     /// Saves if the last save was a while ago.
@@ -157,12 +171,9 @@ impl Inner {
         snapshot: &[u8],
         deadline: &Deadline,
     ) -> Result<()> {
-        let meta = &self.core.shared.meta;
-        let mut upload = meta.upload_until(deadline);
-        upload.append(snapshot)?;
-        let staged = upload.finish()?;
+        let staged = self.upload(deadline, snapshot)?;
         let change = change.put(row, self.config.encode(), Some(staged));
-        meta.commit_until(change, deadline).map(drop)
+        self.core.shared.meta.commit_until(change, deadline).map(drop)
     }
 }
 
@@ -170,6 +181,7 @@ impl State {
     /// Reads ahead what the engine wants.
     pub(super) fn feed(&mut self, inner: &Inner, deadline: &Deadline) -> Result<()> {
         self.check(inner)?;
+        self.let_go(inner);
         while let Some(wanted) = self.engine.wants() {
             let cursor = self.cursor_at(inner, wanted.sequence)?;
             let read = cursor.next_many(wanted.count, READ_BYTES, deadline)?;
@@ -188,6 +200,7 @@ impl State {
     /// Passes over what cannot be read.
     pub(super) fn skip(&mut self, inner: &Inner, deadline: &Deadline) -> Result<u64> {
         self.check(inner)?;
+        self.let_go(inner);
         let Some(wanted) = self.engine.wants() else { return Ok(self.engine.floor() + 1) };
         let cursor = self.cursor_at(inner, wanted.sequence)?;
         let read = cursor.next_many(1, 1, deadline);
@@ -206,18 +219,19 @@ impl State {
         }
     }
 
-    fn check(&mut self, inner: &Inner) -> Result<()> {
-        if let Some(ended) = &self.ended {
-            return Err(ended.clone());
-        }
-        inner.core.check()?;
+    /// Fails if it is over.
+    fn check(&self, inner: &Inner) -> Result<()> {
+        self.ended.as_ref().map_or_else(|| inner.core.check(), |ended| Err(ended.clone()))
+    }
+
+    /// What the stream let go is done.
+    fn let_go(&mut self, inner: &Inner) {
         let first = inner.core.first();
         if first > self.first {
             self.engine.gone(self.first..=first - 1);
             self.ahead = self.ahead.split_off(&first);
             self.first = first;
         }
-        Ok(())
     }
 
     fn cursor_at(&mut self, inner: &Inner, sequence: u64) -> Result<&mut Cursor> {
