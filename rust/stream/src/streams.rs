@@ -346,6 +346,7 @@ impl Streams {
         // Behind every answer that was taken. What fails here is delivered once more.
         let clock = Arc::clone(&self.shared.seams.clock);
         let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
+        self.consumers.clear();
         let thread = guard(&self.thread).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
         {

@@ -53,7 +53,7 @@ fn no_acknowledged_message_is_lost_or_delivered_outside_its_promise() {
         return;
     }
     let is_long = std::env::var_os("DWK_LONG").is_some();
-    let (from, count) = (number("DWK_FROM").unwrap_or(0), if is_long { 20_000 } else { 300 });
+    let (from, count) = (number("DWK_FROM").unwrap_or(0), if is_long { 20_000 } else { 150 });
     let (mut sum, mut broken) = (Counts::default(), Vec::new());
     for seed in from..from + count {
         match run(seed, false) {

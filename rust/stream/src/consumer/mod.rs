@@ -67,7 +67,7 @@
 //!
 //! The [floor](Engine::floor) may be used before it is durable. What the stream removes because of it was
 //! acknowledged, buried or not wanted; after a crash it counts as gone. But a message that is redriven may lie
-//! below the floor, and be gone already.
+//! below the floor, and be gone already: so who removes messages asks for [`done_to`](Engine::done_to).
 //!
 //! # Order
 //! First what is due again, longest due first, then new messages in their order or by priority. With one

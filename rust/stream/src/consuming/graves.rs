@@ -111,8 +111,15 @@ impl Consumer {
         let found = found.into_iter().find(|found| found.letter.sequence == sequence);
         let Some(Buried { letter, envelope }) = found else { return Ok(false) };
         let inner = &self.0;
-        if inner.find(sequence, deadline)?.is_some() {
-            inner.alive()?.engine.redrive(&letter, inner.now())?;
+        let is_there = {
+            let _still = inner.registry.still();
+            let is_there = inner.find(sequence, deadline)?.is_some();
+            if is_there {
+                inner.alive()?.engine.redrive(&letter, inner.now())?;
+            }
+            is_there
+        };
+        if is_there {
             inner.save(deadline)?;
         } else if let Some(envelope) = envelope {
             let id = format!("{} {} {sequence}", self.name(), envelope.id());

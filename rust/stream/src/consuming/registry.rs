@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::{Change, ContentReader, Require};
@@ -14,7 +14,7 @@ use crate::config::Retention;
 use crate::consumer::{ConsumerConfig, Engine};
 use crate::core::Core;
 use crate::keys::{CONSUMER_ROW, consumer_row, letter_rows, rows_of};
-use crate::read::From;
+use crate::read::{From, is_unreadable};
 use crate::stream::Stream;
 use crate::sync::guard;
 
@@ -46,7 +46,7 @@ impl Registry {
             let error = Error::new(&codes::STREAM_CONSUMER_EXISTS, text);
             return Err(error.with("consumer", &config.name));
         }
-        let first = start_of(stream, config.start)?;
+        let first = start_of(stream, config.start, deadline)?;
         let engine = Engine::new(config.clone(), first, core.clock().unix_ns())?;
         let (row, snapshot) = (consumer_row(core.id, &config.name), engine.snapshot());
         let name = config.name.clone();
@@ -125,6 +125,11 @@ impl Registry {
         }
     }
 
+    /// Lets go all consumers: they hold the store.
+    pub(crate) fn clear(&self) {
+        drop(std::mem::take(&mut *guard(&self.by_stream)));
+    }
+
     /// Saves what is not saved of all consumers: the first failure.
     pub(crate) fn flush(&self, deadline: &Deadline) -> Result<()> {
         let all: Vec<Consumer> =
@@ -133,8 +138,13 @@ impl Registry {
         saved.into_iter().collect()
     }
 
-    /// `name` has done everything up to `floor`: the stream may let go what all have done.
-    pub(super) fn release(&self, core: &Arc<Core>, name: &str, floor: u64) -> Result<()> {
+    /// While it is held no stream lets go what its consumers have done.
+    pub(super) fn still(&self) -> MutexGuard<'_, impl Sized> {
+        guard(&self.by_stream)
+    }
+
+    /// `name` has done everything up to `done_to`: the stream may let go what all have done.
+    pub(super) fn release(&self, core: &Arc<Core>, name: &str, done_to: u64) -> Result<()> {
         // What is closed lets nothing go any more; the next opening does.
         if core.config().retention == Retention::Limits || core.check().is_err() {
             return Ok(());
@@ -143,9 +153,8 @@ impl Registry {
         let Ok(all) = self.by_stream.try_lock() else { return Ok(()) };
         let others = all.get(&core.id).into_iter().flatten();
         let others = others.filter(|(other, _)| *other != name);
-        let floors = others.map(|(_, consumer)| consumer.0.state().engine.floor());
-        let lowest = floors.chain([floor]).min().unwrap_or(0);
-        drop(all);
+        let done = others.map(|(_, consumer)| consumer.0.state().engine.done_to());
+        let lowest = done.chain([done_to]).min().unwrap_or(0);
         if lowest == 0 || lowest == u64::MAX {
             return Ok(());
         }
@@ -188,11 +197,23 @@ impl Registry {
 }
 
 /// The number from which on a new consumer gets messages.
-fn start_of(stream: &Stream, start: From) -> Result<u64> {
-    Ok(match start {
-        From::Sequence(sequence) => sequence.max(1),
-        other => stream.cursor(other)?.position().max(1),
-    })
+fn start_of(stream: &Stream, start: From, deadline: &Deadline) -> Result<u64> {
+    if let From::Sequence(sequence) = start {
+        return Ok(sequence.max(1));
+    }
+    let mut cursor = stream.cursor(start)?;
+    let position = cursor.position().max(1);
+    if !matches!(start, From::Time(_)) {
+        return Ok(position);
+    }
+    // A time is looked up by what was committed or merged together: earlier messages may come before it.
+    let end = stream.0.ledger().next;
+    match cursor.next_many(1, 1, deadline) {
+        Ok(read) => Ok(read.first().map_or(end.max(position), |stored| stored.sequence)),
+        // The consumer meets it when it gets there.
+        Err(error) if is_unreadable(&error) => Ok(position),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_all(mut reader: ContentReader) -> Result<Vec<u8>> {

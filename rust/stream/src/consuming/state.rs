@@ -28,7 +28,7 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held by who saves, so that saves come in the order of their versions.
     saver: Mutex<()>,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
 }
 
 /// What changes.
@@ -154,13 +154,13 @@ impl Inner {
             let gone = error.is(&codes::OBJECT_CONFLICT);
             if gone { not_found(&self.config.name) } else { error }
         })?;
-        let floor = {
+        let done_to = {
             let mut state = self.state();
             state.engine.saved(snapshot.version);
             state.saved_ns = self.now();
-            state.engine.floor()
+            state.engine.done_to()
         };
-        self.registry.release(&self.core, &self.config.name, floor)
+        self.registry.release(&self.core, &self.config.name, done_to)
     }
 
     /// Writes the consumer's row.
@@ -183,9 +183,14 @@ impl State {
         self.check(inner)?;
         self.let_go(inner);
         while let Some(wanted) = self.engine.wants() {
+            let end = inner.core.ledger().next;
             let cursor = self.cursor_at(inner, wanted.sequence)?;
             let read = cursor.next_many(wanted.count, READ_BYTES, deadline)?;
             if read.is_empty() {
+                // What was committed up to here, and is not read, went.
+                if wanted.sequence < end {
+                    self.engine.gone(wanted.sequence..=end - 1);
+                }
                 break;
             }
             let brief = |stored: &Stored| inner.config.brief(stored.sequence, &stored.envelope);

@@ -415,7 +415,7 @@ impl History {
                 tokens
             }
             Err(error) => {
-                self.promises.get_mut(&key).unwrap().failed(now);
+                self.promises.get_mut(&key).unwrap().failed(&self.told[key.0], now);
                 self.failed("fetch", &error);
                 Vec::new()
             }
@@ -621,7 +621,11 @@ impl History {
             return;
         }
         let (stream, now) = (self.stream(index), self.now());
-        for sequence in self.told[index].look(&stream, now) {
+        let missing = match self.told[index].look(&stream, now) {
+            Ok(missing) => missing,
+            Err(error) => return self.failed("reading", &error),
+        };
+        for sequence in missing {
             let known = &self.told[index].there[&sequence];
             if known.released {
                 continue;

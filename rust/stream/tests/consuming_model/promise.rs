@@ -40,7 +40,7 @@ pub(crate) struct State {
     /// How often it was delivered since it was redriven, if ever.
     told: u32,
     /// How many fetches of this consumer had failed by then: each may have counted once more.
-    failures: u64,
+    failures: usize,
     /// Its count is not known at all.
     vague: bool,
     /// The last delivery, over all lives.
@@ -102,7 +102,8 @@ pub(crate) struct Promise {
     pub(crate) start: u64,
     pub(crate) states: BTreeMap<u64, State>,
     life: u64,
-    pub(crate) failures: u64,
+    /// The last message that was there at each fetch that failed.
+    pub(crate) failures: Vec<u64>,
     pub(crate) paused: Option<bool>,
     /// The last message that was delivered for the first time: of all, and of each priority.
     top: u64,
@@ -128,7 +129,7 @@ impl Promise {
             start,
             states,
             life: 0,
-            failures: 0,
+            failures: Vec::new(),
             paused: Some(false),
             top: 0,
             top_of,
@@ -141,12 +142,13 @@ impl Promise {
     }
 
     /// How often a message may have been counted without anybody seeing it.
-    fn unseen(&self, state: &State) -> u64 {
-        self.failures - state.failures
+    fn unseen(&self, sequence: u64, state: &State) -> u64 {
+        let since = &self.failures[state.failures..];
+        since.iter().filter(|last| **last >= sequence).count() as u64
     }
 
-    fn may_be_exhausted(&self, state: &State) -> bool {
-        let most = u64::from(state.told) + self.unseen(state);
+    fn may_be_exhausted(&self, sequence: u64, state: &State) -> bool {
+        let most = u64::from(state.told) + self.unseen(sequence, state);
         self.config.max_deliver.is_some_and(|max| state.vague || most >= u64::from(max))
     }
 
@@ -193,8 +195,9 @@ impl Promise {
     }
 
     /// A fetch failed: what it would have delivered may have been counted.
-    pub(crate) fn failed(&mut self, now: u64) {
-        self.failures += 1;
+    pub(crate) fn failed(&mut self, told: &Told, now: u64) {
+        let last = told.there.keys().next_back().copied().unwrap_or(0);
+        self.failures.push(last + told.unsure.len() as u64);
         self.saved_ns = now;
         let longest = self.config.backoff.iter().map(|delay| ns(*delay)).max().unwrap_or(0);
         let late = now + ns(self.config.ack_wait) + longest;
@@ -226,7 +229,7 @@ impl Promise {
         let purged = |sequence: &&u64| told.there[sequence].gone != Gone::No;
         let places = out.len() + self.states.keys().filter(purged).count();
         if places < limit && self.paused == Some(false) {
-            self.check_withheld(&who, told, now);
+            self.check_withheld(&who, told, out.is_empty(), now);
         }
     }
 
@@ -238,9 +241,9 @@ impl Promise {
         assert!(self.wants(sequence, known), "{who}: nobody asked for it");
         assert!(known.gone < Gone::Yes, "{who}: it was purged");
         self.check_order(&who, told, sequence, count);
-        let (until, failures) = (now + ns(self.config.ack_wait), self.failures);
+        let (until, failures) = (now + ns(self.config.ack_wait), self.failures.len());
         let (delay, life) = (backoff(&self.config, count), self.life);
-        let unseen = self.states.get(&sequence).map_or(failures, |state| self.unseen(state));
+        let unseen = self.unseen(sequence, &self.states[&sequence]);
         let max = self.config.max_deliver;
         let is_done = self.config.ack == Ack::None;
         let state = self.states.entry(sequence).or_default();
@@ -286,8 +289,11 @@ impl Promise {
             if known.gone != Gone::No || !self.wants(*before, known) {
                 continue;
             }
+            let unseen = self.states.get(before).map(|state| self.unseen(*before, state));
+            let unseen = unseen.unwrap_or_else(|| self.unseen(*before, &State::default()));
             let state = self.states.entry(*before).or_default();
-            if state.told == 0 && state.fate == Fate::Open && !state.redriven {
+            let is_new = state.told == 0 && !state.redriven && unseen == 0;
+            if is_new && state.fate == Fate::Open {
                 state.overtaken += 1;
                 assert!(state.overtaken < window, "{who}: {before} was overtaken too often");
             }
@@ -299,7 +305,7 @@ impl Promise {
         let is_held = |(sequence, state): &(&u64, &State)| {
             state.fate == Fate::Open
                 && state.told > 0
-                && !self.may_be_exhausted(state)
+                && !self.may_be_exhausted(**sequence, state)
                 && told.there[sequence].gone == Gone::No
         };
         let held = self.states.iter().filter(is_held).count();
@@ -307,20 +313,23 @@ impl Promise {
     }
 
     /// What is due is handed out by who asks for more than there was.
-    fn check_withheld(&self, who: &str, told: &Told, now: u64) {
+    fn check_withheld(&self, who: &str, told: &Told, is_empty: bool, now: u64) {
         let there = told.there.iter().filter(|(_, known)| known.gone == Gone::No && !known.released);
         let there: Vec<_> = there.filter(|(n, known)| self.wants(**n, known)).collect();
-        let fresh = State { failures: 0, ..State::default() };
+        let fresh = State::default();
         let state = |sequence: &u64| self.states.get(sequence).unwrap_or(&fresh);
-        let may_hold = |state: &State| {
-            let is_known = state.told > 0 || state.redriven || self.unseen(state) > 0;
+        let may_hold = |sequence: &u64| {
+            let state = state(sequence);
+            let is_unseen = self.unseen(*sequence, state) > 0;
             match state.fate {
-                Fate::Open | Fate::Maybe => is_known,
-                Fate::Soft => !state.reasons.is_empty(),
-                Fate::Done | Fate::Dead => false,
+                Fate::Open | Fate::Maybe => state.told > 0 || state.redriven || is_unseen,
+                // Who is buried makes room, for the next fetch if this one had something to hand out.
+                Fate::Soft => !is_empty && !state.reasons.is_empty(),
+                Fate::Dead => !is_empty,
+                Fate::Done => false,
             }
         };
-        let held = self.states.values().filter(|state| may_hold(state)).count();
+        let held = told.there.keys().filter(|sequence| may_hold(sequence)).count();
         let has_room = held < self.config.max_ack_pending as usize;
         for (sequence, _) in there {
             let state = state(sequence);
@@ -328,9 +337,9 @@ impl Promise {
                 continue;
             }
             if state.told > 0 || state.redriven {
-                let is_late = state.due.1 <= now && !self.may_be_exhausted(state);
+                let is_late = state.due.1 <= now && !self.may_be_exhausted(*sequence, state);
                 assert!(!is_late, "{who}: {sequence} is due and does not come: {state:?}");
-            } else if has_room && self.unseen(state) == 0 {
+            } else if has_room && self.unseen(*sequence, state) == 0 {
                 panic!("{who}: {sequence} is new and does not come");
             }
         }
@@ -355,7 +364,7 @@ impl Promise {
 
     /// An acknowledgement was taken; `told` if that was all right.
     pub(crate) fn acknowledged(&mut self, token: Token, told: bool, now: u64) {
-        let (all, life, failures) = (self.config.ack == Ack::All, self.life, self.failures);
+        let (all, life, failures) = (self.config.ack == Ack::All, self.life, self.failures.len());
         let max = self.config.max_deliver.filter(|_| self.config.ack == Ack::All);
         for (sequence, state) in self.states.range_mut(..=token.sequence) {
             let is_it = *sequence == token.sequence;
@@ -435,7 +444,7 @@ impl Promise {
     }
 
     pub(crate) fn redriven(&mut self, sequence: u64, now: u64) {
-        let failures = self.failures;
+        let failures = self.failures.len();
         let state = self.states.entry(sequence).or_default();
         state.vague = state.lingering || state.fate != Fate::Dead;
         (state.fate, state.told, state.failures) = (Fate::Open, 0, failures);
@@ -501,7 +510,10 @@ impl Promise {
             let who = format!("{who}: letter {}", letter.sequence);
             assert!(self.may_be_dead(letter.sequence), "{who}: {:?}", self.states.get(&letter.sequence));
             let ran_out = self.may_run_out(letter.sequence);
-            let most = u64::from(self.config.max_deliver.unwrap_or(0)) + self.failures;
+            let fresh = State::default();
+            let state = self.states.get(&letter.sequence).unwrap_or(&fresh);
+            let is_certain = self.unseen(letter.sequence, state) == 0;
+            let most = u64::from(self.config.max_deliver.unwrap_or(0)) + self.failures.len() as u64;
             let state = self.states.entry(letter.sequence).or_default();
             match &letter.reason {
                 Reason::Exhausted => assert!(ran_out || state.lingering, "{who}: not exhausted"),
@@ -512,7 +524,8 @@ impl Promise {
             assert!(!is_less, "{who}: {} deliveries of {last}", letter.deliveries);
             let is_more = u64::from(letter.deliveries) > u64::from(last) + most;
             assert!(!is_more, "{who}: {} deliveries of {last}", letter.deliveries);
-            if let Some(history) = state.history.as_ref().filter(|_| !state.lingering) {
+            if let Some(history) = state.history.as_ref().filter(|_| is_certain && !state.lingering)
+            {
                 let endings: Vec<Ending> = letter.history.iter().map(|one| one.ending).collect();
                 let from = history.len().saturating_sub(HISTORY_MAX);
                 assert_eq!(endings, history[from..], "{who}: its history");
@@ -534,14 +547,14 @@ impl Promise {
 
     fn may_run_out(&self, sequence: u64) -> bool {
         let fresh = State::default();
-        self.may_be_exhausted(self.states.get(&sequence).unwrap_or(&fresh))
+        self.may_be_exhausted(sequence, self.states.get(&sequence).unwrap_or(&fresh))
     }
 
     /// Whether the letter of a message may be there.
     pub(crate) fn may_be_dead(&self, sequence: u64) -> bool {
         let fresh = State::default();
         let state = self.states.get(&sequence).unwrap_or(&fresh);
-        let is_given_up = !state.reasons.is_empty() || self.may_be_exhausted(state);
+        let is_given_up = !state.reasons.is_empty() || self.may_be_exhausted(sequence, state);
         let is_letter = state.letter || state.lingering || state.pending;
         let is_open = matches!(state.fate, Fate::Open | Fate::Soft | Fate::Maybe);
         is_letter || (self.config.dead_letter && is_given_up && is_open)
@@ -554,8 +567,8 @@ impl Promise {
         }
         let fresh = State::default();
         let state = self.states.get(&sequence).unwrap_or(&fresh);
-        let is_lost = self.config.ack == Ack::None && self.unseen(state) > 0;
-        state.fate != Fate::Open || self.may_be_exhausted(state) || is_lost
+        let is_lost = self.config.ack == Ack::None && self.unseen(sequence, state) > 0;
+        state.fate != Fate::Open || self.may_be_exhausted(sequence, state) || is_lost
     }
 
     /// Messages that nobody handled.
@@ -564,8 +577,8 @@ impl Promise {
         let open = there.filter(|(sequence, known)| {
             let fresh = State::default();
             let state = self.states.get(sequence).unwrap_or(&fresh);
-            let is_dropped = !self.config.dead_letter && self.may_be_exhausted(state);
-            let is_lost = self.config.ack == Ack::None && self.unseen(state) > 0;
+            let is_dropped = !self.config.dead_letter && self.may_be_exhausted(**sequence, state);
+            let is_lost = self.config.ack == Ack::None && self.unseen(**sequence, state) > 0;
             self.wants(**sequence, known)
                 && state.fate == Fate::Open
                 && !is_dropped

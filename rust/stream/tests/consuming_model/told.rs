@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dwk_base::Result;
 use dwk_bus::Envelope;
-use dwk_stream::{Retention, Stream};
+use dwk_stream::{From, Retention, Stored, Stream};
 
 use crate::chance::name_of;
-use crate::world::all;
+use crate::world::never;
 
 /// Whether a message went because somebody said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +65,12 @@ impl Told {
 
     /// Looks what is there: everything that has to be, and nothing that nobody sent. Returns the numbers of
     /// messages that are missing and that nobody purged.
-    pub(crate) fn look(&mut self, stream: &Stream, now_ns: u64) -> BTreeSet<u64> {
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn look(&mut self, stream: &Stream, now_ns: u64) -> Result<BTreeSet<u64>> {
         let mut missing: BTreeSet<u64> = self.there.keys().copied().collect();
-        for stored in all(stream) {
+        for stored in read(stream)? {
             let (sequence, name) = (stored.sequence, name_of(&stored.envelope));
             missing.remove(&sequence);
             if let Some(known) = self.there.get_mut(&sequence) {
@@ -87,11 +91,23 @@ impl Told {
             let is_lost = self.retention == Retention::Limits;
             assert!(!is_lost, "{}: message {sequence} is lost", self.name);
         }
-        missing
+        Ok(missing)
     }
 
     /// The number of a message.
     pub(crate) fn number_of(&self, name: &str) -> Option<u64> {
         self.there.iter().find(|(_, known)| known.name == name).map(|(sequence, _)| *sequence)
+    }
+}
+
+/// Everything that a stream shows.
+fn read(stream: &Stream) -> Result<Vec<Stored>> {
+    let (mut cursor, mut all) = (stream.cursor(From::First)?, Vec::new());
+    loop {
+        let some = cursor.next_many(7, 50_000, &never())?;
+        if some.is_empty() {
+            return Ok(all);
+        }
+        all.extend(some);
     }
 }
