@@ -66,7 +66,8 @@
 //!   lost.
 //!
 //! The [floor](Engine::floor) may be used before it is durable. What the stream removes because of it was
-//! acknowledged, buried or not wanted; after a crash it counts as gone. But a message that is redriven may lie
+//! acknowledged, buried or not wanted; after a crash it counts as gone, but may be a dead letter without its
+//! message. And a message that is redriven may lie
 //! below the floor, and be gone already: so who removes messages asks for [`done_to`](Engine::done_to).
 //!
 //! # Order

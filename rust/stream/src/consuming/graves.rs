@@ -119,12 +119,12 @@ impl Consumer {
             }
             is_there
         };
-        if is_there {
-            inner.save(deadline)?;
-        } else if let Some(envelope) = envelope {
+        if let (false, Some(envelope)) = (is_there, envelope) {
             let id = format!("{} {} {sequence}", self.name(), envelope.id());
             inner.stream().publish(&envelope, Some(&id), deadline)?;
         }
+        // What was saved before may have the letter, and offer it again.
+        inner.save(deadline)?;
         let row = letter_row(inner.core.id, self.name(), sequence);
         inner.core.shared.meta.commit_until(Change::new().delete(row), deadline)?;
         Ok(true)

@@ -98,7 +98,7 @@ impl Registry {
         consumer.0.end();
         known.remove(name);
         drop(all);
-        self.release(core, name, u64::MAX)?;
+        self.release(core)?;
         // What a cut leaves of them is removed with the stream.
         let (low, high) = letter_rows(core.id, name);
         loop {
@@ -143,19 +143,17 @@ impl Registry {
         guard(&self.by_stream)
     }
 
-    /// `name` has done everything up to `done_to`: the stream may let go what all have done.
-    pub(super) fn release(&self, core: &Arc<Core>, name: &str, done_to: u64) -> Result<()> {
+    /// The stream may let go what all of its consumers have done, if that is durable.
+    pub(super) fn release(&self, core: &Arc<Core>) -> Result<()> {
         // What is closed lets nothing go any more; the next opening does.
         if core.config().retention == Retention::Limits || core.check().is_err() {
             return Ok(());
         }
         // Who makes a consumer meanwhile holds this and does not save.
         let Ok(all) = self.by_stream.try_lock() else { return Ok(()) };
-        let others = all.get(&core.id).into_iter().flatten();
-        let others = others.filter(|(other, _)| *other != name);
-        let done = others.map(|(_, consumer)| consumer.0.state().engine.done_to());
-        let lowest = done.chain([done_to]).min().unwrap_or(0);
-        if lowest == 0 || lowest == u64::MAX {
+        let done = all.get(&core.id).into_iter().flatten().map(|(_, one)| one.0.done_to());
+        let lowest = done.min().unwrap_or(0);
+        if lowest == 0 {
             return Ok(());
         }
         Stream(Arc::clone(core)).release(lowest)

@@ -40,6 +40,8 @@ pub(super) struct State {
     /// The stream's first message, as the engine knows it.
     first: u64,
     saved_ns: u64,
+    /// Nobody here needs the messages up to it any more, and that is durable.
+    done_to: u64,
     /// Why it is over.
     ended: Option<Error>,
 }
@@ -52,7 +54,8 @@ impl Inner {
         registry: &Arc<Registry>,
     ) -> Self {
         let (ahead, saved_ns) = (BTreeMap::new(), core.clock().unix_ns());
-        let state = State { engine, ahead, cursor: None, first: 1, saved_ns, ended: None };
+        let done_to = engine.done_to();
+        let state = State { engine, ahead, cursor: None, first: 1, saved_ns, done_to, ended: None };
         let (core, registry) = (Arc::clone(core), Arc::clone(registry));
         Self { core, config, state: Mutex::new(state), saver: Mutex::default(), registry }
     }
@@ -77,6 +80,13 @@ impl Inner {
 
     pub(super) fn now(&self) -> u64 {
         self.core.clock().unix_ns()
+    }
+
+    /// Up to where the stream may let go what it has, as far as this consumer goes.
+    pub(super) fn done_to(&self) -> u64 {
+        let state = self.state();
+        // What was redriven since the last save is needed again.
+        state.done_to.min(state.engine.done_to())
     }
 
     /// Says that it is over: nothing is handed out or saved any more.
@@ -138,7 +148,7 @@ impl Inner {
     /// Makes the state durable; who comes while another one saves finds it saved, or saves for all others.
     pub(super) fn save(&self, deadline: &Deadline) -> Result<()> {
         let _alone = guard(&self.saver);
-        let snapshot = {
+        let (snapshot, done_to) = {
             let state = self.state();
             if let Some(ended) = &state.ended {
                 return Err(ended.clone());
@@ -146,7 +156,7 @@ impl Inner {
             if !state.engine.is_unsaved() {
                 return Ok(());
             }
-            state.engine.snapshot()
+            (state.engine.snapshot(), state.engine.done_to())
         };
         let row = consumer_row(self.core.id, &self.config.name);
         let change = Change::new().require(row.clone(), Require::Present);
@@ -154,13 +164,11 @@ impl Inner {
             let gone = error.is(&codes::OBJECT_CONFLICT);
             if gone { not_found(&self.config.name) } else { error }
         })?;
-        let done_to = {
-            let mut state = self.state();
-            state.engine.saved(snapshot.version);
-            state.saved_ns = self.now();
-            state.engine.done_to()
-        };
-        self.registry.release(&self.core, &self.config.name, done_to)
+        let mut state = self.state();
+        state.engine.saved(snapshot.version);
+        (state.saved_ns, state.done_to) = (self.now(), done_to);
+        drop(state);
+        self.registry.release(&self.core)
     }
 
     /// Writes the consumer's row.

@@ -57,7 +57,7 @@ pub(crate) struct State {
     handed_out_in: u64,
     pub(crate) redriven: bool,
     /// Messages behind it that came before it.
-    overtaken: u32,
+    overtaken: Vec<u64>,
     /// Its letter has to be there.
     pub(crate) letter: bool,
     /// Its letter may be there without saying anything.
@@ -85,7 +85,7 @@ impl Default for State {
             settled: false,
             handed_out_in: 0,
             redriven: false,
-            overtaken: 0,
+            overtaken: Vec::new(),
             letter: false,
             lingering: false,
             pending: false,
@@ -294,8 +294,11 @@ impl Promise {
             let state = self.states.entry(*before).or_default();
             let is_new = state.told == 0 && !state.redriven && unseen == 0;
             if is_new && state.fate == Fate::Open {
-                state.overtaken += 1;
-                assert!(state.overtaken < window, "{who}: {before} was overtaken too often");
+                // Those that went have no place any more.
+                state.overtaken.retain(|other| told.there[other].gone == Gone::No);
+                state.overtaken.push(sequence);
+                let count = state.overtaken.len();
+                assert!(count < window as usize, "{who}: {before} was overtaken too often");
             }
         }
     }
@@ -394,7 +397,7 @@ impl Promise {
         let state = self.at(token);
         (state.out_until, state.settled) = (None, true);
         (state.due, state.due_durable) = ((now + delay, now + delay), false);
-        state.fate = Fate::Open;
+        (state.fate, state.left_over) = (Fate::Open, LeftOver::Unsure);
         state.ended(Ending::Returned);
     }
 
@@ -402,7 +405,7 @@ impl Promise {
         let told = self.at(token).told;
         let (wait, delay) = (ns(self.config.ack_wait), backoff(&self.config, told));
         let state = self.at(token);
-        state.fate = Fate::Open;
+        (state.fate, state.left_over) = (Fate::Open, LeftOver::Unsure);
         state.out_until = Some(now + wait);
         state.due = (now + wait + delay, now + wait + delay);
     }
