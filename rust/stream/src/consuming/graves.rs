@@ -123,6 +123,10 @@ impl Consumer {
             let id = format!("{} {} {sequence}", self.name(), envelope.id());
             inner.stream().publish(&envelope, Some(&id), deadline)?;
         }
+        if !is_there {
+            // An opening may have offered it again.
+            inner.alive()?.engine.buried(sequence);
+        }
         // What was saved before may have the letter, and offer it again.
         inner.save(deadline)?;
         let row = letter_row(inner.core.id, self.name(), sequence);

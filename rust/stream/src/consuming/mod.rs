@@ -88,8 +88,11 @@ impl Consumer {
                 state.feed(inner, deadline)?;
                 (state.engine.fetch(inner.now(), limit), state.engine.next_due())
             };
-            let saved = inner.save_if_it_must(deadline);
-            let loaded = saved.and_then(|()| self.load(&delivered, deadline));
+            // What went is noted before the save, or an opening would know of a delivery that never was.
+            let loaded = self.load(&delivered, deadline).and_then(|loaded| {
+                inner.save_if_it_must(deadline)?;
+                Ok(loaded)
+            });
             let loaded = loaded.inspect_err(|_| inner.withdraw(&delivered))?;
             let buried = inner.bury(deadline);
             if !loaded.is_empty() {
@@ -169,8 +172,12 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn flush(&self, deadline: &Deadline) -> Result<()> {
-        self.0.save(deadline)?;
-        self.0.bury(deadline).map(drop)
+        let inner = &self.0;
+        inner.save(deadline)?;
+        if inner.bury(deadline)? > 0 {
+            inner.save(deadline)?;
+        }
+        inner.registry.release(&inner.core)
     }
 
     /// Passes over what cannot be read next, and returns the number behind it. Those messages are not

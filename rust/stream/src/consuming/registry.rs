@@ -51,11 +51,16 @@ impl Registry {
         let (row, snapshot) = (consumer_row(core.id, &config.name), engine.snapshot());
         let name = config.name.clone();
         let inner = Inner::new(core, config, engine, self);
+        // What a cut left of an earlier one of that name.
+        remove_letters(core, &inner.config.name, deadline)?;
         let change = Change::new().require(row.clone(), Require::Absent);
         inner.commit(change, row, &snapshot.bytes, deadline)?;
         inner.state().engine.saved(snapshot.version);
         let consumer = Consumer(Arc::new(inner));
         known.insert(name, consumer.clone());
+        drop(all);
+        // It may begin behind what is there.
+        self.release(core)?;
         Ok(consumer)
     }
 
@@ -99,22 +104,8 @@ impl Registry {
         known.remove(name);
         drop(all);
         self.release(core)?;
-        // What a cut leaves of them is removed with the stream.
-        let (low, high) = letter_rows(core.id, name);
-        loop {
-            let rows = core.shared.meta.range(
-                Bound::Included(&low),
-                Bound::Excluded(&high),
-                REMOVE_MAX,
-            )?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            let delete = |change: Change, (key, _): (Vec<u8>, _)| change.delete(key);
-            core.shared
-                .meta
-                .commit_until(rows.into_iter().fold(Change::new(), delete), deadline)?;
-        }
+        // What a cut leaves of them is removed with the stream, or by the next one of that name.
+        remove_letters(core, name, deadline)
     }
 
     /// Forgets the consumers of a stream that is gone.
@@ -191,6 +182,19 @@ impl Registry {
             known.insert(name, Consumer(Arc::new(Inner::new(core, config, engine, self))));
         }
         Ok(known)
+    }
+}
+
+/// Removes the dead letters of a consumer.
+fn remove_letters(core: &Core, name: &str, deadline: &Deadline) -> Result<()> {
+    let (meta, (low, high)) = (&core.shared.meta, letter_rows(core.id, name));
+    loop {
+        let rows = meta.range(Bound::Included(&low), Bound::Excluded(&high), REMOVE_MAX)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let delete = |change: Change, (key, _): (Vec<u8>, _)| change.delete(key);
+        meta.commit_until(rows.into_iter().fold(Change::new(), delete), deadline)?;
     }
 }
 

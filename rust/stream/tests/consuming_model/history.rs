@@ -604,6 +604,7 @@ impl History {
             if let Err(error) = self.stream(index).compact_frames() {
                 self.failed("merge", &error);
             }
+            self.look(index);
         }
     }
 

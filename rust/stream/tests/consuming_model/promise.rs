@@ -266,7 +266,7 @@ impl Promise {
         (state.told, state.failures, state.vague) = (count, failures, false);
         state.token = Some(one.token);
         state.out_until = Some(until).filter(|_| !is_done);
-        state.due = (until + delay, until + delay);
+        (state.due, state.due_durable) = ((until + delay, until + delay), true);
         (state.left_over, state.settled, state.handed_out_in) = (LeftOver::No, false, life);
         state.pending = false;
     }
@@ -382,7 +382,7 @@ impl Promise {
             } else {
                 state.fate = Fate::Maybe;
             }
-            (state.out_until, state.settled) = (None, true);
+            (state.out_until, state.settled, state.due) = (None, true, (0, u64::MAX));
         }
         if told {
             self.answered(now);
@@ -407,7 +407,7 @@ impl Promise {
         let state = self.at(token);
         (state.fate, state.left_over) = (Fate::Open, LeftOver::Unsure);
         state.out_until = Some(now + wait);
-        state.due = (now + wait + delay, now + wait + delay);
+        (state.due, state.due_durable) = ((now + wait + delay, now + wait + delay), false);
     }
 
     /// A message was given up; `done` if that is durable.
@@ -490,6 +490,9 @@ impl Promise {
                     state.due = (0, now);
                     let is_certain = clean || was_out.is_some_and(|until| until > now);
                     state.left_over = if is_certain { LeftOver::Yes } else { LeftOver::Unsure };
+                    if !clean && !state.due_durable {
+                        state.history = None;
+                    }
                     state.ended(Ending::Restarted);
                 }
                 Fate::Open | Fate::Maybe => {
@@ -511,7 +514,7 @@ impl Promise {
         let who = format!("{}/{}", told.name, self.config.name);
         for Buried { letter, envelope } in letters {
             let who = format!("{who}: letter {}", letter.sequence);
-            assert!(self.may_be_dead(letter.sequence), "{who}: {:?}", self.states.get(&letter.sequence));
+            assert!(self.may_be_dead(letter.sequence), "{who}: {letter:?} {:?}", self.states.get(&letter.sequence));
             let ran_out = self.may_run_out(letter.sequence);
             let fresh = State::default();
             let state = self.states.get(&letter.sequence).unwrap_or(&fresh);
