@@ -31,13 +31,15 @@ impl Inner {
         loop {
             let letters = self.dead(deadline)?;
             if letters.is_empty() {
+                if count > 0 {
+                    // They made room.
+                    self.core.news.nudge();
+                }
                 return Ok(count);
             }
             for letter in letters {
                 let staged = match self.find(letter.sequence, deadline) {
-                    Ok(Some(stored)) => {
-                        Some(self.upload(deadline, &stored.envelope.encode())?)
-                    }
+                    Ok(Some(stored)) => Some(self.upload(deadline, &stored.envelope.encode())?),
                     Ok(None) => None,
                     // A letter without its message, rather than none for ever.
                     Err(error) if is_unreadable(&error) => None,
@@ -129,6 +131,7 @@ impl Consumer {
         }
         // What was saved before may have the letter, and offer it again.
         inner.save(deadline)?;
+        inner.core.news.nudge();
         let row = letter_row(inner.core.id, self.name(), sequence);
         inner.core.shared.meta.commit_until(Change::new().delete(row), deadline)?;
         Ok(true)

@@ -106,7 +106,7 @@ impl Consumer {
             if patience.has_passed() {
                 return Ok(Vec::new());
             }
-            watch.wait(&inner.until(patience, due));
+            watch.wait_or_nudge(&inner.until(patience, due));
         }
     }
 
@@ -204,7 +204,9 @@ impl Consumer {
     /// Those of a commit
     pub fn resume(&self, deadline: &Deadline) -> Result<()> {
         self.0.alive()?.engine.resume();
-        self.0.save(deadline)
+        let saved = self.0.save(deadline);
+        self.0.core.news.nudge();
+        saved
     }
 
     /// How it stands, and how many messages of the stream are before it.

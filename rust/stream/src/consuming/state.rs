@@ -92,7 +92,7 @@ impl Inner {
     /// Says that it is over: nothing is handed out or saved any more.
     pub(super) fn end(&self) {
         self.state().ended = Some(not_found(&self.config.name));
-        self.core.news.ring(0);
+        self.core.news.nudge();
     }
 
     /// How long a fetch that found nothing waits for news.

@@ -58,7 +58,11 @@ impl Chance {
             ack,
             ack_wait: self.seconds(&[1, 5, 30]),
             max_deliver: self.pick(&[None, None, Some(1), Some(2), Some(4)]),
-            backoff: self.pick(&[vec![], vec![], vec![2], vec![1, 10]]).into_iter().map(Duration::from_secs).collect(),
+            backoff: self
+                .pick(&[vec![], vec![], vec![2], vec![1, 10]])
+                .into_iter()
+                .map(Duration::from_secs)
+                .collect(),
             max_ack_pending: self.pick(&[1, 2, 3, 8, 1000]),
             filter: self.one_in(4).then(|| Filter::new("size > 40").unwrap()),
             subjects: subjects.collect(),

@@ -327,13 +327,15 @@ impl History {
             there.next().map_or(last + 1, |(sequence, _)| *sequence)
         };
         let start = match config.start {
-            From::First => 1,
-            From::Last => last,
+            From::First => first,
+            From::Last => last.max(first),
             From::Next => last + 1,
             From::Sequence(sequence) => sequence,
             From::Time(unix_ns) => at(unix_ns),
         };
-        let promise = Promise::new(config.clone(), start.max(first), now);
+        let mut promise = Promise::new(config.clone(), start, now);
+        let hidden = self.told[index].there.range(start.min(first)..first);
+        promise.may_miss(hidden.map(|(sequence, _)| *sequence));
         let done = self.life().streams.create_consumer(&stream, config, &never());
         self.say(|| format!("make {}/{name}: {done:?}, {:?}", NAMES[index], promise.config));
         match done {
@@ -559,6 +561,7 @@ impl History {
 
     fn purge(&mut self) {
         let index = self.any_stream();
+        self.look(index);
         let last = self.stream(index).status().last_sequence;
         let to = self.chance.below(last + 2);
         let done = self.stream(index).purge(to, &never());
@@ -572,6 +575,7 @@ impl History {
     fn purge_subject(&mut self) {
         let (index, subject) = (self.any_stream(), self.chance.pick(&SUBJECTS));
         let pattern = Pattern::new(subject).unwrap();
+        self.look(index);
         let done = self.stream(index).purge_subjects(&pattern, &never());
         self.say(|| format!("{} is purged of {subject}: {done:?}", NAMES[index]));
         let gone = if done.is_ok() { Gone::Soon } else { Gone::Maybe };
@@ -597,7 +601,10 @@ impl History {
                     assert!(late.is_none(), "{}: something is late", NAMES[index]);
                 }
             }
-            Err(error) => self.failed("upkeep", &error),
+            Err(error) => {
+                self.failed("upkeep", &error);
+                (0..self.told.len()).for_each(|index| self.look(index));
+            }
         }
         if self.chance.one_in(2) && !self.is_cut() {
             let index = self.any_stream();
@@ -683,7 +690,11 @@ impl History {
         }
         let clean = closes && !self.is_cut() && !self.faults;
         drop((consumers, streams, meta));
-        if closes { self.counts.closes += 1 } else { self.counts.cuts += 1 }
+        if closes {
+            self.counts.closes += 1
+        } else {
+            self.counts.cuts += 1
+        }
         self.world.drives.iter().for_each(|drive| drive.heal());
         self.world.restart();
         self.faults = false;
@@ -718,7 +729,8 @@ impl History {
             self.look(index);
         }
         for [one, two] in std::mem::take(&mut self.together) {
-            let is_there = |(index, name): &(usize, String)| self.told[*index].number_of(name).is_some();
+            let is_there =
+                |(index, name): &(usize, String)| self.told[*index].number_of(name).is_some();
             assert_eq!(is_there(&one), is_there(&two), "{one:?} came without {two:?}");
         }
         for told in &mut self.told {

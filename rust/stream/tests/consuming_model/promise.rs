@@ -137,6 +137,13 @@ impl Promise {
         }
     }
 
+    /// What the stream does not show comes only if a cut brings it back.
+    pub(crate) fn may_miss(&mut self, sequences: impl Iterator<Item = u64>) {
+        for sequence in sequences {
+            self.states.entry(sequence).or_default().fate = Fate::Maybe;
+        }
+    }
+
     pub(crate) fn wants(&self, sequence: u64, known: &Known) -> bool {
         sequence >= self.start && self.config.wants(&known.envelope)
     }
@@ -221,7 +228,9 @@ impl Promise {
         for one in out {
             self.delivered(&who, told, one, now);
         }
-        if !out.is_empty() {
+        if out.is_empty() {
+            self.may_be_saved(now);
+        } else {
             self.saved(now);
         }
         self.check_room(&who, told);
@@ -317,7 +326,8 @@ impl Promise {
 
     /// What is due is handed out by who asks for more than there was.
     fn check_withheld(&self, who: &str, told: &Told, is_empty: bool, now: u64) {
-        let there = told.there.iter().filter(|(_, known)| known.gone == Gone::No && !known.released);
+        let there =
+            told.there.iter().filter(|(_, known)| known.gone == Gone::No && !known.released);
         let there: Vec<_> = there.filter(|(n, known)| self.wants(**n, known)).collect();
         let fresh = State::default();
         let state = |sequence: &u64| self.states.get(sequence).unwrap_or(&fresh);
@@ -514,13 +524,20 @@ impl Promise {
         let who = format!("{}/{}", told.name, self.config.name);
         for Buried { letter, envelope } in letters {
             let who = format!("{who}: letter {}", letter.sequence);
-            assert!(self.may_be_dead(letter.sequence), "{who}: {letter:?} {:?}", self.states.get(&letter.sequence));
+            assert!(
+                self.may_be_dead(letter.sequence),
+                "{who}: {letter:?} {:?}",
+                self.states.get(&letter.sequence)
+            );
             let ran_out = self.may_run_out(letter.sequence);
             let fresh = State::default();
             let state = self.states.get(&letter.sequence).unwrap_or(&fresh);
             let is_certain = self.unseen(letter.sequence, state) == 0;
             let most = u64::from(self.config.max_deliver.unwrap_or(0)) + self.failures.len() as u64;
             let state = self.states.entry(letter.sequence).or_default();
+            if !is_certain {
+                state.history = None;
+            }
             match &letter.reason {
                 Reason::Exhausted => assert!(ran_out || state.lingering, "{who}: not exhausted"),
                 Reason::Terminated(why) => assert!(state.reasons.contains(why), "{who}: {why}"),
@@ -530,8 +547,7 @@ impl Promise {
             assert!(!is_less, "{who}: {} deliveries of {last}", letter.deliveries);
             let is_more = u64::from(letter.deliveries) > u64::from(last) + most;
             assert!(!is_more, "{who}: {} deliveries of {last}", letter.deliveries);
-            if let Some(history) = state.history.as_ref().filter(|_| is_certain && !state.lingering)
-            {
+            if let Some(history) = state.history.as_ref().filter(|_| !state.lingering) {
                 let endings: Vec<Ending> = letter.history.iter().map(|one| one.ending).collect();
                 let from = history.len().saturating_sub(HISTORY_MAX);
                 assert_eq!(endings, history[from..], "{who}: its history");
@@ -585,10 +601,7 @@ impl Promise {
             let state = self.states.get(sequence).unwrap_or(&fresh);
             let is_dropped = !self.config.dead_letter && self.may_be_exhausted(**sequence, state);
             let is_lost = self.config.ack == Ack::None && self.unseen(**sequence, state) > 0;
-            self.wants(**sequence, known)
-                && state.fate == Fate::Open
-                && !is_dropped
-                && !is_lost
+            self.wants(**sequence, known) && state.fate == Fate::Open && !is_dropped && !is_lost
         });
         open.map(|(sequence, _)| *sequence).collect()
     }
