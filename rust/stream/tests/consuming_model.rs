@@ -9,6 +9,8 @@
 mod chance;
 #[path = "consuming_model/history.rs"]
 mod history;
+#[path = "consuming_model/operations.rs"]
+mod operations;
 #[path = "consuming_model/promise.rs"]
 mod promise;
 #[path = "consuming_model/told.rs"]
@@ -21,7 +23,7 @@ use std::time::Duration;
 use history::{Counts, History};
 
 /// A history takes some milliseconds; one that takes so long hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())

@@ -35,6 +35,7 @@ enum LeftOver {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one thing that is known")]
 pub(crate) struct State {
     pub(crate) fate: Fate,
     /// How often it was delivered since it was redriven, if ever.
