@@ -123,6 +123,9 @@ impl Streams {
         let (admin, thread) = (Mutex::default(), Mutex::default());
         let consumers = Arc::default();
         let streams = Self { shared, known: Arc::new(known), consumers, admin, thread };
+        for core in streams.known.all() {
+            streams.consumers.watch_over(&core);
+        }
         if !streams.known.all().is_empty() {
             streams.start()?;
         }
@@ -136,11 +139,13 @@ impl Streams {
             return Ok(());
         }
         let (bell, known) = (Arc::clone(&self.shared.bell), Arc::clone(&self.known));
+        let consumers = Arc::clone(&self.consumers);
         let run = move || {
             while let Some(wanted) = bell.wait() {
                 for core in wanted.into_iter().filter_map(|id| known.by_id(id)) {
                     // Its status tells of a failure, and it is tried again later.
                     let _ = core.look_after(Eager::No);
+                    let _ = consumers.retire(&core);
                 }
             }
         };
@@ -156,7 +161,10 @@ impl Streams {
     /// # Errors
     /// The first failure, after everything else was done: those of reading frames, of uploads and of commits.
     pub fn upkeep(&self) -> Result<()> {
-        let work = |core: Arc<Core>| core.look_after(Eager::No);
+        let work = |core: Arc<Core>| {
+            let looked = core.look_after(Eager::No);
+            looked.and(self.consumers.retire(&core))
+        };
         let done: Vec<Result<()>> = self.known.all().into_iter().map(work).collect();
         done.into_iter().collect()
     }

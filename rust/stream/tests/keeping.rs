@@ -213,6 +213,106 @@ fn a_message_that_could_not_be_read_comes_again_at_once_and_the_others_with_it()
     assert_eq!(numbers(&world, &consumer), [(1, 3), (2, 3)]);
 }
 
+fn inactive(after: Duration) -> ConsumerConfig {
+    ConsumerConfig { inactive_after: Some(after), ..named("c") }
+}
+
+#[test]
+fn a_consumer_that_nobody_uses_is_removed_after_its_time_and_stays_away() {
+    let world = World::new(12);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = stream(&streams, Retention::Interest);
+    let minute = Duration::from_mins(1);
+    let consumer = streams.create_consumer(&stream, inactive(minute), &never()).unwrap();
+    let other = streams.create_consumer(&stream, named("other"), &never()).unwrap();
+    publish(&world, &stream, &["a.b", "a.b", "a.b"]);
+    handle(&world, &other);
+    other.flush(&never()).unwrap();
+    let is_there = || streams.consumer(&stream, "c", &never()).is_ok();
+    let pass = |seconds| {
+        world.clock.advance(Duration::from_secs(seconds));
+        streams.upkeep().unwrap();
+    };
+    pass(59);
+    // Who fetches uses it, and while a message is out it stays.
+    let out = fetch(&world, &consumer, 2);
+    consumer.term(out[0].token, "why", &never()).unwrap();
+    pass(61);
+    assert!(is_there());
+    consumer.ack(out[1].token, &never()).unwrap();
+    pass(59);
+    assert!(is_there());
+    let rows = meta.status().rows;
+    pass(1);
+    assert!(!is_there());
+    assert_eq!(meta.status().rows, rows - 2, "its state and its letter");
+    assert_eq!(stream.status().first_sequence, 4, "the others have done them");
+    let now = Deadline::after(Arc::clone(&world.clock) as Arc<dyn Clock>, Duration::ZERO);
+    let error = consumer.fetch(1, &now, &never()).unwrap_err();
+    assert!(error.is(&codes::STREAM_CONSUMER_NOT_FOUND), "{error}");
+    pass(3600);
+    let (_meta, streams) = world.again(meta, streams);
+    let stream = streams.get(TENANT, "s").unwrap();
+    let names = streams.consumers(&stream, &never()).unwrap();
+    assert_eq!(names.iter().map(Consumer::name).collect::<Vec<_>>(), ["other"]);
+    // The name is free again.
+    streams.create_consumer(&stream, inactive(minute), &never()).unwrap();
+}
+
+#[test]
+fn an_opening_counts_as_use_and_a_removal_that_fails_leaves_the_consumer() {
+    let world = World::new(13);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = stream(&streams, Retention::Limits);
+    streams.create_consumer(&stream, inactive(Duration::from_mins(1)), &never()).unwrap();
+    drop(stream);
+    world.clock.advance(Duration::from_mins(5));
+    let (meta, streams) = world.again(meta, streams);
+    world.clock.advance(Duration::from_secs(59));
+    streams.upkeep().unwrap();
+    let stream = streams.get(TENANT, "s").unwrap();
+    let consumer = streams.consumer(&stream, "c", &never()).unwrap();
+    world.clock.advance(Duration::from_secs(2));
+    world.drives.iter().for_each(|drive| drive.set_read_only(true));
+    assert!(streams.upkeep().is_err());
+    assert!(numbers(&world, &consumer).is_empty(), "it is used again");
+    drop((consumer, stream, streams, meta));
+}
+
+#[test]
+fn the_thread_removes_a_consumer_that_nobody_uses_and_none_that_somebody_waits_at() {
+    let mut world = World::new(14);
+    world.options.background = true;
+    let meta = world.create().unwrap();
+    let open = || {
+        let system = dwk_base::Seams::system();
+        Streams::open(Arc::clone(&meta), system, world.options.clone()).unwrap()
+    };
+    let streams = open();
+    let stream = stream(&streams, Retention::Limits);
+    let soon = Duration::from_millis(200);
+    let used = ConsumerConfig { name: "used".to_owned(), ..inactive(soon) };
+    let used = streams.create_consumer(&stream, used, &never()).unwrap();
+    drop(streams.create_consumer(&stream, inactive(soon), &never()).unwrap());
+    streams.close();
+    drop((used, stream, streams));
+    // Also when nobody has asked for it since the opening.
+    let streams = open();
+    let stream = streams.get(TENANT, "s").unwrap();
+    let used = streams.consumer(&stream, "used", &never()).unwrap();
+    let begin = std::time::Instant::now();
+    let system = Arc::new(dwk_base::SystemClock::default());
+    while streams.consumer(&stream, "c", &never()).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody removed it");
+        let patience = Deadline::after(Arc::clone(&system) as Arc<dyn Clock>, 3 * soon);
+        assert!(used.fetch(1, &patience, &never()).unwrap().is_empty());
+    }
+    assert!(streams.consumer(&stream, "used", &never()).is_ok());
+    streams.close();
+}
+
 /// What wakes a fetch that waits.
 fn wakes(seed: u64, wake: impl FnOnce(&Streams, &Stream, &Consumer)) {
     let world = World::new(seed);

@@ -7,11 +7,16 @@
 //! [`Consumer::flush`], or by an acknowledgement that comes [`LAZY`] or more after the last save: until then a
 //! crash delivers their messages once more.
 //!
+//! # Consumers that nobody uses
+//! The upkeep removes a consumer whose `inactive_after` is over since somebody fetched from it or answered, with
+//! its dead letters; never while somebody has a message of it. An opening counts as use.
+//!
 //! # Retention
 //! A stream that keeps messages for its consumers ([`Interest`](crate::Retention::Interest),
 //! [`WorkQueue`](crate::Retention::WorkQueue)) lets go what all of its consumers have done, after each save.
 
 mod graves;
+mod inactive;
 mod registry;
 mod state;
 

@@ -59,6 +59,7 @@ impl Registry {
         let consumer = Consumer(Arc::new(inner));
         known.insert(name, consumer.clone());
         drop(all);
+        self.watch_over(core);
         // It may begin behind what is there.
         self.release(core)?;
         Ok(consumer)

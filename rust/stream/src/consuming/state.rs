@@ -95,6 +95,27 @@ impl Inner {
         self.core.news.nudge();
     }
 
+    /// Ends it if nobody used it for as long as it may be so: nobody begins to from here on.
+    pub(super) fn end_if_inactive(&self) -> bool {
+        let (mut state, now) = (self.state(), self.now());
+        let is_over = state.engine.inactive_at().is_some_and(|at| at <= now);
+        if is_over && state.ended.is_none() {
+            state.ended = Some(not_found(&self.config.name));
+            return true;
+        }
+        false
+    }
+
+    /// It could not be removed, and goes on.
+    pub(super) fn go_on(&self) {
+        self.state().ended = None;
+    }
+
+    /// When it is to be removed if nobody uses it.
+    pub(super) fn inactive_at(&self) -> Option<u64> {
+        self.state().engine.inactive_at()
+    }
+
     /// How long a fetch that found nothing waits for news.
     pub(super) fn until(&self, deadline: &Deadline, due_ns: Option<u64>) -> Deadline {
         let mut wait = deadline.remaining();
@@ -102,6 +123,10 @@ impl Inner {
             // It may be in the past, of a consumer that is paused.
             let due = Duration::from_nanos(due_ns.saturating_sub(self.now()));
             wait = wait.min(due.max(LOOK));
+        }
+        if let Some(after) = self.config.inactive_after {
+            // Who waits uses it, and says so in time.
+            wait = wait.min((after / 2).max(Duration::from_millis(1)));
         }
         if self.state().engine.status(0).out > 0 {
             wait = wait.min(LOOK);

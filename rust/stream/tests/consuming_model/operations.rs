@@ -414,7 +414,9 @@ impl History {
         match done {
             Ok(()) => {
                 for (index, name) in NAMES.iter().enumerate().take(self.told.len()) {
-                    self.look(index);
+                    if !self.look(index) {
+                        continue;
+                    }
                     let now = self.now();
                     let late = self.told[index].delayed.values().find(|due| **due <= now);
                     assert!(late.is_none(), "{name}: something is late");
@@ -422,7 +424,7 @@ impl History {
             }
             Err(error) => {
                 self.failed("upkeep", &error);
-                (0..self.told.len()).for_each(|index| self.look(index));
+                (0..self.told.len()).for_each(|index| _ = self.look(index));
             }
         }
         if self.chance.one_in(2) && !self.is_cut() {
@@ -443,14 +445,19 @@ impl History {
     }
 
     /// Compares a stream with what was told, and what is missing with what consumers have done.
-    pub(crate) fn look(&mut self, index: usize) {
+    ///
+    /// False if that cannot be done now.
+    pub(crate) fn look(&mut self, index: usize) -> bool {
         if self.is_cut() {
-            return;
+            return false;
         }
         let (stream, now) = (self.stream(index), self.now());
         let missing = match self.told[index].look(&stream, now) {
             Ok(missing) => missing,
-            Err(error) => return self.failed("reading", &error),
+            Err(error) => {
+                self.failed("reading", &error);
+                return false;
+            }
         };
         for sequence in missing {
             let known = &self.told[index].there[&sequence];
@@ -463,6 +470,7 @@ impl History {
             }
             self.told[index].there.get_mut(&sequence).unwrap().released = true;
         }
+        true
     }
 
     pub(crate) fn fail_drives(&mut self) {

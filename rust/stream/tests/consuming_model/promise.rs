@@ -394,6 +394,7 @@ impl Promise {
                 state.fate = Fate::Maybe;
             }
             (state.out_until, state.settled, state.due) = (None, true, (0, u64::MAX));
+            state.pending = false;
         }
         if told {
             self.answered(now);
@@ -408,7 +409,7 @@ impl Promise {
         let state = self.at(token);
         (state.out_until, state.settled) = (None, true);
         (state.due, state.due_durable) = ((now + delay, now + delay), false);
-        (state.fate, state.left_over) = (Fate::Open, LeftOver::Unsure);
+        (state.fate, state.left_over, state.pending) = (Fate::Open, LeftOver::Unsure, false);
         state.ended(Ending::Returned);
     }
 
@@ -416,7 +417,7 @@ impl Promise {
         let told = self.at(token).told;
         let (wait, delay) = (ns(self.config.ack_wait), backoff(&self.config, told));
         let state = self.at(token);
-        (state.fate, state.left_over) = (Fate::Open, LeftOver::Unsure);
+        (state.fate, state.left_over, state.pending) = (Fate::Open, LeftOver::Unsure, false);
         state.out_until = Some(now + wait);
         (state.due, state.due_durable) = ((now + wait + delay, now + wait + delay), false);
     }
@@ -490,6 +491,7 @@ impl Promise {
         }
         self.life += 1;
         self.saved_ns = now;
+        let longest = self.config.backoff.iter().map(|delay| ns(*delay)).max().unwrap_or(0);
         for state in self.states.values_mut() {
             let was_out = state.out_until.take();
             match state.fate {
@@ -502,7 +504,8 @@ impl Promise {
                     let is_certain = clean || was_out.is_some_and(|until| until > now);
                     state.left_over = if is_certain { LeftOver::Yes } else { LeftOver::Unsure };
                     if !clean && !state.due_durable {
-                        state.history = None;
+                        // It may wait as it did before somebody asked for more time.
+                        (state.due.1, state.history) = (now + longest, None);
                     }
                     state.ended(Ending::Restarted);
                 }
