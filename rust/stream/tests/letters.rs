@@ -4,8 +4,8 @@
 
 mod world;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use dwk_base::{Clock, Deadline};
 use dwk_bus::Pattern;
@@ -171,6 +171,69 @@ fn a_purged_message_that_nobody_saw_is_no_letter() {
     let scene = scene.again(true);
     scene.consumer.flush(&never()).unwrap();
     assert!(scene.letters().is_empty());
+}
+
+/// Runs `first` until a drive holds it up, then `second`, in threads of their own; then both may go on.
+fn held_up(world: &World, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    let drives = &world.drives;
+    let hang = Fault::new(Effect::Hang).on(Operation::Put);
+    drives.iter().for_each(|drive| drive.inject(hang.clone()));
+    let (before, begin) = (world.power.steps(), Instant::now());
+    std::thread::scope(|scope| {
+        scope.spawn(first);
+        while world.power.steps() == before {
+            assert!(begin.elapsed() < Duration::from_secs(20), "nothing is written");
+            std::thread::yield_now();
+        }
+        let (tell, told) = mpsc::channel();
+        scope.spawn(move || {
+            second();
+            let _ = tell.send(());
+        });
+        // It waits for the first one, or is done by then.
+        let _ = told.recv_timeout(Duration::from_millis(200));
+        drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    });
+}
+
+#[test]
+fn a_letter_that_is_redriven_while_it_is_buried_does_not_come_back() {
+    let scene = Scene::new(World::new(8), Retention::Limits, named(), 0);
+    scene.publish(&"x".repeat(30_000));
+    scene.consumer.term(scene.fetch(1)[0].token, "why", &never()).unwrap();
+    // It is buried, and offered again.
+    let scene = scene.again(true);
+    let consumer = &scene.consumer;
+    held_up(
+        &scene.world,
+        || consumer.flush(&never()).unwrap(),
+        || assert!(consumer.redrive(1, &never()).unwrap()),
+    );
+    assert!(scene.letters().is_empty());
+    assert_eq!(scene.numbers(9), [(1, 1)]);
+}
+
+#[test]
+fn a_save_that_is_late_does_not_end_up_in_the_next_consumer_of_that_name() {
+    let mut world = World::new(9);
+    // A state with something in it goes into stripes, an empty one does not.
+    world.options.inline_bytes_max = 100;
+    let scene = Scene::new(world, Retention::Limits, named(), 40);
+    let out = scene.fetch(40);
+    let next = ConsumerConfig { start: dwk_stream::From::Next, ..named() };
+    let (streams, stream, consumer) = (&scene.streams, &scene.stream, &scene.consumer);
+    consumer.ack(out[0].token, &never()).unwrap();
+    held_up(
+        &scene.world,
+        || drop(consumer.flush(&never())),
+        || {
+            streams.delete_consumer(stream, "c", &never()).unwrap();
+            streams.create_consumer(stream, next.clone(), &never()).unwrap();
+        },
+    );
+    let scene = scene.again(true);
+    assert_eq!(scene.consumer.config(), &next);
+    assert!(scene.fetch(9).is_empty());
 }
 
 #[test]

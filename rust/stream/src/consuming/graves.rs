@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use dwk_base::{Deadline, Result};
 use dwk_bus::Envelope;
-use dwk_meta::Change;
+use dwk_meta::{Change, Require};
 
 use super::Consumer;
 use super::state::Inner;
@@ -27,6 +27,10 @@ pub struct Buried {
 impl Inner {
     /// Puts dead letters into rows of their own, those that are saved; returns how many.
     pub(super) fn bury(&self, deadline: &Deadline) -> Result<usize> {
+        if self.state().engine.dead().next().is_none() {
+            return Ok(0);
+        }
+        let _alone = self.at_the_graves();
         let mut count = 0;
         loop {
             let letters = self.dead(deadline)?;
@@ -48,7 +52,9 @@ impl Inner {
                 // The same row the second time, if a crash comes before the next save.
                 let row = letter_row(self.core.id, &self.config.name, letter.sequence);
                 let change = Change::new().put(row, letter.encode(), staged);
-                self.core.shared.meta.commit_until(change, deadline)?;
+                let change = change.require(self.row(), Require::Present);
+                let buried = self.core.shared.meta.commit_until(change, deadline);
+                buried.map_err(|error| self.or_not_found(error))?;
                 self.state().engine.buried(letter.sequence);
                 count += 1;
             }
@@ -109,6 +115,7 @@ impl Consumer {
     /// # Errors
     /// `stream.full` if as many messages are out as may be; those of a commit
     pub fn redrive(&self, sequence: u64, deadline: &Deadline) -> Result<bool> {
+        let _alone = self.0.at_the_graves();
         let found = self.dead_letters(sequence.saturating_sub(1), 1, deadline)?;
         let found = found.into_iter().find(|found| found.letter.sequence == sequence);
         let Some(Buried { letter, envelope }) = found else { return Ok(false) };

@@ -100,8 +100,11 @@ impl Registry {
         let consumer = known.get(name).cloned().ok_or_else(|| not_found(name))?;
         let row = consumer_row(core.id, name);
         let change = Change::new().delete(row.clone()).require(row, Require::Present);
+        // Who saves now would do so into the row of the next consumer of that name.
+        let unsaving = consumer.0.unsaving();
         core.shared.meta.commit_until(change, deadline)?;
         consumer.0.end();
+        drop(unsaving);
         known.remove(name);
         drop(all);
         self.release(core)?;

@@ -28,6 +28,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held by who saves, so that saves come in the order of their versions.
     saver: Mutex<()>,
+    /// Held by who buries and by who redrives.
+    gravedigger: Mutex<()>,
     pub(super) registry: Arc<Registry>,
 }
 
@@ -57,11 +59,22 @@ impl Inner {
         let done_to = engine.done_to();
         let state = State { engine, ahead, cursor: None, first: 1, saved_ns, done_to, ended: None };
         let (core, registry) = (Arc::clone(core), Arc::clone(registry));
-        Self { core, config, state: Mutex::new(state), saver: Mutex::default(), registry }
+        let (saver, gravedigger) = (Mutex::default(), Mutex::default());
+        Self { core, config, state: Mutex::new(state), saver, gravedigger, registry }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         guard(&self.state)
+    }
+
+    /// While it is held nobody saves.
+    pub(super) fn unsaving(&self) -> MutexGuard<'_, ()> {
+        guard(&self.saver)
+    }
+
+    /// While it is held nobody else buries or redrives.
+    pub(super) fn at_the_graves(&self) -> MutexGuard<'_, ()> {
+        guard(&self.gravedigger)
     }
 
     /// The state, if an answer that is taken now can still be saved.
@@ -183,17 +196,24 @@ impl Inner {
             }
             (state.engine.snapshot(), state.engine.done_to())
         };
-        let row = consumer_row(self.core.id, &self.config.name);
+        let row = self.row();
         let change = Change::new().require(row.clone(), Require::Present);
-        self.commit(change, row, &snapshot.bytes, deadline).map_err(|error| {
-            let gone = error.is(&codes::OBJECT_CONFLICT);
-            if gone { not_found(&self.config.name) } else { error }
-        })?;
+        let saved = self.commit(change, row, &snapshot.bytes, deadline);
+        saved.map_err(|error| self.or_not_found(error))?;
         let mut state = self.state();
         state.engine.saved(snapshot.version);
         (state.saved_ns, state.done_to) = (self.now(), done_to);
         drop(state);
         self.registry.release(&self.core)
+    }
+
+    pub(super) fn row(&self) -> Vec<u8> {
+        consumer_row(self.core.id, &self.config.name)
+    }
+
+    /// What a commit that requires the consumer's row says.
+    pub(super) fn or_not_found(&self, error: Error) -> Error {
+        if error.is(&codes::OBJECT_CONFLICT) { not_found(&self.config.name) } else { error }
     }
 
     /// Writes the consumer's row.
