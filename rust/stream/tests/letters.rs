@@ -204,6 +204,8 @@ fn a_letter_that_is_redriven_while_it_is_buried_does_not_come_back() {
     // It is buried, and offered again.
     let scene = scene.again(true);
     let consumer = &scene.consumer;
+    // Everything else is saved, so that the first thing written is the letter's message.
+    consumer.resume(&never()).unwrap();
     held_up(
         &scene.world,
         || consumer.flush(&never()).unwrap(),
