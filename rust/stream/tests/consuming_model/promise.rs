@@ -236,8 +236,9 @@ impl Promise {
         }
         self.check_room(&who, told);
         // Those that were to come and were purged meanwhile took their places.
-        let purged = |sequence: &&u64| told.there[sequence].gone != Gone::No;
-        let places = out.len() + self.states.keys().filter(purged).count();
+        let purged = told.there.iter().filter(|(_, known)| known.gone != Gone::No);
+        let purged = purged.filter(|(sequence, known)| self.wants(**sequence, known));
+        let places = out.len() + purged.count();
         if places < limit && self.paused == Some(false) {
             self.check_withheld(&who, told, out.is_empty(), now);
         }
