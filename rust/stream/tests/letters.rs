@@ -177,7 +177,9 @@ fn a_purged_message_that_nobody_saw_is_no_letter() {
 fn held_up(world: &World, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     let drives = &world.drives;
     let hang = Fault::new(Effect::Hang).on(Operation::Put);
-    drives.iter().for_each(|drive| drive.inject(hang.clone()));
+    for drive in drives {
+        drive.inject(hang.clone());
+    }
     let (before, begin) = (world.power.steps(), Instant::now());
     std::thread::scope(|scope| {
         scope.spawn(first);
