@@ -87,7 +87,7 @@ class DeadLetter:
         reason: what `term` was given; None if it was delivered as often as it may be.
         history: when its last deliveries ended (milliseconds since 1970), and how: `"expired"`,
             `"returned"`, `"restarted"`, `"terminated"` or `"withdrawn"` (it never left the store).
-        message: the message; None if the stream had let it go before.
+        message: the message; None if the stream had let it go before, or could not read it.
 
     """
 

@@ -7,7 +7,7 @@ mod world;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use dwk_base::{Clock, Deadline};
+use dwk_base::{Clock, Deadline, codes};
 use dwk_bus::Pattern;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_meta::Meta;
@@ -114,6 +114,29 @@ fn a_message_that_cannot_be_read_is_a_letter_without_it() {
     scene.consumer.flush(&never()).unwrap();
     let letters = scene.consumer.dead_letters(0, 9, &never()).unwrap();
     assert!(letters.len() == 1 && letters[0].envelope.is_none());
+}
+
+#[test]
+fn a_letter_whose_message_is_kept_for_it_alone_waits_until_it_can_be_read() {
+    let wanted = ConsumerConfig { max_deliver: Some(1), ..named() };
+    let scene = Scene::new(World::new(10), Retention::Interest, wanted, 0);
+    scene.publish(&"x".repeat(30_000));
+    scene.publish("2");
+    for one in scene.fetch(2) {
+        scene.consumer.nak(one.token, None).unwrap();
+    }
+    for drive in &scene.world.drives {
+        drive.inject(Fault::new(Effect::Flip).on(Operation::Read));
+    }
+    let error = scene.consumer.flush(&never()).unwrap_err();
+    assert!(error.is(&codes::DATA_CORRUPT), "{error}");
+    assert_eq!(scene.letters(), [2], "the other one is buried");
+    assert_eq!(scene.stream.status().first_sequence, 1);
+    scene.world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    scene.consumer.flush(&never()).unwrap();
+    let letters = scene.consumer.dead_letters(0, 9, &never()).unwrap();
+    assert!(letters.len() == 2 && letters[0].envelope.is_some());
+    assert_eq!(scene.stream.status().first_sequence, 3);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Dead letters: what is delivered no more, with its message, until somebody looks.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use dwk_base::{Deadline, Result};
+use dwk_base::{Deadline, Error, Result};
 use dwk_bus::Envelope;
-use dwk_meta::{Change, Require};
+use dwk_meta::{Change, Require, Staged};
 
 use super::Consumer;
 use super::state::Inner;
+use crate::config::Retention;
 use crate::consumer::DeadLetter;
 use crate::keys::{letter_row, letter_rows};
 use crate::read::is_unreadable;
@@ -20,53 +22,81 @@ const AT_ONCE: usize = 64;
 pub struct Buried {
     /// Why, and how often it was delivered.
     pub letter: DeadLetter,
-    /// The message; none if the stream had let it go before.
+    /// The message; none if the stream had let it go before, or could not read it.
     pub envelope: Option<Envelope>,
 }
 
 impl Inner {
     /// Puts dead letters into rows of their own, those that are saved; returns how many.
+    ///
+    /// # Errors
+    /// Those of a commit; of reading a message without which its letter is not buried, after all others were.
     pub(super) fn bury(&self, deadline: &Deadline) -> Result<usize> {
         if self.state().engine.dead().next().is_none() {
             return Ok(0);
         }
         let _alone = self.at_the_graves();
-        let mut count = 0;
-        loop {
-            let letters = self.dead(deadline)?;
+        let (mut count, mut waits) = (0, BTreeMap::new());
+        let done = loop {
+            let letters = self.dead(deadline, &waits)?;
             if letters.is_empty() {
-                if count > 0 {
-                    // They made room.
-                    self.core.news.nudge();
-                }
-                return Ok(count);
+                break waits.into_values().next().map_or(Ok(count), Err);
             }
             for letter in letters {
-                let staged = match self.find(letter.sequence, deadline) {
-                    Ok(Some(stored)) => Some(self.upload(deadline, &stored.envelope.encode())?),
-                    Ok(None) => None,
-                    // A letter without its message, rather than none for ever.
-                    Err(error) if is_unreadable(&error) => None,
+                match self.copy_of(&letter, deadline) {
+                    Ok(copy) => self.bury_one(&letter, copy, deadline)?,
+                    Err(error) if is_unreadable(&error) => {
+                        waits.insert(letter.sequence, error);
+                        continue;
+                    }
                     Err(error) => return Err(error),
-                };
-                // The same row the second time, if a crash comes before the next save.
-                let row = letter_row(self.core.id, &self.config.name, letter.sequence);
-                let change = Change::new().put(row, letter.encode(), staged);
-                let change = change.require(self.row(), Require::Present);
-                let buried = self.core.shared.meta.commit_until(change, deadline);
-                buried.map_err(|error| self.or_not_found(error))?;
-                self.state().engine.buried(letter.sequence);
+                }
                 count += 1;
+            }
+        };
+        if count > 0 {
+            // They made room.
+            self.core.news.nudge();
+        }
+        done
+    }
+
+    /// What goes with a letter: its message, if the stream has it. Where that cannot be read it may be later, if the
+    /// stream keeps it: then the letter goes without. A stream that keeps it for this consumer would let it go.
+    fn copy_of(&self, letter: &DeadLetter, deadline: &Deadline) -> Result<Option<Staged>> {
+        match self.find(letter.sequence, deadline) {
+            Ok(Some(stored)) => self.upload(deadline, &stored.envelope.encode()).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                let is_kept = self.core.config().retention == Retention::Limits;
+                if is_kept && is_unreadable(&error) { Ok(None) } else { Err(error) }
             }
         }
     }
 
-    /// Some of those that are not buried. What was saved without one may deliver its message again, so all are
-    /// saved first.
-    fn dead(&self, deadline: &Deadline) -> Result<Vec<DeadLetter>> {
+    fn bury_one(
+        &self,
+        letter: &DeadLetter,
+        copy: Option<Staged>,
+        deadline: &Deadline,
+    ) -> Result<()> {
+        // The same row the second time, if a crash comes before the next save.
+        let row = letter_row(self.core.id, &self.config.name, letter.sequence);
+        let change = Change::new().put(row, letter.encode(), copy);
+        let change = change.require(self.row(), Require::Present);
+        let buried = self.core.shared.meta.commit_until(change, deadline);
+        buried.map_err(|error| self.or_not_found(error))?;
+        self.state().engine.buried(letter.sequence);
+        Ok(())
+    }
+
+    /// Some of those that are not buried, but none that `waits`. What was saved without one may deliver its message
+    /// again, so all are saved first.
+    fn dead(&self, deadline: &Deadline, waits: &BTreeMap<u64, Error>) -> Result<Vec<DeadLetter>> {
         loop {
             let state = self.state();
-            let letters: Vec<DeadLetter> = state.engine.dead().take(AT_ONCE).cloned().collect();
+            let letters = state.engine.dead().filter(|one| !waits.contains_key(&one.sequence));
+            let letters: Vec<DeadLetter> = letters.take(AT_ONCE).cloned().collect();
             if letters.is_empty() || !state.engine.must_save() {
                 return Ok(letters);
             }

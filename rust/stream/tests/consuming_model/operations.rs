@@ -476,7 +476,7 @@ impl History {
     pub(crate) fn fail_drives(&mut self) {
         self.faults = true;
         let drive = &self.world.drives[self.sick];
-        match self.chance.below(4) {
+        match self.chance.below(5) {
             0 => {
                 let fault = Fault::new(Effect::Error(&codes::DRIVE_IO));
                 drive.inject(fault.after(self.chance.below(40)).times(1 + self.chance.below(20)));
@@ -486,6 +486,12 @@ impl History {
                 drive.inject(fault.on(Operation::SyncLog).on(Operation::Sync).on(Operation::Put));
             }
             2 => self.world.drives.iter().for_each(|drive| drive.set_full(true)),
+            // More than the pool tolerates, for a moment: what cannot be read is not handed out.
+            3 => {
+                let fault = Fault::new(Effect::Error(&codes::DRIVE_IO)).chance(0.3);
+                let fault = fault.on(Operation::Read).times(6);
+                self.world.drives.iter().for_each(|drive| drive.inject(fault.clone()));
+            }
             _ => {
                 let full = Fault::new(Effect::Error(&codes::DRIVE_FULL)).chance(0.3);
                 let full = full.on(Operation::Put).on(Operation::CreateLog);
