@@ -559,13 +559,12 @@ impl Promise {
                 assert_eq!(endings, history[from..], "{who}: its history");
             }
             let known = &told.there[&letter.sequence];
-            match envelope {
-                Some(envelope) => assert_eq!(envelope.data(), known.envelope.data(), "{who}"),
-                None => {
-                    // Where the stream keeps it anyway, it need not be readable at the moment.
-                    let is_kept = told.retention == Retention::Limits;
-                    assert!(known.gone != Gone::No || is_kept, "{who}: without its message");
-                }
+            if let Some(envelope) = envelope {
+                assert_eq!(envelope.data(), known.envelope.data(), "{who}: another message");
+            } else {
+                // Where the stream keeps it anyway, it need not be readable at the moment.
+                let is_kept = told.retention == Retention::Limits;
+                assert!(known.gone != Gone::No || is_kept, "{who}: without its message");
             }
             if !state.lingering {
                 (state.fate, state.letter, state.pending) = (Fate::Dead, true, false);
