@@ -86,8 +86,8 @@ class DeadLetter:
         deliveries: how often it was delivered.
         reason: what `term` was given; None if it was delivered as often as it may be.
         history: when its last deliveries ended (milliseconds since 1970), and how: `"expired"`,
-            `"returned"`, `"restarted"` or `"terminated"`.
-        message: the message; None if the stream had let it go before.
+            `"returned"`, `"restarted"`, `"terminated"` or `"withdrawn"` (it never left the store).
+        message: the message; None if the stream had let it go before, or could not read it.
 
     """
 

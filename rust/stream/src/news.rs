@@ -20,6 +20,8 @@ pub(crate) struct News {
 struct State {
     /// The number after the last message.
     next: u64,
+    /// How often consumers were told to look again.
+    nudges: u64,
     ended: bool,
     wakers: HashMap<u64, Waker>,
     watches: u64,
@@ -29,6 +31,11 @@ impl News {
     /// Tells everybody that messages up to the number before `next` are there.
     pub(crate) fn ring(&self, next: u64) {
         self.tell(|state| state.next = state.next.max(next));
+    }
+
+    /// Tells consumers that what they have is to be looked at again, though nothing was committed.
+    pub(crate) fn nudge(&self) {
+        self.tell(|state| state.nudges += 1);
     }
 
     /// Tells everybody that nothing will come any more.
@@ -51,15 +58,16 @@ pub struct Watch {
     news: Arc<News>,
     id: u64,
     seen: u64,
+    nudged: u64,
 }
 
 impl Watch {
     pub(crate) fn new(news: Arc<News>) -> Self {
         let mut state = guard(&news.state);
         state.watches += 1;
-        let (id, seen) = (state.watches, state.next);
+        let (id, seen, nudged) = (state.watches, state.next, state.nudges);
         drop(state);
-        Self { news, id, seen }
+        Self { news, id, seen, nudged }
     }
 
     /// Waits until something was committed since the last call (or since the watch was made), and says so; or
@@ -75,6 +83,19 @@ impl Watch {
         }
         self.seen = state.next;
         true
+    }
+
+    /// [`wait`](Self::wait), which a [`nudge`](News::nudge) ends, too.
+    pub(crate) fn wait_or_nudge(&mut self, deadline: &Deadline) {
+        let mut state = guard(&self.news.state);
+        while state.next <= self.seen && state.nudges == self.nudged && !state.ended {
+            let remaining = deadline.remaining();
+            if remaining.is_zero() {
+                return;
+            }
+            state = wait(&self.news.rang, state, remaining);
+        }
+        (self.seen, self.nudged) = (state.next, state.nudges);
     }
 
     /// [`wait`](Self::wait) for tasks: ready when something was committed since the last time.

@@ -35,6 +35,8 @@ impl Core {
     pub(crate) fn purge_subjects(&self, pattern: &Pattern, deadline: &Deadline) -> Result<u64> {
         let mut upkeep = guard(&self.upkeep);
         self.settle(&mut self.tail());
+        // What is hidden is passed over below, and must not be there again at the next opening.
+        self.remove(&mut upkeep, deadline)?;
         self.merge(&mut upkeep, Eager::Yes)?;
         let (first, mut purged) = (self.first(), 0);
         for known in self.settled()? {

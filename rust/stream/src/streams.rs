@@ -131,6 +131,9 @@ impl Streams {
         let (admin, thread) = (Mutex::default(), Mutex::default());
         let consumers = Arc::default();
         let streams = Self { shared, known: Arc::new(known), consumers, admin, thread };
+        for core in streams.known.all() {
+            streams.consumers.watch_over(&core);
+        }
         if !streams.known.all().is_empty() {
             streams.start()?;
         }
@@ -144,11 +147,13 @@ impl Streams {
             return Ok(());
         }
         let (bell, known) = (Arc::clone(&self.shared.bell), Arc::clone(&self.known));
+        let consumers = Arc::clone(&self.consumers);
         let run = move || {
             while let Some(wanted) = bell.wait() {
                 for core in wanted.into_iter().filter_map(|id| known.by_id(id)) {
                     // Its status tells of a failure, and it is tried again later.
                     let _ = core.look_after(Eager::No);
+                    let _ = consumers.retire(&core);
                 }
             }
         };
@@ -164,7 +169,10 @@ impl Streams {
     /// # Errors
     /// The first failure, after everything else was done: those of reading frames, of uploads and of commits.
     pub fn upkeep(&self) -> Result<()> {
-        let work = |core: Arc<Core>| core.look_after(Eager::No);
+        let work = |core: Arc<Core>| {
+            let looked = core.look_after(Eager::No);
+            looked.and(self.consumers.retire(&core))
+        };
         let done: Vec<Result<()>> = self.known.all().into_iter().map(work).collect();
         done.into_iter().collect()
     }
@@ -355,11 +363,12 @@ impl Streams {
     /// Takes nothing more. What is under way is still written by who waits for it.
     pub fn close(&self) {
         self.shared.bell.stop();
-        // What fails here is delivered once more.
-        let clock = Arc::clone(&self.shared.seams.clock);
-        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
         let closed = Error::new(&codes::STORE_CLOSED, "the streams are closed");
         self.known.all().iter().for_each(|core| core.end(&closed));
+        // Behind every answer that was taken. What fails here is delivered once more.
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
+        self.consumers.clear();
         let thread = guard(&self.thread).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
         {

@@ -141,7 +141,8 @@ impl Core {
             }
             upkeep.damaged.retain(|first| !rows.contains(first));
             self.ledger().replaced(&self.frames, &headers, None)?;
-            if all < REMOVE_MAX {
+            // Without the mark the rest is shown again at the next opening.
+            if all < REMOVE_MAX && first <= self.ledger().marked {
                 return Ok(());
             }
         }

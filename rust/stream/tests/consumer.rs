@@ -378,6 +378,26 @@ fn after_a_restart_what_was_out_is_due_at_once_with_its_count() {
 }
 
 #[test]
+fn what_was_withdrawn_comes_at_once_and_no_later_acknowledgement_stands_for_it() {
+    let config = ConsumerConfig { ack: Ack::All, backoff: vec![seconds(9)], ..config() };
+    let mut engine = engine(config, 3);
+    let seen = engine.fetch(NOW, 1);
+    for delivered in engine.fetch(NOW, 1) {
+        engine.withdraw(delivered.token, NOW).unwrap();
+        assert!(refused(engine.withdraw(Token { delivery: 9, ..delivered.token }, NOW)));
+    }
+    // Somebody else gets what comes again, and it is lost on the way once more.
+    let mut engine = reopened(&engine, NOW, 3);
+    engine.ack(seen[0].token, NOW).unwrap();
+    let again = engine.fetch(NOW, 2);
+    assert_eq!((numbers(&again), again[0].deliveries), (vec![2, 3], 2));
+    engine.withdraw(again[0].token, NOW).unwrap();
+    assert_eq!(engine.ack(again[1].token, NOW).unwrap(), 1, "not the one that nobody saw");
+    assert_eq!(numbers(&engine.fetch(NOW, 9)), [2]);
+    assert_eq!(engine.status(NOW).counters.withdrawn, 2);
+}
+
+#[test]
 fn a_message_that_ends_the_process_each_time_is_dead_in_the_end() {
     let mut engine = engine(ConsumerConfig { max_deliver: Some(3), ..config() }, 1);
     for deliveries in 1..=3 {

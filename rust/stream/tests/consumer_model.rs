@@ -36,6 +36,11 @@ enum Step {
         limit: usize,
         saves: bool,
     },
+    /// What was handed out does not leave, because it cannot be saved or read.
+    FetchAndWithdraw {
+        limit: usize,
+        saves: bool,
+    },
     Ack(prop::sample::Index),
     Nak(prop::sample::Index, Option<u64>),
     Term(prop::sample::Index),
@@ -74,6 +79,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::ReadBeyond),
         8 => (1usize..5).prop_map(|limit| Step::Fetch { limit }),
         1 => (1usize..5, any::<bool>()).prop_map(|(limit, saves)| Step::FetchAndCrash { limit, saves }),
+        1 => (1usize..5, any::<bool>())
+            .prop_map(|(limit, saves)| Step::FetchAndWithdraw { limit, saves }),
         8 => index().prop_map(Step::Ack),
         4 => (index(), prop::option::of(0u64..20)).prop_map(|(at, delay)| Step::Nak(at, delay)),
         1 => index().prop_map(Step::Term),
@@ -177,6 +184,7 @@ impl World {
                 }
                 self.crash();
             }
+            Step::FetchAndWithdraw { limit, saves } => self.fetch_and_withdraw(*limit, *saves),
             Step::Ack(at) => self.with_token(*at, Self::ack),
             Step::Nak(at, delay) => self.with_token(*at, |world, token| world.nak(token, *delay)),
             Step::Term(at) => self.with_token(*at, Self::term),
@@ -242,6 +250,24 @@ impl World {
         let fetched = self.engine.fetch(self.now, limit);
         assert_eq!(fetched, self.model.fetch(self.now, limit));
         fetched
+    }
+
+    fn fetch_and_withdraw(&mut self, limit: usize, saves: bool) {
+        let fetched = self.fetch(limit);
+        if saves {
+            self.save();
+        }
+        for Delivered { sequence, token, .. } in fetched {
+            let outcome = self.engine.withdraw(token, self.now);
+            assert_eq!(outcome.is_ok(), self.model.is_live(token));
+            if outcome.is_ok() {
+                self.model.withdraw(token);
+            }
+            // It counts as a delivery.
+            if self.config.ack == Ack::None || self.config.max_deliver.is_some() {
+                self.seen.lost.insert(sequence);
+            }
+        }
     }
 
     /// Deliveries reach somebody. Each check is a promise of the module's page.

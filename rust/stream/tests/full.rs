@@ -5,6 +5,7 @@
 mod world;
 
 use dwk_base::codes;
+use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_stream::{Retention, StreamConfig};
 use world::{TENANT, World, all, config, never, sequences};
 
@@ -67,4 +68,49 @@ fn many_times_the_drives_room_goes_through_a_stream_whose_messages_are_released(
         }
     }
     assert!(all(&stream).len() < 40);
+}
+
+#[test]
+fn a_publish_for_which_the_journal_has_no_room_is_tried_once_more() {
+    let world = World::new(3);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = streams.create(TENANT, "s", config(), &never()).unwrap();
+    // The next segment of the journal cannot be made a few times.
+    for drive in &world.drives {
+        let full = Fault::new(Effect::Error(&codes::DRIVE_FULL)).on(Operation::CreateLog);
+        drive.inject(full.times(3));
+    }
+    for n in 1..=60_u8 {
+        let published = stream.publish(&world.message("a.b", vec![n; 5000]), None, &never());
+        assert_eq!(published.unwrap().sequence, u64::from(n), "numbers stay dense");
+    }
+    assert_eq!(sequences(&all(&stream)), (1..=60).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_purge_of_a_full_pool_is_durable_or_refused() {
+    let mut world = World::narrow(5, DRIVE_BYTES);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = streams.create(TENANT, "s", config(), &never()).unwrap();
+    let publish =
+        |bytes: usize| stream.publish(&world.message("a.b", vec![b'x'; bytes]), None, &never());
+    publish(100).unwrap();
+    // The purge ends in the middle of what was committed together.
+    let many: Vec<_> = (0..8).map(|_| (world.message("a.b", "many"), None)).collect();
+    stream.publish_many(&many, &never()).unwrap();
+    while publish(5000).is_ok() {}
+    while publish(1).is_ok() {}
+    let done = stream.purge(5, &never());
+    world.power.cut_now();
+    drop((stream, streams, meta));
+    world.restart();
+    let meta = world.open().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let first = sequences(&all(&streams.get(TENANT, "s").unwrap()))[0];
+    match done {
+        Ok(_) => assert_eq!(first, 6, "it was told to be done"),
+        Err(error) => assert!(error.is(&codes::POOL_FULL), "{error}"),
+    }
 }

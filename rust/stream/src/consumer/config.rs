@@ -62,7 +62,8 @@ pub struct ConsumerConfig {
     /// n - 1 behind it, whether those still wait or not: so none is overtaken by more than n - 1 others. In
     /// order within one priority. At most 256.
     pub priority_window: u32,
-    /// A consumer that nobody used for so long can be removed.
+    /// A consumer from which nobody fetched, and for which nobody answered, for so long is removed, with its
+    /// dead letters; not while somebody has a message of it. An opening counts as use.
     pub inactive_after: Option<Duration>,
     /// What was delivered `max_deliver` times or was given up becomes a dead letter; else it is dropped.
     pub dead_letter: bool,

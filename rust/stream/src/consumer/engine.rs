@@ -312,6 +312,13 @@ impl Engine {
         self.floor
     }
 
+    /// Nobody here needs the messages up to this number any more: the floor, or less where one below it was
+    /// redriven and is not done again.
+    pub fn done_to(&self) -> u64 {
+        let open = [self.held.within(..).next(), self.letters.within(..).next()];
+        open.into_iter().flatten().map(|sequence| sequence - 1).fold(self.floor, u64::min)
+    }
+
     pub(super) fn die(&mut self, sequence: u64, reason: Reason) {
         let Some(held) = self.held.remove(sequence) else { return };
         if self.config.dead_letter {

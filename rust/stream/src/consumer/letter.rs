@@ -21,6 +21,8 @@ pub enum Ending {
     Restarted,
     /// Who had it gave the message up.
     Terminated,
+    /// It never left the store: it could not be saved or read.
+    Withdrawn,
 }
 
 impl Ending {
@@ -31,6 +33,7 @@ impl Ending {
             Self::Returned => "returned",
             Self::Restarted => "restarted",
             Self::Terminated => "terminated",
+            Self::Withdrawn => "withdrawn",
         }
     }
 }
@@ -123,6 +126,7 @@ pub(super) fn encode_history(writer: &mut Writer, base_ms: u64, history: &[Event
             Ending::Returned => 1,
             Ending::Restarted => 2,
             Ending::Terminated => 3,
+            Ending::Withdrawn => 4,
         });
         before = event.unix_ms;
     }
@@ -143,6 +147,7 @@ pub(super) fn decode_history(reader: &mut Reader<'_>, base_ms: u64) -> Result<Ve
             1 => Ending::Returned,
             2 => Ending::Restarted,
             3 => Ending::Terminated,
+            4 => Ending::Withdrawn,
             _ => return Err(reader.damaged("no such ending")),
         };
         Ok(Event { unix_ms: before, ending })
@@ -189,6 +194,7 @@ mod tests {
             Ending::Returned,
             Ending::Restarted,
             Ending::Terminated,
+            Ending::Withdrawn,
         ]);
         let event = (any::<u64>(), ending).prop_map(|(unix_ms, ending)| Event { unix_ms, ending });
         prop::collection::vec(event, 0..=HISTORY_MAX)

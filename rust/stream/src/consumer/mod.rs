@@ -42,8 +42,8 @@
 //!    of the [version](Engine::version) that was there then, or a later one. [`must_save`](Engine::must_save) is
 //!    true while there are any that may not leave. So no count that anybody saw goes down, no token is used
 //!    twice, and nothing is delivered more often than `max_deliver` allows. If it cannot be saved, the driver
-//!    gives the deliveries back with [`nak`](Engine::nak); they count as deliveries. So do those that were
-//!    saved and did not leave because the process ended.
+//!    takes the deliveries back with [`withdraw`](Engine::withdraw); they count as deliveries. So do those that
+//!    were saved and did not leave because the process ended.
 //! 2. **Dead letters leave** (are buried) when a snapshot is durable that has them; `must_save` again. So what
 //!    was buried is not delivered again. [`buried`](Engine::buried) is called when the letter is durable. A
 //!    crash between the two offers the letter again: bury it under its consumer and number, so that the
@@ -66,8 +66,9 @@
 //!   lost.
 //!
 //! The [floor](Engine::floor) may be used before it is durable. What the stream removes because of it was
-//! acknowledged, buried or not wanted; after a crash it counts as gone. But a message that is redriven may lie
-//! below the floor, and be gone already.
+//! acknowledged, buried or not wanted; after a crash it counts as gone, but may be a dead letter without its
+//! message. And a message that is redriven may lie
+//! below the floor, and be gone already: so who removes messages asks for [`done_to`](Engine::done_to).
 //!
 //! # Order
 //! First what is due again, longest due first, then new messages in their order or by priority. With one

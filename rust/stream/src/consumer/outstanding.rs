@@ -28,10 +28,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// True if it was out at a restart, and was not handed out since.
+    /// True if it was out at a restart or never left, and was not handed out since.
     pub(super) fn is_left_over(&self) -> bool {
         let last = self.history.last().map(|event| event.ending);
-        matches!(self.state, State::Due { .. }) && last == Some(Ending::Restarted)
+        matches!(self.state, State::Due { .. })
+            && matches!(last, Some(Ending::Restarted | Ending::Withdrawn))
     }
 
     /// Deliveries since it was redriven, if ever.

@@ -11,7 +11,8 @@ use super::outstanding::{Held, State};
 
 impl Engine {
     /// The message is done; with [`Ack::All`] every message before it that was handed out, too, but none that
-    /// was out at a restart and not handed out since: nobody may ever have seen it. Returns how many. Taken also when the time for it is over, while the message was not handed out again.
+    /// was out at a restart or [withdrawn](Self::withdraw), and not handed out since: nobody may ever have seen
+    /// it. Returns how many. Taken also when the time for it is over, while the message was not handed out again.
     ///
     /// # Errors
     /// `stream.ack`: the delivery was acknowledged, given back or given up, or the message was delivered
@@ -55,6 +56,19 @@ impl Engine {
         self.live(token)?;
         self.counters.returned += 1;
         self.end(token.sequence, now, Ending::Returned, delay.map(nanoseconds));
+        Ok(())
+    }
+
+    /// The delivery did not leave, and will not, because it could not be saved or read: the message is due at
+    /// once, and the delivery counts. Nobody has seen it: with [`Ack::All`] no later one stands for it.
+    ///
+    /// # Errors
+    /// `stream.ack` as for [`ack`](Self::ack); also with [`Ack::None`], where it is done.
+    pub fn withdraw(&mut self, token: Token, now: u64) -> Result<()> {
+        let now = self.used(now);
+        self.live(token)?;
+        self.counters.withdrawn += 1;
+        self.end(token.sequence, now, Ending::Withdrawn, Some(0));
         Ok(())
     }
 

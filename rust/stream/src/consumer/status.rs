@@ -46,6 +46,8 @@ counters! {
     redriven,
     /// Messages that the stream dropped while they were known here and not done.
     gone,
+    /// Deliveries that never left, because they could not be saved or read.
+    withdrawn,
 }
 
 /// How a consumer stands.

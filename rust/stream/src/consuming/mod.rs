@@ -7,11 +7,16 @@
 //! [`Consumer::flush`], or by an acknowledgement that comes [`LAZY`] or more after the last save: until then a
 //! crash delivers their messages once more.
 //!
+//! # Consumers that nobody uses
+//! The upkeep removes a consumer whose `inactive_after` is over since somebody fetched from it or answered, with
+//! its dead letters; never while somebody has a message of it. An opening counts as use.
+//!
 //! # Retention
 //! A stream that keeps messages for its consumers ([`Interest`](crate::Retention::Interest),
 //! [`WorkQueue`](crate::Retention::WorkQueue)) lets go what all of its consumers have done, after each save.
 
 mod graves;
+mod inactive;
 mod registry;
 mod state;
 
@@ -70,7 +75,7 @@ impl Consumer {
     /// # Errors
     /// `stream.not_found`, `stream.consumer_not_found` if it was deleted, `store.closed`; `data.corrupt` and others
     /// of reading what comes next, which [`skip`](Self::skip) passes over; those of a commit: the messages are
-    /// delivered again then
+    /// delivered again then, except where none is delivered twice ([`Ack::None`](crate::Ack::None))
     pub fn fetch(
         &self,
         limit: usize,
@@ -88,18 +93,25 @@ impl Consumer {
                 state.feed(inner, deadline)?;
                 (state.engine.fetch(inner.now(), limit), state.engine.next_due())
             };
-            inner.save_if_it_must(deadline, &delivered)?;
-            let loaded = self.load(&delivered, deadline)?;
+            // What went is noted before the save, or an opening would know of a delivery that never was.
+            let loaded = self.load(&delivered, deadline).and_then(|loaded| {
+                inner.save_if_it_must(deadline)?;
+                Ok(loaded)
+            });
+            let loaded = loaded.inspect_err(|_| inner.withdraw(&delivered))?;
+            let buried = inner.bury(deadline);
             if !loaded.is_empty() {
+                // What could not be buried holds nobody up: the next fetch tries it again.
                 return Ok(loaded);
             }
-            if !delivered.is_empty() {
+            // Who was buried made room.
+            if buried? > 0 || !delivered.is_empty() {
                 continue;
             }
             if patience.has_passed() {
                 return Ok(Vec::new());
             }
-            watch.wait(&inner.until(patience, due));
+            watch.wait_or_nudge(&inner.until(patience, due));
         }
     }
 
@@ -129,7 +141,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`: the delivery is over; those of a commit, after [`LAZY`]: it counts all the same
     pub fn ack(&self, token: Token, deadline: &Deadline) -> Result<usize> {
-        let count = self.0.state().engine.ack(token, self.0.now())?;
+        let count = self.0.alive()?.engine.ack(token, self.0.now())?;
         self.0.save_lazily(deadline)?;
         Ok(count)
     }
@@ -139,7 +151,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`; `stream.option` for a longer delay than 30 days
     pub fn nak(&self, token: Token, delay: Option<Duration>) -> Result<()> {
-        self.0.state().engine.nak(token, delay, self.0.now())
+        self.0.alive()?.engine.nak(token, delay, self.0.now())
     }
 
     /// Gives the message up: it is a dead letter, durable on return, or dropped.
@@ -147,8 +159,9 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`; those of a commit
     pub fn term(&self, token: Token, reason: &str, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.term(token, reason, self.0.now())?;
-        self.0.save_if_it_must(deadline, &[])
+        self.0.alive()?.engine.term(token, reason, self.0.now())?;
+        self.0.save_if_it_must(deadline)?;
+        self.0.bury(deadline).map(drop)
     }
 
     /// The time for the acknowledgement starts anew.
@@ -156,7 +169,7 @@ impl Consumer {
     /// # Errors
     /// `stream.ack`
     pub fn in_progress(&self, token: Token) -> Result<()> {
-        self.0.state().engine.in_progress(token, self.0.now())
+        self.0.alive()?.engine.in_progress(token, self.0.now())
     }
 
     /// Makes every acknowledgement durable.
@@ -164,8 +177,12 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn flush(&self, deadline: &Deadline) -> Result<()> {
-        self.0.save(deadline)?;
-        self.0.bury(deadline)
+        let inner = &self.0;
+        inner.save(deadline)?;
+        if inner.bury(deadline)? > 0 {
+            inner.save(deadline)?;
+        }
+        inner.registry.release(&inner.core)
     }
 
     /// Passes over what cannot be read next, and returns the number behind it. Those messages are not
@@ -182,7 +199,7 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn pause(&self, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.pause();
+        self.0.alive()?.engine.pause();
         self.0.save(deadline)
     }
 
@@ -191,8 +208,10 @@ impl Consumer {
     /// # Errors
     /// Those of a commit
     pub fn resume(&self, deadline: &Deadline) -> Result<()> {
-        self.0.state().engine.resume();
-        self.0.save(deadline)
+        self.0.alive()?.engine.resume();
+        let saved = self.0.save(deadline);
+        self.0.core.news.nudge();
+        saved
     }
 
     /// How it stands, and how many messages of the stream are before it.

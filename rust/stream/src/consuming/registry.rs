@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dwk_base::{Deadline, Error, Result, codes};
 use dwk_meta::{Change, ContentReader, Require};
@@ -14,7 +14,7 @@ use crate::config::Retention;
 use crate::consumer::{ConsumerConfig, Engine};
 use crate::core::Core;
 use crate::keys::{CONSUMER_ROW, consumer_row, letter_rows, rows_of};
-use crate::read::From;
+use crate::read::{From, is_unreadable};
 use crate::stream::Stream;
 use crate::sync::guard;
 
@@ -46,16 +46,22 @@ impl Registry {
             let error = Error::new(&codes::STREAM_CONSUMER_EXISTS, text);
             return Err(error.with("consumer", &config.name));
         }
-        let first = start_of(stream, config.start)?;
+        let first = start_of(stream, config.start, deadline)?;
         let engine = Engine::new(config.clone(), first, core.clock().unix_ns())?;
         let (row, snapshot) = (consumer_row(core.id, &config.name), engine.snapshot());
         let name = config.name.clone();
         let inner = Inner::new(core, config, engine, self);
+        // What a cut left of an earlier one of that name.
+        remove_letters(core, &inner.config.name, deadline)?;
         let change = Change::new().require(row.clone(), Require::Absent);
         inner.commit(change, row, &snapshot.bytes, deadline)?;
         inner.state().engine.saved(snapshot.version);
         let consumer = Consumer(Arc::new(inner));
         known.insert(name, consumer.clone());
+        drop(all);
+        self.watch_over(core);
+        // It may begin behind what is there.
+        self.release(core)?;
         Ok(consumer)
     }
 
@@ -94,27 +100,16 @@ impl Registry {
         let consumer = known.get(name).cloned().ok_or_else(|| not_found(name))?;
         let row = consumer_row(core.id, name);
         let change = Change::new().delete(row.clone()).require(row, Require::Present);
+        // Who saves now would do so into the row of the next consumer of that name.
+        let unsaving = consumer.0.unsaving();
         core.shared.meta.commit_until(change, deadline)?;
         consumer.0.end();
+        drop(unsaving);
         known.remove(name);
         drop(all);
-        self.release(core, name, u64::MAX)?;
-        // What a cut leaves of them is removed with the stream.
-        let (low, high) = letter_rows(core.id, name);
-        loop {
-            let rows = core.shared.meta.range(
-                Bound::Included(&low),
-                Bound::Excluded(&high),
-                REMOVE_MAX,
-            )?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            let delete = |change: Change, (key, _): (Vec<u8>, _)| change.delete(key);
-            core.shared
-                .meta
-                .commit_until(rows.into_iter().fold(Change::new(), delete), deadline)?;
-        }
+        self.release(core)?;
+        // What a cut leaves of them is removed with the stream, or by the next one of that name.
+        remove_letters(core, name, deadline)
     }
 
     /// Forgets the consumers of a stream that is gone.
@@ -125,6 +120,11 @@ impl Registry {
         }
     }
 
+    /// Lets go all consumers: they hold the store.
+    pub(crate) fn clear(&self) {
+        drop(std::mem::take(&mut *guard(&self.by_stream)));
+    }
+
     /// Saves what is not saved of all consumers: the first failure.
     pub(crate) fn flush(&self, deadline: &Deadline) -> Result<()> {
         let all: Vec<Consumer> =
@@ -133,19 +133,22 @@ impl Registry {
         saved.into_iter().collect()
     }
 
-    /// `name` has done everything up to `floor`: the stream may let go what all have done.
-    pub(super) fn release(&self, core: &Arc<Core>, name: &str, floor: u64) -> Result<()> {
-        if core.config().retention == Retention::Limits {
+    /// While it is held no stream lets go what its consumers have done.
+    pub(super) fn still(&self) -> MutexGuard<'_, impl Sized> {
+        guard(&self.by_stream)
+    }
+
+    /// The stream may let go what all of its consumers have done, if that is durable.
+    pub(super) fn release(&self, core: &Arc<Core>) -> Result<()> {
+        // What is closed lets nothing go any more; the next opening does.
+        if core.config().retention == Retention::Limits || core.check().is_err() {
             return Ok(());
         }
         // Who makes a consumer meanwhile holds this and does not save.
         let Ok(all) = self.by_stream.try_lock() else { return Ok(()) };
-        let others = all.get(&core.id).into_iter().flatten();
-        let others = others.filter(|(other, _)| *other != name);
-        let floors = others.map(|(_, consumer)| consumer.0.state().engine.floor());
-        let lowest = floors.chain([floor]).min().unwrap_or(0);
-        drop(all);
-        if lowest == 0 || lowest == u64::MAX {
+        let done = all.get(&core.id).into_iter().flatten().map(|(_, one)| one.0.done_to());
+        let lowest = done.min().unwrap_or(0);
+        if lowest == 0 {
             return Ok(());
         }
         Stream(Arc::clone(core)).release(lowest)
@@ -186,12 +189,37 @@ impl Registry {
     }
 }
 
+/// Removes the dead letters of a consumer.
+fn remove_letters(core: &Core, name: &str, deadline: &Deadline) -> Result<()> {
+    let (meta, (low, high)) = (&core.shared.meta, letter_rows(core.id, name));
+    loop {
+        let rows = meta.range(Bound::Included(&low), Bound::Excluded(&high), REMOVE_MAX)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let delete = |change: Change, (key, _): (Vec<u8>, _)| change.delete(key);
+        meta.commit_until(rows.into_iter().fold(Change::new(), delete), deadline)?;
+    }
+}
+
 /// The number from which on a new consumer gets messages.
-fn start_of(stream: &Stream, start: From) -> Result<u64> {
-    Ok(match start {
-        From::Sequence(sequence) => sequence.max(1),
-        other => stream.cursor(other)?.position().max(1),
-    })
+fn start_of(stream: &Stream, start: From, deadline: &Deadline) -> Result<u64> {
+    if let From::Sequence(sequence) = start {
+        return Ok(sequence.max(1));
+    }
+    let mut cursor = stream.cursor(start)?;
+    let position = cursor.position().max(1);
+    if !matches!(start, From::Time(_)) {
+        return Ok(position);
+    }
+    // A time is looked up by what was committed or merged together: earlier messages may come before it.
+    let end = stream.0.ledger().next;
+    match cursor.next_many(1, 1, deadline) {
+        Ok(read) => Ok(read.first().map_or(end.max(position), |stored| stored.sequence)),
+        // The consumer meets it when it gets there.
+        Err(error) if is_unreadable(&error) => Ok(position),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_all(mut reader: ContentReader) -> Result<Vec<u8>> {

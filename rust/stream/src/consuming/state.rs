@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
-use dwk_meta::{Change, Require};
+use dwk_meta::{Change, Require, Staged};
 
 use super::registry::Registry;
 use super::{LAZY, LOOK, not_found};
@@ -18,6 +18,8 @@ use crate::sync::guard;
 
 /// So many bytes of messages are read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// What is longer goes into stripes.
+const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// One consumer.
 pub(crate) struct Inner {
@@ -26,7 +28,9 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Held by who saves, so that saves come in the order of their versions.
     saver: Mutex<()>,
-    registry: Arc<Registry>,
+    /// Held by who buries and by who redrives.
+    gravedigger: Mutex<()>,
+    pub(super) registry: Arc<Registry>,
 }
 
 /// What changes.
@@ -38,6 +42,8 @@ pub(super) struct State {
     /// The stream's first message, as the engine knows it.
     first: u64,
     saved_ns: u64,
+    /// Nobody here needs the messages up to it any more, and that is durable.
+    done_to: u64,
     /// Why it is over.
     ended: Option<Error>,
 }
@@ -50,13 +56,35 @@ impl Inner {
         registry: &Arc<Registry>,
     ) -> Self {
         let (ahead, saved_ns) = (BTreeMap::new(), core.clock().unix_ns());
-        let state = State { engine, ahead, cursor: None, first: 1, saved_ns, ended: None };
+        let done_to = engine.done_to();
+        let state = State { engine, ahead, cursor: None, first: 1, saved_ns, done_to, ended: None };
         let (core, registry) = (Arc::clone(core), Arc::clone(registry));
-        Self { core, config, state: Mutex::new(state), saver: Mutex::default(), registry }
+        let (saver, gravedigger) = (Mutex::default(), Mutex::default());
+        Self { core, config, state: Mutex::new(state), saver, gravedigger, registry }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         guard(&self.state)
+    }
+
+    /// While it is held nobody saves.
+    pub(super) fn unsaving(&self) -> MutexGuard<'_, ()> {
+        guard(&self.saver)
+    }
+
+    /// While it is held nobody else buries or redrives.
+    pub(super) fn at_the_graves(&self) -> MutexGuard<'_, ()> {
+        guard(&self.gravedigger)
+    }
+
+    /// The state, if an answer that is taken now can still be saved.
+    ///
+    /// # Errors
+    /// `stream.consumer_not_found` if it was deleted, `stream.not_found`, `store.closed`
+    pub(super) fn alive(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        state.check(self)?;
+        Ok(state)
     }
 
     pub(super) fn stream(&self) -> Stream {
@@ -67,10 +95,38 @@ impl Inner {
         self.core.clock().unix_ns()
     }
 
+    /// Up to where the stream may let go what it has, as far as this consumer goes.
+    pub(super) fn done_to(&self) -> u64 {
+        let state = self.state();
+        // What was redriven since the last save is needed again.
+        state.done_to.min(state.engine.done_to())
+    }
+
     /// Says that it is over: nothing is handed out or saved any more.
     pub(super) fn end(&self) {
         self.state().ended = Some(not_found(&self.config.name));
-        self.core.news.ring(0);
+        self.core.news.nudge();
+    }
+
+    /// Ends it if nobody used it for as long as it may be so: nobody begins to from here on.
+    pub(super) fn end_if_inactive(&self) -> bool {
+        let (mut state, now) = (self.state(), self.now());
+        let is_over = state.engine.inactive_at().is_some_and(|at| at <= now);
+        if is_over && state.ended.is_none() {
+            state.ended = Some(not_found(&self.config.name));
+            return true;
+        }
+        false
+    }
+
+    /// It could not be removed, and goes on.
+    pub(super) fn go_on(&self) {
+        self.state().ended = None;
+    }
+
+    /// When it is to be removed if nobody uses it.
+    pub(super) fn inactive_at(&self) -> Option<u64> {
+        self.state().engine.inactive_at()
     }
 
     /// How long a fetch that found nothing waits for news.
@@ -80,6 +136,10 @@ impl Inner {
             // It may be in the past, of a consumer that is paused.
             let due = Duration::from_nanos(due_ns.saturating_sub(self.now()));
             wait = wait.min(due.max(LOOK));
+        }
+        if let Some(after) = self.config.inactive_after {
+            // Who waits uses it, and says so in time.
+            wait = wait.min((after / 2).max(Duration::from_millis(1)));
         }
         if self.state().engine.status(0).out > 0 {
             wait = wait.min(LOOK);
@@ -93,25 +153,27 @@ impl Inner {
         Ok(found.into_iter().find(|stored| stored.sequence == sequence))
     }
 
-    /// Saves if something waits for it, then buries the dead. If that fails, what was `delivered` comes again.
-    pub(super) fn save_if_it_must(
-        &self,
-        deadline: &Deadline,
-        delivered: &[Delivered],
-    ) -> Result<()> {
-        if !self.state().engine.must_save() {
-            return Ok(());
+    /// Saves if something waits for it.
+    pub(super) fn save_if_it_must(&self, deadline: &Deadline) -> Result<()> {
+        if self.state().engine.must_save() { self.save(deadline) } else { Ok(()) }
+    }
+
+    /// What was `delivered` does not leave: it comes again.
+    pub(super) fn withdraw(&self, delivered: &[Delivered]) {
+        let (mut state, now) = (self.state(), self.now());
+        for one in delivered {
+            // Its time may be over by now: then it comes again by itself.
+            let _ = state.engine.withdraw(one.token, now);
         }
-        let saved = self.save(deadline);
-        if saved.is_err() {
-            let (mut state, now) = (self.state(), self.now());
-            for one in delivered {
-                // Its time may be over by now: then it comes again by itself.
-                let _ = state.engine.nak(one.token, None, now);
-            }
-            return saved;
-        }
-        self.bury(deadline)
+    }
+
+    /// What is to be a row's content; short enough for a record if it is not in stripes.
+    pub(super) fn upload(&self, deadline: &Deadline, content: &[u8]) -> Result<Staged> {
+        let shared = &self.core.shared;
+        let mut upload = shared.meta.upload_until(deadline);
+        upload = upload.with_inline_max(shared.options.inline_bytes_max.min(INLINE_BYTES_MAX));
+        upload.append(content)?;
+        upload.finish()
     }
 
     /// Saves if the last save was a while ago.
@@ -124,7 +186,7 @@ impl Inner {
     /// Makes the state durable; who comes while another one saves finds it saved, or saves for all others.
     pub(super) fn save(&self, deadline: &Deadline) -> Result<()> {
         let _alone = guard(&self.saver);
-        let snapshot = {
+        let (snapshot, done_to) = {
             let state = self.state();
             if let Some(ended) = &state.ended {
                 return Err(ended.clone());
@@ -132,21 +194,26 @@ impl Inner {
             if !state.engine.is_unsaved() {
                 return Ok(());
             }
-            state.engine.snapshot()
+            (state.engine.snapshot(), state.engine.done_to())
         };
-        let row = consumer_row(self.core.id, &self.config.name);
+        let row = self.row();
         let change = Change::new().require(row.clone(), Require::Present);
-        self.commit(change, row, &snapshot.bytes, deadline).map_err(|error| {
-            let gone = error.is(&codes::OBJECT_CONFLICT);
-            if gone { not_found(&self.config.name) } else { error }
-        })?;
-        let floor = {
-            let mut state = self.state();
-            state.engine.saved(snapshot.version);
-            state.saved_ns = self.now();
-            state.engine.floor()
-        };
-        self.registry.release(&self.core, &self.config.name, floor)
+        let saved = self.commit(change, row, &snapshot.bytes, deadline);
+        saved.map_err(|error| self.or_not_found(error))?;
+        let mut state = self.state();
+        state.engine.saved(snapshot.version);
+        (state.saved_ns, state.done_to) = (self.now(), done_to);
+        drop(state);
+        self.registry.release(&self.core)
+    }
+
+    pub(super) fn row(&self) -> Vec<u8> {
+        consumer_row(self.core.id, &self.config.name)
+    }
+
+    /// What a commit that requires the consumer's row says.
+    pub(super) fn or_not_found(&self, error: Error) -> Error {
+        if error.is(&codes::OBJECT_CONFLICT) { not_found(&self.config.name) } else { error }
     }
 
     /// Writes the consumer's row.
@@ -157,12 +224,9 @@ impl Inner {
         snapshot: &[u8],
         deadline: &Deadline,
     ) -> Result<()> {
-        let meta = &self.core.shared.meta;
-        let mut upload = meta.upload_until(deadline);
-        upload.append(snapshot)?;
-        let staged = upload.finish()?;
+        let staged = self.upload(deadline, snapshot)?;
         let change = change.put(row, self.config.encode(), Some(staged));
-        meta.commit_until(change, deadline).map(drop)
+        self.core.shared.meta.commit_until(change, deadline).map(drop)
     }
 }
 
@@ -170,10 +234,16 @@ impl State {
     /// Reads ahead what the engine wants.
     pub(super) fn feed(&mut self, inner: &Inner, deadline: &Deadline) -> Result<()> {
         self.check(inner)?;
+        self.let_go(inner);
         while let Some(wanted) = self.engine.wants() {
+            let end = inner.core.ledger().next;
             let cursor = self.cursor_at(inner, wanted.sequence)?;
             let read = cursor.next_many(wanted.count, READ_BYTES, deadline)?;
             if read.is_empty() {
+                // What was committed up to here, and is not read, went.
+                if wanted.sequence < end {
+                    self.engine.gone(wanted.sequence..=end - 1);
+                }
                 break;
             }
             let brief = |stored: &Stored| inner.config.brief(stored.sequence, &stored.envelope);
@@ -188,6 +258,7 @@ impl State {
     /// Passes over what cannot be read.
     pub(super) fn skip(&mut self, inner: &Inner, deadline: &Deadline) -> Result<u64> {
         self.check(inner)?;
+        self.let_go(inner);
         let Some(wanted) = self.engine.wants() else { return Ok(self.engine.floor() + 1) };
         let cursor = self.cursor_at(inner, wanted.sequence)?;
         let read = cursor.next_many(1, 1, deadline);
@@ -206,18 +277,19 @@ impl State {
         }
     }
 
-    fn check(&mut self, inner: &Inner) -> Result<()> {
-        if let Some(ended) = &self.ended {
-            return Err(ended.clone());
-        }
-        inner.core.check()?;
+    /// Fails if it is over.
+    fn check(&self, inner: &Inner) -> Result<()> {
+        self.ended.as_ref().map_or_else(|| inner.core.check(), |ended| Err(ended.clone()))
+    }
+
+    /// What the stream let go is done.
+    fn let_go(&mut self, inner: &Inner) {
         let first = inner.core.first();
         if first > self.first {
             self.engine.gone(self.first..=first - 1);
             self.ahead = self.ahead.split_off(&first);
             self.first = first;
         }
-        Ok(())
     }
 
     fn cursor_at(&mut self, inner: &Inner, sequence: u64) -> Result<&mut Cursor> {

@@ -224,7 +224,9 @@ impl Model {
         let mut done = Vec::new();
         for message in &mut self.messages {
             let left_over = matches!(message.state, State::Due { .. })
-                && message.history.last().is_some_and(|event| event.ending == Ending::Restarted);
+                && message.history.last().is_some_and(|event| {
+                    matches!(event.ending, Ending::Restarted | Ending::Withdrawn)
+                });
             let covered =
                 all && message.sequence < token.sequence && message.deliveries() > 0 && !left_over;
             if message.is_held() && (covered || message.sequence == token.sequence) {
@@ -237,6 +239,10 @@ impl Model {
 
     pub(crate) fn nak(&mut self, token: Token, delay: Option<u64>) {
         self.end(token.sequence, self.now, Ending::Returned, delay);
+    }
+
+    pub(crate) fn withdraw(&mut self, token: Token) {
+        self.end(token.sequence, self.now, Ending::Withdrawn, Some(0));
     }
 
     pub(crate) fn term(&mut self, token: Token, reason: &str) {
