@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel.bus import Bus
+    from dwkernel.metrics import Snapshot
+    from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
 __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "open"]
@@ -305,6 +307,32 @@ class Kernel(Closing):
                 left = None if left is None else left - len(entries)
 
         return Listing(pages)
+
+    def metrics(
+        self,
+        *,
+        limit: int = 1000,
+        queues: Mapping[str, BoundedQueue[Any] | BytesQueue] | None = None,
+    ) -> Snapshot:
+        """Return figures for monitoring: of the pool, the bus, streams and consumers.
+
+        It asks everything once and holds nobody up; see docs/guide.md for what it costs.
+
+        Args:
+            limit: so many subscriptions, streams and consumers, the first by name, have figures of
+                their own; those of the others are joined under the label `(others)`.
+            queues: queues of the program that are to be told of, by name.
+
+        Raises:
+            Invalid: `store.option`: a limit below 1
+            State: `store.closed`
+
+        """
+        if limit < 1:
+            raise errors.new("store.option", f"limit={limit}: give 1 or more", option="limit")
+        from dwkernel._gathering import gather  # noqa: PLC0415 - who looks pays for it
+
+        return gather(self.bus, self.pool.status(), queues or {}, limit)
 
     def close(self, *, timeout: Duration = _CLOSE_TIMEOUT) -> None:
         """Wait for what is under way and let the drives go; a second call does nothing.

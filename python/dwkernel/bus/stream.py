@@ -18,6 +18,7 @@ from dwkernel import errors
 from dwkernel._messages import padded
 from dwkernel._native import BusConsumer
 from dwkernel.bus.consumer import Consumer
+from dwkernel.bus.settings import StreamSettings
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class StreamStatus:
         window_ids: how many message ids are remembered.
         window_is_short: True if ids were forgotten within their window: there were too many.
         failure: why merging or removing failed last, if it did.
+        delayed: messages that are not due yet.
+        next_due_unix_ns: when the first of them is due, in nanoseconds since 1970.
 
     """
 
@@ -67,6 +70,8 @@ class StreamStatus:
     window_ids: int
     window_is_short: bool
     failure: str | None
+    delayed: int = 0
+    next_due_unix_ns: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
@@ -103,6 +108,11 @@ class Stream:
     def subjects(self) -> list[str]:
         """Patterns of the subjects that it takes."""
         return self._native.subjects
+
+    @property
+    def settings(self) -> StreamSettings:
+        """What it was made with, besides its subjects."""
+        return StreamSettings(**self._native.config())
 
     def publish(  # noqa: PLR0913 - each field of a message is one
         self,
@@ -158,7 +168,9 @@ class Stream:
 
         Args:
             messages: `(subject, data)`, `(subject, data, headers)` or `(subject, data, headers,
-                message_id)` each, at most 1,024 and few enough bytes for one commit.
+                message_id)` each, or all eight fields: `(subject, data, headers, key, schema,
+                priority, correlation_id, message_id)`; at most 1,024 and few enough bytes for one
+                commit.
             timeout: the deadline; by default that of the kernel's operations.
 
         Returns:
