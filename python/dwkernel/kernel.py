@@ -122,7 +122,9 @@ def _principal() -> str:
 
 def _program() -> str:
     """Return what others see who find the drives locked."""
-    name = Path(sys.argv[0]).name if sys.argv else ""
+    path = Path(sys.argv[0] if sys.argv else "")
+    # What `python -m name` runs is called by its package.
+    name = path.parent.name if path.name == "__main__.py" else path.name
     return "python" if name in ("", "-", "-c", "-m") else name
 
 

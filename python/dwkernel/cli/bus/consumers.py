@@ -14,14 +14,14 @@ from dwkernel.cli.bus.subjects import moment_of
 from dwkernel.cli.output import FAILED, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from dwkernel.bus import Bus, Consumer
 
 MaybeStream = Annotated[
     str | None,
-    typer.Argument(metavar="[STREAM]", help="only of this one", show_default=False, callback=utf8),
+    typer.Argument(metavar="STREAM", help="only of this one", show_default=False, callback=utf8),
 ]
 ConsumerName = Annotated[
     str, typer.Argument(metavar="CONSUMER", help="the consumer's name", callback=utf8)
@@ -39,7 +39,7 @@ def consumers(
             out.done(found)
             return
         head = ("stream", "consumer", "state", "lag", "pending", "done", "wait", "tries", "wants")
-        rows = [_row(one, short=out.console.is_terminal) for one in found]
+        rows = [_row(one, _numbers(out)) for one in found]
         out.table(head, rows, {3, 4, 5, 6, 7})
 
 
@@ -55,12 +55,12 @@ def _about(consumer: Consumer) -> dict[str, Any]:
     return {**consumer.status().to_dict(), "settings": given}
 
 
-def _row(one: dict[str, Any], *, short: bool) -> list[str]:
+def _numbers(out: Output) -> Callable[[int], str]:
+    return "{:,}".format if out.console.is_terminal else str
+
+
+def _row(one: dict[str, Any], number: Callable[[int], str]) -> list[str]:
     settings = one["settings"] or {}
-
-    def number(value: int) -> str:
-        return f"{value:,}" if short else str(value)
-
     wants = [*settings.get("subjects", ()), settings.get("filter") or ""]
     tries = settings.get("max_deliver")
     return [
@@ -97,13 +97,14 @@ def lag(
             out.done([{**one.to_dict(), "is_late": one in late} for one in found])
         else:
             head = ("stream", "consumer", "lag", "pending", "scheduled", "redelivered", "oldest")
+            number = _numbers(out)
             rows = [
                 (
                     one.stream,
                     one.name,
-                    *(str(n) for n in (one.lag, one.pending, one.scheduled, one.redelivered)),
+                    *(number(n) for n in (one.lag, one.pending, one.scheduled, one.redelivered)),
                     "" if one.oldest_s is None else ago(one.oldest_s),
-                    str(one.dead),
+                    number(one.dead),
                     "late" if one in late else "paused" if one.is_paused else "ok",
                 )
                 for one in found

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 MaybeConsumer = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[CONSUMER]", help="only of this one", show_default=False, callback=utf8
-    ),
+    typer.Argument(metavar="CONSUMER", help="only of this one", show_default=False, callback=utf8),
 ]
 _STOPPED = "stopped: what was put back is delivered again, the others are where they were"
 _EXHAUSTED = "delivered as often as it may be"

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["bus_at", "is_broker", "looks"]
 
-# A command that has the store open is done soon: it is worth waiting for.
+# A command that has the store open is done soon, and a reader may be: it is worth a moment.
 _PATIENCE_S = 2.0
 _AGAIN_S = 0.05
-_COMMANDS = frozenset({"dwkernel", "dw", "__main__.py"})
+_COMMANDS = frozenset({"dwkernel", "dw"})
 _HELD = (
     "a store has one writer or many readers at a time: ask again when that process has ended, or "
     "ask inside it, kernel.bus"
@@ -105,8 +105,9 @@ def _store(place: str, *, writes: bool, force: bool) -> Kernel:
 def _is_soon_over(error: errors.DwError) -> bool:
     if error.code != "store.locked":
         return False
-    # Nobody says who it is in the moment in which it is taken.
-    return error.details.get("program", "dwkernel") in _COMMANDS
+    # Only who writes says since when, and what it is: who reads may be a command like this one, or
+    # somebody who has it for this moment.
+    return "since" not in error.details or error.details.get("program") in _COMMANDS
 
 
 @contextlib.contextmanager

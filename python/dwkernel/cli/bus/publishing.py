@@ -98,9 +98,12 @@ class _Fields:
 
 def publish(  # noqa: PLR0913, PLR0917 - each option stands alone
     store: Place,
-    subject: Annotated[str, typer.Argument(help="such as orders.eu", callback=utf8)],
+    subject: Annotated[
+        str, typer.Argument(metavar="SUBJECT", help="such as orders.eu", callback=utf8)
+    ],
     data: Annotated[
-        str, typer.Argument(help="the text itself, @file, or - for standard input")
+        str,
+        typer.Argument(metavar="DATA", help="the text itself, @file, or - for standard input"),
     ] = "-",
     headers: Annotated[
         list[str] | None,

@@ -19,8 +19,12 @@ __all__ = ["Lines", "ago", "data_text", "period", "plain_message", "stamp"]
 # Of data that is no text so many bytes are shown.
 _HEX_BYTES = 24
 _SUBJECT_WIDTH_MAX = 32
+# A subject takes no more of a line than one part of so many.
+_SUBJECT_SHARE = 3
+_HEADERS_SHARE = 4
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Text has fewer control characters than one of so many, line ends and tabs not counted.
+_ODD_SHARE = 10
 
 
 def plain_message(message: Message) -> dict[str, Any]:
@@ -58,9 +62,15 @@ def data_text(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         return _hex(data)
-    if all(letter.isprintable() or letter in _ESCAPES for letter in text):
-        return "".join(_ESCAPES.get(letter, letter) for letter in text)
-    return _hex(data)
+    odd = sum(not letter.isprintable() for letter in text)
+    plain = odd - sum(map(text.count, "\n\r\t"))
+    if plain * _ODD_SHARE > len(text):
+        return _hex(data)
+    return text if not odd else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def _hex(data: bytes) -> str:
@@ -135,16 +145,21 @@ class Lines:
         self._print(*cells)
 
     def _print(self, when: str, sequence: str, subject: str, headers: str, data: str) -> None:
-        self._sequence_width = max(self._sequence_width, len(sequence))
-        self._subject_width = min(max(self._subject_width, len(subject)), _SUBJECT_WIDTH_MAX)
-        name = self._out.name
-        line = Text.assemble(
-            (when, "dim"),
-            f"  {sequence:>{self._sequence_width}}  ",
-            (f"{name(subject):<{self._subject_width}}", "cyan"),
-            (f"  {name(headers)}" if headers else "", "yellow"),
-            f"  {name(data)}",
-        )
+        name, width = self._out.name, self._out.console.width
+        about = Text(name(subject), style="cyan")
         if not self._full:
-            line.truncate(self._out.console.width, overflow="ellipsis")
-        self._out.console.print(line)
+            about.truncate(width // _SUBJECT_SHARE, overflow="ellipsis")
+        # Columns grow with what comes: what is shown already stays as it is.
+        self._sequence_width = max(self._sequence_width, len(sequence))
+        self._subject_width = min(max(self._subject_width, about.cell_len), _SUBJECT_WIDTH_MAX)
+        about.pad_right(self._subject_width - about.cell_len)
+        line = Text.assemble((when, "dim"), f"  {sequence:>{self._sequence_width}}  ", about)
+        content, more = Text(f"  {name(data)}"), Text(f"  {name(headers)}" if headers else "")
+        if not self._full:
+            # Headers have some room also behind long data.
+            room = max(0, width - line.cell_len)
+            kept = min(more.cell_len, width // _HEADERS_SHARE)
+            content.truncate(max(room - kept, 0), overflow="ellipsis")
+            more.truncate(max(room - content.cell_len, 0), overflow="ellipsis")
+        more.stylize("yellow")
+        self._out.console.print(Text.assemble(line, content, more))

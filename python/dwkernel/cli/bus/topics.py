@@ -16,6 +16,7 @@ from dwkernel.cli.bus.places import bus_at, looks
 from dwkernel.cli.bus.shown import ago, period
 from dwkernel.cli.bus.subjects import Wanted, check, overlap
 from dwkernel.cli.output import Output
+from dwkernel.reports import counted
 from dwkernel.units import format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Pattern = Annotated[
     str,
     typer.Argument(
-        metavar="[PATTERN]",
+        metavar="PATTERN",
         help="only streams that take such subjects; `*` is one token, a last `>` one and more",
         show_default=False,
         callback=utf8,
@@ -112,7 +113,7 @@ def _show(out: Output, found: list[dict[str, Any]], rates: Mapping[str, str] | N
         if one["failure"]:
             out.note(f"{one['name']}: {one['failure']}")
         if one.get("delayed"):
-            out.note(f"{one['name']}: {one['delayed']:,} more are delayed")
+            out.note(f"{one['name']}: {counted(one['delayed'], 'message')} more, not due yet")
 
 
 def _row(one: dict[str, Any], *, short: bool) -> list[str]:
@@ -162,19 +163,19 @@ def _by_subject(out: Output, bus: Bus, pattern: str, top: int) -> None:
     if out.as_json:
         out.done(found)
         return
-    rows = [row for name, counted in found.items() for row in _subject_rows(name, counted)]
+    rows = [row for name, one in found.items() for row in _subject_rows(name, one)]
     out.table(("stream", "subject", "messages", "bytes"), rows, {2, 3})
-    if not all(counted.is_exact for counted in found.values()):
+    if not all(one.is_exact for one in found.values()):
         out.note("there are too many subjects to count each: the figures are the least there are")
 
 
-def _subject_rows(name: str, counted: Counted) -> list[tuple[str, str, str, str]]:
+def _subject_rows(name: str, found: Counted) -> list[tuple[str, str, str, str]]:
     rows = [
-        (name, one.subject, f"{one.messages:,}", format_size(one.bytes)) for one in counted.subjects
+        (name, one.subject, f"{one.messages:,}", format_size(one.bytes)) for one in found.subjects
     ]
-    if counted.others:
-        size = format_size(counted.other_bytes)
-        rows.append((name, "(others)", f"{counted.others:,}", size))
+    if found.others:
+        size = format_size(found.other_bytes)
+        rows.append((name, "(others)", f"{found.others:,}", size))
     return rows
 
 

@@ -41,7 +41,7 @@ pub(super) fn of_consumer<'py>(
     dict.set_item("ack", ack)?;
     dict.set_item("ack_wait_s", config.ack_wait.as_secs_f64())?;
     dict.set_item("max_deliver", config.max_deliver)?;
-    let backoff: Vec<f64> = config.backoff.iter().map(|delay| delay.as_secs_f64()).collect();
+    let backoff: Vec<f64> = config.backoff.iter().map(std::time::Duration::as_secs_f64).collect();
     dict.set_item("backoff_s", backoff)?;
     dict.set_item("max_ack_pending", config.max_ack_pending)?;
     dict.set_item("filter", config.filter.as_ref().map(ToString::to_string))?;
