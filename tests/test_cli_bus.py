@@ -78,8 +78,19 @@ class Here:
 
 
 @pytest.fixture
-def store(path: Path) -> Path:
-    with dw.open(path, drives=3, create=True) as kernel:
+def store(path: Path, request: pytest.FixtureRequest) -> Path:
+    """A store in the memory of this process."""
+    return made(path, [f"memory://{request.node.name}-{number}" for number in range(3)])
+
+
+@pytest.fixture
+def disk(path: Path) -> Path:
+    """A store that other processes find, too."""
+    return made(path, 3)
+
+
+def made(path: Path, drives: int | list[str]) -> Path:
+    with dw.open(path, drives=drives, create=True) as kernel:
         kernel.bus.stream("orders", subjects=["orders.>"], create=True)
     return path
 
@@ -87,6 +98,11 @@ def store(path: Path) -> Path:
 @pytest.fixture
 def here(store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
     return Here(store, monkeypatch, capfd)
+
+
+@pytest.fixture
+def on_disk(disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    return Here(disk, monkeypatch, capfd)
 
 
 @contextlib.contextmanager
@@ -186,16 +202,16 @@ def test_every_field_is_published(here: Here, tmp_path: Path) -> None:
     assert (one.priority, one.message_id) == (7, "x1")
 
 
-def test_data_comes_from_standard_input_as_it_is(cli: Cli, store: Path) -> None:
+def test_data_comes_from_standard_input_as_it_is(cli: Cli, disk: Path) -> None:
     for arguments, given in ((["-"], b"a\nb\xff"), ([], b"")):
         done = subprocess.run(
-            [*cli.command, "bus", "publish", store, "orders.eu", *arguments],
+            [*cli.command, "bus", "publish", disk, "orders.eu", *arguments],
             input=given,
             capture_output=True,
             check=True,
         )
         assert done.stdout.startswith(b"orders  ")
-    assert contents(store) == [b"a\nb\xff", b""]
+    assert contents(disk) == [b"a\nb\xff", b""]
 
 
 def test_an_id_is_taken_once_and_that_is_said(here: Here) -> None:
@@ -247,8 +263,8 @@ def test_a_repeated_run_of_lines_adds_nothing_however_late(here: Here, tmp_path:
     assert found == [*wanted, *wanted]
 
 
-def test_lines_of_a_killed_run_are_there_once_after_the_next(cli: Cli, here: Here) -> None:
-    command = ["bus", "publish", here.store, "orders.x", "--lines", "--id-prefix", "run"]
+def test_lines_of_a_killed_run_are_there_once_after_the_next(cli: Cli, on_disk: Here) -> None:
+    command = ["bus", "publish", on_disk.store, "orders.x", "--lines", "--id-prefix", "run"]
     lines = b"".join(b"%d\n" % n for n in range(20_000))
     with started(cli, *command[1:], stdin=subprocess.PIPE) as publishing:
         assert publishing.stdin
@@ -257,14 +273,14 @@ def test_lines_of_a_killed_run_are_there_once_after_the_next(cli: Cli, here: Her
         time.sleep(0.3 + random.random() / 2)
         publishing.kill()
         publishing.communicate()
-    before = len(contents(here.store))
+    before = len(contents(on_disk.store))
     done = subprocess.run(
         [*cli.command, *map(str, command), "--json"], input=lines, capture_output=True, check=True
     )
     told = json.loads(done.stdout)
     assert told["skipped"] + told["published"] + told["duplicates"] == 20_000
     assert told["published"] == 20_000 - before
-    assert contents(here.store) == lines.splitlines()
+    assert contents(on_disk.store) == lines.splitlines()
 
 
 def test_a_line_that_is_too_long_is_told_with_how_far_it_came(here: Here, tmp_path: Path) -> None:
@@ -277,8 +293,8 @@ def test_a_line_that_is_too_long_is_told_with_how_far_it_came(here: Here, tmp_pa
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_says_what_became_of_the_lines(cli: Cli, store: Path) -> None:
-    command = ["bus", "publish", store, "orders.x", "--lines", "--id-prefix", "p"]
+def test_ctrl_c_says_what_became_of_the_lines(cli: Cli, disk: Path) -> None:
+    command = ["bus", "publish", disk, "orders.x", "--lines", "--id-prefix", "p"]
     with started(cli, *command[1:], stdin=subprocess.PIPE) as publishing:
         assert publishing.stdin
         assert publishing.stderr
@@ -380,42 +396,44 @@ def on_a_terminal(cli: Cli, width: int, *arguments: object) -> list[str]:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).splitlines()
 
 
-def test_a_line_on_a_terminal_fits_and_moves_no_cursor(cli: Cli, store: Path) -> None:
-    with opened(store) as stream:
-        stream.publish("orders.ä", "\x9bq".encode() + b"x" * 500, headers={"trace": "y" * 40 + "\x9b"})
+def test_a_line_on_a_terminal_fits_and_moves_no_cursor(cli: Cli, disk: Path) -> None:
+    with opened(disk) as stream:
+        stream.publish(
+            "orders.ä", "\x9bq".encode() + b"x" * 500, headers={"trace": "y" * 40 + "\x9b"}
+        )
         stream.publish(f"orders.{'long.' * 30}subject", ("ü" * 300).encode())
     for width in (60, 80, 120):
-        lines = on_a_terminal(cli, width, "bus", "tail", store, "orders")
+        lines = on_a_terminal(cli, width, "bus", "tail", disk, "orders")
         assert len(lines) == 2
         assert max(map(len, lines)) <= width
         assert "\x9b" not in "".join(lines)
         assert "\\x9b" in lines[0]
         assert "trace=y" in lines[0]
         assert "xxxx" in lines[0]
-    [line, _] = on_a_terminal(cli, 60, "bus", "tail", store, "orders", "--full")[:2]
+    [line, _] = on_a_terminal(cli, 60, "bus", "tail", disk, "orders", "--full")[:2]
     assert "x" * 20 in line
 
 
-def test_follow_shows_what_others_publish_meanwhile(cli: Cli, here: Here) -> None:
-    filled(here.store, 3)
+def test_follow_shows_what_others_publish_meanwhile(cli: Cli, on_disk: Here) -> None:
+    filled(on_disk.store, 3)
     options = ["-n", 1, "--follow", "--every", "200ms", "--json", "-s", "orders.*"]
-    with started(cli, "tail", here.store, "orders", *options) as following:
+    with started(cli, "tail", on_disk.store, "orders", *options) as following:
         assert following.stdout
         assert json.loads(following.stdout.readline())["sequence"] == 3
         # Commands wait for each other; a program tries again, as the error says that it may.
-        here("publish", "orders.a", "from a command")
+        on_disk("publish", "orders.a", "from a command")
         assert json.loads(following.stdout.readline())["data"] == "from a command"
-        here("publish", "orders.a.b", "not wanted")
-        here("publish", "orders.c", "wanted")
+        on_disk("publish", "orders.a.b", "not wanted")
+        on_disk("publish", "orders.c", "wanted")
         assert json.loads(following.stdout.readline())["data"] == "wanted"
         following.send_signal(signal.SIGINT)
         assert following.wait(60) == 130
 
 
-def test_follow_says_that_somebody_writes_and_waits_for_the_end(cli: Cli, here: Here) -> None:
-    with dw.open(here.store) as kernel:
+def test_follow_says_that_somebody_writes_and_waits_for_the_end(cli: Cli, on_disk: Here) -> None:
+    with dw.open(on_disk.store) as kernel:
         options = ["--follow", "--every", "20ms"]
-        with started(cli, "tail", here.store, "orders", *options) as following:
+        with started(cli, "tail", on_disk.store, "orders", *options) as following:
             assert following.stderr
             assert following.stdout
             said = following.stderr.readline().decode()
@@ -446,30 +464,30 @@ def test_many_may_read_a_store_at_a_time(here: Here) -> None:
         assert "store.locked" in here("publish", "orders.a", "x", status=1).err
 
 
-def test_reading_commands_change_nothing(here: Here) -> None:
-    filled(here.store, 5)
-    with opened(here.store) as stream:
+def test_reading_commands_change_nothing(on_disk: Here) -> None:
+    filled(on_disk.store, 5)
+    with opened(on_disk.store) as stream:
         stream.consumer("c", create=True)
 
     def files() -> dict[str, tuple[int, int]]:
         return {
             str(file): (file.stat().st_size, file.stat().st_mtime_ns)
-            for file in here.store.rglob("*")
+            for file in on_disk.store.rglob("*")
             if file.is_file() and "journal" in str(file)
         }
 
     before = files()
     assert before
     for command in (["topics"], ["tail", "orders"], ["replay", "orders"], ["consumers"], ["lag"]):
-        here(*command)
-    here("topics", "--subjects")
-    here("dead", "orders")
+        on_disk(*command)
+    on_disk("topics", "--subjects")
+    on_disk("dead", "orders")
     assert files() == before
 
 
-def test_who_stops_reading_ends_the_command_quietly(cli: Cli, store: Path) -> None:
-    filled(store, 1000)
-    for command in (["replay", store, "orders"], ["tail", store, "orders", "-n", 1000]):
+def test_who_stops_reading_ends_the_command_quietly(cli: Cli, disk: Path) -> None:
+    filled(disk, 1000)
+    for command in (["replay", disk, "orders"], ["tail", disk, "orders", "-n", 1000]):
         with started(cli, *command) as reading:
             assert reading.stdout
             assert reading.stderr
@@ -741,12 +759,12 @@ def test_a_filter_judges_messages_of_others_as_ours(kernel: dw.Kernel) -> None:
     assert not BusFilter("headers.unit == 'F'").accepts(ours)
 
 
-def test_watch_tells_rates_of_what_others_publish(cli: Cli, here: Here) -> None:
+def test_watch_tells_rates_of_what_others_publish(cli: Cli, on_disk: Here) -> None:
     options = ["--watch", "--every", "50ms", "--json"]
-    with started(cli, "topics", here.store, *options) as watching:
+    with started(cli, "topics", on_disk.store, *options) as watching:
         assert watching.stdout
         assert "messages_per_s" not in json.loads(watching.stdout.readline())[0]
-        here("publish", "orders.a", "x")
+        on_disk("publish", "orders.a", "x")
         end = time.monotonic() + PATIENCE_S
         while not json.loads(watching.stdout.readline())[0].get("messages_per_s"):
             assert time.monotonic() < end
@@ -758,9 +776,11 @@ def test_watch_tells_rates_of_what_others_publish(cli: Cli, here: Here) -> None:
 
 
 @pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[dw.Kernel, list[str]]]:
+def broker(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[tuple[dw.Kernel, list[str]]]:
     """A broker that is a store in memory, and the URLs that were asked for."""
-    drives = [f"memory://fake-broker-{n}" for n in range(3)]
+    drives = [f"memory://{request.node.name}-broker-{n}" for n in range(3)]
     asked: list[str] = []
     with dw.open(drives=drives, geometry="2+1", create=True) as kernel:
 

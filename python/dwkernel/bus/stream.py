@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
-from dwkernel._messages import padded
+from dwkernel._messages import padded, unix_ns
 from dwkernel._native import BusConsumer
 from dwkernel.bus.consumer import Consumer
 from dwkernel.bus.settings import StreamSettings
@@ -223,7 +223,7 @@ class Stream:
         if from_sequence is not None:
             begin, number = "sequence", from_sequence
         elif from_time is not None:
-            begin, number = "time", int(from_time.timestamp() * 1e9)
+            begin, number = "time", unix_ns(from_time)
         cursor = self._native.cursor(begin, number)
         patience = None if idle is None else parse_duration(idle)
         while True:
@@ -456,4 +456,4 @@ def _start(start: str | int | datetime) -> tuple[str, int]:
         return start, 0
     if isinstance(start, int):
         return "sequence", start
-    return "time", int(start.timestamp() * 1e9)
+    return "time", unix_ns(start)
