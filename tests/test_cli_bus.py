@@ -845,10 +845,19 @@ def test_a_broker_s_stream_takes_messages_one_by_one(
     run = ["orders", "--into", "orders", "--into-store", "nats://h", "--json"]
     assert here("replay", *run).json["published"] == 700
     assert here("replay", *run).json["published"] == 0
+    taken: list[int] = []
+
+    def publish_each(self: Other, messages: list[tuple[Any, ...]]) -> list[int]:
+        taken.append(len(messages))
+        return self._stream.publish_many(messages)
+
+    # A broker that takes many at a time gets many.
+    monkeypatch.setattr(Other, "publish_each", publish_each, raising=False)
+    assert here("replay", *run, "--again").json["published"] == 700
+    assert taken == [500, 200]
     monkeypatch.undo()
-    assert [m.headers["n"] for m in kernel.bus.stream("orders").replay()] == [
-        str(n) for n in range(1, 701)
-    ]
+    numbers = [m.headers["n"] for m in kernel.bus.stream("orders").replay()]
+    assert numbers == [str(n) for n in range(1, 701)] * 2
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def padded(message: Sequence[Any]) -> tuple[Any, ...]:
 def unix_ns(moment: datetime) -> int:
     """Return a moment in nanoseconds since 1970; one without a zone is local time.
 
-    In whole numbers: as a float of seconds it would be up to 128 ns off, and so behind what it names.
+    In whole numbers: a float of seconds is up to 128 ns off, and so may be behind what it names.
     """
     since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return since // timedelta(microseconds=1) * 1000

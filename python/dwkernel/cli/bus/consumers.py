@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from dwkernel.bus import Bus, Consumer
+    from dwkernel.bus import Bus, Consumer, ConsumerStatus
 
 MaybeStream = Annotated[
     str | None,
@@ -55,6 +55,12 @@ def _about(consumer: Consumer) -> dict[str, Any]:
     return {**consumer.status().to_dict(), "settings": given}
 
 
+def _oldest(status: ConsumerStatus) -> str:
+    # A broker does not know it.
+    oldest_s: float | None = getattr(status, "oldest_s", None)
+    return "" if oldest_s is None else ago(oldest_s)
+
+
 def _numbers(out: Output) -> Callable[[int], str]:
     return "{:,}".format if out.console.is_terminal else str
 
@@ -69,7 +75,7 @@ def _row(one: dict[str, Any], number: Callable[[int], str]) -> list[str]:
         "paused" if one["is_paused"] else "ok",
         number(one["lag"]),
         number(one["pending"]),
-        number(one["acknowledged"]),
+        number(one["acknowledged"]) if "acknowledged" in one else "",
         period(settings["ack_wait_s"]) if settings else "",
         "" if tries is None else str(tries),
         " ".join(text for text in wants if text) or "everything",
@@ -103,7 +109,7 @@ def lag(
                     one.stream,
                     one.name,
                     *(number(n) for n in (one.lag, one.pending, one.scheduled, one.redelivered)),
-                    "" if one.oldest_s is None else ago(one.oldest_s),
+                    _oldest(one),
                     number(one.dead),
                     "late" if one in late else "paused" if one.is_paused else "ok",
                 )

@@ -110,7 +110,7 @@ def _show(out: Output, found: list[dict[str, Any]], rates: Mapping[str, str] | N
             row.insert(2, rates.get(row[0], ""))
     out.table(head, rows, right)
     for one in found:
-        if one["failure"]:
+        if one.get("failure"):
             out.note(f"{one['name']}: {one['failure']}")
         if one.get("delayed"):
             out.note(f"{one['name']}: {counted(one['delayed'], 'message')} more, not due yet")
