@@ -20,6 +20,7 @@ __all__ = [
     "BoundedQueue",
     "BusConsumer",
     "BusCursor",
+    "BusFilter",
     "BusSpace",
     "BusStream",
     "BusStreams",

@@ -108,7 +108,7 @@ def period(seconds: float) -> str:
     """Return a duration that people chose.
 
     >>> [period(s) for s in (0.25, 90, 3600, 604_800)]
-    ['250.0 ms', '1 min 30 s', '1 h', '7 d']
+    ['250.0 ms', '90 s', '1 h', '7 d']
     """
     for size, unit in ((_DAY_S, "d"), (_HOUR_S, "h"), (_MINUTE_S, "min"), (1, "s")):
         if seconds >= size and seconds % size == 0:
