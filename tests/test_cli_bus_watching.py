@@ -284,3 +284,47 @@ def test_a_command_waits_for_another_one_that_is_soon_done(
     with pytest.raises(dw.errors.Unavailable):
         places._store(str(here.store), writes=False, force=False)
     assert time.monotonic() - start < places._PATIENCE_S
+
+
+FORCED: list[list[str]] = [
+    *([name] for name in ("topics", "consumers", "lag")),
+    *([name, "s"] for name in ("tail", "replay", "dead", "redrive", "delete")),
+    ["create", "s", "-s", "s"],
+    ["publish", "s", "x"],
+    *([f"consumer {name}", "s", "c"] for name in ("create", "delete", "pause", "resume")),
+]
+
+
+@pytest.mark.parametrize("arguments", FORCED, ids=lambda words: words[0])
+def test_every_command_of_the_bus_can_be_forced(
+    here: Here, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    asked: list[object] = []
+
+    def refuse(_: object, **options: object) -> None:
+        asked.append(options["force"])
+        raise dw.errors.new("store.not_found", "none here")
+
+    monkeypatch.setattr(dw, "open", refuse)
+    here(*arguments, status=1)
+    here(*arguments, "--force", status=1)
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("started_as", "called"),
+    [
+        ("/opt/lib/dwkernel/__main__.py", "dwkernel"),
+        ("/usr/bin/dwkernel", "dwkernel"),
+        ("-c", "python"),
+        ("", "python"),
+    ],
+)
+def test_who_holds_a_store_is_called_by_its_program_or_package(
+    here: Here, monkeypatch: pytest.MonkeyPatch, started_as: str, called: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started_as])
+    with dw.open(here.store):
+        with pytest.raises(dw.errors.Unavailable) as caught:
+            dw.open(here.store)
+        assert caught.value.details["program"] == called

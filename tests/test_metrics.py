@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -265,17 +266,21 @@ def test_a_snapshot_prints_well_everywhere(kernel: dw.Kernel) -> None:
     busy(kernel)
     told = kernel.metrics()
     lines = str(told).splitlines()
-    line = next(line for line in lines if line.startswith("dwkernel_stream_messages{"))
-    assert line.split("  ")[0] == 'dwkernel_stream_messages{stream="orders"}'
-    assert "Messages that are there." in line
+    at = lines.index("dwkernel_stream_messages  Messages that are there.")
+    assert lines[at + 1].split() == ["stream=orders", "21"]
+    assert re.search(r"^dwkernel_pool_used_bytes +[\d.]+ KiB  Content", str(told), re.MULTILINE)
     # Of the states of a drive people see the one that it is in.
-    assert sum("dwkernel_drive_state" in line for line in lines) == 3
+    at = next(n for n, line in enumerate(lines) if line.startswith("dwkernel_drive_state"))
+    assert [line.split() for line in lines[at + 1 : at + 4]] == [
+        [f"drive=d{number}", "state=ok", "1"] for number in (1, 2, 3)
+    ]
+    assert max(map(len, lines)) <= 80
     plain = json.loads(json.dumps(told.to_dict()))
     family = plain["families"]["dwkernel_stream_bytes"]
     assert (family["kind"], family["unit"]) == ("gauge", "bytes")
     assert family["samples"][0]["labels"] == {"stream": "orders"}
     assert "<table>" in told._repr_html_()
-    assert "dwkernel_stream_bytes{stream=&quot;orders&quot;}" in told._repr_html_()
+    assert "<td>dwkernel_stream_bytes</td><td>stream=orders</td>" in told._repr_html_()
 
 
 def test_a_histogram_can_be_written(kernel: dw.Kernel) -> None:
@@ -334,11 +339,14 @@ def test_importing_the_package_loads_neither_metrics_nor_its_extra() -> None:
 def test_the_command_prints_them_in_three_ways(cli: Cli, path: Path) -> None:
     with dw.open(path, drives=3, create=True) as kernel:
         busy(kernel)
-    assert 'dwkernel_stream_messages{stream="orders"}' in cli.run("metrics", path).stdout
+    rows = [line.split("\t") for line in cli.run("metrics", path).stdout.splitlines()]
+    assert ['dwkernel_stream_messages{"stream": "orders"}', "21"] in rows
     plain = cli.answer("metrics", path)
     assert plain["families"]["dwkernel_stream_messages"]["samples"][0]["value"] == 21
     found = parsed(cli.run("metrics", path, "--openmetrics").stdout)
     assert found["dwkernel_stream_messages", frozenset({("stream", "orders")})] == 21
+    # It was opened to be read: that says nothing of the store.
+    assert "dwkernel_pool_read_only" not in plain["families"]
     cli.run("metrics", path, "--openmetrics", "--json", status=2)
     assert cli.answer("metrics", path / "none", status=1)["error"]["code"] == "store.not_found"
     limited = cli.answer("metrics", path, "--limit", 1)["families"]

@@ -106,9 +106,7 @@ _POOL = _Thing(
     (
         _Measure("usable_bytes", "usable_bytes", "gauge", "bytes", "Room for content, in all."),
         _Measure("used_bytes", "used_bytes", "gauge", "bytes", "Content that is stored."),
-        _Measure(
-            "objects", "objects", "gauge", "objects", "Objects and containers, and other rows."
-        ),
+        _Measure("objects", "objects", "gauge", "objects", "Objects, containers, other rows."),
         _Measure("stripes", "stripes", "gauge", "stripes", "Stripes of the pool."),
         _Measure("degraded_stripes", "degraded_stripes", "gauge", "stripes", "They miss a shard."),
         _Measure("lost_stripes", "lost_stripes", "gauge", "stripes", "They cannot be read."),

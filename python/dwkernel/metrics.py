@@ -24,7 +24,7 @@ from dwkernel.reports import Report, plain
 from dwkernel.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from types import ModuleType
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Collector", "Family", "Sample", "Snapshot"]
 
 Kind = Literal["counter", "gauge", "histogram"]
+
+_VALUE_WIDTH = 9
 
 
 class Sample(NamedTuple):
@@ -157,24 +159,28 @@ class Snapshot(Report):
         return {"taken_at": plain(self.taken_at), "seconds": self.seconds, "families": families}
 
     def __str__(self) -> str:
-        """Print for people: a line for each figure."""
-        return "\n".join(self.lines())
-
-    def lines(self) -> Iterator[str]:
-        """Yield the lines that it prints as: names in one column, values in the next."""
-        rows = [row for family in self.families for row in _rows(family)]
-        names = max((len(name) for name, _, _ in rows), default=0)
-        values = max((len(value) for _, value, _ in rows), default=0)
-        for name, value, text in rows:
-            yield f"{name:<{names}}  {value:>{values}}  {text}".rstrip()
+        """Print for people: what each family is, and its figures."""
+        single = {family.name for family in self.families if _is_single(family)}
+        names = max(map(len, single), default=2)
+        lines: list[str] = []
+        for family in self.families:
+            rows = list(_rows(family))
+            if family.name in single:
+                lines.append(f"{family.name:<{names}}  {rows[0][1]:>{_VALUE_WIDTH}}  {family.help}")
+                continue
+            lines.append(f"{family.name}  {family.help}")
+            # Figures stand below each other, unless labels are long.
+            lines += (f"  {text:<{names - 2}}  {value:>{_VALUE_WIDTH}}" for text, value in rows)
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks."""
         cells = "".join(
-            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{html.escape(value)}"
-            f"</td><td>{html.escape(text)}</td></tr>"
+            f"<tr><td>{html.escape(family.name)}</td><td>{html.escape(labels)}</td>"
+            f"<td style='text-align:right'>{html.escape(value)}</td>"
+            f"<td>{html.escape(family.help)}</td></tr>"
             for family in self.families
-            for name, value, text in _rows(family)
+            for labels, value in _rows(family)
         )
         return f"<table><tbody>{cells}</tbody></table>"
 
@@ -238,16 +244,13 @@ def _plain_family(family: Family) -> dict[str, Any]:
     return {name: value for name, value in family.to_dict().items() if name != "name"}
 
 
-def _rows(family: Family) -> Iterator[tuple[str, str, str]]:
-    """Yield name with labels, value, and beside the first one what it means."""
-    text = family.help
+def _is_single(family: Family) -> bool:
+    return len(family.samples) == 1 and not family.samples[0].labels
+
+
+def _rows(family: Family) -> Iterator[tuple[str, str]]:
+    """Yield labels and value of each figure that says something."""
     for sample in family.samples:
-        if family.one_of and not sample.value:
-            continue
-        yield f"{sample.name}{_braced(sample.labels)}", family.shown(sample.value), text
-        text = ""
-
-
-def _braced(labels: Mapping[str, str]) -> str:
-    inner = ", ".join(f'{name}="{value}"' for name, value in labels.items())
-    return f"{{{inner}}}" if inner else ""
+        if sample.value or not family.one_of:
+            labels = " ".join(f"{name}={value}" for name, value in sample.labels.items())
+            yield labels, family.shown(sample.value)

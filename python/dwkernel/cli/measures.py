@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -33,8 +35,17 @@ def metrics(
     if openmetrics and as_json:
         raise typer.BadParameter("give --openmetrics or --json, not both")  # noqa: TRY003
     with out.errors_told(), dw.open(store, read_only=True, force=force) as kernel:
-        snapshot = kernel.metrics(limit=limit)
+        whole = kernel.metrics(limit=limit)
+        # Looking needs no more than reading; that the store can only be read would be no news.
+        seen = [family for family in whole.families if family.name != "dwkernel_pool_read_only"]
+        snapshot = replace(whole, families=seen)
         if openmetrics:
             print(snapshot.openmetrics(), end="")  # noqa: T201 - for a file or a pipe
             return
-        out.done(snapshot)
+        if as_json or out.console.is_terminal:
+            out.done(snapshot)
+            return
+        for family in snapshot.families:
+            for sample in family.samples:
+                labels = json.dumps(sample.labels, ensure_ascii=False) if sample.labels else ""
+                print(f"{sample.name}{labels}\t{sample.value}")  # noqa: T201 - as a table in a pipe
