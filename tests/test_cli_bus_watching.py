@@ -13,12 +13,13 @@ import pytest
 
 import dwkernel as dw
 from dwkernel.cli.bus import places
+from dwkernel.cli.bus import shown as shown_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import Cli, Here
-    from dwkernel.bus import Bus
+    from dwkernel.bus import Bus, Message
 
 PATIENCE_S = 60.0
 
@@ -172,6 +173,26 @@ def test_a_url_leads_to_a_broker_with_the_same_commands(
     assert kernel.bus.stream("orders").status().messages == 6
     assert set(asked) == {url}
     assert "broker.url" in here.at("http://host", "topics", status=2).err
+
+
+def test_a_broker_is_followed_while_others_publish(
+    here: Here, broker: tuple[dw.Kernel, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, _ = broker
+    stream = kernel.bus.stream("orders", subjects=["orders.>"], create=True)
+    stream.publish("orders.a", b"0")
+    shown: list[bytes] = []
+
+    def show(_: object, message: Message) -> None:
+        shown.append(message.data)
+        if len(shown) == 4:
+            raise KeyboardInterrupt
+        # Somebody else publishes the next one while this one is looked at.
+        stream.publish("orders.a", str(len(shown)).encode())
+
+    monkeypatch.setattr(shown_as.Lines, "show", show)
+    assert here.at("nats://h", "tail", "orders", "--follow", status=130).err == "stopped\n"
+    assert shown == [b"0", b"1", b"2", b"3"]
 
 
 def test_a_broker_s_stream_takes_messages_one_by_one(

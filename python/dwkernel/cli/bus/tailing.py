@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # So many messages more are read each time that too few of the last ones were wanted.
 _SPAN_FACTOR = 8
-_IDLE_S = 0.5
 
 
 def tail(  # noqa: PLR0913, PLR0917 - each option stands alone
@@ -67,15 +66,13 @@ def tail(  # noqa: PLR0913, PLR0917 - each option stands alone
                 behind = found.status().last_sequence
                 for message in _last(found, count, wanted):
                     lines.show(message)
+            # A broker tells of what comes; a store is looked at again.
             behind = _show_new(found, behind, wanted, lines, follow=is_broker(store))
 
 
 def _show_new(stream: Stream, behind: int, wanted: Wanted, lines: Lines, *, follow: bool) -> int:
     """Show what came behind a number; return the last one that was read."""
-    coming = stream.replay(
-        from_sequence=behind + 1, follow=follow, idle=_IDLE_S if follow else None
-    )
-    for message in coming:
+    for message in stream.replay(from_sequence=behind + 1, follow=follow):
         behind = message.sequence or behind
         if wanted.takes(message):
             lines.show(message)
