@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dwkernel as dw
+from dwkernel.cli.bus.shown import plain_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from conftest import Cli, Here
+    from dwkernel.bus import Message
 
 PATIENCE_S = 60.0
 
@@ -269,6 +271,21 @@ def test_a_replay_into_another_stream_keeps_every_field_and_adds_nothing_twice(h
     told = here("replay", *run, "--again", "--from-sequence", 1501, "--json").json
     assert told["published"] == 1
     assert len(here.contents("copy")) == 1502
+
+
+def test_a_stopped_replay_says_how_it_goes_on(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.fill(10)
+    real = plain_message
+
+    def stop(message: Message) -> dict[str, Any]:
+        if message.sequence == 5:
+            raise KeyboardInterrupt
+        return real(message)
+
+    monkeypatch.setattr("dwkernel.cli.bus.replaying.plain_message", stop)
+    said = here("replay", "orders", status=130)
+    assert [one["sequence"] for one in said.lines] == [1, 2, 3, 4]
+    assert "the last was 4: --from-sequence 5 goes on behind it" in said.err
 
 
 def test_a_replay_goes_into_another_store(here: Here, tmp_path: Path) -> None:

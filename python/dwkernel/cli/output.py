@@ -62,10 +62,10 @@ class Output:
         else:
             self.lines(str(result) if text is None else text)
 
-    def json_line(self, value: object) -> None:
-        """Print JSON in one line: one of many results, and it is seen at once."""
+    def json_line(self, value: object, *, flush: bool = True) -> None:
+        """Print JSON in one line: one of many results, seen at once with `flush`."""
         self._compact = True
-        _print_json(plain(value), compact=True)
+        _print_json(plain(value), compact=True, flush=flush)
 
     def lines(self, text: str) -> None:
         """Print lines for people."""
@@ -196,11 +196,11 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 
-def _print_json(value: object, *, compact: bool = False) -> None:
+def _print_json(value: object, *, compact: bool = False, flush: bool = False) -> None:
     # A lone surrogate is written as `\udcff`, by `prepare`: JSON's own escape.
     exact = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
     text = json.dumps(value, ensure_ascii=not exact, indent=None if compact else 2)
-    print(text, flush=compact)  # noqa: T201 - that is its work
+    print(text, flush=flush)  # noqa: T201 - that is its work
 
 
 def _say_no_more() -> None:

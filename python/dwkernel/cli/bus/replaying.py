@@ -151,8 +151,7 @@ def replay(  # noqa: PLR0913, PLR0917 - each option stands alone
         span = _Span(from_sequence, moment_of(from_time), to_sequence, moment_of(to_time))
     if into is None:
         with bus_at(store, out, force=force) as bus:
-            for message in span.read(bus.stream(stream), wanted, 0):
-                out.json_line(plain_message(message))
+            _print(span.read(bus.stream(stream), wanted, 0), out)
         return
     writes = into_store is None
     with bus_at(store, out, writes=writes, force=force, stopped=_STOPPED) as bus:
@@ -160,6 +159,22 @@ def replay(  # noqa: PLR0913, PLR0917 - each option stands alone
         with _target(bus, into_store, out, force=force) as other:
             copying = _Copying(source, other.stream(into), subject_as, again=again)
             out.done(copying.run(span, wanted, out))
+
+
+def _print(messages: Iterator[Message], out: Output) -> None:
+    last = 0
+    # Lines on a terminal say themselves how far it is.
+    shown = out.progress() and not out.console.is_terminal
+    try:
+        with showing(shown, "replay", "messages", None) as tell:
+            for count, message in enumerate(messages, 1):
+                out.json_line(plain_message(message), flush=False)
+                last = message.sequence or last
+                if tell is not None:
+                    tell(count, None)
+    except KeyboardInterrupt:
+        out.note(f"the last was {last}: --from-sequence {last + 1} goes on behind it")
+        raise
 
 
 @contextlib.contextmanager
