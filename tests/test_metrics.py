@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from conftest import Cli
     from dwkernel.bus import Stream
+
+PATIENCE_S = 30.0
 
 
 @pytest.fixture
@@ -88,7 +91,11 @@ def test_streams_and_consumers_are_told_of(kernel: dw.Kernel) -> None:
     assert told.value("dwkernel_consumer_acknowledged_messages_total", **consumer) == 4
     assert told.value("dwkernel_consumer_dead_letters_total", **consumer) == 1
     assert told.value("dwkernel_consumer_floor_sequence", **consumer) == 5
-    assert told.value("dwkernel_consumer_oldest_seconds", **consumer) > 0
+    # It is counted in milliseconds.
+    end = time.monotonic() + PATIENCE_S
+    while not kernel.metrics().value("dwkernel_consumer_oldest_seconds", **consumer):
+        assert time.monotonic() < end
+        time.sleep(0.001)
     assert told.value("dwkernel_consumer_paused", **consumer) == 0
     assert told.value("dwkernel_consumer_paused", stream="orders", consumer="paused") == 1
     assert told.value("dwkernel_streams") == 1
