@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -16,6 +17,8 @@ import dwkernel as dw
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from dwkernel.bus import Stream
 
 
 @pytest.fixture
@@ -83,3 +86,91 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
+
+
+class Said(NamedTuple):
+    """What a command said."""
+
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        return [line.split("\t") for line in self.out.splitlines()]
+
+
+class Here:
+    """The command line in this process: it costs no start."""
+
+    def __init__(
+        self, store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        self.store = store
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def __call__(self, command: str, *arguments: object, status: int = 0) -> Said:
+        """Run `bus COMMAND STORE …`; `status` is the exit status that it must have."""
+        return self.at(self.store, command, *arguments, status=status)
+
+    def at(self, place: object, command: str, *arguments: object, status: int = 0) -> Said:
+        self._capfd.readouterr()
+        words = ["dwkernel", "bus", *command.split(), str(place), *map(str, arguments)]
+        self._monkeypatch.setattr(sys, "argv", words)
+        from dwkernel.cli import app
+
+        done = app.run()
+        said = Said(*self._capfd.readouterr())
+        assert done == status, (done, said)
+        assert "Traceback" not in said.err
+        return said
+
+    @contextlib.contextmanager
+    def opened(self, name: str = "orders") -> Iterator[Stream]:
+        """Open the store to look at a stream."""
+        with dw.open(self.store) as kernel:
+            yield kernel.bus.stream(name)
+
+    def fill(self, count: int) -> None:
+        """Publish messages 1 to `count`, with their numbers as data and as header."""
+        with self.opened() as stream:
+            stream.publish_many(
+                [(f"orders.{n % 3}", str(n).encode(), {"n": str(n)}) for n in range(1, count + 1)]
+            )
+
+    def contents(self, name: str = "orders") -> list[bytes]:
+        """Return the data of all messages of a stream."""
+        with self.opened(name) as stream:
+            return [message.data for message in stream.replay()]
+
+
+def _with_orders(path: Path, drives: int | list[str]) -> Path:
+    with dw.open(path, drives=drives, create=True) as kernel:
+        kernel.bus.stream("orders", subjects=["orders.>"], create=True)
+    return path
+
+
+@pytest.fixture
+def here(
+    path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Here:
+    """`dwkernel bus` on a store in the memory of this process, with a stream `orders`."""
+    drives = [f"memory://{request.node.name}-{number}" for number in range(3)]
+    return Here(_with_orders(path, drives), monkeypatch, capfd)
+
+
+@pytest.fixture
+def on_disk(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """`dwkernel bus` on a store that other processes find, too."""
+    return Here(_with_orders(path, 3), monkeypatch, capfd)

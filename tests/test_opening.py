@@ -35,6 +35,14 @@ def code_of(path: Path | None = None, **options: Any) -> str:
     return error.code
 
 
+def test_a_store_in_memory_is_found_by_its_path_as_long_as_the_process_lives(path: Path) -> None:
+    drives = [f"memory://by-path-{number}" for number in range(3)]
+    make(path, drives=drives)
+    with dw.open(path) as kernel:
+        assert kernel.get("docs/a").read() == b"stored"
+        assert [drive.path for drive in kernel.pool.status().drives] == drives
+
+
 def test_a_store_is_found_where_it_was(path: Path) -> None:
     make(path, drives=6, geometry="4+2")
     with dw.open(path) as kernel:

@@ -87,6 +87,15 @@ def test_a_replay_begins_anywhere(kernel: dw.Kernel) -> None:
     assert list(stream.replay(from_sequence=100)) == []
 
 
+def test_a_replay_from_a_message_s_own_time_begins_with_it(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    for _ in range(300):
+        stream.publish("s", b"")
+    for message in stream.replay():
+        found = next(stream.replay(from_time=message.published_at))
+        assert (found.sequence or 0) <= (message.sequence or 0)
+
+
 def test_who_follows_gets_what_comes_later(kernel: dw.Kernel) -> None:
     stream = kernel.bus.stream("s", subjects=["s"], create=True)
     stream.publish("s", b"0")

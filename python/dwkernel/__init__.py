@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, bus, erasure, errors, hashing, queue, units
+    from dwkernel import aio, bus, erasure, errors, hashing, metrics, queue, units
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -39,6 +39,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "erasure": ("dwkernel.erasure", None),
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
+    "metrics": ("dwkernel.metrics", None),
     "open": ("dwkernel.kernel", "open"),
     "queue": ("dwkernel.queue", None),
     "units": ("dwkernel.units", None),
@@ -63,6 +64,7 @@ __all__ = [
     "erasure",
     "errors",
     "hashing",
+    "metrics",
     "open",
     "queue",
     "units",

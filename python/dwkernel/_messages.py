@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["padded"]
+__all__ = ["padded", "unix_ns"]
+
+_FIELDS = 8
 
 
 def padded(message: Sequence[Any]) -> tuple[Any, ...]:
     """Return `(subject, data[, headers[, message_id]])` with every field that a message has.
 
+    One that has them all (`(subject, data, headers, key, schema, priority, correlation_id,
+    message_id)`) is returned as it is.
+
     Raises:
-        ValueError: it has fewer than two fields or more than four.
+        ValueError: it has fewer than two fields, or another number than eight above four.
 
     """
+    if len(message) == _FIELDS:
+        return tuple(message)
     subject, data, *rest = message
     headers, message_id = (*rest, None, None)[: max(2, len(rest))]
     return (subject, data, headers, None, None, 0, None, message_id)
+
+
+def unix_ns(moment: datetime) -> int:
+    """Return a moment in nanoseconds since 1970; one without a zone is local time.
+
+    In whole numbers: a float of seconds is up to 128 ns off, and so may be behind what it names.
+    """
+    since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1) * 1000

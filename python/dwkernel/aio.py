@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dwkernel.metrics import Snapshot
     from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader
     from dwkernel.pool import Pool
     from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
@@ -129,6 +130,10 @@ class AsyncKernel:
     def list(self, prefix: str = "", **options: Any) -> AsyncListing:
         """List keys; iterate with `async for`."""
         return AsyncListing(self.sync.list(prefix, **options))
+
+    async def metrics(self, **options: Any) -> Snapshot:
+        """Return figures for monitoring."""
+        return await _on_thread(self.sync.metrics, **options)
 
     async def close(self, **options: Any) -> None:
         """Wait for what is under way and let the drives go."""

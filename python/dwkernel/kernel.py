@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel.bus import Bus
+    from dwkernel.metrics import Snapshot
+    from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
 __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "open"]
@@ -120,7 +122,9 @@ def _principal() -> str:
 
 def _program() -> str:
     """Return what others see who find the drives locked."""
-    name = Path(sys.argv[0]).name if sys.argv else ""
+    path = Path(sys.argv[0] if sys.argv else "")
+    # What `python -m name` runs is called by its package.
+    name = path.parent.name if path.name == "__main__.py" else path.name
     return "python" if name in ("", "-", "-c", "-m") else name
 
 
@@ -305,6 +309,32 @@ class Kernel(Closing):
                 left = None if left is None else left - len(entries)
 
         return Listing(pages)
+
+    def metrics(
+        self,
+        *,
+        limit: int = 1000,
+        queues: Mapping[str, BoundedQueue[Any] | BytesQueue] | None = None,
+    ) -> Snapshot:
+        """Return figures for monitoring: of the pool, the bus, streams and consumers.
+
+        It asks everything once and holds nobody up; see docs/guide.md for what it costs.
+
+        Args:
+            limit: so many subscriptions, streams and consumers, the first by name, have figures of
+                their own; those of the others are joined under the label `(others)`.
+            queues: queues of the program that are to be told of, by name.
+
+        Raises:
+            Invalid: `store.option`: a limit below 1
+            State: `store.closed`
+
+        """
+        if limit < 1:
+            raise errors.new("store.option", f"limit={limit}: give 1 or more", option="limit")
+        from dwkernel._gathering import gather  # noqa: PLC0415 - who looks pays for it
+
+        return gather(self.bus, self.pool.status(), queues or {}, limit)
 
     def close(self, *, timeout: Duration = _CLOSE_TIMEOUT) -> None:
         """Wait for what is under way and let the drives go; a second call does nothing.

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["DriveStatus", "PoolStatus", "Progress", "RebuildReport", "Report", "ScrubReport"]
 
 
+DRIVE_STATES = ("ok", "missing", "failed", "suspect", "stale", "draining", "foreign")
+REDUNDANCIES = ("full", "degraded", "lost")
+
+
 def plain(value: object) -> Any:
     """Return `value` as JSON can write it."""
     if isinstance(value, Report):

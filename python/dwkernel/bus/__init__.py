@@ -16,6 +16,7 @@ Messages are in memory: what has not been handled when the process ends is gone.
 from dwkernel._native import Message
 from dwkernel.bus.consumer import Consumer, ConsumerStatus, DeadLetter
 from dwkernel.bus.outcome import Failure, Outcome, Published
+from dwkernel.bus.settings import ConsumerSettings, StreamSettings
 from dwkernel.bus.space import Bus
 from dwkernel.bus.stream import Group, Routed, Stream, StreamStatus
 from dwkernel.bus.subscription import Subscription, SubscriptionStats
@@ -23,6 +24,7 @@ from dwkernel.bus.subscription import Subscription, SubscriptionStats
 __all__ = [
     "Bus",
     "Consumer",
+    "ConsumerSettings",
     "ConsumerStatus",
     "DeadLetter",
     "Failure",
@@ -32,6 +34,7 @@ __all__ = [
     "Published",
     "Routed",
     "Stream",
+    "StreamSettings",
     "StreamStatus",
     "Subscription",
     "SubscriptionStats",

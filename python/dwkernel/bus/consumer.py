@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel.bus.settings import ConsumerSettings
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ class Consumer:
     def name(self) -> str:
         """Its name."""
         return self._native.name
+
+    @property
+    def settings(self) -> ConsumerSettings:
+        """What it was made with."""
+        return ConsumerSettings.of(self._native.config())
 
     def fetch(self, limit: int, timeout: Duration | None = None) -> list[Message]:
         """Take up to `limit` messages as soon as there is one; none if there is none in time.

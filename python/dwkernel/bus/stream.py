@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
-from dwkernel._messages import padded
+from dwkernel._messages import padded, unix_ns
 from dwkernel._native import BusConsumer
 from dwkernel.bus.consumer import Consumer
+from dwkernel.bus.settings import StreamSettings
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class StreamStatus:
         window_ids: how many message ids are remembered.
         window_is_short: True if ids were forgotten within their window: there were too many.
         failure: why merging or removing failed last, if it did.
+        delayed: messages that are not due yet.
+        next_due_unix_ns: when the first of them is due, in nanoseconds since 1970.
 
     """
 
@@ -68,6 +71,8 @@ class StreamStatus:
     window_ids: int
     window_is_short: bool
     failure: str | None
+    delayed: int = 0
+    next_due_unix_ns: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
@@ -104,6 +109,11 @@ class Stream:
     def subjects(self) -> list[str]:
         """Patterns of the subjects that it takes."""
         return self._native.subjects
+
+    @property
+    def settings(self) -> StreamSettings:
+        """What it was made with, besides its subjects."""
+        return StreamSettings(**self._native.config())
 
     def publish(  # noqa: PLR0913 - each field of a message is one
         self,
@@ -161,7 +171,9 @@ class Stream:
 
         Args:
             messages: `(subject, data)`, `(subject, data, headers)` or `(subject, data, headers,
-                message_id)` each, at most 1,024 and few enough bytes for one commit.
+                message_id)` each, or all eight fields: `(subject, data, headers, key, schema,
+                priority, correlation_id, message_id)`; at most 1,024 and few enough bytes for one
+                commit.
             timeout: the deadline; by default that of the kernel's operations.
 
         Returns:
@@ -214,7 +226,7 @@ class Stream:
         if from_sequence is not None:
             begin, number = "sequence", from_sequence
         elif from_time is not None:
-            begin, number = "time", int(from_time.timestamp() * 1e9)
+            begin, number = "time", unix_ns(from_time)
         cursor = self._native.cursor(begin, number)
         patience = None if idle is None else parse_duration(idle)
         while True:
@@ -459,4 +471,4 @@ def _start(start: str | int | datetime) -> tuple[str, int]:
         return start, 0
     if isinstance(start, int):
         return "sequence", start
-    return "time", int(start.timestamp() * 1e9)
+    return "time", unix_ns(start)

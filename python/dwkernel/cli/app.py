@@ -16,6 +16,9 @@ import dwkernel as dw
 from dwkernel import errors
 from dwkernel.cli import cp as copying
 from dwkernel.cli import files, output
+from dwkernel.cli.arguments import Force, Json, Key, Recursive, Store, all_utf8, utf8
+from dwkernel.cli.bus import app as bus_app
+from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
 from dwkernel.objects import ObjectInfo, Prefix
 from dwkernel.units import format_size
@@ -34,22 +37,7 @@ app = typer.Typer(
 )
 drive_app = typer.Typer(help="Work on one drive of a store.", no_args_is_help=True)
 app.add_typer(drive_app, name="drive")
-
-
-def _utf8(text: str | None) -> str | None:
-    """Refuse an argument that no store can take: bytes of the shell that are not UTF-8."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        name = os.fsencode(text or "").decode(errors="backslashreplace")
-        raise typer.BadParameter(f"{name} is not UTF-8") from None  # noqa: EM102, TRY003
-    return text
-
-
-def _all_utf8(texts: list[str] | None) -> list[str] | None:
-    for text in texts or []:
-        _utf8(text)
-    return texts
+app.add_typer(bus_app, name="bus")
 
 
 def _version(wanted: bool) -> None:
@@ -58,9 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Store = Annotated[str, typer.Argument(help="the store's path", show_default=False, callback=_utf8)]
-Key = Annotated[str, typer.Argument(help="container/name", show_default=False, callback=_utf8)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Drives = Annotated[
     list[str] | None,
     typer.Option(
@@ -68,12 +53,8 @@ Drives = Annotated[
         "-d",
         help="where a drive is; once for each",
         show_default=False,
-        callback=_all_utf8,
+        callback=all_utf8,
     ),
-]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="everything below")]
-Force = Annotated[
-    bool, typer.Option("--force", help="open what lies beyond the geometry's tolerance")
 ]
 Rate = Annotated[
     str | None,
@@ -241,7 +222,7 @@ def get(
 def cat(
     store: Store,
     keys: Annotated[
-        list[str], typer.Argument(help="container/name", show_default=False, callback=_all_utf8)
+        list[str], typer.Argument(help="container/name", show_default=False, callback=all_utf8)
     ],
     force: Force = False,
 ) -> None:
@@ -273,7 +254,7 @@ def stat(store: Store, key: Key, force: Force = False, as_json: Json = False) ->
 def ls(
     store: Store,
     prefix: Annotated[
-        str, typer.Argument(help="container/ and what names begin with", callback=_utf8)
+        str, typer.Argument(help="container/ and what names begin with", callback=utf8)
     ] = "",
     recursive: Recursive = False,
     force: Force = False,
@@ -311,7 +292,7 @@ def rm(
     keys: Annotated[
         list[str],
         typer.Argument(
-            help="container/name, or with -r a prefix", show_default=False, callback=_all_utf8
+            help="container/name, or with -r a prefix", show_default=False, callback=all_utf8
         ),
     ],
     recursive: Recursive = False,
@@ -372,7 +353,7 @@ def cp(
     inwards = target.startswith(copying.INSIDE)
     if inwards == source.startswith(copying.INSIDE):
         raise typer.BadParameter(f"one of the two must begin with {copying.INSIDE}")  # noqa: EM102, TRY003
-    inside = _utf8((target if inwards else source).removeprefix(copying.INSIDE)) or ""
+    inside = utf8((target if inwards else source).removeprefix(copying.INSIDE)) or ""
     stopped = _STOPPED_COPY if recursive else _STOPPED_PUT if inwards else _STOPPED_GET
     with opened(store, out, read_only=not inwards, force=force, stopped=stopped) as kernel:
         copied = (
@@ -420,7 +401,7 @@ def rebuild(
 def drive_replace(
     store: Store,
     old: Annotated[str, typer.Argument(help="as status shows it; it may be gone")],
-    new: Annotated[str, typer.Argument(help="an empty or new directory, or a URL", callback=_utf8)],
+    new: Annotated[str, typer.Argument(help="an empty or new directory, or a URL", callback=utf8)],
     rate: Rate = None,
     force: Force = False,
     as_json: Json = False,
@@ -434,13 +415,14 @@ def drive_replace(
             out.note(f"all that was on {old} is on {new} now: the old drive is not needed any more")
 
 
+app.command()(metrics)
+
+
 @app.command()
 def bench(
     path: Annotated[
         str,
-        typer.Argument(
-            help="where to measure; something there is made and removed", callback=_utf8
-        ),
+        typer.Argument(help="where to measure; something there is made and removed", callback=utf8),
     ] = ".",
     size: Annotated[str, typer.Option(help="of the large file")] = "256 MiB",
     seconds: Annotated[float, typer.Option(help="for each small-put measurement")] = 2.0,
@@ -462,7 +444,7 @@ def bench(
 @app.command()
 def demo(
     path: Annotated[
-        str, typer.Option(help="where the demo's store is made", callback=_utf8)
+        str, typer.Option(help="where the demo's store is made", callback=utf8)
     ] = "demo-store",
     source: Annotated[
         list[str] | None,
@@ -498,7 +480,7 @@ def demo(
 @app.command()
 def doctor(
     path: Annotated[
-        str, typer.Argument(help="a store, or where one may be made", callback=_utf8)
+        str, typer.Argument(help="a store, or where one may be made", callback=utf8)
     ] = ".",
     as_json: Json = False,
 ) -> None:

@@ -50,6 +50,8 @@ class Output:
     def __init__(self, *, as_json: bool) -> None:
         """Choose JSON, or lines for people."""
         self.as_json = as_json
+        # Who reads results line by line reads an error so, too.
+        self._compact = False
         self.console = _console()
         self.notes = _console(stderr=True)
 
@@ -59,6 +61,11 @@ class Output:
             _print_json(plain(result))
         else:
             self.lines(str(result) if text is None else text)
+
+    def json_line(self, value: object, *, flush: bool = True) -> None:
+        """Print JSON in one line: one of many results, seen at once with `flush`."""
+        self._compact = True
+        _print_json(plain(value), compact=True, flush=flush)
 
     def lines(self, text: str) -> None:
         """Print lines for people."""
@@ -133,7 +140,7 @@ class Output:
 
     def _tell(self, whole: dict[str, Any]) -> None:
         if self.as_json:
-            _print_json({"error": whole})
+            _print_json({"error": whole}, compact=self._compact)
             return
         self.note(f"error: {whole['message']}")
         if whole["code"] == "store.locked" and "since" in whole["details"]:
@@ -189,10 +196,11 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 
-def _print_json(value: object) -> None:
+def _print_json(value: object, *, compact: bool = False, flush: bool = False) -> None:
     # A lone surrogate is written as `\udcff`, by `prepare`: JSON's own escape.
     exact = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(value, ensure_ascii=not exact, indent=2))  # noqa: T201 - that is its work
+    text = json.dumps(value, ensure_ascii=not exact, indent=None if compact else 2)
+    print(text, flush=flush)  # noqa: T201 - that is its work
 
 
 def _say_no_more() -> None:

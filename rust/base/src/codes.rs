@@ -81,6 +81,7 @@ codes! {
     JOURNAL_EPOCH = "journal.epoch", Conflict, true, "Another opening of the pool has written since: open it again";
     JOURNAL_MEMBERS = "journal.members", Unavailable, true, "Too few drives that can hold the journal are well: bring drives back or add some";
     JOURNAL_RECORD_SIZE = "journal.record_size", Invalid, false, "Split the change: a record has a maximum size";
+    METRICS_MISSING = "metrics.missing", Unsupported, false, "Install what writes the text: pip install 'dwkernel[metrics]'";
     OBJECT_CONFLICT = "object.conflict", Conflict, false, "The object changed or exists: read it again and decide";
     OBJECT_KEY = "object.key", Invalid, false, "Write container/name in UTF-8, the name 1 to 4096 bytes without NUL";
     OBJECT_METADATA = "object.metadata", Invalid, false, "Keep metadata, tags and content type within their documented sizes";

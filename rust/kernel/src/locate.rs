@@ -190,7 +190,7 @@ fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
         let text = format!("no drive {location} in this process");
         return Err(Error::new(&codes::DRIVE_MISSING, text).with("drive", location));
     }
-    let drive = drives.entry(name.to_owned()).or_insert_with(|| MemoryDrive::new(location));
+    let drive = drives.entry(name.to_owned()).or_insert_with(|| MemoryDrive::new(name));
     Ok(Arc::new(drive.clone()))
 }
 

@@ -14,7 +14,7 @@ use dwk_bus::{Filter, Pattern};
 use dwk_meta::Meta;
 use dwk_stream::consumer::Reason;
 use dwk_stream::{
-    Ack, Consumer, ConsumerConfig, Delivery, Retention, Stream, StreamConfig, Streams,
+    Ack, Consumer, ConsumerConfig, Delivery, From, Retention, Stream, StreamConfig, Streams,
 };
 use world::{TENANT, World, config, never};
 
@@ -44,6 +44,22 @@ fn numbers(deliveries: &[Delivery]) -> Vec<(u64, u32)> {
 
 fn fetch(world: &World, consumer: &Consumer, limit: usize) -> Vec<Delivery> {
     consumer.fetch(limit, &now(world), &never()).unwrap()
+}
+
+#[test]
+fn nothing_is_before_a_consumer_that_begins_behind_everything() {
+    let world = World::usual(1);
+    let meta = world.create().unwrap();
+    let streams = world.streams(&meta).unwrap();
+    let stream = stream(&world, &streams, 4);
+    let begins = [(From::First, 4), (From::Sequence(3), 2), (From::Last, 1), (From::Next, 0)];
+    for (index, (start, before)) in begins.into_iter().enumerate() {
+        let config = ConsumerConfig { start, ..named(&format!("c{index}")) };
+        let consumer = streams.create_consumer(&stream, config, &never()).unwrap();
+        assert_eq!(consumer.status().1, before, "{start:?}");
+        assert_eq!(fetch(&world, &consumer, 9).len() as u64, before);
+        assert_eq!(consumer.status().1, 0);
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::message::Message;
+use super::settings;
 use super::stream::BusStream;
 use crate::errors::to_py;
 use crate::waiting::{deadline_of, duration_of};
@@ -87,6 +88,11 @@ impl BusConsumer {
     #[getter]
     fn name(&self) -> &str {
         self.consumer.name()
+    }
+
+    /// What it was made with, by name.
+    fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings::of_consumer(py, self.consumer.config())
     }
 
     /// Up to `limit` messages, as soon as there is one; none if there is none in time.

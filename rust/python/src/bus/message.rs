@@ -27,10 +27,18 @@ pub(crate) struct Message {
     /// What is to be said to whoever waits; none for an answer.
     delivery: Mutex<Ours<Option<Delivery>>>,
     data: PyOnceLock<Py<PyBytes>>,
-    /// Its number, and when it was committed: in a stream.
-    kept: Option<(u64, u64)>,
+    /// Of a stream's message.
+    kept: Option<Kept>,
     /// Of a consumer's delivery.
     handed: Option<Handed>,
+}
+
+/// What a stream knows of a message.
+struct Kept {
+    sequence: u64,
+    /// When it was committed.
+    unix_ns: u64,
+    message_id: Option<String>,
 }
 
 impl Message {
@@ -60,12 +68,17 @@ impl Message {
     }
 
     pub(super) fn stored(space: &Space, stored: Stored) -> Self {
-        let kept = Some((stored.sequence, stored.published_unix_ns));
-        Self { kept, ..Self::answer(space, stored.envelope) }
+        let Stored { sequence, published_unix_ns: unix_ns, message_id, envelope } = stored;
+        let kept = Some(Kept { sequence, unix_ns, message_id });
+        Self { kept, ..Self::answer(space, envelope) }
     }
 
     pub(super) fn handed(space: &Space, stored: Stored, handed: Handed) -> Self {
         Self { handed: Some(handed), ..Self::stored(space, stored) }
+    }
+
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.envelope
     }
 
     fn settle(&self, py: Python<'_>, verdict: Verdict<'_>) -> PyResult<()> {
@@ -141,13 +154,19 @@ impl Message {
     /// Its number in the stream, from 1; None if it is not in one.
     #[getter]
     fn sequence(&self) -> Option<u64> {
-        self.kept.map(|(sequence, _)| sequence)
+        self.kept.as_ref().map(|kept| kept.sequence)
+    }
+
+    /// What its publisher gave a stream so that it is taken once; or None.
+    #[getter]
+    fn message_id(&self) -> Option<&str> {
+        self.kept.as_ref().and_then(|kept| kept.message_id.as_deref())
     }
 
     /// When it was published (in a stream: committed), in nanoseconds since 1970.
     #[getter]
     fn published_ns(&self) -> u64 {
-        self.kept.map_or_else(|| self.envelope.unix_ns(), |(_, unix_ns)| unix_ns)
+        self.kept.as_ref().map_or_else(|| self.envelope.unix_ns(), |kept| kept.unix_ns)
     }
 
     /// The same as a `datetime` in UTC, to the microsecond.

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::message::Message;
+use super::settings;
 use super::space::{BusSpace, Fields, Keeper};
 use crate::errors::to_py;
 use crate::store::run;
@@ -146,6 +147,11 @@ impl BusStream {
         self.stream.config().subjects.iter().map(|pattern| pattern.as_str().to_owned()).collect()
     }
 
+    /// What it was made with, by name.
+    fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        settings::of_stream(py, &self.stream.config())
+    }
+
     /// Commits messages together; `(sequence, duplicate)` of each, or the error that one was refused with.
     fn publish(
         &self,
@@ -228,6 +234,8 @@ impl BusStream {
         dict.set_item("blocks", status.blocks)?;
         dict.set_item("window_ids", status.window_ids)?;
         dict.set_item("window_is_short", status.window_is_short)?;
+        dict.set_item("delayed", status.delayed)?;
+        dict.set_item("next_due_unix_ns", status.next_due_unix_ns)?;
         dict.set_item("failure", status.failure.map(|failure| failure.to_string()))?;
         Ok(dict)
     }

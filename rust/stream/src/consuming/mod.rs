@@ -218,7 +218,9 @@ impl Consumer {
     pub fn status(&self) -> (ConsumerStatus, u64) {
         let status = self.0.state().engine.status(self.0.now());
         let last = self.0.stream().status().last_sequence;
-        (status, last.saturating_sub(status.delivered_sequence))
+        // Before the first delivery it stands where it was told to begin.
+        let reached = status.delivered_sequence.max(status.floor_sequence);
+        (status, last.saturating_sub(reached))
     }
 }
 
