@@ -472,9 +472,10 @@ impl Promise {
     }
 
     /// Its letter went, and a copy of its message was published.
-    pub(crate) fn replaced(&mut self, sequence: u64) {
+    pub(crate) fn replaced(&mut self, sequence: u64, now: u64) {
         let state = self.states.entry(sequence).or_default();
         (state.fate, state.letter, state.lingering) = (Fate::Done, false, false);
+        self.saved(now);
     }
 
     /// Somebody tried to redrive it.
