@@ -65,6 +65,9 @@ fn no_acknowledged_message_is_lost_or_delivered_outside_its_promise() {
                 broken.push(seed);
             }
         }
+        if is_long && (seed + 1 - from).is_multiple_of(1000) {
+            eprintln!("{} histories: {sum:?}", seed + 1 - from);
+        }
         if broken.len() >= 10 {
             break;
         }

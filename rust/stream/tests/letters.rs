@@ -196,6 +196,29 @@ fn a_purged_message_that_nobody_saw_is_no_letter() {
     assert!(scene.letters().is_empty());
 }
 
+#[test]
+fn a_cut_within_a_redrive_leaves_the_letter_or_the_message_that_comes_and_not_both() {
+    let (mut letters, mut messages) = (0, 0);
+    // What is left of what was not synced is drawn anew for each seed.
+    for (seed, step) in (0..20).flat_map(|seed| (1..9).map(move |step| (seed, step))) {
+        let world = World::new(1000 * seed + step);
+        let scene = Scene::new(world, Retention::Limits, named(), 1);
+        scene.consumer.term(scene.fetch(1)[0].token, "why", &never()).unwrap();
+        scene.world.power.cut_in(step);
+        let done = scene.consumer.redrive(1, &never());
+        assert!(scene.world.power.is_cut() || done.unwrap());
+        let scene = scene.again(true);
+        let left = (scene.letters(), scene.numbers(9));
+        if left == (vec![1], vec![]) {
+            letters += 1;
+        } else {
+            assert_eq!(left, (vec![], vec![(1, 1)]), "seed {seed}, step {step}");
+            messages += 1;
+        }
+    }
+    assert!(letters > 0 && messages > 0, "{letters} letters, {messages} messages");
+}
+
 /// Runs `first` until a drive holds it up, then `second`, in threads of their own; then both may go on.
 fn held_up(world: &World, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     let drives = &world.drives;

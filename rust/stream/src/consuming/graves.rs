@@ -150,27 +150,31 @@ impl Consumer {
         let found = found.into_iter().find(|found| found.letter.sequence == sequence);
         let Some(Buried { letter, envelope }) = found else { return Ok(false) };
         let inner = &self.0;
-        let is_there = {
+        let (saver, is_there, is_back) = {
             let _still = inner.registry.still();
             let is_there = inner.find(sequence, deadline)?.is_some();
-            if is_there {
-                inner.alive()?.engine.redrive(&letter, inner.now())?;
-            }
-            is_there
+            let saver = inner.unsaving();
+            let is_back = is_there && inner.alive()?.engine.redrive(&letter, inner.now())?;
+            (saver, is_there, is_back)
         };
-        if let (false, Some(envelope)) = (is_there, envelope) {
-            let id = format!("{} {} {sequence}", self.name(), envelope.id());
-            inner.stream().publish(&envelope, Some(&id), deadline)?;
-        }
         if !is_there {
+            if let Some(envelope) = envelope {
+                let id = format!("{} {} {sequence}", self.name(), envelope.id());
+                inner.stream().publish(&envelope, Some(&id), deadline)?;
+            }
             // An opening may have offered it again.
             inner.alive()?.engine.buried(sequence);
         }
-        // What was saved before may have the letter, and offer it again.
-        inner.save(deadline)?;
-        inner.core.news.nudge();
+        // In one commit: a letter that stayed would know of fewer deliveries than there were by then.
         let row = letter_row(inner.core.id, self.name(), sequence);
-        inner.core.shared.meta.commit_until(Change::new().delete(row), deadline)?;
+        let done = inner.save_and_delete(&saver, Some(row), deadline);
+        if done.as_ref().is_err_and(|error| is_back && error.detail("outcome").is_none()) {
+            // It stays dead.
+            inner.state().engine.gone(sequence..=sequence);
+        }
+        drop(saver);
+        done?;
+        inner.core.news.nudge();
         Ok(true)
     }
 }

@@ -185,19 +185,29 @@ impl Inner {
 
     /// Makes the state durable; who comes while another one saves finds it saved, or saves for all others.
     pub(super) fn save(&self, deadline: &Deadline) -> Result<()> {
-        let _alone = guard(&self.saver);
+        self.save_and_delete(&self.unsaving(), None, deadline)
+    }
+
+    /// [`save`](Self::save), and a row goes in the same commit.
+    pub(super) fn save_and_delete(
+        &self,
+        _alone: &MutexGuard<'_, ()>,
+        goes: Option<Vec<u8>>,
+        deadline: &Deadline,
+    ) -> Result<()> {
         let (snapshot, done_to) = {
             let state = self.state();
             if let Some(ended) = &state.ended {
                 return Err(ended.clone());
             }
-            if !state.engine.is_unsaved() {
+            if goes.is_none() && !state.engine.is_unsaved() {
                 return Ok(());
             }
             (state.engine.snapshot(), state.engine.done_to())
         };
         let row = self.row();
         let change = Change::new().require(row.clone(), Require::Present);
+        let change = goes.into_iter().fold(change, Change::delete);
         let saved = self.commit(change, row, &snapshot.bytes, deadline);
         saved.map_err(|error| self.or_not_found(error))?;
         let mut state = self.state();

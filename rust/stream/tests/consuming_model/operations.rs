@@ -357,7 +357,7 @@ impl History {
                 if is_there {
                     promise.redriven(sequence, now);
                 } else {
-                    promise.replaced(sequence);
+                    promise.replaced(sequence, now);
                     self.told[key.0].unsure.insert(name);
                     self.look(key.0);
                 }

@@ -207,14 +207,15 @@ impl Promise {
         let last = told.there.keys().next_back().copied().unwrap_or(0);
         self.failures.push(last + told.unsure.len() as u64);
         self.saved_ns = now;
-        let longest = self.config.backoff.iter().map(|delay| ns(*delay)).max().unwrap_or(0);
-        let late = now + ns(self.config.ack_wait) + longest;
+        // What it took out is due again at once.
+        let config = self.config.clone();
         for state in self.states.values_mut() {
-            if state.out_until.is_some_and(|until| until <= now) {
-                (state.out_until, state.due) = (None, (0, late));
+            if let Some(until) = state.out_until.filter(|until| *until <= now) {
+                state.due = (0, until + backoff(&config, state.told));
+                state.out_until = None;
             }
             if state.out_until.is_none() {
-                state.due.1 = state.due.1.max(late);
+                state.due.1 = state.due.1.max(now);
                 (state.due_durable, state.history) = (false, None);
             }
         }
@@ -471,9 +472,10 @@ impl Promise {
     }
 
     /// Its letter went, and a copy of its message was published.
-    pub(crate) fn replaced(&mut self, sequence: u64) {
+    pub(crate) fn replaced(&mut self, sequence: u64, now: u64) {
         let state = self.states.entry(sequence).or_default();
         (state.fate, state.letter, state.lingering) = (Fate::Done, false, false);
+        self.saved(now);
     }
 
     /// Somebody tried to redrive it.
