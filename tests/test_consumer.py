@@ -39,6 +39,13 @@ def stream(kernel: dw.Kernel) -> Stream:
     return stream
 
 
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
 def code_of(call: Callable[[], object]) -> str:
     with pytest.raises(errors.DwError) as caught:
         call()
@@ -248,3 +255,16 @@ def test_a_kill_between_handler_and_acknowledgement_delivers_exactly_once_more(
             message.ack()
     with dw.open(path) as kernel:
         assert kernel.bus.stream("s").consumer("c").fetch(9, timeout=0) == []
+
+
+def test_a_consumer_that_nobody_uses_is_removed(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    stream.publish("s", b"1")
+    idle = stream.consumer("idle", inactive_after="300ms", create=True)
+    kept = stream.consumer("kept", create=True)
+    assert (idle.settings.inactive_after_s, kept.settings.inactive_after_s) == (0.3, None)
+    (message,) = idle.fetch(1)
+    time.sleep(0.6)
+    message.ack()
+    until(lambda: [one.name for one in stream.consumers()] == ["kept"])
+    assert code_of(lambda: idle.fetch(1, timeout=0)) == "stream.consumer_not_found"

@@ -55,6 +55,7 @@ class ConsumerSettings:
         start_at: the number, or the moment in nanoseconds since 1970; None for the others.
         priority_window: of so many that wait the most urgent goes first; 0: in order.
         dead_letters: whether what it gives up is kept.
+        inactive_after_s: it is removed when nobody uses it for so many seconds; None for never.
 
     """
 
@@ -69,6 +70,7 @@ class ConsumerSettings:
     start_at: int | None
     priority_window: int
     dead_letters: bool
+    inactive_after_s: float | None
 
     @classmethod
     def of(cls, native: Mapping[str, Any]) -> Self:

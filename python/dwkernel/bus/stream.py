@@ -249,6 +249,7 @@ class Stream:
         start: Literal["first", "last", "new"] | int | datetime = "first",
         priority_window: int = 0,
         dead_letters: bool = True,
+        inactive_after: Duration | None = None,
         create: bool | Literal["if_missing"] = False,
     ) -> Consumer:
         """Return a consumer, or make one.
@@ -266,6 +267,8 @@ class Stream:
             start: where a new one begins; a number, or a moment.
             priority_window: of so many that wait the most urgent goes first; 0: in order.
             dead_letters: what was delivered too often or given up is kept as a dead letter.
+            inactive_after: it is removed, with its dead letters, when nobody used it for so long,
+                and nobody has a message of it; None: never.
             create: False finds, True makes and refuses one that is there, `"if_missing"` does
                 whichever fits.
 
@@ -294,6 +297,7 @@ class Stream:
             "start": _start(start),
             "priority_window": priority_window,
             "dead_letters": dead_letters,
+            "inactive_after": inactive_after,
         }
         try:
             made = BusConsumer.create(self._native, self._limit(None), options)

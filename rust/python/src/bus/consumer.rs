@@ -238,6 +238,7 @@ fn config_of(options: &Bound<'_, PyDict>) -> PyResult<ConsumerConfig> {
             "start" => config.start = start(value.extract()?).map_err(coded)?,
             "priority_window" => config.priority_window = value.extract()?,
             "dead_letters" => config.dead_letter = value.extract()?,
+            "inactive_after" => config.inactive_after = Some(duration_of(&value)?),
             other => return Err(coded(unknown("option", other))),
         }
     }

@@ -57,5 +57,6 @@ pub(super) fn of_consumer<'py>(
     dict.set_item("start", start)?;
     dict.set_item("priority_window", config.priority_window)?;
     dict.set_item("dead_letters", config.dead_letter)?;
+    dict.set_item("inactive_after_s", config.inactive_after.map(|after| after.as_secs_f64()))?;
     Ok(dict)
 }

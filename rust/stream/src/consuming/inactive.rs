@@ -15,7 +15,7 @@ impl Registry {
     /// Rings for the next consumer of a stream that nobody uses. What cannot be read is told to who wants it.
     pub(crate) fn watch_over(self: &Arc<Self>, core: &Arc<Core>) {
         let times = self.may_retire(core).unwrap_or_default();
-        if let Some(at) = times.iter().filter_map(|consumer| consumer.0.inactive_at()).min() {
+        if let Some(at) = times.iter().map(|consumer| consumer.0.look_at()).min() {
             core.shared.bell.ring_at(core.id, at);
         }
     }

@@ -18,6 +18,8 @@ use crate::sync::guard;
 
 /// So many bytes of messages are read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// While a message is out it is not asked more often whether nobody uses the consumer.
+const OUT_LOOK: Duration = Duration::from_millis(100);
 /// What is longer goes into stripes.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
@@ -124,9 +126,13 @@ impl Inner {
         self.state().ended = None;
     }
 
-    /// When it is to be removed if nobody uses it.
-    pub(super) fn inactive_at(&self) -> Option<u64> {
-        self.state().engine.inactive_at()
+    /// When to look whether nobody uses it any more.
+    pub(super) fn look_at(&self) -> u64 {
+        let after = self.config.inactive_after.unwrap_or_default().max(OUT_LOOK);
+        // While a message of it is out it stays; nobody says when that one comes back.
+        let later =
+            || self.now().saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
+        self.state().engine.inactive_at().unwrap_or_else(later)
     }
 
     /// How long a fetch that found nothing waits for news.
