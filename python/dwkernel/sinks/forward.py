@@ -31,9 +31,7 @@ class Forward(Sink):
 
     batch = 100
 
-    def __init__(
-        self, stream: Any, subject: str | Callable[[Message], str] | None = None
-    ) -> None:
+    def __init__(self, stream: Any, subject: str | Callable[[Message], str] | None = None) -> None:
         """Publish in `stream`, under the message's own subject unless another is given.
 
         Args:

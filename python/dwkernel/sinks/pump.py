@@ -370,7 +370,12 @@ def _between(option: str, given: Any, limit: int) -> int:
 
 
 def _consumer(
-    source: Any, plan: Plan, *, filter: str | None, start: Any, ack_wait: Duration  # noqa: A002 - the field's word
+    source: Any,
+    plan: Plan,
+    *,
+    filter: str | None,
+    start: Any,
+    ack_wait: Duration,  # noqa: A002 - the field's word
 ) -> Any:
     if hasattr(source, "fetch"):
         if filter is not None or start is not None:
