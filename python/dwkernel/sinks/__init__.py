@@ -1,8 +1,8 @@
 """Sinks: they carry the messages of a durable stream to somewhere else.
 
-`attach(stream, sink, name=…)` returns a `Pump` that sends what is in the stream and what comes, tries
-again what failed, and remembers across restarts what was delivered. Sinks are `Webhook`, `Files`,
-`Forward` (into another stream), `Call` (any function), and classes of your own.
+`attach(stream, sink, name=…)` returns a `Pump` that sends what is in the stream and what comes,
+tries again what failed, and remembers across restarts what was delivered. Sinks are `Webhook`,
+`Files`, `Forward` (into another stream), `Call` (any function), and classes of your own.
 
 >>> from dwkernel import sinks
 >>> sinks.verify("whsec_" + "A" * 32, {}, b"unsigned")

@@ -32,7 +32,8 @@ class Call(Sink):
             Invalid: `sink.option`: it can't be called, or is a coroutine function
 
         """
-        if not callable(function) or inspect.iscoroutinefunction(function):
+        given: object = function  # callers without a type checker give anything
+        if not callable(given) or inspect.iscoroutinefunction(given):
             text = f"{function!r} is no function; hand a coroutine to its loop inside of one"
             raise errors.new("sink.option", text)
         self._function = function

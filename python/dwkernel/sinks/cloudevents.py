@@ -1,8 +1,8 @@
 """Messages as CloudEvents 1.0.2: in HTTP's binary mode, and as JSON.
 
-`id` is the message's id, `type` its subject, `subject` its key (an object's key, in a store's events),
-`source` the stream. Extensions: `sequence` (twenty digits, so that they sort as text), `partitionkey`,
-and those of the message's headers whose names can be extensions'.
+`id` is the message's id, `type` its subject, `subject` its key (an object's key, in a store's
+events), `source` the stream. Extensions: `sequence` (twenty digits, so that they sort as text),
+`partitionkey`, and those of the message's headers whose names can be extensions'.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["attributes", "content_type", "embedded", "encoded", "to_http", "to_json"]
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}")
-_DEFINED = {
-    "id", "source", "specversion", "type", "subject", "time", "datacontenttype", "dataschema", "data",
-    "sequence", "partitionkey",
-}  # fmt: skip
+_DEFINED = {"data", "datacontenttype", "dataschema", "id", "partitionkey", "schemaname", "sequence"}
+_DEFINED |= {"source", "specversion", "subject", "time", "type"}
 _EVENT_SCHEMA = "dwkernel.event."
 _JSON = "application/json"
 # What stays as it is in a header: printable ASCII but blank, `"` and `%` (HTTP binding, 3.1.3.2).
@@ -46,7 +44,7 @@ def is_json(kind: str) -> bool:
 
 
 def embedded(data: bytes) -> str | None:
-    """Return JSON data as it can stand in a line of JSON: unchanged, on one line; None if it is none."""
+    """Return JSON data as it can stand in a line: unchanged; None if it is no JSON."""
     try:
         text = data.decode()
         json.loads(text, parse_constant=_refuse)

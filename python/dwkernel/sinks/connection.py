@@ -1,9 +1,9 @@
 """HTTP connections that end in time and go only where they may.
 
 urllib3's connections, with three things of our own. A request has one deadline for all of it: a
-receiver that sends one byte a second resets every timeout of a socket, but not this one. The address
-that is connected to is the one that was checked, whatever a name means a moment later. And nothing is
-logged: URLs are secrets, often.
+receiver that sends one byte a second resets every timeout of a socket, but not this one. The
+address that is connected to is the one that was checked, whatever a name means a moment later. And
+nothing is logged: URLs are secrets, often.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import heapq
 import ipaddress
 import os
 import socket
-import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +26,7 @@ except ImportError as _error:  # pragma: no cover - the tests' environment has i
     raise errors.new("sink.option", _TEXT) from _error
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Answer", "Line", "PrivateAddressError", "is_public"]
@@ -96,7 +96,7 @@ class _Checked:
         raise last or OSError("the name has no address")
 
     def forget(self) -> None:
-        """Close the second descriptor; closing a connection does not, as answers are read behind it."""
+        """Close the second descriptor; `close` does not, as answers are read behind it."""
         raw, self.raw = self.raw, None
         if raw is not None:
             raw.close()
@@ -242,7 +242,8 @@ class _Reaper:
             yield
         except Exception as error:
             if time.monotonic() >= deadline:
-                raise TimeoutError("the receiver took too long") from error
+                text = "the receiver took too long"
+                raise TimeoutError(text) from error
             raise
         finally:
             with self._change:

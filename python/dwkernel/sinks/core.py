@@ -1,7 +1,8 @@
 """What the threads of a pump share: messages in hand, the breaker, counts, and who may go on.
 
-One *keeper* thread fetches and keeps what is in hand alive; `in_flight` *workers* call the sink. All of
-them meet here, under one lock, which is never held while a consumer, a message or a sink is called.
+One *keeper* thread fetches and keeps what is in hand alive; `in_flight` *workers* call the sink.
+All of them meet here, under one lock, which is never held while a consumer, a message or a sink is
+called.
 """
 
 from __future__ import annotations
@@ -157,6 +158,8 @@ class Core:
                 message.ack()
                 return "done"
             if outcome.kind == "gone":
+                if self.plan.order != "none":
+                    return "kept"
                 message.nak(0)
                 return "back"
             deliveries = message.deliveries or 1
@@ -269,12 +272,31 @@ class Core:
         for batch in late:
             self.abandon(batch)
 
+    def forget_lost(self) -> None:
+        """Let go of lost messages that never come again: dead by their count, or purged."""
+        with self.change:
+            if self.desk.held == len(self.desk):
+                return
+        status = self.consumer.status()
+        with self.change:
+            if status.pending + status.scheduled <= self.desk.held:
+                self.desk.forget_lost()
+                self.change.notify_all()
+
     def left(self) -> bool:
         """Hear that a worker ended; True if nobody is left to close the sink but it."""
         with self.change:
             self.working -= 1
             self.change.notify_all()
             return self.working == 0 and self.phase == "closed"
+
+    def is_settling(self, last: int) -> bool:
+        """Return whether a message up to a number is done, and not counted yet."""
+        with self.change:
+            return any(
+                item.state == SETTLING and (item.message.sequence or 0) <= last
+                for item in self.desk
+            )
 
     def left_over(self) -> list[Item]:
         """Return what is in hand and at no sink, at the end."""

@@ -1,7 +1,8 @@
 """Messages in hand: which may go now, in which order. No clock, no lock, no I/O.
 
-An *item* is a message that was fetched and is neither acknowledged nor given back. Items whose order
-matters stand in the same *lane*, and only its head may go; so one that failed holds those behind it.
+An *item* is a message that was fetched and is neither acknowledged nor given back. Items whose
+order matters stand in the same *lane*, and only its head may go; so one that failed holds those
+behind it.
 """
 
 from __future__ import annotations
@@ -183,6 +184,12 @@ class Desk:
             self.remove(item)
         else:
             item.is_lost = True
+
+    def forget_lost(self) -> None:
+        """Let go of lost items that will not come again."""
+        for item in self:
+            if item.is_lost and item.state == WAITING:
+                self.remove(item)
 
     def _offer(self, item: Item) -> None:
         """Put an item in line, if it is the head of its lane."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -43,7 +44,7 @@ _quoted = json.encoder.encode_basestring_ascii
 
 
 class Files(Sink):
-    """Appends messages to files of a directory, each a line of JSON, durable before it is acknowledged.
+    """Appends messages to files, a line of JSON each, synced before they are acknowledged.
 
     Lines go to `current.jsonl`; a full one is renamed to the first line's sequence number and the
     moment, `00000000000000000001-20260131T120000000000Z.jsonl`. The stream's order is kept: what
@@ -93,7 +94,8 @@ class Files(Sink):
         if format not in _BEGIN:
             text = f'format={format!r} is neither "jsonl" nor "cloudevents"'
             raise errors.new("sink.option", text)
-        if keep is not None and (not isinstance(keep, int) or keep < 1):
+        given: object = keep  # callers without a type checker give anything
+        if given is not None and (not isinstance(given, int) or given < 1):
             raise errors.new("sink.option", f"keep={keep!r} is no number from 1 on, and not None")
         self._directory = Path(directory)
         self._format = format
@@ -108,7 +110,7 @@ class Files(Sink):
         self._file: int | None = None
         self._end = 0
         self._first: tuple[int, float] | None = None
-        self._guard = self._hold()
+        self._guard: int | None = self._hold()
         try:
             self._open()
             self._written = Written(self._newest_first, _BEGIN[format]) if exactly_once else None
@@ -125,7 +127,8 @@ class Files(Sink):
     def deliver(self, messages: Sequence[Message]) -> list[Outcome]:
         """Append lines, and sync them; all of them or none."""
         with self._lock:
-            if self._guard is None or self._pid != os.getpid():
+            guard = self._guard
+            if guard is None or self._pid != os.getpid():
                 raise errors.new("sink.failed", f"{self!r} is closed, or in another process")
             written = self._written
             fresh = [one for one in messages if written is None or not written.holds(one)]
@@ -192,8 +195,8 @@ class Files(Sink):
         first = messages[0]
         begun = self._first or (first.sequence or 0, first.published_ns / 1e9)
         file = self._file
-        if file is None:  # `_open` opens it or raises
-            raise OSError("no file is open")
+        if file is None:
+            raise OSError(errno.EBADF, "no file is open")
         try:
             view = memoryview(data)
             while view:

@@ -44,7 +44,8 @@ class Forward(Sink):
         """
         if not callable(getattr(stream, "publish", None)):
             raise errors.new("sink.option", f"{type(stream).__name__} is no stream")
-        if not (subject is None or isinstance(subject, str) or callable(subject)):
+        given: object = subject  # callers without a type checker give anything
+        if not (given is None or isinstance(given, str) or callable(given)):
             text = f"a subject is text or a function, not {type(subject).__name__}"
             raise errors.new("sink.option", text)
         self._stream = stream

@@ -47,6 +47,7 @@ _BEATS = 3
 # At the interpreter's exit all pumps together get so long.
 _EXIT_S = 10.0
 _FLUSH_LOOK_S = 0.05
+_TIDY_S = 5.0
 
 
 class Pump(Closing):
@@ -162,7 +163,8 @@ class Pump(Closing):
                 raise errors.new("bus.closed", f"the sink {self.name} is closed")
             figures = core.consumer.status()
             undone = figures.pending + figures.scheduled
-            if figures.floor_sequence >= last or figures.lag + undone == 0:
+            is_done = figures.floor_sequence >= last or figures.lag + undone == 0
+            if is_done and not core.is_settling(last):
                 core.consumer.flush()
                 return
             if end is not None and time.monotonic() >= end:
@@ -234,11 +236,14 @@ class Pump(Closing):
         me = threading.current_thread()
         if me in self._workers or me is self._keeper:
             return  # the sink itself closes it, or the kernel: it ends after this call
-        seconds = None if timeout is None else parse_duration(timeout) + 1.0
-        self._keeper.join(seconds)
+        end = None if timeout is None else time.monotonic() + parse_duration(timeout)
+        for thread in (*self._workers, self._keeper):
+            # A keeper looks up now and then only, and has to tidy up behind its workers.
+            grace_s = _TIDY_S if thread is self._keeper else 0.0
+            thread.join(None if end is None else max(0.0, end - time.monotonic()) + grace_s)
         _LIVE.discard(self)
         late = sum(thread.is_alive() for thread in self._workers)
-        if late and self._core.working:
+        if late:
             raise errors.new("bus.timeout", f"{late} calls of {self._core.sink!r} are under way")
 
     def _check(self) -> None:
@@ -300,7 +305,7 @@ def attach(  # noqa: PLR0913 - each option stands alone
             back those behind it. Nobody else may use the consumer then.
         filter: an expression, as `Bus.subscribe` takes it; for a new consumer.
         start: where a new consumer begins, as `Stream.consumer` takes it.
-        ack_wait: after a crash messages that were under way are sent again no later than this. For a
+        ack_wait: after a crash what was under way is sent again no later than this. For a
             consumer that is given: its own.
         timeout: a call of the sink that takes longer counts as failed; its thread is stuck until it
             comes back. By default what the sink wishes.
@@ -373,9 +378,9 @@ def _consumer(
     source: Any,
     plan: Plan,
     *,
-    filter: str | None,
+    filter: str | None,  # noqa: A002 - the field's word
     start: Any,
-    ack_wait: Duration,  # noqa: A002 - the field's word
+    ack_wait: Duration,
 ) -> Any:
     if hasattr(source, "fetch"):
         if filter is not None or start is not None:

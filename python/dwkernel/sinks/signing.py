@@ -1,8 +1,8 @@
 """Signatures of webhooks, by the Standard Webhooks specification, version 1.0.0.
 
 What is signed is `{id}.{timestamp}.{body}`; a signature is `v1,` and the base64 of the HMAC-SHA256
-under the shared secret. A header may have several, separated by blanks, so that secrets can be changed
-without a gap: sign with the new and the old one until every receiver knows the new one.
+under the shared secret. A header may have several, separated by blanks, so that secrets can be
+changed without a gap: sign with the new and the old one until every receiver knows the new one.
 """
 
 from __future__ import annotations

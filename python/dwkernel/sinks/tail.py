@@ -17,7 +17,7 @@ __all__ = ["Line", "Written", "backward", "whole_bytes"]
 _BLOCK_BYTES = 256 << 10
 # Of a line only its beginning is looked at.
 _HEAD_BYTES = 256
-# Lines that are looked through for a message that comes again, at most: more than any consumer has out.
+# Lines that are looked through for what comes again, at most: more than a consumer has out.
 _LOOK_LINES_MAX = 131_072
 
 
@@ -78,9 +78,9 @@ def line_of(head: bytes, pattern: re.Pattern[bytes]) -> Line | None:
 class Written:
     """Which messages files hold, as far as messages come again.
 
-    Messages come in the order of their stream, so one with a higher number than the last line's is new.
-    For any other the lines are looked through from behind, down to its number, and what counts is its
-    id: after a stream was made anew its numbers begin again, and the messages are others.
+    Messages come in the order of their stream, so one with a higher number than the last line's is
+    new. For any other the lines are looked through from behind, down to its number, and what counts
+    is its id: after a stream was made anew its numbers begin again, and the messages are others.
     """
 
     def __init__(self, files: Callable[[], Iterable[Path]], pattern: re.Pattern[bytes]) -> None:

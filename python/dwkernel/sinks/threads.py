@@ -64,6 +64,7 @@ def keep(core: Core) -> None:
 def _round(core: Core) -> None:
     core.beat()
     core.expire()
+    core.forget_lost()
     if core.must_pause:
         core.must_pause = False
         pause(core)
@@ -93,7 +94,8 @@ def _round(core: Core) -> None:
 def _missing(core: Core) -> int:
     """Return how many messages of an earlier run are still to come back."""
     status = core.consumer.status()
-    return max(0, status.pending + status.scheduled - len(core.desk))
+    undone: int = status.pending + status.scheduled
+    return max(0, undone - len(core.desk))
 
 
 def _wait(core: Core, seconds: float) -> None:

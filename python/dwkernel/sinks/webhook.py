@@ -45,10 +45,10 @@ _REASON_LETTERS = 120
 class Webhook(Sink):
     """Posts messages to a URL, signed by the Standard Webhooks specification (version 1.0.0).
 
-    2xx means taken; 408, 425, 429, 5xx, redirects and broken connections mean again; 410 means gone;
-    any other 4xx means refused: the message becomes a dead letter. `Retry-After` (RFC 9110, 10.2.3)
-    is honoured, up to an hour. Redirects are not followed, certificates are verified, and of an
-    answer 64 KiB are read at most. The deadline is one for the whole of a request.
+    2xx means taken; 408, 425, 429, 5xx, redirects and broken connections mean again; 410 means
+    gone; any other 4xx means refused: the message becomes a dead letter. `Retry-After` (RFC 9110,
+    10.2.3) is honoured, up to an hour. Redirects are not followed, certificates are verified, and
+    of an answer 64 KiB are read at most. The deadline is one for the whole of a request.
 
     A receiver drops duplicates by the header `webhook-id`, which stays the same when a message is
     sent again. With several messages in a request it should do so by the `id` of each: what is sent
@@ -123,7 +123,7 @@ class Webhook(Sink):
         self._stream_source = f"/dwkernel/streams/{cloudevents.encoded(stream)}"
 
     def deliver(self, messages: Sequence[Message]) -> list[Outcome]:
-        """Post messages in one request; if a batch is refused, in halves, to find out which it is."""
+        """Post messages in one request; a batch that is refused in halves: one is wrong."""
         outcome = self._post(messages)
         count = len(messages)
         if outcome.kind != "refused" or count == 1:
@@ -240,7 +240,7 @@ def _context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
     return context
 
 
-def _headers(given: Mapping[str, str]) -> dict[str, str]:
+def _headers(given: Mapping[Any, Any]) -> dict[str, str]:
     """Return headers that can be sent as they are; errors name them and don't quote them."""
     found = {}
     for name, value in dict(given).items():
