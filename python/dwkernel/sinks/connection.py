@@ -33,6 +33,8 @@ __all__ = ["Answer", "Line", "PrivateAddressError", "is_public"]
 
 # What is read of an answer, so that the connection can be used again; a longer one ends it.
 _BODY_BYTES_MAX = 64 << 10
+# A thread that has no deadline to watch ends after so long.
+_IDLE_S = 10.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -150,11 +152,15 @@ class Line:
     ) -> Answer:
         is_whole = False
         try:
-            with self._reaper.until(time.monotonic() + self._timeout_s, connection):
+            deadline = time.monotonic() + self._timeout_s
+            with self._reaper.until(deadline, connection):
                 connection.request(
                     "POST", target, body, headers, preload_content=False, decode_content=False
                 )
                 response = connection.getresponse()
+                if time.monotonic() >= deadline:
+                    # It was cut off, which the parser takes for the end of the headers.
+                    raise TimeoutError
                 read = b""
                 # The status is the answer; what follows only says whether the connection is well.
                 with contextlib.suppress(Exception):
@@ -250,22 +256,22 @@ class _Reaper:
                 self._live.discard(ticket)
 
     def _reap(self) -> None:
-        while True:
-            with self._change:
+        with self._change:
+            while True:
                 while self._due and self._due[0][1] not in self._live:
                     heapq.heappop(self._due)
-                if self._is_closed and not self._due:
-                    self._pid = 0
-                    return
                 now = time.monotonic()
-                if not self._due or self._due[0][0] > now:
-                    self._change.wait(self._due[0][0] - now if self._due else None)
-                    continue
-                connection = heapq.heappop(self._due)[2]
-                raw = connection.raw
-                if raw is not None:
-                    with contextlib.suppress(OSError):
-                        raw.shutdown(socket.SHUT_RDWR)
+                if not self._due:
+                    if self._is_closed or not self._change.wait(_IDLE_S):
+                        self._pid = 0  # the next request starts another
+                        return
+                elif self._due[0][0] > now:
+                    self._change.wait(self._due[0][0] - now)
+                else:
+                    raw = heapq.heappop(self._due)[2].raw
+                    if raw is not None:
+                        with contextlib.suppress(OSError):
+                            raw.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the thread."""

@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import hmac
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel.units import parse_duration
@@ -44,13 +44,14 @@ def keys_of(secrets: Secret | Sequence[Secret]) -> list[bytes]:
         Invalid: `sink.option`; the secret is not in the message
 
     """
-    several = [secrets] if isinstance(secrets, str | bytes) else list(secrets)
+    given: object = secrets  # callers without a type checker give anything
+    several = list(given) if isinstance(given, list | tuple) else [given]
     if not several:
         raise errors.new("sink.option", "secret=[] holds no secret; None means unsigned")
     return [_key(secret) for secret in several]
 
 
-def _key(secret: object) -> bytes:
+def _key(secret: Any) -> bytes:
     if isinstance(secret, str):
         text = secret.removeprefix(_PREFIX)
         try:
