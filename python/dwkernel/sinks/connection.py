@@ -262,7 +262,8 @@ class _Reaper:
                     heapq.heappop(self._due)
                 now = time.monotonic()
                 if not self._due:
-                    if self._is_closed or not self._change.wait(_IDLE_S):
+                    is_over = self._is_closed or not self._change.wait(_IDLE_S)
+                    if is_over and not self._due:
                         self._pid = 0  # the next request starts another
                         return
                 elif self._due[0][0] > now:

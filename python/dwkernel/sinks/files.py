@@ -80,7 +80,7 @@ class Files(Sink):
             directory: for this sink alone; a lock holds others off.
             format: `"jsonl"`, or `"cloudevents"`: CloudEvents 1.0.2 in its JSON format.
             rotate_bytes: a file that would get longer is renamed; None: no limit.
-            rotate_every: a file whose first message is older is renamed when the next one comes.
+            rotate_every: a file that was begun longer ago is renamed when the next message comes.
             keep: so many renamed files are kept, the newest; None keeps all.
             sync: lines are synced to the disk before they are acknowledged. Without it a power cut
                 may cost what was acknowledged.
@@ -193,7 +193,7 @@ class Files(Sink):
         if self._file is None:
             self._open()
         first = messages[0]
-        begun = self._first or (first.sequence or 0, first.published_ns / 1e9)
+        begun = self._first or (first.sequence or 0, self._begun(is_new=True))
         file = self._file
         if file is None:
             raise OSError(errno.EBADF, "no file is open")
@@ -290,16 +290,24 @@ class Files(Sink):
         return False
 
     def _first_of(self, path: Path) -> tuple[int, float]:
-        """Return number and time of the first line, as far as they can be read."""
+        """Return the number of the first line, and when it was written."""
         with path.open("rb") as file:
-            head = file.read(512)
-        found = _BEGIN[self._format].match(head)
-        moment = re.search(rb'"time":"([^"]{10,40})"', head)
-        begun = time.time()
-        with contextlib.suppress(ValueError):
-            if moment:
-                begun = datetime.fromisoformat(moment[1].decode()).timestamp()
-        return (int(found["sequence"]) if found else 0), begun
+            found = _BEGIN[self._format].match(file.read(512))
+        return (int(found["sequence"]) if found else 0), self._begun(is_new=False)
+
+    def _begun(self, *, is_new: bool) -> float:
+        """Return when the current file was begun; the lock's file remembers it."""
+        now = time.time()
+        guard = self._guard
+        if guard is None:
+            return now
+        if is_new:
+            os.pwrite(guard, f"{now:020.6f}\n".encode(), 0)
+            return now
+        try:
+            return min(now, float(os.pread(guard, 20, 0)))
+        except ValueError:
+            return now
 
     def _is_due(self, more: int) -> bool:
         if not self._first:
