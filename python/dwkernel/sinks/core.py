@@ -30,6 +30,8 @@ _HAND_BYTES_MAX = 32 << 20
 # In order so many are held, so that keys that fail do not hold up the others at once.
 HELD_MAX = 1000
 _FETCH_FIRST = 32
+# While there is work acknowledgements are made durable as often: no more comes again after a crash.
+_FLUSH_EVERY_S = 0.1
 
 Phase = Literal["running", "paused", "gone", "closing", "closed"]
 
@@ -85,6 +87,7 @@ class Core:
         self.stuck = 0
         # Something was acknowledged, and nothing says yet that this is durable.
         self.is_dirty = False
+        self._flushed_at = 0.0
         # The consumer is to be paused for good: the receiver is gone.
         self.must_pause = False
         self.close_by: float | None = None
@@ -149,34 +152,50 @@ class Core:
                 self._count(outcome, end, now)
             self._judge(outcomes, now)
             self.change.notify_all()
+            is_due = self.is_dirty and now - self._flushed_at >= _FLUSH_EVERY_S
+            if is_due:
+                self._flushed_at = now
+        if is_due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make acknowledgements durable, in one commit; a consumer that can't does it later."""
+        self.is_dirty = False
+        try:
+            self.consumer.flush()
+        except Exception as error:  # noqa: BLE001 - brokers' consumers may raise anything
+            self.is_dirty = True
+            self.trouble(error)
 
     def _end(self, item: Item, outcome: Outcome) -> str:
         """Tell the consumer what became of an item; return where that leaves it."""
-        message = item.message
         try:
-            if outcome.kind == "taken":
-                message.ack()
-                return "done"
-            if outcome.kind == "gone":
-                if self.plan.order != "none":
-                    return "kept"
-                message.nak(0)
-                return "back"
-            deliveries = message.deliveries or 1
-            item.failures += 1
-            tries = deliveries if self.plan.order == "none" else deliveries - 1 + item.failures
-            if outcome.kind == "refused" or tries >= (self.plan.max_deliver or tries + 1):
-                message.term(outcome.reason)
-                return "buried"
-            if self.plan.order == "none":
-                message.nak(self.plan.backoff.delay_s(deliveries))
-                return "back"
+            return self._tell(item, outcome)
         except Exception as error:  # noqa: BLE001 - brokers' messages may raise anything
             # Its time was over, or the consumer can't be reached: the message comes again.
             if getattr(error, "code", None) != "stream.ack":
                 self.trouble(error)
-            return "unacknowledged" if outcome.kind == "taken" else "back"
-        return "kept"
+        return "unacknowledged" if outcome.kind == "taken" else "back"
+
+    def _tell(self, item: Item, outcome: Outcome) -> str:
+        message, is_held = item.message, self.plan.order != "none"
+        if outcome.kind == "taken":
+            message.ack()
+            return "done"
+        if outcome.kind == "gone":
+            wait_s = 0.0
+        else:
+            deliveries = message.deliveries or 1
+            item.failures += 1
+            tries = deliveries - 1 + item.failures if is_held else deliveries
+            if outcome.kind == "refused" or tries >= (self.plan.max_deliver or tries + 1):
+                message.term(outcome.reason)
+                return "buried"
+            wait_s = self.plan.backoff.delay_s(deliveries)
+        if is_held:
+            return "kept"
+        message.nak(wait_s)
+        return "back"
 
     def _count(self, outcome: Outcome, end: str, now: float) -> None:
         counts = self.counts

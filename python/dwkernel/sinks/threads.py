@@ -87,8 +87,7 @@ def _round(core: Core) -> None:
         with contextlib.suppress(errors.DwError):
             message.ack()
     if not messages and core.is_dirty:
-        core.is_dirty = False
-        core.consumer.flush()
+        core.flush()
 
 
 def _missing(core: Core) -> int:
