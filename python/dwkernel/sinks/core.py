@@ -145,7 +145,7 @@ class Core:
             for item, outcome, end in zip(batch.items, outcomes, ends, strict=True):
                 if end == "kept":
                     self.desk.retry(item, now + self.plan.backoff.delay_s(item.failures))
-                elif end == "unacknowledged":
+                elif outcome.kind == "taken":
                     self.desk.taken(item)
                 else:
                     self.desk.remove(item)
@@ -175,7 +175,7 @@ class Core:
             # Its time was over, or the consumer can't be reached: the message comes again.
             if getattr(error, "code", None) != "stream.ack":
                 self.trouble(error)
-        return "unacknowledged" if outcome.kind == "taken" else "back"
+        return "back"
 
     def _tell(self, item: Item, outcome: Outcome) -> str:
         message, is_held = item.message, self.plan.order != "none"

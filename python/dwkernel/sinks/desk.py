@@ -21,9 +21,9 @@ __all__ = ["Desk", "Item"]
 
 WAITING, OUT, SETTLING, DONE = range(4)
 
-# Messages that were taken, and whose acknowledgement came too late, are known again when they come
-# again; of more than so many the oldest are sent once more.
-_TAKEN_MAX = 65_536
+# The last messages that were taken are known when they come again, because their acknowledgement
+# was late or got lost.
+_TAKEN_MAX = 10_000
 
 
 class Item:
@@ -55,7 +55,7 @@ class Desk:
         self._batch = batch
         self._batch_bytes = batch_bytes
         self._items: dict[str, Item] = {}
-        self._taken: dict[str, Item] = {}
+        self._taken: dict[str, None] = {}
         self._lanes: dict[str, deque[Item]] = {}
         self._ready: deque[Item] = deque()
         self._later: list[tuple[float, int, Item]] = []
@@ -79,7 +79,7 @@ class Desk:
 
     def add(self, message: Message, now: float) -> Message | None:
         """Take a message in; one that was taken by the receiver is returned: acknowledge it."""
-        if self._taken.pop(message.id, None) is not None:
+        if message.id in self._taken:
             return message
         item = self._items.get(message.id)
         if item is not None:
@@ -167,9 +167,9 @@ class Desk:
             del self._lanes[item.lane]
 
     def taken(self, item: Item) -> None:
-        """Let go of an item that was taken; its acknowledgement failed, so it comes again."""
+        """Let go of an item that was taken, and know it should it come again."""
         self.remove(item)
-        self._taken[item.message.id] = item
+        self._taken[item.message.id] = None
         if len(self._taken) > _TAKEN_MAX:
             del self._taken[next(iter(self._taken))]
 
