@@ -320,21 +320,19 @@ def attach(  # noqa: PLR0913 - each option stands alone
         State: `store.closed`
 
     """
-    order = _order(sink, ordered=ordered)
-    timeout_s = getattr(sink, "timeout_s", 60.0) if timeout is None else parse_duration(timeout)
     plan = Plan(
         name=_name(source, name),
-        order=order,
+        order=_order(sink, ordered=ordered),
         batch=_between("batch", batch or getattr(sink, "batch", 1), _BATCH_MAX),
         batch_bytes=getattr(sink, "batch_bytes", 4 << 20),
         in_flight=_between("in_flight", in_flight or getattr(sink, "in_flight", 1), _IN_FLIGHT_MAX),
         max_deliver=None if max_deliver is None else _between("max_deliver", max_deliver, 1 << 31),
-        timeout_s=timeout_s,
+        timeout_s=parse_duration(getattr(sink, "timeout_s", 60.0) if timeout is None else timeout),
         beat_s=parse_duration(ack_wait) / _BEATS,
         backoff=Backoff(backoff),
         threshold=_between("breaker", breaker, 1 << 31),
     )
-    if plan.in_flight > 1 and order == "stream":
+    if plan.in_flight > 1 and plan.order == "stream":
         raise errors.new("sink.option", f"{sink!r} takes the stream in order: in_flight is 1")
     consumer = _consumer(source, plan, filter=filter, start=start, ack_wait=ack_wait)
     pump = Pump(consumer, sink, plan)
