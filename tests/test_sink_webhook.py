@@ -256,6 +256,11 @@ def test_of_a_batch_only_what_is_refused_alone_is_refused(
     server.script = script
     webhook = hook(server, batch=3)
     assert [one.kind for one in webhook.deliver(messages)] == ["taken", "refused", "taken"]
+    server.script = lambda _: 200
+    server.requests.clear()
+    # More than it wishes is sent in several requests.
+    assert [one.kind for one in hook(server).deliver(messages)] == ["taken"] * 3
+    assert [headers["ce-id"] for headers, _ in server.requests] == [one.id for one in messages]
     server.script = lambda _: 413 if len(json.loads(server.requests[-1][1])) > 1 else 503
     assert [one.kind for one in webhook.deliver(messages)] == ["failed"] * 3
 

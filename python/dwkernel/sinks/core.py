@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from dwkernel import errors
 from dwkernel.sinks.breaker import Backoff, Breaker
 from dwkernel.sinks.desk import OUT, SETTLING, WAITING, Desk, Item
 from dwkernel.sinks.outcome import Outcome, outcome_of
@@ -277,10 +276,11 @@ class Core:
             item.beat = now
             try:
                 item.message.in_progress()
-            except errors.DwError as error:
+            except Exception as error:  # noqa: BLE001 - brokers' messages may raise anything
+                is_over = getattr(error, "code", None) == "stream.ack"
                 with self.change:
                     # Settled meanwhile, it is no more to be kept alive.
-                    if error.code == "stream.ack" and item.state in (WAITING, OUT):
+                    if is_over and item.state in (WAITING, OUT):
                         self.desk.lost(item)
 
     def expire(self) -> None:

@@ -42,11 +42,12 @@ __all__ = ["Pump", "attach"]
 BACKOFF = ("1s", "10s", "1min", "10min")
 _BATCH_MAX = 4096
 _IN_FLIGHT_MAX = 64
+_COUNT_MAX = 1 << 31
 # A consumer hears three times within its `ack_wait` that a message is in hand.
 _BEATS = 3
 # At the interpreter's exit all pumps together get so long.
 _EXIT_S = 10.0
-_FLUSH_LOOK_S = 0.05
+_FLUSH_LOOK_S = 0.02
 _TIDY_S = 5.0
 
 
@@ -170,8 +171,7 @@ class Pump(Closing):
             if end is not None and time.monotonic() >= end:
                 text = f"{figures.lag + undone} messages of {self.name} are still to be delivered"
                 raise errors.new("bus.timeout", text, last_error=core.counts.last_error)
-            with core.change:
-                core.change.wait(_FLUSH_LOOK_S)
+            time.sleep(_FLUSH_LOOK_S)
 
     def pause(self) -> None:
         """Send nothing until `resume`, also after a restart; what is under way goes on.
@@ -237,10 +237,11 @@ class Pump(Closing):
         if me in self._workers or me is self._keeper:
             return  # the sink itself closes it, or the kernel: it ends after this call
         end = None if timeout is None else time.monotonic() + parse_duration(timeout)
-        for thread in (*self._workers, self._keeper):
-            # A keeper looks up now and then only, and has to tidy up behind its workers.
-            grace_s = _TIDY_S if thread is self._keeper else 0.0
-            thread.join(None if end is None else max(0.0, end - time.monotonic()) + grace_s)
+        # It waits for workers, gives up those that hang, and tidies up behind them.
+        self._keeper.join(None if end is None else max(0.0, end - time.monotonic()) + _TIDY_S)
+        soon = time.monotonic() + _TIDY_S
+        for thread in self._workers:
+            thread.join(max(0.0, min(soon, soon if end is None else end) - time.monotonic()))
         _LIVE.discard(self)
         late = sum(thread.is_alive() for thread in self._workers)
         if late:
@@ -323,14 +324,14 @@ def attach(  # noqa: PLR0913 - each option stands alone
     plan = Plan(
         name=_name(source, name),
         order=_order(sink, ordered=ordered),
-        batch=_between("batch", batch or getattr(sink, "batch", 1), _BATCH_MAX),
+        batch=_between("batch", batch, getattr(sink, "batch", 1), _BATCH_MAX),
         batch_bytes=getattr(sink, "batch_bytes", 4 << 20),
-        in_flight=_between("in_flight", in_flight or getattr(sink, "in_flight", 1), _IN_FLIGHT_MAX),
-        max_deliver=None if max_deliver is None else _between("max_deliver", max_deliver, 1 << 31),
+        in_flight=_between("in_flight", in_flight, getattr(sink, "in_flight", 1), _IN_FLIGHT_MAX),
+        max_deliver=_between("max_deliver", max_deliver, None, _COUNT_MAX),
         timeout_s=parse_duration(getattr(sink, "timeout_s", 60.0) if timeout is None else timeout),
         beat_s=parse_duration(ack_wait) / _BEATS,
         backoff=Backoff(backoff),
-        threshold=_between("breaker", breaker, 1 << 31),
+        threshold=_between("breaker", breaker, None, _COUNT_MAX),
     )
     if plan.in_flight > 1 and plan.order == "stream":
         raise errors.new("sink.option", f"{sink!r} takes the stream in order: in_flight is 1")
@@ -366,7 +367,10 @@ def _order(sink: Any, *, ordered: bool) -> Order:
     return "key" if ordered and wish == "none" else wish
 
 
-def _between(option: str, given: Any, limit: int) -> int:
+def _between(option: str, given: Any, wish: Any, limit: int) -> Any:
+    given = wish if given is None else given
+    if given is None and option == "max_deliver":
+        return None
     if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= limit:
         raise errors.new("sink.option", f"{option}={given!r} is no number from 1 to {limit:,}")
     return given

@@ -66,7 +66,6 @@ def _round(core: Core) -> None:
     core.expire()
     core.forget_lost()
     if core.must_pause:
-        core.must_pause = False
         pause(core)
     room = core.room()
     if not core.desk.is_open and room:
@@ -111,6 +110,9 @@ def pause(core: Core) -> None:
     """Pause the consumer, so that the next run knows; brokers that can't are paused here only."""
     with contextlib.suppress(errors.Unsupported):
         core.consumer.pause()
+        if core.phase == "running":
+            core.consumer.resume()  # somebody resumed it meanwhile
+    core.must_pause = False
 
 
 def _end(core: Core) -> None:
@@ -126,6 +128,9 @@ def _end(core: Core) -> None:
             if core.working <= core.stuck:
                 break
             core.change.wait(_SLICE_S)
+    if core.must_pause:
+        with contextlib.suppress(Exception):
+            pause(core)
     for item in core.left_over():
         with contextlib.suppress(Exception):
             item.message.nak(0)

@@ -56,6 +56,7 @@ class Webhook(Sink):
     """
 
     in_flight = 4
+    batch_bytes = 1 << 20
 
     def __init__(  # noqa: PLR0913 - each option stands alone
         self,
@@ -124,15 +125,18 @@ class Webhook(Sink):
 
     def deliver(self, messages: Sequence[Message]) -> list[Outcome]:
         """Post messages in one request; a batch that is refused in halves: one is wrong."""
-        outcome = self._post(messages)
         count = len(messages)
-        if outcome.kind != "refused" or count == 1:
-            return [outcome] * count
-        first = self.deliver(messages[: count // 2])
+        middle = self.batch
+        if count <= self.batch:
+            outcome = self._post(messages)
+            if outcome.kind != "refused" or count == 1:
+                return [outcome] * count
+            middle = count // 2
+        first = self.deliver(messages[:middle])
         if any(one.kind in ("failed", "gone") for one in first):
             # It is not well any more: the others come again with a fresh start.
             return first + [Outcome.failed(first[-1].reason)] * (count - len(first))
-        return first + self.deliver(messages[count // 2 :])
+        return first + self.deliver(messages[middle:])
 
     def _post(self, messages: Sequence[Message]) -> Outcome:
         body, headers = self._request(messages)
