@@ -260,6 +260,31 @@ def test_a_badly_connected_broker_loses_nothing(
         assert all(sequences == sorted(sequences) for sequences in first.values())
 
 
+def test_in_order_what_never_comes_again_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Other(9)
+    gate = threading.Event()
+    taken: list[int] = []
+
+    def lost(message: Told) -> None:
+        if message.sequence == 4:  # behind 1, which is under way; it is dead by its count, say
+            with other.lock:
+                other.out.pop(4, None)
+            raise errors.new("stream.ack", "its time was over")
+
+    def call(message: Message) -> None:
+        gate.wait(PATIENCE_S)
+        taken.append(message.sequence or 0)
+
+    monkeypatch.setattr(Told, "in_progress", lost)
+    options: dict[str, Any] = {"ordered": True, "ack_wait": "0.15s"}
+    with sinks.attach(other, sinks.Call(call, in_flight=3), **options) as pump:
+        until(lambda: 4 not in other.out and len(other.out) == 8)
+        gate.set()
+        until(lambda: len(taken) == 8)
+        pump.flush(PATIENCE_S)
+    assert sorted(taken) == [1, 2, 3, 5, 6, 7, 8, 9]
+
+
 def test_where_pauses_are_not_known_the_pump_keeps_them() -> None:
     other = Other(5)
     sink = sinks.Call(lambda _: Outcome.gone("moved"))
