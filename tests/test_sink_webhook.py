@@ -83,7 +83,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def drip(self, begin: bytes = b"HTTP/1.1 200 OK\r\nx: ") -> None:
         self.wfile.write(begin)
-        while not self.server.gate.wait(0.1):
+        end = time.monotonic() + PATIENCE_S / 2
+        while time.monotonic() < end and not self.server.gate.wait(0.1):
             try:
                 self.wfile.write(b"y")
             except OSError:
