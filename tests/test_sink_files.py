@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -130,6 +131,21 @@ def test_cloudevents_are_lines_too(stream: Stream, out: Path) -> None:
     assert found[0]["source"] == "/dwkernel/streams/s"
     assert base64.b64decode(found[7]["data_base64"]) == b"7"
     assert "another format" in refused(lambda: sinks.Files(out))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "cloudevents"])
+def test_ids_of_brokers_may_be_anything(messages: list[Message], out: Path, form: Any) -> None:
+    names = ["sequence", "subject", "data", "headers", "key", "schema", "priority"]
+    names += ["correlation_id", "published_at", "published_ns"]
+    fields = {name: getattr(messages[6], name) for name in names}
+    odd: Any = SimpleNamespace(**fields, id='a"b\\c\n é ' + "\u00e9" * 60)
+    sink = sinks.Files(out, format=form)
+    assert deliver(sink, [odd]) == {"taken"}
+    sink.close()
+    sink = sinks.Files(out, format=form)
+    assert deliver(sink, [odd]) == {"taken"}
+    sink.close()
+    assert [line["id"] for line in lines(out)] == [odd.id]
 
 
 def test_files_are_rotated_by_size_and_the_oldest_go(stream: Stream, out: Path) -> None:

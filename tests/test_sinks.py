@@ -336,10 +336,10 @@ def test_a_sink_that_hangs_hurts_only_itself(stream: Stream) -> None:
 
 
 def test_a_slow_receiver_keeps_its_message(stream: Stream) -> None:
-    receiver = Receiver(slow(0.25), batch=6)
-    with sinks.attach(stream, receiver, name="c", ack_wait="0.6s") as pump:
+    receiver = Receiver(slow(0.6), batch=6)
+    with sinks.attach(stream, receiver, name="c", ack_wait="1.5s") as pump:
         pump.flush(PATIENCE_S)
-        # One call of 1.5 s, more than twice as long as its consumer waits.
+        # One call of 3.6 s, more than twice as long as its consumer waits.
         assert stream.consumer("c").status().deliveries == 6
     assert receiver.taken == [1, 2, 3, 4, 5, 6]
 

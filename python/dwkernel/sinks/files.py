@@ -19,7 +19,7 @@ from dwkernel import errors
 from dwkernel.sinks import cloudevents
 from dwkernel.sinks.outcome import Outcome
 from dwkernel.sinks.sink import Sink
-from dwkernel.sinks.tail import Written, whole_bytes
+from dwkernel.sinks.tail import HEAD_BYTES, Written, whole_bytes
 from dwkernel.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -34,10 +34,11 @@ _CURRENT = "current.jsonl"
 _LOCK = ".lock"
 _ROTATED = re.compile(r"\d{20}-(?P<time>\d{8}T\d{12}Z)\.jsonl")
 # How lines of each format begin, and that is all that is ever read of them.
+_ID = rb'"id":"(?P<id>(?:[^"\\]|\\.){1,600})"'
 _BEGIN = {
-    "jsonl": re.compile(rb'\{"sequence":(?P<sequence>\d+),"id":"(?P<id>[^"\\]{1,200})"'),
+    "jsonl": re.compile(rb'\{"sequence":(?P<sequence>\d+),' + _ID),
     "cloudevents": re.compile(
-        rb'\{"specversion":"1\.0","id":"(?P<id>[^"\\]{1,200})","sequence":"(?P<sequence>\d{20})"'
+        rb'\{"specversion":"1\.0",' + _ID + rb',"sequence":"(?P<sequence>\d{20})"'
     ),
 }
 _quoted = json.encoder.encode_basestring_ascii
@@ -230,7 +231,7 @@ class Files(Sink):
     def _hold(self) -> int:
         """Make the directory, and keep others out of it."""
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._make()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             guard = os.open(self._directory / _LOCK, flags, 0o644)
         except OSError as error:
@@ -242,6 +243,13 @@ class Files(Sink):
             text = f"another sink writes in {str(self._directory)!r}"
             raise errors.new("sink.option", text) from error
         return guard
+
+    def _make(self) -> None:
+        """Make the directory, and those that it lies in, durably."""
+        missing = [one for one in (self._directory, *self._directory.parents) if not one.exists()]
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            _sync(made.parent)
 
     def _unusable(self, error: OSError) -> errors.DwError:
         text = f"{str(self._directory)!r} can't be written: {error.strerror or error}"
@@ -256,7 +264,7 @@ class Files(Sink):
             if os.fstat(file).st_size > end:
                 os.ftruncate(file, end)
             os.fsync(file)
-            self._sync_directory()
+            _sync(self._directory)
             first = self._first_of(path) if end else None
         except OSError:
             os.close(file)
@@ -272,7 +280,7 @@ class Files(Sink):
         """
         end = whole_bytes(path)
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(HEAD_BYTES)
         if not (_BEGIN[self._format].match(head) if end else _could_begin(head, self._format)):
             text = f"{str(path)!r} is not of this sink, or of another format: move it away"
             raise errors.new("sink.option", text)
@@ -292,7 +300,7 @@ class Files(Sink):
     def _first_of(self, path: Path) -> tuple[int, float]:
         """Return the number of the first line, and when it was written."""
         with path.open("rb") as file:
-            found = _BEGIN[self._format].match(file.read(512))
+            found = _BEGIN[self._format].match(file.read(HEAD_BYTES))
         return (int(found["sequence"]) if found else 0), self._begun(is_new=False)
 
     def _begun(self, *, is_new: bool) -> float:
@@ -323,7 +331,7 @@ class Files(Sink):
         if self._keep is not None:
             for path in self._rotated()[self._keep :]:
                 path.unlink(missing_ok=True)
-            self._sync_directory()
+            _sync(self._directory)
 
     def _rename(self) -> None:
         """Give the current file its lasting name; nothing that is there is replaced."""
@@ -339,7 +347,7 @@ class Files(Sink):
         else:
             current.unlink()
         self._first, self._end = None, 0
-        self._sync_directory()
+        _sync(self._directory)
 
     def _rotated(self) -> list[Path]:
         """Return the renamed files, the newest first."""
@@ -354,17 +362,18 @@ class Files(Sink):
         current = self._directory / _CURRENT
         return [path for path in (current, *self._rotated()) if path.exists()]
 
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
     def _shut(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _content(message: Message) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 
     from dwkernel._native import Message
 
-__all__ = ["Line", "Written", "backward", "whole_bytes"]
+__all__ = ["HEAD_BYTES", "Line", "Written", "backward", "whole_bytes"]
 
 _BLOCK_BYTES = 256 << 10
 # Of a line only its beginning is looked at.
-_HEAD_BYTES = 256
+HEAD_BYTES = 1024
 # Lines that are looked through for what comes again, at most: more than a consumer has out.
 _LOOK_LINES_MAX = 131_072
 
@@ -39,14 +40,14 @@ def backward(path: Path) -> Iterator[bytes]:
             file.seek(position)
             pieces = file.read(size).split(b"\n")
             if head is not None:
-                pieces[-1] = (pieces[-1] + head)[:_HEAD_BYTES]
-                yield from (piece[:_HEAD_BYTES] for piece in reversed(pieces[1:]))
+                pieces[-1] = (pieces[-1] + head)[:HEAD_BYTES]
+                yield from (piece[:HEAD_BYTES] for piece in reversed(pieces[1:]))
             else:
                 # Behind the last line's end is nothing, or what was torn.
                 if len(pieces) == 1:
                     continue
-                yield from (piece[:_HEAD_BYTES] for piece in reversed(pieces[1:-1]))
-            head = pieces[0][:_HEAD_BYTES]
+                yield from (piece[:HEAD_BYTES] for piece in reversed(pieces[1:-1]))
+            head = pieces[0][:HEAD_BYTES]
         if head is not None:
             yield head
 
@@ -72,7 +73,12 @@ def whole_bytes(path: Path) -> int:
 def line_of(head: bytes, pattern: re.Pattern[bytes]) -> Line | None:
     """Return which message a line has, from its beginning."""
     found = pattern.match(head)
-    return None if found is None else Line(int(found["sequence"]), found["id"].decode())
+    if found is None:
+        return None
+    try:
+        return Line(int(found["sequence"]), json.loads(b'"%s"' % found["id"]))
+    except ValueError:
+        return None
 
 
 class Written:
