@@ -373,7 +373,7 @@ def test_closing_gives_back_what_was_not_sent(stream: Stream) -> None:
     gate = threading.Event()
     receiver = Receiver(lambda _: gate.wait(PATIENCE_S) and TAKEN)
     pump = sinks.attach(stream, receiver, name="c")
-    until(lambda: len(receiver.calls) == 1 and pump.status().in_hand == 2)
+    until(lambda: len(receiver.calls) == 1 and pump.status().in_hand == 6)
     closing = threading.Thread(target=pump.close)
     closing.start()
     until(lambda: pump.status().state == "closed")

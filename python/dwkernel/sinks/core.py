@@ -28,6 +28,9 @@ __all__ = ["Batch", "Core", "Plan"]
 _HAND_BYTES_MAX = 32 << 20
 # In order so many are held, so that keys that fail do not hold up the others at once.
 HELD_MAX = 1000
+# A store's consumer makes each fetch durable: so many, at least, share that.
+_HELD_MIN = 64
+_FETCH_MIN = 16
 _FETCH_FIRST = 32
 # While there is work acknowledgements are made durable as often: no more comes again after a crash.
 _FLUSH_EVERY_S = 0.1
@@ -53,8 +56,8 @@ class Plan:
     @property
     def held_max(self) -> int:
         """Return how many messages may be in hand."""
-        wanted = 2 * self.batch * self.in_flight
-        return wanted if self.order == "none" else max(wanted, HELD_MAX)
+        least = _HELD_MIN if self.order == "none" else HELD_MAX
+        return max(2 * self.batch * self.in_flight, least)
 
 
 class Batch:
@@ -87,6 +90,7 @@ class Core:
         # Something was acknowledged, and nothing says yet that this is durable.
         self.is_dirty = False
         self._flushed_at = 0.0
+        self._beat_at = 0.0
         # The consumer is to be paused for good: the receiver is gone.
         self.must_pause = False
         self.close_by: float | None = None
@@ -248,7 +252,8 @@ class Core:
                 return 0
             bytes_left = _HAND_BYTES_MAX - self.desk.size
             fitting = max(int(held == 0), bytes_left // max(self._largest, 1))
-            return max(0, min(self.plan.held_max - held, fitting))
+            room = self.plan.held_max - held
+            return min(room, fitting) if room >= _FETCH_MIN else 0
 
     def took(self, messages: list[Message]) -> list[Message]:
         """Take messages in hand; return those that were taken before: acknowledge them."""
@@ -264,6 +269,10 @@ class Core:
     def beat(self) -> None:
         """Say of what is in hand that it is, so that it is not delivered again meanwhile."""
         now = time.monotonic()
+        if now < self._beat_at:
+            return
+        # Messages are looked through a few times in between, not at each turn.
+        self._beat_at = now + self.plan.beat_s / 4
         with self.change:
             due = [
                 item

@@ -60,6 +60,7 @@ class Desk:
         self._ready: deque[Item] = deque()
         self._later: list[tuple[float, int, Item]] = []
         self._ticket = 0
+        self._lost = 0
         # What came before is gathered first, where order matters.
         self.is_open = order == "none"
         self.size = 0
@@ -75,7 +76,7 @@ class Desk:
     @property
     def held(self) -> int:
         """How many of them are not lost."""
-        return sum(not item.is_lost for item in self._items.values())
+        return len(self._items) - self._lost
 
     def add(self, message: Message, now: float) -> Message | None:
         """Take a message in; one that was taken by the receiver is returned: acknowledge it."""
@@ -83,6 +84,7 @@ class Desk:
             return message
         item = self._items.get(message.id)
         if item is not None:
+            self._lost -= item.is_lost
             item.message, item.beat, item.is_lost = message, now, False
             self._offer(item)
             return None
@@ -153,6 +155,7 @@ class Desk:
         if self._items.pop(item.message.id, None) is None:
             return
         self.size -= item.size
+        self._lost -= item.is_lost
         item.state = DONE
         if item.lane is None:
             return
@@ -182,8 +185,9 @@ class Desk:
         """Hear that an item's time was over. In order it keeps its place, else it just goes."""
         if item.state == WAITING and item.lane is None:
             self.remove(item)
-        else:
+        elif not item.is_lost:
             item.is_lost = True
+            self._lost += 1
 
     def forget_lost(self) -> None:
         """Let go of lost items that will not come again."""
