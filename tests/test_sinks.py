@@ -327,8 +327,9 @@ def test_a_sink_that_hangs_hurts_only_itself(stream: Stream) -> None:
     assert len(receiver.taken) == 6
     gate.clear()
     stream.publish("s.last")
-    late = sinks.attach(stream, Receiver(lambda _: gate.wait(PATIENCE_S)), name="late")
-    until(lambda: late.status().in_hand > 0)
+    hanging = Receiver(lambda _: gate.wait(PATIENCE_S))
+    late = sinks.attach(stream, hanging, name="late")
+    until(lambda: len(hanging.calls) == 1)
     begin = time.monotonic()
     assert code_of(lambda: late.close("0.2s")) == "bus.timeout"
     assert time.monotonic() - begin < 5
