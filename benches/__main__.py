@@ -17,6 +17,7 @@ from benches import (
     plot,
     queue_shared,
     queues,
+    sinks,
     store,
     streams,
 )
@@ -31,6 +32,7 @@ PARTS = {
     "bus": bus.rows,
     "streams": streams.rows,
     "metrics": metrics.rows,
+    "sinks": sinks.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

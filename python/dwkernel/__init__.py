@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, bus, erasure, errors, hashing, metrics, queue, units
+    from dwkernel import aio, bus, erasure, errors, hashing, metrics, queue, sinks, units
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -42,6 +42,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "metrics": ("dwkernel.metrics", None),
     "open": ("dwkernel.kernel", "open"),
     "queue": ("dwkernel.queue", None),
+    "sinks": ("dwkernel.sinks", None),
     "units": ("dwkernel.units", None),
 }
 
@@ -67,6 +68,7 @@ __all__ = [
     "metrics",
     "open",
     "queue",
+    "sinks",
     "units",
 ]
 

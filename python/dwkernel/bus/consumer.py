@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Callable, Iterator
 
+    from dwkernel._closing import Companions
     from dwkernel._native import BusConsumer, Message
     from dwkernel.units import Duration
 
@@ -111,12 +112,18 @@ class Consumer:
     """
 
     def __init__(
-        self, native: BusConsumer, stream: str, limit: Callable[[Duration | None], float]
+        self,
+        native: BusConsumer,
+        stream: str,
+        limit: Callable[[Duration | None], float],
+        companions: Companions | None = None,
     ) -> None:
         """Made by `Stream.consumer`."""
         self._native = native
         self._stream = stream
         self._limit = limit
+        # Sinks that fetch from it: its bus closes them before itself.
+        self._companions = companions
 
     @property
     def name(self) -> str:

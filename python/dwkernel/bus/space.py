@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dwkernel._forks  # noqa: F401 - before the first bus is made
 from dwkernel import _native, errors
-from dwkernel._closing import Closing
+from dwkernel._closing import Closing, Companions
 from dwkernel.bus.outcome import Failure, Outcome, Published
 from dwkernel.bus.subscription import CLOSE_TIMEOUT, Handler, Subscription, SubscriptionStats
 from dwkernel.units import Duration, Size, parse_duration, parse_size
@@ -66,6 +66,8 @@ class Bus(Closing):
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         # Those that have handlers live until they are closed.
         self._served: list[Subscription] = []
+        # What carries messages of its streams away: it needs the streams until it is closed.
+        self._companions = Companions()
 
     def publish(  # noqa: PLR0913 - each field of a message is one
         self,
@@ -323,7 +325,7 @@ class Bus(Closing):
         streams, limit = _native.BusStreams(self._native), self._limit
         if create is not True:
             try:
-                return Stream(streams.get(limit(None), name), limit)
+                return Stream(streams.get(limit(None), name), limit, self._companions)
             except errors.NotFound:
                 if not create:
                     raise
@@ -338,12 +340,12 @@ class Bus(Closing):
             duplicate_window=duplicate_window,
         )
         try:
-            return Stream(streams.create(limit(None), name, options), limit)
+            return Stream(streams.create(limit(None), name, options), limit, self._companions)
         except errors.Exists:
             if create is True:
                 raise
             # Somebody else made it in this moment.
-            return Stream(streams.get(limit(None), name), limit)
+            return Stream(streams.get(limit(None), name), limit, self._companions)
 
     def streams(self) -> list[Stream]:
         """Return all streams of the store's tenant, by name.
@@ -356,7 +358,7 @@ class Bus(Closing):
         from dwkernel.bus.stream import Stream  # noqa: PLC0415 - only who keeps them
 
         found = _native.BusStreams(self._native).list(self._limit(None))
-        return [Stream(native, self._limit) for native in found]
+        return [Stream(native, self._limit, self._companions) for native in found]
 
     def delete_stream(self, name: str, *, timeout: Duration | None = None) -> None:
         """Delete a stream and its messages.
@@ -392,6 +394,8 @@ class Bus(Closing):
     def close(self, timeout: Duration | None = CLOSE_TIMEOUT) -> None:
         """Publish and subscribe nothing more, and wait until handlers have what waits behind them.
 
+        Sinks of its streams are closed first.
+
         Args:
             timeout: how long to wait for handlers; those that take longer go on by themselves.
 
@@ -400,8 +404,8 @@ class Bus(Closing):
 
         """
         end = None if timeout is None else time.monotonic() + parse_duration(timeout)
-        self._native.close(timeout)
-        late: list[str] = []
+        late = self._companions.close(None if timeout is None else parse_duration(timeout))
+        self._native.close(None if end is None else max(0.0, end - time.monotonic()))
         for subscription in list(self._served):
             try:
                 subscription.close(None if end is None else max(0.0, end - time.monotonic()))

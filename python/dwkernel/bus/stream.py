@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dwkernel._closing import Companions
     from dwkernel._native import BusStream, BusStreams, Message
     from dwkernel.bus.consumer import DeadLetter
 
@@ -95,10 +96,16 @@ class Stream:
     with each message, and are never given twice.
     """
 
-    def __init__(self, native: BusStream, limit: Callable[[Duration | None], float]) -> None:
+    def __init__(
+        self,
+        native: BusStream,
+        limit: Callable[[Duration | None], float],
+        companions: Companions | None = None,
+    ) -> None:
         """Made by `Bus.stream`."""
         self._native = native
         self._limit = limit
+        self._companions = companions
 
     @property
     def name(self) -> str:
@@ -306,16 +313,16 @@ class Stream:
                 raise
             # Somebody else made it in this moment.
             return self._consumer(name)
-        return Consumer(made, self.name, self._limit)
+        return Consumer(made, self.name, self._limit, self._companions)
 
     def _consumer(self, name: str) -> Consumer:
         found = BusConsumer.get(self._native, self._limit(None), name)
-        return Consumer(found, self.name, self._limit)
+        return Consumer(found, self.name, self._limit, self._companions)
 
     def consumers(self) -> list[Consumer]:
         """Return all consumers, by name."""
         found = BusConsumer.list(self._native, self._limit(None))
-        return [Consumer(native, self.name, self._limit) for native in found]
+        return [Consumer(native, self.name, self._limit, self._companions) for native in found]
 
     def delete_consumer(self, name: str) -> None:
         """Delete a consumer and its dead letters.
