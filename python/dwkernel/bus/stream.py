@@ -306,13 +306,16 @@ class Stream:
             "dead_letters": dead_letters,
             "inactive_after": inactive_after,
         }
+        return self._make_consumer(options, is_new=create is True)
+
+    def _make_consumer(self, options: dict[str, Any], *, is_new: bool) -> Consumer:
         try:
             made = BusConsumer.create(self._native, self._limit(None), options)
         except errors.Exists:
-            if create is True:
+            if is_new:
                 raise
             # Somebody else made it in this moment.
-            return self._consumer(name)
+            return self._consumer(options["name"])
         return Consumer(made, self.name, self._limit, self._companions)
 
     def _consumer(self, name: str) -> Consumer:
