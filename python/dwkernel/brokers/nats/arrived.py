@@ -23,6 +23,7 @@ class Arrived:
 
     Attributes:
         message: what came.
+        subject: what it is about.
         sequence: its number in the stream.
         order: its number among the consumer's deliveries.
         deliveries: how often it was delivered, this time included.
@@ -33,6 +34,7 @@ class Arrived:
     """
 
     message: Msg
+    subject: str
     sequence: int
     order: int
     deliveries: int
@@ -48,4 +50,5 @@ class Arrived:
             return None
         first = 4 if len(tokens) < _FIELDS_WITH_DOMAIN else 6
         deliveries, sequence, order, published_ns, pending = map(int, tokens[first : first + 5])
-        return cls(message, sequence, order, deliveries, published_ns, pending, time.monotonic())
+        now_s, subject = time.monotonic(), message.subject
+        return cls(message, subject, sequence, order, deliveries, published_ns, pending, now_s)

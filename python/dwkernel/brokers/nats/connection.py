@@ -154,6 +154,9 @@ class Connection:
         try:
             return future.result(patience_s)
         except TimeoutError:
+            if future.done():
+                # What it raised is such an error itself.
+                raise
             future.cancel()
             what = "the loop's thread"
             raise lost(what, sent=True) from None
@@ -342,7 +345,7 @@ class Connection:
     async def await_answers(
         self, subject: str, group: str, handle: Callable[[Msg], object], deadline: float
     ) -> Listening:
-        """Do `listen` for what is asked on this connection afterwards: the server keeps that order."""
+        """Do `listen` for what is asked on this connection later: the server keeps the order."""
         client = await self.ready(deadline, subject)
         one = Listening(subject, group, handle)
         await self._listen_on(client, one)

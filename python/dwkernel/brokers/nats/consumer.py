@@ -72,6 +72,8 @@ class NatsConsumer:
             is_again=True,
         )
         self._look_again_s = 0.0
+        # The last fetch was filled: there may be more.
+        self._is_busy = False
 
     @property
     def name(self) -> str:
@@ -224,23 +226,22 @@ class NatsConsumer:
             deadline = time_of() + limit_s if end is None else max(end, time_of())
             await self._refresh(time_of() + limit_s)
             if time_of() >= self._look_again_s:
-                again = await self._again.now(limit, deadline)
+                again = await self._again.now(limit, deadline, is_never_full=True)
                 found += [(self._again, one) for one in again]
                 if len(again) < limit:
                     self._look_again_s = time_of() + _AGAIN_S
+            left_s = _AGAIN_S if end is None else end - time_of()
+            if not (found or self._is_busy or left_s <= 0):
+                # Nobody knows that something is there: one, then those that came with it.
+                main = await self._main.later(left_s, deadline)
+                found += [(self._main, one) for one in main]
+                if not main:
+                    continue
             if len(found) < limit:
                 main = await self._main.now(limit - len(found), deadline)
                 found += [(self._main, one) for one in main]
-            left_s = _AGAIN_S if end is None else end - time_of()
+            self._is_busy = len(found) == limit
             if found or left_s <= 0:
-                return
-            main = await self._main.later(left_s, deadline)
-            found += [(self._main, one) for one in main]
-            if found:
-                # Those that came together.
-                if limit > len(found):
-                    main = await self._main.now(limit - len(found), deadline)
-                    found += [(self._main, one) for one in main]
                 return
 
     async def _refresh(self, deadline: float) -> None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from dwkernel import errors
 from dwkernel.brokers.nats.arrived import Arrived
 from dwkernel.brokers.nats.config import nanoseconds
-from dwkernel.brokers.nats.failures import lost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Pull"]
 
-# The server says by then that there is no more: at once, unless so many are out as may be.
+# How long the server looks for more; without it, it forgets to answer if as many are out as may be.
 _QUICK_S = 0.02
 # How long one request waits at the server; then comes the next.
 _SLICE_S = 1.0
-# An answer to a request comes this long after it was due, or the server does not answer.
-_GRACE_S = 2.0
+# An answer comes this long after it was due, or the server is asked whether the consumer is there:
+# it says nothing about one that is not.
+_GRACE_S = 0.3
+_INFO_S = 2.0
 # So much of `ack_wait` may be over when a message that was kept is handed out.
 _STALE = 0.5
 _ENDED = {"404", "408", "409", "503"}
@@ -74,8 +75,17 @@ class Pull:
         self._requests: dict[str, _Request] = {}
         self._kept: deque[Arrived] = deque()
 
-    async def now(self, limit: int, deadline: float, max_bytes: int = 0) -> list[Arrived]:
+    async def now(
+        self, limit: int, deadline: float, *, max_bytes: int = 0, is_never_full: bool = False
+    ) -> list[Arrived]:
         """Return what is there at once, up to `limit`.
+
+        Args:
+            limit: how many at most.
+            deadline: on the loop's clock.
+            max_bytes: how many bytes at most; 0 is without limit.
+            is_never_full: the consumer does not limit how many are out. Then the server need not
+                look for more, and says at once if there is nothing.
 
         Raises:
             NotFound: `stream.consumer_not_found`, `stream.not_found`
@@ -85,7 +95,9 @@ class Pull:
         found = self._from_kept(limit)
         if found:
             return found
-        body = {"batch": limit, "no_wait": True, "expires": nanoseconds(_QUICK_S)}
+        body = {"batch": limit, "no_wait": True}
+        if not is_never_full:
+            body["expires"] = nanoseconds(_QUICK_S)
         if max_bytes:
             body["max_bytes"] = max_bytes
         return await self._ask(limit, body, deadline, _QUICK_S)
@@ -137,13 +149,14 @@ class Pull:
         try:
             reply = f"{self._inbox}.{token}"
             await connection.ask(subject, json.dumps(body).encode(), reply, deadline)
-            until = max(deadline, loop.time() + wait_s) + _GRACE_S
-            while not request.is_over and not broken.done():
-                request.changed.clear()
-                async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(loop.time() + wait_s + _GRACE_S):
+                while not request.is_over and not broken.done():
+                    request.changed.clear()
                     await request.changed.wait()
         except TimeoutError:
-            raise lost(subject) from None
+            # Is it there? That takes as long as somebody would wait for it.
+            if not request.arrived:
+                await self._look(max(deadline, loop.time() + _INFO_S))
         except asyncio.CancelledError:
             self._kept.extend(request.arrived)
             raise
@@ -158,12 +171,15 @@ class Pull:
     async def _refuse(self, request: _Request, deadline: float) -> None:
         """Say why nothing came, if it is not that there is nothing."""
         if request.status == "503" or "Deleted" in request.says:
-            name = f"CONSUMER.INFO.{self._stream}.{self._consumer}"
-            await self._connection.api(name, None, deadline)
+            await self._look(deadline)
             # It is there: the server has just begun.
             await asyncio.sleep(_QUICK_S)
         elif request.status == "409" or request.status is None:
             await asyncio.sleep(_QUICK_S)
+
+    async def _look(self, deadline: float) -> None:
+        name = f"CONSUMER.INFO.{self._stream}.{self._consumer}"
+        await self._connection.api(name, None, deadline)
 
     def _take(self, message: Msg) -> None:
         """Take what the server sends: a message is as good for one request as for another."""

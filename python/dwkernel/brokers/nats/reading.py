@@ -68,7 +68,7 @@ class Reading:
                 return []
             size = max(_PAGE_BYTES, 2 * self._connection.max_payload)
             try:
-                arrived = await pull.now(_PAGE, deadline, size)
+                arrived = await pull.now(_PAGE, deadline, max_bytes=size, is_never_full=True)
             except errors.NotFound as error:
                 if error.code != "stream.consumer_not_found":
                     raise

@@ -53,10 +53,12 @@ class Source:
         """Whether what is handed out is done."""
         return self.kept.ack == "none"
 
-    async def now(self, limit: int, deadline: float) -> list[Arrived]:
+    async def now(
+        self, limit: int, deadline: float, *, is_never_full: bool = False
+    ) -> list[Arrived]:
         """Return what is there at once and is to be handed out."""
         while True:
-            arrived = await self.pull.now(limit, deadline)
+            arrived = await self.pull.now(limit, deadline, is_never_full=is_never_full)
             wanted = await self._wanted(arrived, deadline)
             if wanted or not arrived:
                 return wanted
@@ -71,7 +73,7 @@ class Source:
             found = Letter.of(arrived.message.headers).__dict__
             return Letter(**{**found, "deliveries": arrived.deliveries})
         return Letter(
-            arrived.message.subject,
+            arrived.subject,
             arrived.sequence,
             arrived.published_ns,
             arrived.deliveries,
@@ -85,7 +87,7 @@ class Source:
         if self.is_again:
             message = Letter.of(headers).message(arrived.message.data, headers)
         else:
-            subject, data = arrived.message.subject, arrived.message.data
+            subject, data = arrived.subject, arrived.message.data
             message = message_of(subject, data, headers, arrived.published_ns)
             message.sequence = arrived.sequence
         message.deliveries = arrived.deliveries

@@ -18,6 +18,7 @@ from dwkernel.brokers.nats.config import (
 )
 from dwkernel.brokers.nats.connection import NoResponders
 from dwkernel.brokers.nats.consumer import NatsConsumer
+from dwkernel.brokers.nats.direct import DirectReading
 from dwkernel.brokers.nats.failures import failure_of
 from dwkernel.brokers.nats.headers import headers_of, message_of, size_of
 from dwkernel.brokers.nats.letters import Letters
@@ -59,6 +60,7 @@ class NatsStream:
         self._connection = broker.connection
         self._name: str = info["config"]["name"]
         self._subjects = list(info["config"].get("subjects") or [])
+        self._retention = str(info["config"]["retention"])
         self._replicas = int(info["config"].get("num_replicas", 1))
 
     @property
@@ -471,7 +473,11 @@ class NatsStream:
         follow: bool,
     ) -> Iterator[Message]:
         connection = self._connection
-        reading = Reading(connection, self._name, start)
+        reading: Reading | DirectReading
+        if self._retention == "limits":
+            reading = Reading(connection, self._name, start)
+        else:
+            reading = DirectReading(connection, self._name, start)
         quiet_since_s = time.monotonic()
         try:
             while True:
@@ -495,6 +501,6 @@ class NatsStream:
 
 def _message_of(arrived: Arrived) -> Message:
     message = arrived.message
-    found = message_of(message.subject, message.data, message.headers, arrived.published_ns)
+    found = message_of(arrived.subject, message.data, message.headers, arrived.published_ns)
     found.sequence = arrived.sequence
     return found
