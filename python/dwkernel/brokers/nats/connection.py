@@ -412,11 +412,27 @@ class Connection:
             raise lost(what) from error
 
     async def _connect(self, patience_s: float) -> None:
-        failure: list[Exception] = []
+        end = asyncio.get_running_loop().time() + patience_s
+        while True:
+            try:
+                client = await self._connected(end)
+            except ConnectionResetError as error:
+                # So a server ends that refuses, too: the next answer may say which it is.
+                if asyncio.get_running_loop().time() + _AGAIN_S > end:
+                    what = f"{self.url}: {error}"
+                    raise lost(what) from None
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            self._client = client
+            await self._welcome(client)
+            return
+
+    async def _connected(self, end: float) -> Client:
+        failures: list[Exception] = []
         refused = asyncio.Event()
 
         async def note(error: Exception) -> None:
-            failure.append(error)
+            failures.append(error)
             if _is_refusal(error):
                 refused.set()
             self._note(error)
@@ -424,22 +440,22 @@ class Connection:
         connecting = asyncio.ensure_future(nats.connect(**self._settings(), error_cb=note))
         refusal = asyncio.ensure_future(refused.wait())
         try:
+            left_s = max(0.0, end - asyncio.get_running_loop().time())
             both = {connecting, refusal}
-            await asyncio.wait(both, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 connecting.cancel()
-            client = await connecting
+            return await connecting
         except (asyncio.CancelledError, TimeoutError, OSError, nats.errors.Error) as error:
-            last = failure[-1] if failure else error
-            if _is_refusal(last):
-                raise denied(str(last)) from None
-            what = f"{self.url}: {last}"
+            for one in [*failures, error]:
+                if _is_refusal(one):
+                    raise denied(str(one)) from None
+            if isinstance(error, ConnectionResetError):
+                raise
+            what = f"{self.url}: {failures[-1] if failures else error}"
             raise lost(what) from None
         finally:
-            connecting.cancel()
             refusal.cancel()
-        self._client = client
-        await self._welcome(client)
 
     def _settings(self) -> dict[str, Any]:
         options = self.options
