@@ -181,9 +181,15 @@ class Connection:
                 raise errors.new("bus.closed", "the connection to NATS was closed") from None
             raise
 
-    def soon(self, work: Callable[..., object], *arguments: object) -> None:
-        """Call `work` on the loop's thread."""
-        self._loop.soon(work, *arguments)
+    def forget(self, one: Listening) -> None:
+        """Undo `listen` and `await_answers`, soon."""
+
+        def begin() -> None:
+            task = asyncio.ensure_future(_quietly(self.ignore(one)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._loop.soon(begin)
 
     def post(self, subject: str, data: bytes) -> None:
         """Send a message without waiting, in the order of these calls and of `start`.

@@ -125,13 +125,9 @@ class Pull:
         with contextlib.suppress(errors.DwError):
             while self._kept:
                 self._connection.post(self._kept.popleft().message.reply, b"-NAK")
-            self._connection.soon(self._ignore)
-
-    def _ignore(self) -> None:
         listening, self._listening = self._listening, None
         if listening is not None:
-            task = asyncio.ensure_future(self._connection.ignore(listening))
-            task.add_done_callback(_ignored)
+            self._connection.forget(listening)
 
     async def _ask(
         self, limit: int, body: Mapping[str, object], deadline: float, wait_s: float
@@ -218,9 +214,3 @@ class Pull:
             if is_fresh and arrived.deliveries == 1:
                 found.append(arrived)
         return found
-
-
-def _ignored(task: asyncio.Future[None]) -> None:
-    # The connection may be gone by now.
-    if not task.cancelled():
-        task.exception()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NatsDelivery", "Source"]
 
+_WORK_S = 5.0
+
 
 class Source:
     """Deliveries of one consumer of JetStream: the stream's messages, or redriven copies."""
@@ -142,6 +144,8 @@ class Source:
 
     async def _wanted(self, arrived: list[Arrived], deadline: float) -> list[Arrived]:
         """Leave out what is done already, and what was delivered too often."""
+        # Also whoever waits for no time wants it done.
+        deadline = max(deadline, asyncio.get_running_loop().time() + _WORK_S)
         if not self.done.is_fresh:
             await self.done.refresh(deadline)
         wanted: list[Arrived] = []
