@@ -181,6 +181,10 @@ class Connection:
                 raise errors.new("bus.closed", "the connection to NATS was closed") from None
             raise
 
+    def soon(self, work: Callable[..., object], *arguments: object) -> None:
+        """Call `work` on the loop's thread, in the order of these calls and of `start`."""
+        self._loop.soon(work, *arguments)
+
     def forget(self, one: Listening) -> None:
         """Undo `listen` and `await_answers`, soon."""
 
@@ -199,7 +203,10 @@ class Connection:
 
         """
         self.check()
-        self._loop.soon(self._post, subject, data)
+        if self._loop.is_here:
+            self._post(subject, data)
+        else:
+            self._loop.soon(self._post, subject, data)
 
     @property
     def is_connected(self) -> bool:

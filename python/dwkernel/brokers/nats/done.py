@@ -111,8 +111,13 @@ class Done:
         """Whether the record was read since this connection was made."""
         return self._epoch == self._connection.epoch
 
-    def acknowledged(self, sequence: int) -> None:
-        """Remember an acknowledgement that is not on record yet."""
+    def acknowledged(self, sequence: int, *, up_to: bool) -> None:
+        """Remember an acknowledgement that is not on record yet.
+
+        Should the server deliver it all the same, whoever acknowledged it is not bothered again
+        (nats-server 2.9.10 was seen to do that under load, with a count of 1).
+        """
+        self._know(() if up_to else (sequence,), sequence if up_to else 0)
         now_s = time.monotonic()
         self._unrecorded.append((now_s, sequence))
         while self._unrecorded[0][0] < now_s - _SETTLED_S:

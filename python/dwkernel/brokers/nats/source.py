@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,13 @@ class Source:
         )
         self._forget(arrived)
 
+    def acknowledge(self, arrived: Arrived) -> None:
+        """Tell the server that a message is done; on the loop's thread."""
+        self.done.acknowledged(arrived.sequence, up_to=self.covers)
+        # It may be closed by now: then closing has put it on record.
+        with contextlib.suppress(errors.State):
+            self.end(arrived, b"+ACK")
+
     def end(self, arrived: Arrived, verdict: bytes) -> None:
         """Tell the server how a delivery ended."""
         self.connection.post(arrived.message.reply, verdict)
@@ -181,8 +189,7 @@ class NatsDelivery:
         if durable:
             source.connection.call(lambda deadline: source.confirm(arrived, deadline))
         else:
-            source.done.acknowledged(arrived.sequence)
-            source.end(arrived, b"+ACK")
+            source.connection.soon(source.acknowledge, arrived)
 
     def nak(self, delay_s: float | None) -> None:
         """Give it back."""
