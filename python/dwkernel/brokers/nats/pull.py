@@ -31,9 +31,9 @@ __all__ = ["Pull"]
 
 # How long the server looks for more; without it, it forgets to answer if as many are out as may be.
 _QUICK_S = 0.02
-# How long one request waits at the server; then comes the next. No round number: nats-server 2.9.10
-# miscounts when a message is due in the moment when a request for it ends (it counts a delivery that
-# was none, or delivers the last message once more), and `ack_wait` is a round number.
+# How long one request waits at the server; then comes the next. No round number, as `ack_wait` is:
+# nats-server 2.9.10 miscounts when a message is due in the moment when a request for it ends (it
+# counts a delivery that was none, or delivers the last message once more).
 _SLICE_S = 0.87
 # An answer comes this long after it was due, or the server is asked whether the consumer is there:
 # it says nothing about one that is not.
