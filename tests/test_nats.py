@@ -83,7 +83,8 @@ def test_calls_fail_in_their_time_while_the_server_is_away_and_work_again(
     server.start()
     until(lambda: bus.is_connected, "it is connected again")
     assert stream.publish("s.a", b"2") == 2
-    assert [one.sequence for one in take(consumer, 1, ack=True)] == [2]
+    # Sooner than it would come again: no request of before has taken it.
+    assert [one.sequence for one in take(consumer, 1, ack=True, patience_s=15)] == [2]
     bus.publish("t", b"x")
     found = heard.next(PATIENCE_S)
     assert found is not None
@@ -527,3 +528,54 @@ def test_a_client_that_gave_up_is_made_anew(bus: NatsBroker) -> None:
     found = heard.next(PATIENCE_S)
     assert found is not None
     assert found.data == b"x"
+
+
+def test_a_delivery_of_an_older_connection_is_not_done_for_good(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    consumer = stream.consumer("c", ack_wait="2s", create=True)
+    stream.publish("s", b"1")
+    (message,) = take(consumer, 1)
+    before = bus.connection.epoch
+    server.restart()
+    until(lambda: bus.connection.epoch > before, "it is connected again")
+    # Killed at once, the server may have forgotten the delivery, and deliver it to somebody else.
+    assert code_of(lambda: message.ack(durable=True)) == "stream.ack"
+    (again,) = take(consumer, 1)
+    again.ack(durable=True)
+
+
+def test_nothing_is_asked_before_the_client_has_subscribed_again(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    # As between the moment when the client is connected and the one when it has subscribed.
+    bus.connection.soon(bus.connection._up.clear)
+    lost_within(lambda: stream.publish("s", timeout="300ms"), 0.2, 3)
+    bus.connection.soon(bus.connection._up.set)
+    assert stream.publish("s") == 1
+
+
+def test_a_replay_is_whole_also_if_a_delivery_gets_lost(
+    bus: NatsBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dwkernel.brokers.nats.pull import Pull
+
+    stream = bus.stream("s", subjects=["s"], create=True)
+    stream.publish_each([("s", b"%d" % number) for number in range(1, 11)])
+    whole, losses = Pull.now, [4]
+
+    async def losing(self: Pull, *given: Any, **options: Any) -> Any:
+        found = await whole(self, *given, **options)
+        if losses and len(found) > losses[0]:
+            del found[losses.pop()]
+        return found
+
+    monkeypatch.setattr(Pull, "now", losing)
+    assert [one.sequence for one in stream.replay()] == list(range(1, 11))
+    assert losses == []
+
+
+def test_who_asks_is_told_that_the_handler_raised(bus: NatsBroker) -> None:
+    bus.subscribe("t", lambda message: 1 // len(message.data), on_error=lambda *_: None)
+    with pytest.raises(errors.Internal, match=r"ZeroDivisionError.*\[bus\.handler\]"):
+        bus.request("t", timeout=PATIENCE_S)
