@@ -7,7 +7,9 @@ import contextlib
 import gc
 import os
 import random
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -24,6 +26,7 @@ from dwkernel.conformance.streams.histories import random_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from dwkernel.brokers.nats import NatsBroker
 
@@ -579,3 +582,20 @@ def test_who_asks_is_told_that_the_handler_raised(bus: NatsBroker) -> None:
     bus.subscribe("t", lambda message: 1 // len(message.data), on_error=lambda *_: None)
     with pytest.raises(errors.Internal, match=r"ZeroDivisionError.*\[bus\.handler\]"):
         bus.request("t", timeout=PATIENCE_S)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_connection_with_tls_checks_the_certificate(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    settings = {"tls": f'{{ cert_file: "{certificate}", key_file: "{key}" }}'}
+    with servers.LocalServer("nats", settings) as server:
+        url = server.url.replace("nats://", "tls://")
+        known = ssl.create_default_context(cafile=str(certificate))
+        with connect(url, tls=known) as bus:
+            assert bus.stream("s", subjects=["s"], create=True).publish("s", b"1") == 1
+        # Nobody vouches for it.
+        assert code_of(lambda: connect(url, connect_timeout="1s")) == "broker.lost"
