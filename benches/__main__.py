@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from benches import (
+    brokers,
     bus,
     erasure,
     hashing,
@@ -33,6 +34,7 @@ PARTS = {
     "streams": streams.rows,
     "metrics": metrics.rows,
     "sinks": sinks.rows,
+    "brokers": brokers.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

@@ -15,6 +15,7 @@ import dwkernel._forks  # noqa: F401 - before the first bus is made
 from dwkernel import _native, errors
 from dwkernel._closing import Closing, Companions
 from dwkernel.bus.outcome import Failure, Outcome, Published
+from dwkernel.bus.promises import KERNEL, Promises
 from dwkernel.bus.subscription import CLOSE_TIMEOUT, Handler, Subscription, SubscriptionStats
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
@@ -68,6 +69,11 @@ class Bus(Closing):
         self._served: list[Subscription] = []
         # What carries messages of its streams away: it needs the streams until it is closed.
         self._companions = Companions()
+
+    @property
+    def promises(self) -> Promises:
+        """What it and its streams promise, beside what brokers do."""
+        return KERNEL
 
     def publish(  # noqa: PLR0913 - each field of a message is one
         self,
