@@ -12,10 +12,6 @@ from dwkernel.conformance import servers, streams
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What a store does not keep yet, though it promises it: seen by this suite.
-KNOWN = {
-    "a_batch_that_does_not_fit_is_refused_whole": "a part of the batch is taken before the limit",
-}
 KINDS: list[servers.Kind] = ["nats"]
 
 
@@ -44,10 +40,5 @@ def factory(
 
 
 @pytest.mark.parametrize("case", streams.CASES, ids=streams.name_of)
-def test_it_keeps_what_it_promises(
-    case: streams.Case, factory: streams.Factory, request: pytest.FixtureRequest
-) -> None:
-    reason = KNOWN.get(streams.name_of(case))
-    if reason and request.node.callspec.params["factory"] == "kernel":
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_it_keeps_what_it_promises(case: streams.Case, factory: streams.Factory) -> None:
     case(factory)

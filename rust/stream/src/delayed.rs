@@ -197,5 +197,5 @@ fn load(meta: &Arc<Meta>, key: &[u8]) -> Result<Option<Item>> {
     reader.read_at(0, &mut body)?;
     let body = Bytes::from(body);
     let (message_id, _) = entry::open(&body)?;
-    Ok(Some(Item { id: message_id.map(|id| id_of(&id)), body: body.into() }))
+    Ok(Some(Item { id: message_id.map(|id| id_of(&id)), body: body.into(), together: 1 }))
 }

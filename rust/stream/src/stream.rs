@@ -95,8 +95,8 @@ impl Stream {
     }
 
     /// Publishes messages next to each other and in one commit, all of them or none, except that each may be a
-    /// duplicate of its own, or refused: returns what became of each. At most 1,024, of
-    /// 16 MiB together.
+    /// duplicate of its own: returns what became of each. Where there is no room for all that are none, all of
+    /// those are refused. At most 1,024, of 16 MiB together.
     ///
     /// # Errors
     /// As [`publish`](Self::publish), for all of them; `stream.option` if there are too many.
@@ -107,7 +107,11 @@ impl Stream {
     ) -> Result<Vec<Result<Published>>> {
         let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
         let items = messages.iter().map(item).map(|item| item.map(Some));
-        let items = items.collect::<Result<Vec<_>>>()?;
+        let mut items = items.collect::<Result<Vec<_>>>()?;
+        let together = items.len();
+        if let Some(Some(first)) = items.first_mut() {
+            first.together = together;
+        }
         check_batch(&items)?;
         if items.is_empty() { Ok(Vec::new()) } else { self.0.publish(items, deadline) }
     }
@@ -158,7 +162,7 @@ impl Stream {
             return Err(error.with("stream", self.name()).with("subject", envelope.subject()));
         }
         let body = entry::body(envelope, message_id)?;
-        Ok(Item { body, id: message_id.map(|id| window::id_of(id.as_bytes())) })
+        Ok(Item { body, id: message_id.map(|id| window::id_of(id.as_bytes())), together: 1 })
     }
 
     /// A reader that begins there.

@@ -4,7 +4,7 @@
 //! sync. When a commit fails all those behind it fail too, and the journal takes nothing new until the failed
 //! ones are let go: so the numbers are taken back before that, and stay dense.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use dwk_base::{Deadline, Error, Result, codes};
@@ -19,6 +19,8 @@ use crate::window::{Id, Limits, Window};
 pub(crate) struct Item {
     pub(crate) body: Vec<u8>,
     pub(crate) id: Option<Id>,
+    /// So many, from the first of them on, are taken together or refused together.
+    pub(crate) together: usize,
 }
 
 /// What became of a message.
@@ -51,10 +53,30 @@ pub(crate) struct Plan {
 }
 
 /// How many messages and bytes may come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+}
+
+impl Room {
+    /// Takes room for a message; false, and nothing taken, if there is too little.
+    fn take(&mut self, item: &Item) -> bool {
+        let bytes = item.body.len() as u64;
+        let left = (self.messages.checked_sub(1), self.bytes.checked_sub(bytes));
+        let (Some(messages), Some(bytes)) = left else { return false };
+        *self = Self { messages, bytes };
+        true
+    }
+}
+
+/// A plan in the making.
+struct Placing {
+    unix_ns: u64,
+    limits: Limits,
+    frame: FrameWriter,
+    /// The latest message that something is a duplicate of.
+    waits_for: Option<u64>,
 }
 
 /// What was committed since the last look.
@@ -112,34 +134,61 @@ impl Tail {
         self.unix_ns = self.unix_ns.max(now_unix_ns);
         self.window.trim(limits, self.unix_ns);
         let (first, unix_ns) = (self.next, self.unix_ns);
-        let mut frame = FrameWriter::new(first, false);
-        let mut waits_for = None;
-        let mut place = |item: &Option<Item>| {
-            let Some(item) = item else { return Err(gone()) };
-            if let Some(sequence) = item.id.as_ref().and_then(|id| self.window.find(id)) {
-                waits_for = waits_for.take().max(Some(sequence));
-                return Ok(Published { sequence, duplicate: true });
-            }
-            let bytes = item.body.len() as u64;
-            if room.messages == 0 || room.bytes < bytes {
-                return Err(full());
-            }
-            room = Room { messages: room.messages - 1, bytes: room.bytes - bytes };
-            let sequence = self.next;
-            self.next += 1;
-            if let (Some(id), false) = (item.id, limits.window.is_zero()) {
-                self.window.add(id, sequence, unix_ns);
-            }
-            frame.push(Place { sequence, unix_ns }, &item.body, item.id.is_some());
-            Ok(Published { sequence, duplicate: false })
-        };
-        let outcomes = items.iter().map(&mut place).collect();
+        let frame = FrameWriter::new(first, false);
+        let mut placing = Placing { unix_ns, limits, frame, waits_for: None };
+        let mut outcomes = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while let Some(next) = rest.first() {
+            let count = next.as_ref().map_or(1, |item| item.together).clamp(1, rest.len());
+            let (group, others) = rest.split_at(count);
+            rest = others;
+            let mut none = Room::default();
+            let room = if self.fits(group, room, limits) { &mut room } else { &mut none };
+            outcomes.extend(group.iter().map(|item| self.place(item.as_ref(), room, &mut placing)));
+        }
+        let Placing { mut frame, waits_for, .. } = placing;
         let waits_for = waits_for.and_then(|sequence| self.flight_of(sequence));
         let frame = (self.next > first).then(|| {
             let content = frame.take();
             (frame.finish(self.next - 1), content)
         });
         Plan { outcomes, frame, waits_for, next_before: first }
+    }
+
+    /// True if there is room for all of a group but its duplicates.
+    fn fits(&self, group: &[Option<Item>], mut room: Room, limits: Limits) -> bool {
+        if group.len() <= 1 || (room.messages, room.bytes) == (u64::MAX, u64::MAX) {
+            return true;
+        }
+        let mut seen = HashSet::new();
+        group.iter().flatten().all(|item| {
+            let id = item.id.filter(|_| !limits.window.is_zero());
+            let is_known = id.is_some_and(|id| self.window.find(&id).is_some() || !seen.insert(id));
+            is_known || room.take(item)
+        })
+    }
+
+    fn place(
+        &mut self,
+        item: Option<&Item>,
+        room: &mut Room,
+        placing: &mut Placing,
+    ) -> Result<Published> {
+        let Some(item) = item else { return Err(gone()) };
+        if let Some(sequence) = item.id.as_ref().and_then(|id| self.window.find(id)) {
+            placing.waits_for = placing.waits_for.max(Some(sequence));
+            return Ok(Published { sequence, duplicate: true });
+        }
+        if !room.take(item) {
+            return Err(full());
+        }
+        let (sequence, unix_ns) = (self.next, placing.unix_ns);
+        self.next += 1;
+        if let (Some(id), false) = (item.id, placing.limits.window.is_zero()) {
+            self.window.add(id, sequence, unix_ns);
+        }
+        placing.frame.push(Place { sequence, unix_ns }, &item.body, item.id.is_some());
+        Ok(Published { sequence, duplicate: false })
     }
 
     fn flight_of(&self, sequence: u64) -> Option<Arc<Flight>> {

@@ -163,11 +163,20 @@ fn a_stream_that_discards_what_is_new_is_full_and_takes_more_when_something_went
     };
     let stream = streams.create(TENANT, "s", full.clone(), &never()).unwrap();
     fill(&world, &stream, 3);
-    let many: Vec<_> = (0..4).map(|_| (world.message("a.b", "x"), None)).collect();
-    let told = stream.publish_many(&many, &never()).unwrap();
-    let taken: Vec<_> = told.iter().flatten().map(|one| one.sequence).collect();
-    assert_eq!(taken, [4, 5]);
-    assert!(told[2..].iter().all(|one| one.as_ref().is_err_and(|e| e.is(&codes::STREAM_FULL))));
+    let many = |ids: &[&str]| {
+        let one = |id: &&str| (world.message("a.b", "x"), Some((*id).to_owned()));
+        let messages: Vec<_> = ids.iter().map(one).collect();
+        stream.publish_many(&messages, &never()).unwrap()
+    };
+    let told = many(&["a", "b", "c"]);
+    assert!(told.iter().all(|one| one.as_ref().is_err_and(|e| e.is(&codes::STREAM_FULL))));
+    assert_eq!(shown(&stream), (1, 3, 3), "of what does not fit together nothing is there");
+    // Once is once, however often it stands there.
+    let told: Vec<_> =
+        many(&["a", "b", "a"]).into_iter().map(|one| one.unwrap().sequence).collect();
+    assert_eq!(told, [4, 5, 4]);
+    let told = many(&["b", "c"]);
+    assert!(told[0].as_ref().is_ok_and(|one| one.duplicate) && told[1].is_err());
     assert_eq!(shown(&stream), (1, 5, 5));
     let told: Vec<_> = std::thread::scope(|scope| {
         stream.release(3).unwrap();
