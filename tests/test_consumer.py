@@ -268,3 +268,20 @@ def test_a_consumer_that_nobody_uses_is_removed(kernel: dw.Kernel) -> None:
     message.ack()
     until(lambda: [one.name for one in stream.consumers()] == ["kept"])
     assert code_of(lambda: idle.fetch(1, timeout=0)) == "stream.consumer_not_found"
+
+
+def test_a_dead_letter_knows_the_number_of_its_message(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    stream.publish_many([("s", b"1"), ("s", b"2")])
+    consumer = stream.consumer("c", create=True)
+    consumer.fetch(2)[1].term("bad")
+    (letter,) = consumer.dead_letters()
+    assert letter.message is not None
+    assert (letter.sequence, letter.message.sequence, letter.message.data) == (2, 2, b"2")
+
+
+def test_a_consumer_that_was_deleted_has_no_status(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    consumer = stream.consumer("c", create=True)
+    stream.delete_consumer("c")
+    assert code_of(consumer.status) == "stream.consumer_not_found"

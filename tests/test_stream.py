@@ -336,3 +336,15 @@ def test_what_was_acknowledged_survives_a_kill_and_a_lost_drive(tmp_path: Path) 
     assert list(there) == list(range(1, len(there) + 1))
     for sequence, content in acknowledged.items():
         assert there[sequence] == content
+
+
+def test_options_that_are_not_possible_have_a_code(kernel: dw.Kernel) -> None:
+    stream = kernel.bus.stream("s", subjects=["s"], create=True)
+    assert code_of(lambda: stream.publish("s", priority=300)) == "stream.option"
+    assert code_of(lambda: stream.publish("s", correlation_id="zz")) == "stream.option"
+    assert code_of(lambda: kernel.bus.publish("s", priority=-1)) == "stream.option"
+    assert code_of(lambda: kernel.bus.stream("t", max_messages=-1, create=True)) == "stream.option"
+    assert code_of(lambda: stream.consumer("c", max_deliver=-1, create=True)) == "stream.option"
+    consumer = stream.consumer("c", create=True)
+    assert code_of(lambda: consumer.fetch(-1)) == "stream.option"
+    assert stream.status().last_sequence == 0

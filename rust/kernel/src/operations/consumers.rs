@@ -227,6 +227,7 @@ impl Run for StatConsumer<'_> {
     }
 
     fn run(self, _: &Opened, _: &Context) -> Result<(ConsumerStatus, u64)> {
+        self.consumer.check()?;
         Ok(self.consumer.status())
     }
 }

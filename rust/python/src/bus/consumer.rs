@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::message::Message;
-use super::settings;
 use super::stream::BusStream;
+use super::{option, settings};
 use crate::errors::to_py;
 use crate::waiting::{deadline_of, duration_of};
 
@@ -100,9 +100,10 @@ impl BusConsumer {
     fn fetch(
         slf: &Bound<'_, Self>,
         timeout_s: f64,
-        limit: usize,
+        limit: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Vec<Message>> {
+        let limit = option("limit", limit)?;
         let (py, consumer) = (slf.py(), &slf.get().consumer);
         let (of, patience) = (slf.get().stream.get(), deadline_of(timeout)?);
         loop {
@@ -178,7 +179,7 @@ impl BusConsumer {
                 Reason::Terminated(why) => Some(why),
             };
             let history = letter.history.iter().map(|event| (event.unix_ms, event.ending.name()));
-            let message = one.envelope.map(|envelope| Message::answer(space, envelope));
+            let message = one.envelope.map(|e| Message::buried(space, e, letter.sequence));
             (letter.sequence, letter.deliveries, why, history.collect(), message)
         });
         Ok(told.collect())
@@ -219,25 +220,28 @@ fn config_of(options: &Bound<'_, PyDict>) -> PyResult<ConsumerConfig> {
         if value.is_none() {
             continue;
         }
-        match name.extract::<&str>()? {
-            "name" => config.name = value.extract()?,
-            "ack" => config.ack = ack(value.extract()?).map_err(coded)?,
+        let name = name.extract::<&str>()?;
+        match name {
+            "name" => config.name = option(name, &value)?,
+            "ack" => config.ack = ack(&option::<String>(name, &value)?).map_err(coded)?,
             "ack_wait" => config.ack_wait = duration_of(&value)?,
-            "max_deliver" => config.max_deliver = Some(value.extract()?),
+            "max_deliver" => config.max_deliver = Some(option(name, &value)?),
             "backoff" => {
                 let delays = value.try_iter()?.map(|delay| duration_of(&delay?));
                 config.backoff = delays.collect::<PyResult<_>>()?;
             }
-            "max_ack_pending" => config.max_ack_pending = value.extract()?,
-            "filter" => config.filter = Some(Filter::new(value.extract()?).map_err(coded)?),
+            "max_ack_pending" => config.max_ack_pending = option(name, &value)?,
+            "filter" => {
+                config.filter = Some(Filter::new(&option::<String>(name, &value)?).map_err(coded)?);
+            }
             "subjects" => {
-                let patterns: Vec<String> = value.extract()?;
+                let patterns: Vec<String> = option(name, &value)?;
                 let patterns = patterns.into_iter().map(Pattern::new).collect::<Result<_>>();
                 config.subjects = patterns.map_err(coded)?;
             }
-            "start" => config.start = start(value.extract()?).map_err(coded)?,
-            "priority_window" => config.priority_window = value.extract()?,
-            "dead_letters" => config.dead_letter = value.extract()?,
+            "start" => config.start = start(option(name, &value)?).map_err(coded)?,
+            "priority_window" => config.priority_window = option(name, &value)?,
+            "dead_letters" => config.dead_letter = option(name, &value)?,
             "inactive_after" => config.inactive_after = Some(duration_of(&value)?),
             other => return Err(coded(unknown("option", other))),
         }
@@ -254,8 +258,8 @@ fn ack(name: &str) -> Result<Ack> {
     }
 }
 
-fn start((begin, number): (&str, u64)) -> Result<Begin> {
-    match begin {
+fn start((begin, number): (String, u64)) -> Result<Begin> {
+    match &*begin {
         "first" => Ok(Begin::First),
         "last" => Ok(Begin::Last),
         "new" => Ok(Begin::Next),

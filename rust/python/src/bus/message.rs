@@ -73,6 +73,12 @@ impl Message {
         Self { kept, ..Self::answer(space, envelope) }
     }
 
+    /// The message of a dead letter.
+    pub(super) fn buried(space: &Space, envelope: Envelope, sequence: u64) -> Self {
+        let kept = Some(Kept { sequence, unix_ns: envelope.unix_ns(), message_id: None });
+        Self { kept, ..Self::answer(space, envelope) }
+    }
+
     pub(super) fn handed(space: &Space, stored: Stored, handed: Handed) -> Self {
         Self { handed: Some(handed), ..Self::stored(space, stored) }
     }

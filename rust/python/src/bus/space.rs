@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dwk_base::{Error, Result, Seams, codes};
+use dwk_base::{CorrelationId, Error, Result, Seams, codes};
 use dwk_bus::{
     Bus, Filter, Limits, Message as Outgoing, Options, Pattern, Policy, Published, Rest, Space,
     Spill, Subject,
@@ -59,7 +59,7 @@ pub(super) struct Fields<'a, 'py> {
     pub(super) headers: Option<&'a Bound<'py, PyDict>>,
     pub(super) key: Option<&'a str>,
     pub(super) schema: Option<&'a str>,
-    pub(super) priority: u8,
+    pub(super) priority: i64,
     pub(super) correlation: Option<&'a str>,
 }
 
@@ -91,7 +91,7 @@ impl BusSpace {
         headers: Option<&Bound<'_, PyDict>>,
         key: Option<&str>,
         schema: Option<&str>,
-        priority: u8,
+        priority: i64,
         correlation: Option<&str>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Counts> {
@@ -144,7 +144,7 @@ impl BusSpace {
         headers: Option<&Bound<'_, PyDict>>,
         key: Option<&str>,
         schema: Option<&str>,
-        priority: u8,
+        priority: i64,
         correlation: Option<&str>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Counts, usize, Vec<FailureTuple>)> {
@@ -168,7 +168,7 @@ impl BusSpace {
         headers: Option<&Bound<'_, PyDict>>,
         key: Option<&str>,
         schema: Option<&str>,
-        priority: u8,
+        priority: i64,
         correlation: Option<&str>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Message> {
@@ -252,8 +252,9 @@ impl BusSpace {
             message.principal.clone_from(&self.principal);
             message.key = fields.key.map(Into::into);
             message.schema = fields.schema.map(Into::into);
-            message.priority = fields.priority;
-            message.correlation = fields.correlation.map(str::parse).transpose()?;
+            message.priority = u8::try_from(fields.priority)
+                .map_err(|_| bad(&format!("priority={} is not 0 to 255", fields.priority)))?;
+            message.correlation = fields.correlation.map(correlation_of).transpose()?;
             Ok(message)
         };
         let mut message = made().map_err(|error| to_py(py, &error))?;
@@ -284,6 +285,15 @@ impl BusSpace {
             }
         })
     }
+}
+
+fn bad(text: &str) -> Error {
+    Error::new(&codes::STREAM_OPTION, text.to_owned())
+}
+
+fn correlation_of(text: &str) -> Result<CorrelationId> {
+    let bad = |_| bad(&format!("correlation_id={text:?} is not 32 hexadecimal digits"));
+    text.parse().map_err(bad)
 }
 
 fn not_text() -> Error {

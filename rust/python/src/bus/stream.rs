@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::message::Message;
+use super::option;
 use super::settings;
 use super::space::{BusSpace, Fields, Keeper};
 use crate::errors::to_py;
@@ -291,7 +292,7 @@ pub(crate) fn outgoing(space: &BusSpace, messages: &Bound<'_, PyAny>) -> PyResul
             headers: headers.as_ref(),
             key: key.extract()?,
             schema: schema.extract()?,
-            priority: one.get_item(5)?.extract()?,
+            priority: option("priority", &one.get_item(5)?)?,
             correlation: correlation.extract()?,
         };
         let subject = one.get_item(0)?.cast_into::<PyString>()?;
@@ -311,19 +312,24 @@ fn config_of(options: &Bound<'_, PyDict>) -> PyResult<StreamConfig> {
         if value.is_none() {
             continue;
         }
-        match name.extract::<&str>()? {
+        let name = name.extract::<&str>()?;
+        match name {
             "subjects" => {
-                let patterns: Vec<String> = value.extract()?;
+                let patterns: Vec<String> = option(name, &value)?;
                 let patterns = patterns.into_iter().map(Pattern::new).collect::<Result<_>>();
                 config.subjects = patterns.map_err(coded)?;
             }
             "max_age" => config.max_age = Some(duration_of(&value)?),
-            "max_bytes" => config.max_bytes = Some(value.extract()?),
-            "max_messages" => config.max_messages = Some(value.extract()?),
-            "keep_last_per_key" => config.keep_last_per_key = value.extract()?,
+            "max_bytes" => config.max_bytes = Some(option(name, &value)?),
+            "max_messages" => config.max_messages = Some(option(name, &value)?),
+            "keep_last_per_key" => config.keep_last_per_key = option(name, &value)?,
             "duplicate_window" => config.duplicate_window = duration_of(&value)?,
-            "discard" => config.discard = discard(value.extract()?).map_err(coded)?,
-            "retention" => config.retention = retention(value.extract()?).map_err(coded)?,
+            "discard" => {
+                config.discard = discard(&option::<String>(name, &value)?).map_err(coded)?;
+            }
+            "retention" => {
+                config.retention = retention(&option::<String>(name, &value)?).map_err(coded)?;
+            }
             other => return Err(coded(unknown("option", other))),
         }
     }

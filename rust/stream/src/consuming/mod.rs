@@ -214,6 +214,14 @@ impl Consumer {
         saved
     }
 
+    /// Fails if it is over.
+    ///
+    /// # Errors
+    /// `stream.consumer_not_found` if it was deleted, `stream.not_found`, `store.closed`
+    pub fn check(&self) -> Result<()> {
+        self.0.alive().map(drop)
+    }
+
     /// How it stands, and how many messages of the stream are before it.
     pub fn status(&self) -> (ConsumerStatus, u64) {
         let status = self.0.state().engine.status(self.0.now());
