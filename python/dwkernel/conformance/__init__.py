@@ -1,0 +1,1 @@
+"""Suites that everything behind a port must pass, for those who write their own adapter."""
