@@ -339,7 +339,9 @@ class RedisBroker(Closing):
         for _ in range(_DELETE_TRIES):
             consumers = sorted(one.name.encode() for one in stream.consumers())
             names = [one.decode() for one in consumers]
-            all_keys = keys.stream(name) + [key for one in names for key in keys.consumer(name, one)]
+            all_keys = keys.stream(name) + [
+                key for one in names for key in keys.consumer(name, one)
+            ]
             left_s = max(0.001, end - time.monotonic())
             answer = self._client.run("stream_delete", all_keys, [stream.uid, *names], left_s)
             if answer[0] != b"again":

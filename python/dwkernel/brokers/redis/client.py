@@ -136,14 +136,13 @@ class Client:
         used = lane or self.lane()
         try:
             answer = self.run(name, keys, [*ids, *used.begin(), *arguments], limit_s)
+        except errors.DwError as error:
+            # What is not lost was answered, though not done.
+            used.is_open = error.code == "broker.lost"
+            raise
+        else:
             used.is_open = False
             return answer
-        except errors.Unavailable:
-            raise
-        except errors.DwError:
-            # Answered, though not done.
-            used.is_open = False
-            raise
         finally:
             if lane is None:
                 self.give(used)

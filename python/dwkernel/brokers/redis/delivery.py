@@ -25,7 +25,7 @@ class RedisDelivery:
 
     __slots__ = ("_client", "_ids", "_keys", "_lost", "_owner", "_sequence", "_total")
 
-    def __init__(  # noqa: PLR0913, PLR0917 - made in one place
+    def __init__(
         self,
         client: Client,
         keys: Sequence[str],

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from redis import exceptions
 
 from dwkernel import errors
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["TIMEOUT", "failed", "is_lost", "is_unknown_script", "lost", "refusal", "will_pass"]
 
-__all__ = ["LOST", "TIMEOUT", "failed", "is_unknown_script", "lost", "refusal", "will_pass"]
-
-# A connection ended, or nobody answered in time.
-LOST = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)
 TIMEOUT = exceptions.TimeoutError
 
 # Answers to a call that was not begun, and that may be begun a moment later.
@@ -44,17 +37,24 @@ def is_unknown_script(error: BaseException) -> bool:
     return isinstance(error, exceptions.NoScriptError)
 
 
-def lost(what: str, *, sent: bool, cause: BaseException | None = None) -> errors.DwError:
+def is_lost(error: BaseException) -> bool:
+    """Return whether a connection ended or could not be made, or nobody answered in time."""
+    if isinstance(error, exceptions.AuthenticationError):
+        return False
+    return isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError)
+
+
+def lost(where: str, why: BaseException | None, *, sent: bool) -> errors.DwError:
     """Make `broker.lost`; with `sent` the call may have been done, or be done yet."""
-    details: Mapping[str, str] = {"outcome": "unknown"} if sent else {}
-    reason = "" if cause is None else f": {cause or type(cause).__name__}"
-    return errors.new("broker.lost", f"{what}{reason}", **details)
+    details = {"outcome": "unknown"} if sent else {}
+    reason = "" if why is None else f": {_text(why)}"
+    return errors.new("broker.lost", f"{where} did not answer in time{reason}", **details)
 
 
 def refusal(error: BaseException) -> errors.DwError:
     """Make the error that a server's answer is."""
     text = _text(error)
-    if "OOM command not allowed" in text or isinstance(error, exceptions.OutOfMemoryError):
+    if "command not allowed when used memory" in text:
         return errors.new("stream.full", f"the server's memory is full: {text}")
     denied = (exceptions.AuthenticationError, exceptions.NoPermissionError)
     if isinstance(error, denied) or text.startswith(("WRONGPASS", "NOAUTH", "NOPERM")):

@@ -1,4 +1,4 @@
-"""Messages as fields of a Redis stream's entries, readable with XRANGE, and as bytes of a channel."""
+"""Messages as fields of a stream's entries, readable with XRANGE, and as bytes of a channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie: every key of a stream has one hash tag, so that a cluster keeps them together."""
+"""Where things lie: all keys of a stream have one hash tag, so a cluster keeps them together."""
 
 from __future__ import annotations
 

@@ -34,6 +34,21 @@ _PAUSE_MAX_S = 0.25
 Command = tuple[Any, ...]
 
 
+class _Broken(Exception):
+    """An attempt that came to nothing, as far as is known.
+
+    Attributes:
+        why: what went wrong.
+        sent: whether it may have been done all the same.
+
+    """
+
+    def __init__(self, why: Exception, *, sent: bool) -> None:
+        super().__init__(str(why))
+        self.why = why
+        self.sent = sent
+
+
 class Link:
     """A server's address and the connections to it. Threads each use one at a time.
 
@@ -93,7 +108,12 @@ class Link:
             raise errors.new("bus.forked", "the connection belongs to the parent process")
 
     def ask(
-        self, commands: Sequence[Command], limit_s: float, *, again: bool = True, patience_s: float = 0
+        self,
+        commands: Sequence[Command],
+        limit_s: float,
+        *,
+        again: bool = True,
+        patience_s: float = 0,
     ) -> list[Any]:
         """Send commands over one connection and return the answers, errors among them.
 
@@ -115,40 +135,41 @@ class Link:
             self.check()
             left_s = end - time.monotonic()
             if left_s <= 0:
-                self.is_connected = False
-                raise faults.lost(f"{self.shown} did not answer in time", sent=sent, cause=why)
-            connection = None
+                raise faults.lost(self.shown, why, sent=sent)
             try:
-                connection = self._take(left_s, careful=not again)
-                sent = True
-                answers = self._exchange(connection, commands, left_s + patience_s)
-            except faults.LOST as error:
-                self._drop(connection)
-                if isinstance(error, redis.AuthenticationError):
-                    raise faults.refusal(error) from error
+                return self._attempt(commands, left_s, patience_s, careful=not again)
+            except _Broken as broken:
                 self.is_connected = False
                 self.check()
-                if sent and not again:
-                    raise faults.lost(f"{self.shown} was lost", sent=True, cause=error) from error
-                why = error
-            except redis.RedisError as error:
-                # Refused while connecting.
-                self._drop(connection)
-                if not faults.will_pass(error):
-                    raise faults.refusal(error) from error
-                why = error
-            except BaseException:
-                self._drop(connection)
-                raise
-            else:
-                self._give(connection)
-                self.is_connected = True
-                passing = next((one for one in answers if _will_pass(one)), None)
-                if passing is None:
-                    return answers
-                why = passing
+                sent, why = sent or broken.sent, broken.why
+                if broken.sent and not again:
+                    raise faults.lost(self.shown, why, sent=True) from why
             self._closed.wait(min(pause_s, max(0.0, end - time.monotonic())))
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _attempt(
+        self, commands: Sequence[Command], limit_s: float, patience_s: float, *, careful: bool
+    ) -> list[Any]:
+        connection, sent = None, False
+        try:
+            connection = self._take(limit_s, careful=careful)
+            sent = True
+            answers = self._exchange(connection, commands, limit_s + patience_s)
+        except (redis.RedisError, OSError) as error:
+            self._drop(connection)
+            if faults.is_lost(error) or faults.will_pass(error):
+                raise _Broken(error, sent=sent) from error
+            # Refused while connecting.
+            raise faults.refusal(error) from error
+        except BaseException:
+            self._drop(connection)
+            raise
+        self._give(connection)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError) and faults.will_pass(answer):
+                raise _Broken(answer, sent=False) from answer
+        self.is_connected = True
+        return answers
 
     def connection(self, limit_s: float) -> Any:
         """Return a connection for its caller alone, who closes it with `release`.
@@ -260,7 +281,3 @@ def _stands(connection: Any) -> bool:
     poll = select.poll()
     poll.register(raw, select.POLLIN)
     return not poll.poll(0)
-
-
-def _will_pass(answer: Any) -> bool:
-    return isinstance(answer, redis.RedisError) and faults.will_pass(answer)

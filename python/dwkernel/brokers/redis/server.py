@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from redis import RedisError
+from typing import TYPE_CHECKING
 
 from dwkernel import errors
 from dwkernel.bus.promises import Promise, Promises
@@ -99,9 +97,9 @@ class Server:
             max_bytes=_yes("at once, by the bytes of the fields; the last message stays"),
             max_messages=_yes("at once"),
             discard_new=_yes("refused with `stream.full`, as when the server's memory is full"),
-            interest=_yes("what every consumer has done up to the slowest one's floor goes"),
+            interest=_yes("what is done up to the slowest consumer's floor goes"),
             work_queue=_yes("what is done goes, up to the floor"),
-            compaction_by_key=_yes("at once: the older one goes in the step that takes the new one"),
+            compaction_by_key=_yes("in the step that takes the new one"),
             replay_from_time=_yes("by the server's clock, which counts as never going back"),
             purge_by_subject=_yes("by a pattern, some messages at a time"),
             several_subjects=_yes("up to 256 patterns"),
@@ -109,7 +107,7 @@ class Server:
             ack_all=_yes("of what the same consumer object was handed before"),
             ack_none=_yes("at most once"),
             pause=_yes("at once"),
-            dead_letters=_yes("in the step that ends the last delivery, with a copy of the message"),
+            dead_letters=_yes("in the step that ends the last delivery, with a copy"),
             durable_ack=Promise(kept=always, says=_SYNC[self.sync]),
             exact_deliveries=Promise(
                 kept=self.sync in {"always", "no"},
@@ -166,5 +164,3 @@ def _yes(says: str) -> Promise:
 
 def _no(says: str) -> Promise:
     return Promise(kept=False, says=says)
-
-

@@ -115,9 +115,7 @@ class RedisStream:
             State: `bus.closed`, `bus.forked`
 
         """
-        one = Outgoing.of(
-            subject, data, headers, key, schema, priority, correlation_id, message_id
-        )
+        one = Outgoing.of(subject, data, headers, key, schema, priority, correlation_id, message_id)
         delay_ms = -1 if delay is None else math.ceil(parse_duration(delay) * 1000)
         numbers = self._take_in([one], delay_ms, timeout)
         return numbers[0] if delay is None else None
@@ -144,9 +142,7 @@ class RedisStream:
             raise errors.new("stream.option", f"messages: {size} bytes at once, not up to 16 MiB")
         return self._take_in(batch, -1, timeout) if batch else []
 
-    def _take_in(
-        self, batch: list[Outgoing], delay_ms: int, timeout: Duration | None
-    ) -> list[int]:
+    def _take_in(self, batch: list[Outgoing], delay_ms: int, timeout: Duration | None) -> list[int]:
         for one in batch:
             if not self.takes(one.subject):
                 text = f"the stream {self._name} does not take {one.subject}"
@@ -252,7 +248,10 @@ class RedisStream:
         uid = secrets.token_hex(8)
         keys = [*self._keys, *self._client.keys.consumer(self._name, name)]
         answer = self._client.run(
-            "consumer_create", keys, [self._uid, uid, *kept_of_consumer(settings)], self._client.limit(None)
+            "consumer_create",
+            keys,
+            [self._uid, uid, *kept_of_consumer(settings)],
+            self._client.limit(None),
         )
         code = answer[0].decode()
         if code == "stream.consumer_exists" and create == "if_missing":
@@ -350,9 +349,7 @@ class RedisStream:
     def _status(self, timeout: Duration | None = None) -> list[Any]:
         return self._run("stream_status", (self._uid,), timeout)
 
-    def _run(
-        self, name: str, arguments: Sequence[Any], timeout: Duration | None
-    ) -> list[Any]:
+    def _run(self, name: str, arguments: Sequence[Any], timeout: Duration | None) -> list[Any]:
         answer = self._client.run(name, self._keys, arguments, self._client.limit(timeout))
         self._check(answer, f"the stream {self._name}")
         return answer

@@ -107,12 +107,13 @@ class Topics:
                 self._send(connection, _verb(place, "SUBSCRIBE"), place)
         with self._told:
             self._told.wait_for(
-                lambda: place in self._confirmed or self._is_closed, max(0.0, end - time.monotonic())
+                lambda: place in self._confirmed or self._is_closed,
+                max(0.0, end - time.monotonic()),
             )
             if place in self._confirmed:
                 return
         self._client.link.check()
-        raise faults.lost(f"{self._client.link.shown} confirmed no subscription", sent=False)
+        raise faults.lost(self._client.link.shown, None, sent=False)
 
     def _leave(self, place: bytes, route: tuple[str, Take]) -> None:
         with self._lock:
@@ -130,9 +131,7 @@ class Topics:
 
     # --- Questions --------------------------------------------------------------------------------
 
-    def ask(
-        self, send: Callable[[str], int], subject: str, limit_s: float | None
-    ) -> Message:
+    def ask(self, send: Callable[[str], int], subject: str, limit_s: float | None) -> Message:
         """Ask a question, and return the first answer.
 
         Args:

@@ -20,9 +20,7 @@ _SLICE_MS = 2000
 _GRACE_S = 5.0
 
 
-def wait_for(
-    client: Client, places: Sequence[tuple[str, int]], due_ms: int, left_s: float
-) -> None:
+def wait_for(client: Client, places: Sequence[tuple[str, int]], due_ms: int, left_s: float) -> None:
     """Return when something is behind one of `places`, something is due, or the time is over.
 
     Args:
