@@ -196,7 +196,7 @@ class RedisStream:
                 left_s = since + patience_s - time.monotonic()
             if not follow or left_s <= 0:
                 return
-            wait_for(self._client, [(self._keys[1], at - 1)], int(answer[3]), left_s)
+            wait_for(self._client, [(self._keys[1], max(0, at - 1))], int(answer[3]), left_s)
 
     def consumer(  # noqa: PLR0913 - each option stands alone
         self,

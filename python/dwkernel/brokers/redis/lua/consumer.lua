@@ -36,6 +36,7 @@ local function consumer_at(base, uid)
   c.subjects = cjson.decode(found[11])
   c.dead_letters = found[12] == '1'
   c.counts = {}
+  c.saved = c.cursor .. ' ' .. c.top
   return c
 end
 
@@ -52,7 +53,9 @@ local function floor_of(c)
 end
 
 local function save_consumer(s, c)
-  redis.call('HSET', c.info, 'cursor', number(c.cursor), 'top', number(c.top))
+  if c.cursor .. ' ' .. c.top ~= c.saved then
+    redis.call('HSET', c.info, 'cursor', number(c.cursor), 'top', number(c.top))
+  end
   for name, by in pairs(c.counts) do
     redis.call('HINCRBY', c.info, name, by)
   end

@@ -9,6 +9,7 @@ local c = consumer_at(STREAM_KEYS, ARGV[2])
 if not c then
   return NO_CONSUMER
 end
+go_on(s)
 redis.call('HSET', c.info, 'paused', ARGV[3])
 ring(s)
 return { 'ok' }

@@ -10,6 +10,7 @@ local c = consumer_at(STREAM_KEYS, ARGV[2])
 if not c then
   return NO_CONSUMER
 end
+go_on(s)
 tend(s)
 local out, scheduled, redelivered, oldest = 0, 0, 0, -1
 for _, name in ipairs(redis.call('ZRANGE', c.held, 0, -1)) do

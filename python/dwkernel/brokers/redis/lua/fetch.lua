@@ -43,10 +43,7 @@ if before then
   return answer(0, -1, 1)
 end
 
--- Where memory is full a step may not begin with a command that takes more; once it has written it may. What
--- empties a stream has to go on then, so it begins by deleting what is not there.
-redis.call('ZREM', c.times, '')
-
+go_on(s)
 local wait = tend(s)
 local watch, more = -1, 0
 
@@ -138,7 +135,9 @@ if not c.paused then
     watch = c.cursor
   end
 end
-count(c, 'deliveries', #handed)
+if #handed > 0 then
+  count(c, 'deliveries', #handed)
+end
 save_consumer(s, c)
 local told = {}
 for at, one in ipairs(handed) do

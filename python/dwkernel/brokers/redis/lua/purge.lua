@@ -6,6 +6,7 @@ local s = stream_at(0, ARGV[1])
 if not s then
   return NOT_FOUND
 end
+go_on(s)
 local from, last, pattern = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local gone, at = 0, from
 for _ = 1, 64 do

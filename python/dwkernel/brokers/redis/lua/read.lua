@@ -8,6 +8,7 @@ local s = stream_at(0, ARGV[1])
 if not s then
   return NOT_FOUND
 end
+go_on(s)
 local READ_BYTES_MAX = 1048576
 local wait = tend(s)
 local at, most = tonumber(ARGV[3]), tonumber(ARGV[4])

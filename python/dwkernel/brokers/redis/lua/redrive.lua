@@ -15,6 +15,7 @@ local before = recall(s, lane, call)
 if before then
   return before
 end
+go_on(s)
 local names = redis.call('ZRANGEBYSCORE', c.dead, sequence, sequence)
 if #names == 0 then
   return { 'ok', 0 }

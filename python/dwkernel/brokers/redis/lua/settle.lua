@@ -22,8 +22,7 @@ local held = state_of(c, sequence)
 if not held or held.total ~= total or held.flag == 'R' then
   return { 'stream.ack' }
 end
--- Also where memory is full; see fetch.lua.
-redis.call('ZREM', c.times, '')
+go_on(s)
 local was_full = room(c) <= 0
 local done = 0
 

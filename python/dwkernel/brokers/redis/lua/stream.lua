@@ -79,11 +79,23 @@ local function stream_at(base, uid)
   s.keyed = found[10] == '1'
   s.window = tonumber(found[11])
   s.delayed = tonumber(found[12])
+  s.saved = table.concat({ s.last, s.time, s.bytes, s.delayed }, ' ')
   return s
 end
 
--- Writes what `append`, `drop` and others changed.
+-- Where memory is full a script may not begin with a command that takes more of it; once it has written it may.
+-- What only reads, or makes room, has to go on then: so it begins by deleting what is not there.
+local function go_on(s)
+  redis.call('ZREM', s.due, '')
+end
+
+-- Writes what `append`, `drop` and others changed. What is as it was is not synced again.
 local function save(s)
+  local saved = table.concat({ s.last, s.time, s.bytes, s.delayed }, ' ')
+  if saved == s.saved then
+    return
+  end
+  s.saved = saved
   redis.call('HSET', s.info, 'last', number(s.last), 'time', number(s.time), 'bytes', number(s.bytes),
     'delayed', number(s.delayed))
 end

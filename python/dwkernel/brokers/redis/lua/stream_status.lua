@@ -5,6 +5,7 @@ local s = stream_at(0, ARGV[1])
 if not s then
   return NOT_FOUND
 end
+go_on(s)
 tend(s)
 local oldest = redis.call('XRANGE', s.messages, '-', '+', 'COUNT', 1)[1]
 return {

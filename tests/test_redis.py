@@ -1,0 +1,413 @@
+"""What is Redis's own: how streams lie there, what the server at hand promises, and its failures.
+
+What every bus must do is in test_brokers.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwkernel import brokers, errors
+from dwkernel.conformance.servers import LocalServer, find, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dwkernel.brokers.redis import RedisBroker
+    from dwkernel.brokers.redis.stream import RedisStream
+
+pytest.importorskip("redis")
+if find("redis") is None:
+    pytest.skip(missing("redis"), allow_module_level=True)
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    with LocalServer("redis") as server:
+        yield server
+
+
+@pytest.fixture
+def bus(server: LocalServer, request: pytest.FixtureRequest) -> Iterator[RedisBroker]:
+    with connect(server.url, tenant=request.node.name) as bus:
+        yield bus
+
+
+@pytest.fixture
+def stream(bus: RedisBroker) -> RedisStream:
+    return bus.stream("s", subjects=["s.>"], create=True)
+
+
+def connect(url: str, **options: Any) -> RedisBroker:
+    from dwkernel.brokers.redis import RedisBroker
+
+    bus = brokers.connect(url, **options)
+    assert isinstance(bus, RedisBroker)
+    return bus
+
+
+def raw(server: LocalServer, *command: Any) -> Any:
+    """Ask the server as any other program does."""
+    import redis
+
+    connection = redis.Connection(port=server.port, protocol=2, socket_timeout=PATIENCE_S)
+    try:
+        connection.send_command(*command)
+        return connection.read_response()
+    finally:
+        connection.disconnect()
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(errors.DwError) as caught:
+        call()
+    return caught.value.code
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+# --- How it lies there ----------------------------------------------------------------------------
+
+
+def test_messages_are_entries_that_xrange_shows(server: LocalServer, stream: RedisStream) -> None:
+    stream.publish("s.a", b"\x00\xff", headers={"unit": "°C"}, key="k", message_id="m", priority=7)
+    tag = b"{dwk:test_messages_are_entries_that_xrange_shows:s}"
+    ((name, fields),) = raw(server, "XRANGE", tag + b":messages", "-", "+")
+    found = dict(zip(fields[::2], fields[1::2], strict=True))
+    assert name == b"1-0"
+    assert found[b"subject"] == b"s.a"
+    assert found[b"data"] == b"\x00\xff"
+    assert found[b"headers"].decode() == '{"unit": "°C"}'
+    assert (found[b"key"], found[b"message_id"], found[b"priority"]) == (b"k", b"m", b"7")
+    consumer = stream.consumer("c", create=True)
+    (message,) = consumer.fetch(1, timeout=0)
+    message.term("why")
+    ((_, letter),) = raw(server, "XRANGE", tag + b":consumer:c:letters", "-", "+")
+    assert letter[:2] == [b"letter_sequence", b"1"]
+    assert b"\x00\xff" in letter
+
+
+def use_everything(bus: RedisBroker) -> None:
+    stream = bus.stream(
+        "s",
+        subjects=["s.>"],
+        max_age="1h",
+        max_bytes="1 MiB",
+        max_messages=100,
+        keep_last_per_key=True,
+        create=True,
+    )
+    consumer = stream.consumer("c", backoff=["1ms"], create=True)
+    stream.publish("s.a", b"1", message_id="m", key="k")
+    stream.publish("s.a", b"2", key="k")
+    stream.publish("s.a", b"3", delay="1ms")
+    until(lambda: stream.status().messages == 2)
+    for message in consumer.fetch(1, timeout=0):
+        message.in_progress()
+        message.nak(0)
+    for message in consumer.fetch(2, timeout=0):
+        message.term("why")
+    assert stream.redrive() == 2
+    assert [one.data for one in consumer.fetch(9, timeout=0)] == [b"2", b"3"]
+    consumer.pause()
+    consumer.resume()
+    assert len(list(stream.replay())) == 2
+    assert consumer.status().pending == 2
+    assert stream.purge(subject="s.>") == 2
+    stream.delete_consumer("c")
+    stream.consumer("d", create=True)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalServer]:
+    with LocalServer("redis", {"cluster-enabled": "yes"}) as server:
+        raw(server, "CLUSTER", "ADDSLOTS", *range(16384))
+        until(lambda: b"cluster_state:ok" in raw(server, "CLUSTER", "INFO"))
+        yield server
+
+
+def test_a_stream_lies_in_one_slot_of_a_cluster(cluster: LocalServer) -> None:
+    with connect(cluster.url) as bus:
+        use_everything(bus)
+        assert not bus.promises.atomic_groups
+        with bus.group() as group:
+            group.publish("s.a", b"1")
+            group.publish("s.b", b"2")
+        assert [(one.stream, one.sequence) for one in group.published] == [("s", 4), ("s", 5)]
+        bus.stream("t", subjects=["t"], create=True)
+
+        def span_two() -> None:
+            with bus.group() as group:
+                group.publish("s.a", b"3")
+                group.publish("t", b"4")
+
+        assert code_of(span_two) == "broker.unsupported"
+        assert [one.data for one in bus.stream("s").replay()] == [b"1", b"2"]
+
+
+def test_a_deleted_stream_leaves_nothing_behind(server: LocalServer) -> None:
+    with connect(server.url, tenant="gone") as bus:
+        use_everything(bus)
+        assert raw(server, "KEYS", "*dwk:gone:*")
+        bus.delete_stream("s")
+        assert raw(server, "KEYS", "*dwk:gone:*") == []
+
+
+def test_tenants_do_not_see_each_other(server: LocalServer) -> None:
+    with connect(server.url, tenant="a:s}") as one, connect(server.url, tenant="a") as other:
+        one.stream("s", subjects=["s"], create=True).publish("s", b"1")
+        assert other.streams() == []
+        assert code_of(lambda: other.stream("s")) == "stream.not_found"
+        taken: list[Any] = []
+        subscription = other.subscribe(">", taken.append)
+        assert one.publish("s", b"1") == 0
+        subscription.close()
+        assert taken == []
+
+
+def test_who_waits_is_told_that_the_stream_is_gone(bus: RedisBroker, stream: RedisStream) -> None:
+    consumer = stream.consumer("c", create=True)
+    codes: list[str] = []
+    thread = threading.Thread(target=lambda: codes.append(code_of(lambda: consumer.fetch(1))))
+    thread.start()
+    bus.delete_stream("s")
+    bus.stream("s", subjects=["s.>"], create=True).publish("s.a", b"another one's")
+    thread.join(PATIENCE_S)
+    assert codes == ["stream.not_found"]
+    assert code_of(lambda: stream.publish("s.a")) == "stream.not_found"
+
+
+def test_an_acknowledgement_of_all_covers_what_the_same_reader_was_handed(
+    bus: RedisBroker, stream: RedisStream
+) -> None:
+    stream.publish_many([("s.a", b"")] * 4)
+    first = stream.consumer("c", ack="all", ack_wait="200ms", create=True)
+    another = bus.stream("s").consumer("c")
+    first.fetch(1, timeout=0)
+    another.fetch(2, timeout=0)[1].ack()
+    assert another.status().floor_sequence == 0
+    assert [one.sequence for one in another.fetch(1, timeout=0)] == [4]
+    assert [(one.sequence, one.deliveries) for one in another.fetch(1, timeout=5)] == [(1, 2)]
+
+
+def test_only_who_uses_redis_loads_its_client() -> None:
+    program = "import dwkernel, dwkernel.brokers, sys; sys.exit('redis' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+# --- What the server at hand promises -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "kill", "power_cut"),
+    [
+        ({}, True, True),
+        ({"appendfsync": "everysec"}, False, False),
+        ({"appendfsync": "no"}, True, False),
+        ({"no-appendfsync-on-rewrite": "yes"}, True, False),
+        ({"appendonly": "no"}, False, False),
+    ],
+)
+def test_promises_are_those_of_the_append_only_file(
+    settings: dict[str, str], kill: bool, power_cut: bool
+) -> None:
+    with LocalServer("redis", settings) as server, connect(server.url) as bus:
+        assert bool(bus.promises.survives_kill) is kill
+        assert bool(bus.promises.survives_power_cut) is power_cut
+        stream = bus.stream("s", subjects=["s"], create=True)
+        stream.publish("s", b"1")
+        (message,) = stream.consumer("c", create=True).fetch(1, timeout=0)
+        if bus.promises.durable_ack:
+            message.ack(durable=True)
+        else:
+            assert code_of(lambda: message.ack(durable=True)) == "broker.unsupported"
+            message.ack()
+
+
+def test_a_server_that_does_not_tell_promises_nothing(server: LocalServer) -> None:
+    raw(server, "ACL", "SETUSER", "shy", "on", ">secret", "~*", "&*", "+@all", "-config")
+    with connect(f"redis://shy:secret@127.0.0.1:{server.port}") as bus:
+        assert bus.url == f"redis://127.0.0.1:{server.port}"
+        assert not bus.promises.survives_kill
+        assert "does not say" in bus.promises.survives_kill.says
+        bus.stream("shy", subjects=["s"], create="if_missing").publish("s", b"1")
+
+
+def test_who_may_not_is_told_so(server: LocalServer) -> None:
+    raw(server, "ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-evalsha")
+    wrong = f"redis://reader:wrong@127.0.0.1:{server.port}"
+    assert code_of(lambda: connect(wrong)) == "broker.denied"
+    with connect(wrong.replace("wrong", "secret")) as bus:
+        assert code_of(lambda: bus.stream("r", subjects=["r"], create=True)) == "broker.denied"
+    assert code_of(lambda: connect("redis://127.0.0.1:1", connect_timeout=1)) == "broker.lost"
+    assert code_of(lambda: connect("redis://127.0.0.1/x?db=y")) == "broker.url"
+    assert code_of(lambda: connect(server.url, credentials="file")) == "broker.unsupported"
+
+
+def test_streams_are_refused_where_their_keys_may_be_evicted() -> None:
+    with LocalServer("redis", {"maxmemory-policy": "allkeys-lru"}) as server:
+        with connect(server.url) as bus:
+            refused = code_of(lambda: bus.stream("s", subjects=["s"], create=True))
+            assert refused == "broker.unsupported"
+            assert bus.publish("s", b"channels need no memory") == 0
+
+
+def test_full_memory_takes_no_message_and_lets_consumers_empty_the_stream() -> None:
+    limits = {"maxmemory": "8mb", "maxmemory-policy": "volatile-lru"}
+    with LocalServer("redis", limits) as server, connect(server.url) as bus:
+        stream = bus.stream("s", subjects=["s"], retention="work_queue", create=True)
+        consumer = stream.consumer("c", create=True)
+        for number in range(40):
+            raw(server, "SET", f"cache-{number}", b"x" * 50_000, "EX", 1000)
+        confirmed: list[int | None] = []
+
+        def fill() -> None:
+            while True:
+                confirmed.append(stream.publish("s", b"x" * 50_000))
+
+        assert code_of(fill) == "stream.full"
+        # What may go is gone; of ours nothing is.
+        assert raw(server, "KEYS", "cache-*") == []
+        assert [one.sequence for one in stream.replay()] == confirmed
+        for _ in range(5):
+            for message in consumer.fetch(1, timeout=0):
+                message.ack()
+        until(lambda: _takes(stream))
+
+
+def _takes(stream: RedisStream) -> bool:
+    try:
+        return stream.publish("s", b"again") is not None
+    except errors.Full:
+        return False
+
+
+def test_a_message_is_confirmed_when_replicas_have_it() -> None:
+    with LocalServer("redis") as first, LocalServer("redis") as second:
+        raw(second, "REPLICAOF", "127.0.0.1", first.port)
+        until(lambda: b"master_link_status:up" in raw(second, "INFO"))
+        with connect(first.url, replicas=2, timeout="10s") as bus:
+            stream = bus.stream("s", subjects=["s"], create=True)
+            assert stream.publish("s", b"1") == 1
+            assert raw(second, "XLEN", "{dwk::s}:messages") == 1
+            second.suspend()
+            begun = time.monotonic()
+            with pytest.raises(errors.Unavailable) as caught:
+                stream.publish("s", b"2", timeout=0.5)
+            assert time.monotonic() - begun < 5
+            assert (caught.value.code, caught.value.details["outcome"]) == (
+                "broker.lost",
+                "unknown",
+            )
+            second.resume()
+            assert stream.publish("s", b"3") == 3
+
+
+# --- Topics ---------------------------------------------------------------------------------------
+
+
+def test_patterns_are_ours_and_not_redis_globs(bus: RedisBroker) -> None:
+    taken: dict[str, list[str]] = {}
+    patterns = [">", "a.>", "a.*.c", "a.b.c", "a[b]?.*", "a.*"]
+
+    def listen(pattern: str) -> Any:
+        taken[pattern] = []
+        return bus.subscribe(pattern, lambda message: taken[pattern].append(message.subject))
+
+    subscriptions = [listen(pattern) for pattern in patterns]
+    subjects = ["a.b.c", "a.b.x.c", "a", "a.b", "ab.c", "a[b]?.c", "aby.c"]
+    for subject in subjects:
+        bus.publish(subject, b"")
+    until(lambda: len(taken[">"]) == len(subjects))
+    for subscription in subscriptions:
+        subscription.close()
+    assert taken[">"] == subjects
+    assert taken["a.>"] == ["a.b.c", "a.b.x.c", "a.b"]
+    assert taken["a.*.c"] == taken["a.b.c"] == ["a.b.c"]
+    assert taken["a[b]?.*"] == ["a[b]?.c"]
+    assert taken["a.*"] == ["a.b"]
+
+
+def test_answers_are_seen_by_who_asked_only(bus: RedisBroker) -> None:
+    seen: list[str] = []
+    bus.subscribe(">", lambda message: seen.append(message.subject))
+    bus.subscribe("svc.echo", lambda message: message.data)
+    assert bus.request("svc.echo", b"x", timeout=PATIENCE_S).data == b"x"
+    until(lambda: seen == ["svc.echo"])
+
+
+def test_subscriptions_are_there_again_after_a_restart() -> None:
+    with LocalServer("redis") as server, connect(server.url) as bus:
+        subscription = bus.subscribe("a.*")
+        bus.publish("a.b", b"before")
+        assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"before"]
+        server.restart()
+        until(lambda: bus.publish("a.b", b"after") == 1)
+        assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"after"]
+
+
+# --- The process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_ends_a_wait_and_loses_nothing(stream: RedisStream) -> None:
+    consumer = stream.consumer("c", create=True)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        consumer.fetch(1, timeout=PATIENCE_S)
+    timer.join()
+    stream.publish("s.a", b"1")
+    assert [one.data for one in consumer.fetch(1, timeout=0)] == [b"1"]
+
+
+def test_a_connection_does_not_cross_a_fork(bus: RedisBroker, stream: RedisStream) -> None:
+    child = os.fork()
+    if child == 0:
+        code = "none"
+        with contextlib.suppress(BaseException):
+            code = code_of(lambda: stream.publish("s.a"))
+        os._exit(0 if code == "bus.forked" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert stream.publish("s.a") == 1
+    assert bus.is_connected
+
+
+def test_closing_ends_waits_and_refuses_what_comes_later(
+    bus: RedisBroker, stream: RedisStream
+) -> None:
+    consumer = stream.consumer("c", create=True)
+    codes: list[str] = []
+    calls: list[Callable[[], object]] = [
+        lambda: consumer.fetch(1),
+        lambda: next(stream.replay(follow=True)),
+    ]
+    threads = [
+        threading.Thread(target=lambda call=call: codes.append(code_of(call))) for call in calls
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    bus.close()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert codes == ["bus.closed", "bus.closed"]
+    late = [stream.publish, bus.publish, bus.subscribe, stream.purge]
+    for call in late:
+        assert code_of(lambda: call("s.a") if call is not stream.purge else call()) == "bus.closed"  # noqa: B023
