@@ -47,6 +47,7 @@ test: $(VENV)/.dev
 	cargo test --quiet -p dwk-queue --features shuttle --test shuttle
 	tools/test-aarch64
 	$(BIN)/maturin develop --quiet --profile dev
+	tools/get-servers $(VENV)/servers
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev

@@ -169,7 +169,7 @@ class LocalServer(Closing):
             "save": "",
         }
         text = "".join(
-            f'{name} {value or chr(34) * 2}\n' for name, value in (lines | self._settings).items()
+            f"{name} {value or chr(34) * 2}\n" for name, value in (lines | self._settings).items()
         )
         configuration = Path(self.directory, "redis.conf")
         configuration.write_text(text, encoding="utf-8")
