@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KNOWN = {
     "a_batch_that_does_not_fit_is_refused_whole": "a part of the batch is taken before the limit",
 }
-KINDS: list[servers.Kind] = ["nats"]
+KINDS: list[servers.Kind] = ["nats", "redis"]
 
 
 @pytest.fixture(scope="module")
