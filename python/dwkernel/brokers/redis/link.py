@@ -30,6 +30,8 @@ _IDLE_MAX = 64
 # Between attempts.
 _PAUSE_FIRST_S = 0.005
 _PAUSE_MAX_S = 0.25
+# A connection that died without a word is given up after so long, where asking again is safe.
+_ATTEMPT_S = 5.0
 
 Command = tuple[Any, ...]
 
@@ -137,7 +139,8 @@ class Link:
             if left_s <= 0:
                 raise faults.lost(self.shown, why, sent=sent)
             try:
-                return self._attempt(commands, left_s, patience_s, careful=not again)
+                once_s = min(left_s, _ATTEMPT_S) if again else left_s
+                return self._attempt(commands, once_s, patience_s, careful=not again)
             except _Broken as broken:
                 self.is_connected = False
                 self.check()
