@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dwkernel.brokers.redis import RedisBroker
+    from dwkernel.brokers.redis.consumer import RedisConsumer
     from dwkernel.brokers.redis.stream import RedisStream
 
 pytest.importorskip("redis")
@@ -137,7 +139,12 @@ def use_everything(bus: RedisBroker) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalServer]:
-    with LocalServer("redis", {"cluster-enabled": "yes"}) as server:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    # By itself it would take a port 10,000 above the other one, which may be none.
+    settings = {"cluster-enabled": "yes", "cluster-port": str(port)}
+    with LocalServer("redis", settings) as server:
         raw(server, "CLUSTER", "ADDSLOTS", *range(16384))
         until(lambda: b"cluster_state:ok" in raw(server, "CLUSTER", "INFO"))
         yield server
@@ -165,7 +172,11 @@ def test_a_stream_lies_in_one_slot_of_a_cluster(cluster: LocalServer) -> None:
 def test_a_deleted_stream_leaves_nothing_behind(server: LocalServer) -> None:
     with connect(server.url, tenant="gone") as bus:
         use_everything(bus)
-        assert raw(server, "KEYS", "*dwk:gone:*")
+        bus.stream("s").publish("s.a", message_id="other", key="k")
+        bus.stream("s").publish("s.a", delay="1h")
+        for message in bus.stream("s").consumer("d").fetch(1, timeout=0):
+            message.term("why")
+        assert raw(server, "KEYS", "*dwk:gone:*:letters")
         bus.delete_stream("s")
         assert raw(server, "KEYS", "*dwk:gone:*") == []
 
@@ -194,6 +205,38 @@ def test_who_waits_is_told_that_the_stream_is_gone(bus: RedisBroker, stream: Red
     assert code_of(lambda: stream.publish("s.a")) == "stream.not_found"
 
 
+@pytest.mark.parametrize("verb", ["nak", "ack", "resume"])
+def test_who_waits_is_woken_by_what_another_program_does(
+    server: LocalServer, bus: RedisBroker, stream: RedisStream, verb: str
+) -> None:
+    # With one more message only an acknowledgement makes room; else it is given back, or let go on.
+    count = {"nak": 2, "ack": 3, "resume": 3}[verb]
+    stream.publish_many([("s.a", b"")] * count)
+    most = 10 if verb == "nak" else 2
+    consumer = stream.consumer("c", max_ack_pending=most, create=True)
+    with connect(server.url, tenant=bus._client.options.tenant) as another:
+        theirs = another.stream("s").consumer("c")
+        first = theirs.fetch(2, timeout=0)[0]
+        if verb == "resume":
+            theirs.pause()
+            first.ack()
+        taken: list[float] = []
+        thread = threading.Thread(target=_take, args=(consumer, taken))
+        thread.start()
+        time.sleep(0.1)
+        assert taken == []
+        begun = time.monotonic()
+        getattr(theirs if verb == "resume" else first, verb)()
+        thread.join(PATIENCE_S)
+        assert taken[0] - begun < 1
+
+
+def _take(consumer: RedisConsumer, taken: list[float]) -> None:
+    for message in consumer.fetch(1, PATIENCE_S):
+        taken.append(time.monotonic())
+        message.ack()
+
+
 def test_an_acknowledgement_of_all_covers_what_the_same_reader_was_handed(
     bus: RedisBroker, stream: RedisStream
 ) -> None:
@@ -210,6 +253,24 @@ def test_an_acknowledgement_of_all_covers_what_the_same_reader_was_handed(
 def test_only_who_uses_redis_loads_its_client() -> None:
     program = "import dwkernel, dwkernel.brokers, sys; sys.exit('redis' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_work_queue_keeps_what_is_not_done(stream: RedisStream, bus: RedisBroker) -> None:
+    queue = bus.stream("q", subjects=["q"], retention="work_queue", create=True)
+    queue.publish_many([("q", b"")] * 5)
+    consumer = queue.consumer("c", max_deliver=1, create=True)
+    one, two, three, four = consumer.fetch(4, timeout=0)
+    two.ack()
+    four.ack()
+    assert [message.sequence for message in queue.replay()] == [1, 2, 3, 4, 5]
+    three.nak()
+    one.ack()
+    assert [message.sequence for message in queue.replay()] == [5]
+    # Its copy is taken in anew: the queue has let it go.
+    assert consumer.redrive() == 1
+    again = consumer.fetch(9, timeout=0)
+    assert [(message.sequence, message.deliveries) for message in again] == [(5, 1), (6, 1)]
+    assert stream.status().messages == 0
 
 
 # --- What the server at hand promises -------------------------------------------------------------
@@ -316,7 +377,7 @@ def test_a_message_is_confirmed_when_replicas_have_it() -> None:
                 "broker.lost",
                 "unknown",
             )
-            # Asked again over another connection, it waits again: what it waits for was done before.
+            # Asked again over another connection it waits again, for what was done before.
             killer = threading.Timer(0.2, raw, (first, "CLIENT", "KILL", "TYPE", "normal"))
             killer.start()
             assert code_of(lambda: stream.publish("s", b"3", timeout=1)) == "broker.lost"
@@ -409,10 +470,13 @@ def test_closing_ends_waits_and_refuses_what_comes_later(
     ]
     for thread in threads:
         thread.start()
-    time.sleep(0.05)
+    time.sleep(0.1)
+    begun = time.monotonic()
     bus.close()
     for thread in threads:
         thread.join(PATIENCE_S)
+    # Sooner than the wait on the server ends by itself.
+    assert time.monotonic() - begun < 1
     assert codes == ["bus.closed", "bus.closed"]
     late: list[Callable[[], object]] = [
         lambda: stream.publish("s.a"),

@@ -115,8 +115,6 @@ local function recall(s, lane, call)
   local space = string.find(known, ' ', 1, true)
   local last = tonumber(string.sub(known, 1, space - 1))
   if last == tonumber(call) then
-    -- A write, so that who waits for replicas after this waits for what was done before.
-    redis.call('ZADD', s.callers, NOW, lane)
     return cmsgpack.unpack(string.sub(known, space + 1))
   end
   if last > tonumber(call) then
