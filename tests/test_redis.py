@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwkernel import brokers, errors
+from dwkernel.brokers.subjects import matches
 from dwkernel.conformance.servers import LocalServer, find, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from dwkernel.brokers.redis import RedisBroker
     from dwkernel.brokers.redis.consumer import RedisConsumer
@@ -76,6 +80,13 @@ def code_of(call: Callable[[], object]) -> str:
     with pytest.raises(errors.DwError) as caught:
         call()
     return caught.value.code
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -139,11 +150,8 @@ def use_everything(bus: RedisBroker) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalServer]:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
     # By itself it would take a port 10,000 above the other one, which may be none.
-    settings = {"cluster-enabled": "yes", "cluster-port": str(port)}
+    settings = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
     with LocalServer("redis", settings) as server:
         raw(server, "CLUSTER", "ADDSLOTS", *range(16384))
         until(lambda: b"cluster_state:ok" in raw(server, "CLUSTER", "INFO"))
@@ -271,6 +279,64 @@ def test_a_work_queue_keeps_what_is_not_done(stream: RedisStream, bus: RedisBrok
     again = consumer.fetch(9, timeout=0)
     assert [(message.sequence, message.deliveries) for message in again] == [(5, 1), (6, 1)]
     assert stream.status().messages == 0
+
+
+def test_a_key_that_somebody_deletes_is_missed(server: LocalServer, stream: RedisStream) -> None:
+    stream.publish("s.a")
+    assert stream.purge() == 1
+    assert list(stream.replay()) == []
+    raw(server, "DEL", "{dwk:test_a_key_that_somebody_deletes_is_missed:s}:messages")
+    assert code_of(lambda: stream.publish("s.a")) == "broker.failed"
+    assert code_of(lambda: list(stream.replay())) == "broker.failed"
+
+
+def test_the_servers_patterns_stand_for_the_same_subjects_as_ours(bus: RedisBroker) -> None:
+    chance = random.Random(5)
+    tokens = ["a", "b", "%", "a%", "-", "a-z", "[a]", "(", "+", "?", "^", "$", "ä", "%a"]
+
+    def text(count: int, wild: list[str]) -> str:
+        return ".".join(chance.choice(tokens + wild) for _ in range(count))
+
+    subjects = [text(chance.randint(1, 3), []) for _ in range(150)]
+    stream = bus.stream("s", subjects=[">"], create=True)
+    stream.publish_many([(subject, b"") for subject in subjects])
+    for number in range(150):
+        pattern = text(chance.randint(1, 3), ["*"] * 8)
+        if chance.random() < 0.3:
+            pattern = ".".join([*pattern.split(".")[:2], ">"])
+        consumer = stream.consumer(f"c{number}", subjects=[pattern], ack="none", create=True)
+        found = [message.subject for message in consumer.fetch(200, timeout=0)]
+        assert found == [one for one in subjects if matches(pattern, one)], pattern
+
+
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: no certificate for the server")
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command = [*make, "-nodes", "-keyout", key, "-out", certificate, *subject]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    port = free_port()
+    settings = {
+        "tls-port": str(port),
+        "tls-cert-file": certificate,
+        "tls-key-file": key,
+        "tls-ca-cert-file": certificate,
+        "tls-auth-clients": "no",
+    }
+    with LocalServer("redis", settings):
+        url = f"rediss://localhost:{port}"
+        assert code_of(lambda: connect(url, connect_timeout="300ms")) == "broker.lost"
+        with connect(f"{url}?ssl_ca_certs={certificate}") as bus:
+            stream = bus.stream("s", subjects=["s"], create=True)
+            assert stream.publish("s", b"x" * 100_000) == 1
+            consumer = stream.consumer("c", create=True)
+            assert [len(message.data) for message in consumer.fetch(1, timeout=0)] == [100_000]
+            assert consumer.fetch(1, timeout=0.1) == []
+            subscription = bus.subscribe("t")
+            assert bus.publish("t", b"1") == 1
+            assert [message.data for message in subscription.fetch(1, PATIENCE_S)] == [b"1"]
 
 
 # --- What the server at hand promises -------------------------------------------------------------

@@ -264,6 +264,9 @@ def test_what_is_made_and_deleted_and_driven_again_is_so_once(
     assert consumer.redrive(letter.sequence) == 1
     assert len(consumer.fetch(9, timeout=0)) == 1
     cutter.losses = 2
+    stream.delete_consumer("c")
+    assert stream.consumers() == []
+    cutter.losses = 2
     bus.delete_stream("other")
     assert [one.name for one in bus.streams()] == ["s"]
 

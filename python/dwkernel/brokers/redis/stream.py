@@ -295,9 +295,8 @@ class RedisStream:
         """
         check_name(name, "stream.option")
         keys = [*self._keys, *self._client.keys.consumer(self._name, name)]
-        answer = self._client.run(
-            "consumer_delete", keys, [self._uid, name], self._client.limit(None)
-        )
+        limit_s = self._client.limit(None)
+        answer = self._client.run_once("consumer_delete", keys, [name], limit_s, ids=[self._uid])
         self._check(answer, f"the consumer {name} of stream {self._name}")
 
     def dead_letters(self) -> Iterator[BrokerDeadLetter]:

@@ -80,6 +80,10 @@ local function stream_at(base, uid)
   s.window = tonumber(found[11])
   s.delayed = tonumber(found[12])
   s.saved = table.concat({ s.last, s.time, s.bytes, s.delayed }, ' ')
+  -- An empty stream is a key, too.
+  if s.last > 0 and redis.call('EXISTS', s.messages) == 0 then
+    error('the messages of this stream are gone: their key was evicted or deleted')
+  end
   return s
 end
 
