@@ -477,6 +477,30 @@ def test_patterns_are_ours_and_not_redis_globs(bus: RedisBroker) -> None:
     assert taken["a.*"] == ["a.b"]
 
 
+def test_who_leaves_a_channel_does_not_end_it_for_who_comes(
+    bus: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bus.subscribe("a.b")
+    send = bus._topics._send
+    is_leaving = threading.Event()
+
+    def send_late(connection: Any, *command: Any) -> None:
+        if command[0] == "UNSUBSCRIBE":
+            is_leaving.set()
+            time.sleep(0.2)
+        send(connection, *command)
+
+    monkeypatch.setattr(bus._topics, "_send", send_late)
+    leaving = threading.Thread(target=first.close)
+    leaving.start()
+    assert is_leaving.wait(PATIENCE_S)
+    with bus.subscribe("a.b") as second:
+        leaving.join(PATIENCE_S)
+        assert bus.publish("a.b", b"1") == 1
+        assert second.next(PATIENCE_S) is not None
+    until(lambda: bus.publish("a.b", b"2") == 0)
+
+
 def test_answers_are_seen_by_who_asked_only(bus: RedisBroker) -> None:
     seen: list[str] = []
     bus.subscribe(">", lambda message: seen.append(message.subject))

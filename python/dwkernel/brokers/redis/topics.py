@@ -46,8 +46,9 @@ class Topics:
         """Made by `RedisBroker`; nothing is connected yet."""
         self._client = client
         self._lock = threading.Lock()
-        # Who sends on the listening connection.
-        self._sending = threading.Lock()
+        # Commands go over the listening connection in the order in which they were decided: else who
+        # leaves a channel could end it for one who just came.
+        self._sending = threading.RLock()
         self._connection: Any = None
         self._thread: threading.Thread | None = None
         # By what the server was asked for: the pattern and the receiver of each subscription.
@@ -94,17 +95,18 @@ class Topics:
     def _ensure(self, place: bytes, limit_s: float) -> None:
         """Return when the server has confirmed the subscription."""
         end = time.monotonic() + limit_s
-        with self._lock:
-            if self._thread is None:
-                name = "dwk-redis-topics"
-                self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
-                self._thread.start()
-            connection = self._connection
-            is_new = place not in self._confirmed
-        if connection is not None and is_new:
-            # If that fails the listening thread connects again and asks for everything.
-            with contextlib.suppress(RedisError, OSError):
-                self._send(connection, _verb(place, "SUBSCRIBE"), place)
+        with self._sending:
+            with self._lock:
+                if self._thread is None:
+                    name = "dwk-redis-topics"
+                    self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
+                    self._thread.start()
+                connection = self._connection
+                is_new = place not in self._confirmed
+            if connection is not None and is_new:
+                # If that fails the listening thread connects again and asks for everything.
+                with contextlib.suppress(RedisError, OSError):
+                    self._send(connection, _verb(place, "SUBSCRIBE"), place)
         with self._told:
             self._told.wait_for(
                 lambda: place in self._confirmed or self._is_closed,
@@ -116,18 +118,19 @@ class Topics:
         raise faults.lost(self._client.link.shown, None, sent=False)
 
     def _leave(self, place: bytes, route: tuple[str, Take]) -> None:
-        with self._lock:
-            routes = self._routes.get(place, [])
-            if route in routes:
-                routes.remove(route)
-            if routes:
-                return
-            self._routes.pop(place, None)
-            self._confirmed.discard(place)
-            connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(RedisError, OSError):
-                self._send(connection, _verb(place, "UNSUBSCRIBE"), place)
+        with self._sending:
+            with self._lock:
+                routes = self._routes.get(place, [])
+                if route in routes:
+                    routes.remove(route)
+                if routes:
+                    return
+                self._routes.pop(place, None)
+                self._confirmed.discard(place)
+                connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(RedisError, OSError):
+                    self._send(connection, _verb(place, "UNSUBSCRIBE"), place)
 
     # --- Questions --------------------------------------------------------------------------------
 
@@ -204,12 +207,13 @@ class Topics:
             link.pause(_PAUSE_S)
 
     def _take_up(self, connection: Any) -> None:
-        with self._lock:
-            places = list(self._routes)
-            self._connection = connection
         inbox = _escaped(self._client.keys.inbox(f"{self._inbox}.")) + b"*"
-        for place in [inbox, *places]:
-            self._send(connection, _verb(place, "SUBSCRIBE"), place)
+        with self._sending:
+            with self._lock:
+                places = list(self._routes)
+                self._connection = connection
+            for place in [inbox, *places]:
+                self._send(connection, _verb(place, "SUBSCRIBE"), place)
 
     def _read(self, connection: Any) -> None:
         connection._sock.settimeout(_QUIET_S)  # noqa: SLF001 - the library has no other way
