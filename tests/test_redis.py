@@ -148,11 +148,17 @@ def use_everything(bus: RedisBroker) -> None:
     stream.consumer("d", create=True)
 
 
+def clustered() -> LocalServer:
+    # It takes a second port 10,000 above the first one, which may be none.
+    for _ in range(20):
+        with contextlib.suppress(TimeoutError):
+            return LocalServer("redis", {"cluster-enabled": "yes"})
+    pytest.fail("no port for a cluster")
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalServer]:
-    # By itself it would take a port 10,000 above the other one, which may be none.
-    settings = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
-    with LocalServer("redis", settings) as server:
+    with clustered() as server:
         raw(server, "CLUSTER", "ADDSLOTS", *range(16384))
         until(lambda: b"cluster_state:ok" in raw(server, "CLUSTER", "INFO"))
         yield server
@@ -325,7 +331,13 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
         "tls-ca-cert-file": certificate,
         "tls-auth-clients": "no",
     }
-    with LocalServer("redis", settings):
+    try:
+        server = LocalServer("redis", settings)
+    except TimeoutError as error:
+        if "Bad directive" in str(error):
+            pytest.skip("this redis-server was built without TLS")
+        raise
+    with server:
         url = f"rediss://localhost:{port}"
         assert code_of(lambda: connect(url, connect_timeout="300ms")) == "broker.lost"
         with connect(f"{url}?ssl_ca_certs={certificate}") as bus:

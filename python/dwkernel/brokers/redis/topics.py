@@ -46,7 +46,7 @@ class Topics:
         """Made by `RedisBroker`; nothing is connected yet."""
         self._client = client
         self._lock = threading.Lock()
-        # Commands go over the listening connection in the order in which they were decided: else who
+        # Commands go over the connection in the order in which they were decided: else who
         # leaves a channel could end it for one who just came.
         self._sending = threading.RLock()
         self._connection: Any = None
