@@ -76,6 +76,7 @@ class Message:
     # Of a consumer's delivery, and of a question: how the broker is told.
     delivery: Delivery | None = field(default=None, repr=False)
     answer: Callable[[bytes], bool] | None = field(default=None, repr=False)
+    failed: Callable[[str], None] | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _is_over: bool = field(default=False, repr=False)
 

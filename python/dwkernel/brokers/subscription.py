@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import threading
@@ -187,6 +188,10 @@ class BrokerSubscription(Closing):
         error: Exception,
         on_error: Callable[[Any, BaseException], object] | None,
     ) -> None:
+        if message.failed is not None:
+            # Whoever asked need not wait.
+            with contextlib.suppress(errors.DwError):
+                message.failed(f"{type(error).__name__}: {error}")
         if on_error is None:
             _log.error("a handler of %s failed on %s", self._name, message, exc_info=error)
             return

@@ -177,13 +177,15 @@ def so_many_are_out_at_a_time(factory: Factory) -> None:
 def what_fails_too_often_is_a_dead_letter_and_is_driven_again(factory: Factory) -> None:
     """With its reason and history; its count begins anew."""
     with factory() as bus:
-        stream = _stream(bus, 4)
+        stream = _stream(bus, 1)
         kept = bus.promises.dead_letters
         consumer = stream.consumer("c", max_deliver=2, dead_letters=bool(kept), create=True)
         for count in (1, 2):
             (message,) = take(consumer, 1)
             equal((message.sequence, message.deliveries), (1, count))
             message.nak()
+        for number in range(1, 4):
+            stream.publish(f"{stream.name}.{number % 2}", str(number).encode())
         (given_up,) = take(consumer, 1)
         given_up.term("no such ç")
         codes("stream.ack", given_up.ack)
