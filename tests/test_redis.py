@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from dwkernel.brokers.broker import Broker
     from dwkernel.brokers.redis import RedisBroker
     from dwkernel.brokers.redis.consumer import RedisConsumer
+    from dwkernel.brokers.redis.group import RedisGroup
     from dwkernel.brokers.redis.stream import RedisStream
+    from dwkernel.bus import ports
 
 pytest.importorskip("redis")
 if find("redis") is None:
@@ -94,6 +97,16 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
+
+
+def ports_of(
+    bus: RedisBroker,
+    stream: RedisStream,
+    consumer: RedisConsumer,
+    group: RedisGroup,
+) -> tuple[Broker, ports.Stream, ports.Consumer, ports.Group]:
+    """Let mypy compare each class with its port."""
+    return bus, stream, consumer, group
 
 
 # --- How it lies there ----------------------------------------------------------------------------
@@ -462,73 +475,6 @@ def test_a_message_is_confirmed_when_replicas_have_it() -> None:
             killer.join()
             second.resume()
             assert stream.publish("s", b"4") == 4
-
-
-# --- Topics ---------------------------------------------------------------------------------------
-
-
-def test_patterns_are_ours_and_not_redis_globs(bus: RedisBroker) -> None:
-    taken: dict[str, list[str]] = {}
-    patterns = [">", "a.>", "a.*.c", "a.b.c", "a[b]?.*", "a.*"]
-
-    def listen(pattern: str) -> Any:
-        taken[pattern] = []
-        return bus.subscribe(pattern, lambda message: taken[pattern].append(message.subject))
-
-    subscriptions = [listen(pattern) for pattern in patterns]
-    subjects = ["a.b.c", "a.b.x.c", "a", "a.b", "ab.c", "a[b]?.c", "aby.c"]
-    for subject in subjects:
-        bus.publish(subject, b"")
-    until(lambda: len(taken[">"]) == len(subjects))
-    for subscription in subscriptions:
-        subscription.close()
-    assert taken[">"] == subjects
-    assert taken["a.>"] == ["a.b.c", "a.b.x.c", "a.b"]
-    assert taken["a.*.c"] == taken["a.b.c"] == ["a.b.c"]
-    assert taken["a[b]?.*"] == ["a[b]?.c"]
-    assert taken["a.*"] == ["a.b"]
-
-
-def test_who_leaves_a_channel_does_not_end_it_for_who_comes(
-    bus: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = bus.subscribe("a.b")
-    send = bus._topics._send
-    is_leaving = threading.Event()
-
-    def send_late(connection: Any, *command: Any) -> None:
-        if command[0] == "UNSUBSCRIBE":
-            is_leaving.set()
-            time.sleep(0.2)
-        send(connection, *command)
-
-    monkeypatch.setattr(bus._topics, "_send", send_late)
-    leaving = threading.Thread(target=first.close)
-    leaving.start()
-    assert is_leaving.wait(PATIENCE_S)
-    with bus.subscribe("a.b") as second:
-        leaving.join(PATIENCE_S)
-        assert bus.publish("a.b", b"1") == 1
-        assert second.next(PATIENCE_S) is not None
-    until(lambda: bus.publish("a.b", b"2") == 0)
-
-
-def test_answers_are_seen_by_who_asked_only(bus: RedisBroker) -> None:
-    seen: list[str] = []
-    bus.subscribe(">", lambda message: seen.append(message.subject))
-    bus.subscribe("svc.echo", lambda message: message.data)
-    assert bus.request("svc.echo", b"x", timeout=PATIENCE_S).data == b"x"
-    until(lambda: seen == ["svc.echo"])
-
-
-def test_subscriptions_are_there_again_after_a_restart() -> None:
-    with LocalServer("redis") as server, connect(server.url) as bus:
-        subscription = bus.subscribe("a.*")
-        bus.publish("a.b", b"before")
-        assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"before"]
-        server.restart()
-        until(lambda: bus.publish("a.b", b"after") == 1)
-        assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"after"]
 
 
 # --- The process ----------------------------------------------------------------------------------

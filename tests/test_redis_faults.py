@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dwkernel import brokers, errors
+from dwkernel.conformance.cutter import Cutter
 from dwkernel.conformance.servers import LocalServer, find, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dwkernel.brokers import Message
     from dwkernel.brokers.redis import RedisBroker
     from dwkernel.brokers.redis.consumer import RedisConsumer
     from dwkernel.brokers.redis.stream import RedisStream
@@ -28,71 +27,6 @@ if find("redis") is None:
     pytest.skip(missing("redis"), allow_module_level=True)
 
 PATIENCE_S = 30.0
-
-
-class Cutter:
-    """A proxy that loses answers: what was asked is done, and nobody is told."""
-
-    def __init__(self, port: int) -> None:
-        """Listen in front of a server's port."""
-        self._server = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        # So many answers are lost from now on.
-        self.losses = 0
-        self.lost = 0
-        # Whether a connection stands on that lost an answer, as if a plug was pulled.
-        self.is_mute = False
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _loses(self) -> bool:
-        self.losses -= 1
-        if self.losses < 0:
-            return False
-        self.lost += 1
-        return True
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with client, suppress(OSError), socket.create_connection(self._server) as server:
-            asking = threading.Thread(target=_copy, args=(client, server), daemon=True)
-            asking.start()
-            try:
-                while answer := server.recv(1 << 20):
-                    if not self._loses():
-                        client.sendall(answer)
-                    elif not self.is_mute:
-                        break
-            finally:
-                # Closing alone does not end what another thread reads.
-                _end(client)
-                _end(server)
-
-    def __enter__(self) -> Self:
-        """Return it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Listen no more."""
-        _end(self._listener)
-        self._listener.close()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 20):
-            target.sendall(data)
-    _end(target)
-
-
-def _end(one: socket.socket) -> None:
-    with suppress(OSError):
-        one.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(scope="module")
@@ -433,115 +367,6 @@ def test_a_kill_loses_nothing_that_was_confirmed_and_nobody_notices_but_by_waiti
         assert set(taken) >= set(numbers)
         # What was acknowledged durably came once: an acknowledgement is not done twice either.
         assert max(taken.values()) == 1
-
-
-# --- Random histories -----------------------------------------------------------------------------
-
-
-class World:
-    """Clients that die between calls, answers that get lost, a server that is killed."""
-
-    def __init__(self, server: LocalServer, cutter: Cutter, seed: int) -> None:
-        """Make a stream and its consumer."""
-        self.random = random.Random(seed)
-        self.server, self.cutter = server, cutter
-        self.tenant = f"history-{seed}"
-        self.count = 0
-        self.confirmed: dict[int, bytes] = {}
-        # Messages that came once too often can be told by what they hold.
-        self.acknowledged: set[int] = set()
-        self.held: list[Message] = []
-        self.bus = self._bus()
-        stream = self.bus.stream("s", subjects=["s"], create=True)
-        self.consumer = stream.consumer("c", ack_wait="150ms", max_ack_pending=20, create=True)
-        self.stream = stream
-
-    def _bus(self) -> RedisBroker:
-        return connect(self.cutter.port, tenant=self.tenant)
-
-    def step(self) -> None:
-        verbs: list[Callable[[], None]] = [
-            *[self.publish] * 4,
-            *[self.fetch] * 4,
-            *[self.settle] * 6,
-            self.die,
-            self.lose,
-        ]
-        self.random.choice(verbs)()
-
-    def publish(self) -> None:
-        batch = [("s", f"{self.count + n}".encode()) for n in range(self.random.randint(1, 5))]
-        self.count += len(batch)
-        for number, (_, data) in zip(self.stream.publish_many(batch), batch, strict=True):
-            assert number not in self.confirmed, "a number was given twice"
-            self.confirmed[number] = data
-
-    def fetch(self) -> None:
-        for message in self.consumer.fetch(self.random.randint(1, 6), timeout=0):
-            self.see(message)
-            self.held.append(message)
-
-    def see(self, message: Message) -> None:
-        assert message.sequence not in self.acknowledged, "it was acknowledged"
-        if message.sequence in self.confirmed:
-            assert message.data == self.confirmed[message.sequence]
-
-    def settle(self) -> None:
-        if not self.held:
-            return
-        message = self.held.pop(self.random.randrange(len(self.held)))
-        verb = self.random.choice(["ack", "ack", "ack", "nak", "in_progress", "none"])
-        with suppress(errors.State):
-            if verb == "ack":
-                message.ack(durable=True)
-                assert message.sequence not in self.acknowledged, "it was acknowledged twice"
-                self.acknowledged.add(message.sequence or 0)
-            elif verb == "nak":
-                message.nak(self.random.choice([None, 0, 0.05]))
-            elif verb == "in_progress":
-                message.in_progress()
-
-    def die(self) -> None:
-        """The client is gone, with what it had; another one takes its place."""
-        self.bus._link.close()
-        self.held.clear()
-        self.bus = self._bus()
-        self.stream = self.bus.stream("s")
-        self.consumer = self.stream.consumer("c")
-
-    def lose(self) -> None:
-        if self.random.random() < 0.15:
-            self.server.restart()
-        else:
-            self.cutter.losses = self.random.randint(1, 3)
-
-    def drain(self) -> None:
-        self.cutter.losses = 0
-        self.held.clear()
-
-        def is_done() -> bool:
-            for message in self.consumer.fetch(20, timeout=0.05):
-                self.see(message)
-                message.ack()
-                self.acknowledged.add(message.sequence or 0)
-            return set(self.confirmed) <= self.acknowledged
-
-        until(is_done)
-        there = {one.sequence: one.data for one in self.stream.replay()}
-        assert self.confirmed == there, "taken once each, as confirmed"
-        until(lambda: self.consumer.status().floor_sequence == len(there))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_in_random_histories_nothing_is_lost_and_nothing_done_comes_again(seed: int) -> None:
-    with ExitStack() as stack:
-        server = stack.enter_context(LocalServer("redis"))
-        cutter = stack.enter_context(Cutter(server.port))
-        world = World(server, cutter, seed)
-        for _ in range(150):
-            world.step()
-        world.drain()
-        world.bus.close()
 
 
 def test_a_consumer_that_is_shared_by_machines_does_each_message_once(server: LocalServer) -> None:
