@@ -18,6 +18,7 @@ from dwkernel.brokers.redis.client import Client
 from dwkernel.brokers.redis.fields import packed
 from dwkernel.brokers.redis.group import RedisGroup
 from dwkernel.brokers.redis.link import Link
+from dwkernel.brokers.redis.nodes import Nodes
 from dwkernel.brokers.redis.server import Server
 from dwkernel.brokers.redis.settings import kept_of_stream
 from dwkernel.brokers.redis.stream import RedisStream
@@ -66,10 +67,11 @@ class RedisBroker(Closing):
         self._link = Link(url, options)
         try:
             self._server = Server.of(self._link, options.connect_timeout_s)
+            self._nodes = Nodes(self._link, is_cluster=self._server.is_cluster)
         except BaseException:
             self._link.close()
             raise
-        self._client = Client(self._link, options, self._server.promises(options.replicas))
+        self._client = Client(self._nodes, options, self._server.promises(options.replicas))
         self._topics = Topics(self._client)
         self._lock = threading.Lock()
         self._subscriptions: list[BrokerSubscription] = []
@@ -151,7 +153,7 @@ class RedisBroker(Closing):
             ("PUBLISH", channel(one.subject), packed(one, principal, reply_to)) for one in batch
         ]
         total = 0
-        for answer in self._link.ask(commands, limit_s, again=False):
+        for answer in self._nodes.send(commands, limit_s):
             if isinstance(answer, BaseException):
                 raise faults.refusal(answer) from answer
             total += int(answer)
@@ -291,7 +293,7 @@ class RedisBroker(Closing):
         uid = secrets.token_hex(8)
         keys, limit_s = self._client.keys, self._client.limit(None)
         # Noted first: a name without a stream is passed over, a stream without a name not found.
-        self._ask(("SADD", keys.streams, name))
+        self._ask(keys.streams, [("SADD", keys.streams, name)])
         arguments = [uid, *kept_of_stream(settings)]
         answer = self._client.run("stream_create", keys.stream(name), arguments, limit_s)
         if answer[0] == b"ok":
@@ -302,8 +304,8 @@ class RedisBroker(Closing):
         # Somebody else made it in this moment.
         return found[0]
 
-    def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        answers = self._link.ask(commands, self._client.limit(None))
+    def _ask(self, key: str, commands: list[tuple[Any, ...]]) -> list[Any]:
+        answers = self._nodes.ask(key, commands, self._client.limit(None))
         for one in answers:
             if isinstance(one, BaseException):
                 raise faults.refusal(one) from one
@@ -311,7 +313,13 @@ class RedisBroker(Closing):
 
     def _find(self, names: Sequence[str]) -> list[RedisStream]:
         infos = [self._client.keys.stream(name)[0] for name in names]
-        answers = self._ask(*(("HMGET", info, "uid", "subjects") for info in infos))
+        commands: list[tuple[Any, ...]] = [("HMGET", info, "uid", "subjects") for info in infos]
+        if self._server.is_cluster:
+            # Each may lie elsewhere.
+            places = zip(infos, commands, strict=True)
+            answers = [self._ask(info, [command])[0] for info, command in places]
+        else:
+            answers = self._ask(infos[0], commands)
         return [
             RedisStream(self._client, name, uid.decode(), json.loads(subjects))
             for name, (uid, subjects) in zip(names, answers, strict=True)
@@ -320,7 +328,8 @@ class RedisBroker(Closing):
 
     def streams(self) -> list[RedisStream]:
         """Return all streams of the tenant, by name."""
-        (names,) = self._ask(("SMEMBERS", self._client.keys.streams))
+        registry = self._client.keys.streams
+        (names,) = self._ask(registry, [("SMEMBERS", registry)])
         found = sorted(name.decode() for name in names)
         return self._find(found) if found else []
 
@@ -349,7 +358,7 @@ class RedisBroker(Closing):
         # Not found: somebody else deleted it in this moment, or an attempt that seemed lost did.
         if answer[0] == b"again":
             raise errors.new("broker.failed", f"consumers of {name} are made all the time")
-        self._ask(("SREM", keys.streams, name))
+        self._ask(keys.streams, [("SREM", keys.streams, name)])
 
     def group(self, *, timeout: Duration | None = None) -> RedisGroup:
         """Gather messages for any streams, and publish them when the `with` ends: all or none.
@@ -380,7 +389,7 @@ class RedisBroker(Closing):
                 subscription.close(None if end is None else max(0.0, end - time.monotonic()))
             except errors.Timeout:
                 late.append(subscription.name)
-        self._link.close()
+        self._nodes.close()
         self._topics.close()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dwkernel.brokers.options import ConnectOptions
-    from dwkernel.brokers.redis.link import Link
+    from dwkernel.brokers.redis.nodes import Nodes
     from dwkernel.bus.promises import Promises
 
 __all__ = ["Client", "Lane"]
@@ -52,9 +52,10 @@ class Lane:
 class Client:
     """What streams and consumers of one connection share."""
 
-    def __init__(self, link: Link, options: ConnectOptions, promises: Promises) -> None:
+    def __init__(self, nodes: Nodes, options: ConnectOptions, promises: Promises) -> None:
         """Made by `RedisBroker`."""
-        self.link = link
+        self.nodes = nodes
+        self.link = nodes.first
         self.options = options
         self.promises = promises
         self.keys = Keys.of(options.tenant)
@@ -97,7 +98,8 @@ class Client:
         if others > 0:
             commands.append(("WAIT", others, max(1, int(limit_s * 900))))
         while True:
-            answers = self.link.ask(commands, max(0.001, end - time.monotonic()))
+            left_s = max(0.001, end - time.monotonic())
+            answers = self.nodes.ask(keys[0], commands, left_s)
             answer = answers[0]
             if not isinstance(answer, BaseException):
                 break
@@ -156,7 +158,7 @@ class Client:
         """
         one = Outgoing.of("answer", content)
         command = ("PUBLISH", self.keys.inbox(reply_to), packed(one, self.options.principal))
-        (told,) = self.link.ask([command], self.limit(None), again=False)
+        (told,) = self.nodes.send([command], self.limit(None))
         if isinstance(told, BaseException):
             raise faults.refusal(told) from told
         return int(told) > 0

@@ -10,20 +10,18 @@ __all__ = ["TIMEOUT", "failed", "is_lost", "is_unknown_script", "lost", "refusal
 
 TIMEOUT = exceptions.TimeoutError
 
-# Answers to a call that was not begun, and that may be begun a moment later.
+# Answers to a call that was not begun, and that may be begun a moment later. Of some the client
+# library makes classes and takes the first word off.
 _PASSING = (
     "BUSY ",  # somebody's script runs for long
-    "LOADING ",
-    "MASTERDOWN ",
-    "READONLY ",  # the server became a replica
-    "TRYAGAIN ",
-    "CLUSTERDOWN ",
     "NOREPLICAS ",
-    "MAXCLIENTS ",
 )
 _PASSING_CLASSES = (
     exceptions.BusyLoadingError,
-    exceptions.ReadOnlyError,
+    exceptions.ReadOnlyError,  # the server became a replica
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,  # half of the slot has moved
+    exceptions.ClusterDownError,
 )
 
 

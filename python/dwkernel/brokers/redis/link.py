@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import select
 import socket
@@ -75,18 +76,35 @@ class Link:
             )
         except ValueError as error:
             raise errors.new("broker.url", f"not the address of a Redis: {error}") from None
-        self._made_by = pool
+        self._class = pool.connection_class
+        self._arguments = dict(pool.connection_kwargs)
         parts = urlsplit(url)
         where = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self.shown = f"{parts.scheme}://{where}:{parts.port or 6379}{parts.path}"
         self._connect_timeout_s = options.connect_timeout_s
         self._pid = os.getpid()
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[Any] = []
         self._used: set[Any] = set()
         self._closed = threading.Event()
         # Whether the last attempt was answered.
         self.is_connected = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its host and port."""
+        return self._arguments.get("host", "localhost"), int(self._arguments.get("port", 6379))
+
+    def to(self, host: str, port: int) -> Link:
+        """Return connections to another server, with the same credentials."""
+        other = copy.copy(self)
+        other._arguments = {**self._arguments, "host": host, "port": port}  # noqa: SLF001 - its own
+        other.shown = f"{self.shown.partition('://')[0]}://{host}:{port}"
+        other._begin()  # noqa: SLF001 - its own
+        return other
 
     def check(self) -> None:
         """Fail unless it may be used.
@@ -239,11 +257,11 @@ class Link:
             self._drop(connection)
 
     def _connect(self, limit_s: float) -> Any:
-        arguments = {**self._made_by.connection_kwargs}
+        arguments = dict(self._arguments)
         arguments["socket_connect_timeout"] = min(limit_s, self._connect_timeout_s)
         # The handshake is answered within it, too.
         arguments["socket_timeout"] = arguments["socket_connect_timeout"]
-        connection = self._made_by.connection_class(**arguments)
+        connection = self._class(**arguments)
         with self._lock:
             self._used.add(connection)
         try:

@@ -118,9 +118,11 @@ class Server:
             survives_lost_disk=_no(_replicated(replicas)),
             several_machines=_yes("over the network"),
             groups=_no("channels have none; several programs share a consumer of a stream"),
-            no_responder=_yes(
-                "by the count of listeners; who listens to a longer pattern with the same beginning"
-                " counts, and on a cluster only those of the server at hand"
+            no_responder=Promise(
+                kept=not self.is_cluster,
+                says="a server of a cluster does not know who listens to the others"
+                if self.is_cluster
+                else "by the count of who listens to the subject, or to a pattern that begins so",
             ),
         )
 

@@ -354,7 +354,7 @@ class RedisStream:
         return answer
 
     def _ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        answers = self._client.link.ask(commands, self._client.limit(None))
+        answers = self._client.nodes.ask(self._keys[0], commands, self._client.limit(None))
         for one in answers:
             if isinstance(one, BaseException):
                 raise faults.refusal(one) from one

@@ -157,7 +157,7 @@ class Topics:
             self._questions[reply_to] = answers.append
         try:
             self._ensure(place, self._client.limit(limit_s))
-            if send(reply_to) == 0:
+            if send(reply_to) == 0 and self._client.promises.no_responder:
                 raise errors.new("bus.no_responder", f"nobody listens to {subject}")
             with self._told:
                 left_s = None if end is None else max(0.0, end - time.monotonic())
@@ -186,9 +186,10 @@ class Topics:
             connection.send_packed_command(connection.pack_command(*command), check_health=False)
 
     def _listen(self) -> None:
-        link = self._client.link
+        turn = 0
         while not self._is_closed:
-            connection = None
+            # Of a cluster any server will do: what one is told they all are.
+            link, turn, connection = self._client.nodes.any(turn), turn + 1, None
             try:
                 connection = link.connection(self._client.options.connect_timeout_s)
                 self._take_up(connection)

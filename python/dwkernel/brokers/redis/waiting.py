@@ -46,6 +46,6 @@ def wait_for(client: Client, places: Sequence[tuple[str, int]], due_ms: int, lef
     grace_s = client.options.timeout_s
     if left_s < math.inf:
         grace_s = min(_GRACE_S, grace_s)
-    (answer,) = client.link.ask([command], grace_s, patience_s=block_ms / 1000)
+    (answer,) = client.nodes.ask(keys[0], [command], grace_s, patience_s=block_ms / 1000)
     if isinstance(answer, BaseException):
         raise faults.refusal(answer) from answer
