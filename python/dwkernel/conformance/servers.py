@@ -139,6 +139,8 @@ class LocalServer(Closing):
     def suspend(self) -> None:
         """Let it hang (SIGSTOP) until `resume`: connections stay, nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        # All of its threads have stopped when the parent is told.
+        os.waitpid(self.pid, os.WUNTRACED)
 
     def resume(self) -> None:
         """Let it go on."""

@@ -30,6 +30,7 @@ class Arrived:
         published_ns: when it was committed.
         pending: how many messages the consumer has not delivered yet.
         received_s: when it came, on the monotonic clock.
+        epoch: on which connection.
 
     """
 
@@ -41,9 +42,10 @@ class Arrived:
     published_ns: int
     pending: int
     received_s: float
+    epoch: int = 0
 
     @classmethod
-    def of(cls, message: Msg) -> Arrived | None:
+    def of(cls, message: Msg, epoch: int) -> Arrived | None:
         """Return the delivery that a message is; None if it is none."""
         tokens = message.reply.split(".")
         if tokens[:2] != ["$JS", "ACK"] or len(tokens) < _FIELDS:
@@ -51,4 +53,6 @@ class Arrived:
         first = 4 if len(tokens) < _FIELDS_WITH_DOMAIN else 6
         deliveries, sequence, order, published_ns, pending = map(int, tokens[first : first + 5])
         now_s, subject = time.monotonic(), message.subject
-        return cls(message, subject, sequence, order, deliveries, published_ns, pending, now_s)
+        return cls(
+            message, subject, sequence, order, deliveries, published_ns, pending, now_s, epoch
+        )

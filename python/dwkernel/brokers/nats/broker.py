@@ -354,7 +354,8 @@ class NatsBroker(Closing):
             text = f"nobody subscribes to {one.subject}"
             raise errors.new("bus.no_responder", text) from None
         except errors.Unavailable as error:
-            if self.connection.is_connected and isinstance(error.__context__, TimeoutError):
+            if isinstance(error.__context__, TimeoutError) and self.connection.is_connected:
+                await self.connection.echo()
                 text = f"no answer from {one.subject} in time"
                 raise errors.new("bus.timeout", text) from None
             raise

@@ -42,6 +42,7 @@ _Result = TypeVar("_Result")
 _PING_S = 4
 _AGAIN_S = 0.1
 _CLOSE_S = 5.0
+_ECHO_S = 1.0
 # Beyond an operation's deadline its thread waits this long for the loop to say so.
 _GRACE_S = 2.0
 
@@ -242,9 +243,15 @@ class Connection:
             await asyncio.sleep(0)
 
     async def request(
-        self, subject: str, data: bytes, deadline: float, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes,
+        deadline: float,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_echo: bool = False,
     ) -> Msg:
-        """Ask, and return the first answer.
+        """Ask, and return the first answer; of an echo, the message itself.
 
         Raises:
             NoResponders: nobody listens
@@ -254,11 +261,11 @@ class Connection:
 
         """
         client = await self.ready(deadline, subject)
-        token = str(next(self._numbers))
+        token = subject.rpartition(".")[2] if is_echo else str(next(self._numbers))
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._calls[token] = answer, subject
         try:
-            reply = f"{self._inbox}.{token}"
+            reply = "" if is_echo else f"{self._inbox}.{token}"
             await self._publish(client, subject, data, reply, headers)
             async with asyncio.timeout_at(deadline):
                 message = await answer
@@ -336,7 +343,7 @@ class Connection:
         """
         one = await self.await_answers(subject, group, handle, deadline)
         # The server has it before anything that is published after this, and has said if not.
-        await self._flush(await self.ready(deadline, subject), deadline, subject)
+        await self.echo(deadline)
         if f'subscription to "{subject.lower()}"' in self._refused:
             await self.ignore(one)
             raise denied(self._refused)
@@ -359,10 +366,17 @@ class Connection:
         if one.current is not None and self.is_connected:
             await one.current.unsubscribe()
 
-    async def flush(self, deadline: float) -> None:
-        """Wait until the server has everything that was sent."""
-        client = await self.ready(deadline, "flush")
-        await self._flush(client, deadline, "flush")
+    async def echo(self, deadline: float | None = None) -> None:
+        """Send a message to ourselves: once it is back, the server has all that was sent before it.
+
+        Not a ping of the client library: one that is not answered in time breaks its reading.
+
+        Raises:
+            Unavailable: `broker.lost`: not until the deadline, or within a second
+
+        """
+        end = asyncio.get_running_loop().time() + _ECHO_S if deadline is None else deadline
+        await self.request(f"{self._inbox}.echo{next(self._numbers)}", b"", end, is_echo=True)
 
     # --- within ----------------------------------------------------------------------------------
 
@@ -397,31 +411,51 @@ class Connection:
             what = f"{subject}: {error}"
             raise lost(what) from error
 
-    async def _flush(self, client: Client, deadline: float, what: str) -> None:
-        left = max(0.01, deadline - asyncio.get_running_loop().time())
-        try:
-            await client.flush(max(1, int(left)))
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise lost(what) from error
-
     async def _connect(self, patience_s: float) -> None:
-        failure: list[Exception] = []
+        end = asyncio.get_running_loop().time() + patience_s
+        while True:
+            try:
+                client = await self._connected(end)
+            except ConnectionResetError as error:
+                # So a server ends that refuses, too: the next answer may say which it is.
+                if asyncio.get_running_loop().time() + _AGAIN_S > end:
+                    what = f"{self.url}: {error}"
+                    raise lost(what) from None
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            self._client = client
+            await self._welcome(client)
+            return
+
+    async def _connected(self, end: float) -> Client:
+        failures: list[Exception] = []
+        refused = asyncio.Event()
 
         async def note(error: Exception) -> None:
-            failure.append(error)
+            failures.append(error)
+            if _is_refusal(error):
+                refused.set()
             self._note(error)
 
+        connecting = asyncio.ensure_future(nats.connect(**self._settings(), error_cb=note))
+        refusal = asyncio.ensure_future(refused.wait())
         try:
-            async with asyncio.timeout(patience_s):
-                client = await nats.connect(**self._settings(), error_cb=note)
-        except (TimeoutError, OSError, nats.errors.Error) as error:
-            why = str(failure[-1]) if failure else str(error)
-            if any(word in why.lower() for word in ("authorization", "authentication")):
-                raise denied(why) from None
-            what = f"{self.url}: {why or 'nothing'}"
+            left_s = max(0.0, end - asyncio.get_running_loop().time())
+            both = {connecting, refusal}
+            await asyncio.wait(both, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                connecting.cancel()
+            return await connecting
+        except (asyncio.CancelledError, TimeoutError, OSError, nats.errors.Error) as error:
+            for one in [*failures, error]:
+                if _is_refusal(one):
+                    raise denied(str(one)) from None
+            if isinstance(error, ConnectionResetError):
+                raise
+            what = f"{self.url}: {failures[-1] if failures else error}"
             raise lost(what) from None
-        self._client = client
-        await self._welcome(client)
+        finally:
+            refusal.cancel()
 
     def _settings(self) -> dict[str, Any]:
         options = self.options
@@ -516,6 +550,10 @@ class Connection:
 
     async def _close(self, patience_s: float) -> None:
         client = self._client
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        if client is not None and client.is_connected:
+            await _quietly(self.echo())
         self._is_closed = True
         for answer, _ in self._calls.values():
             if not answer.done():
@@ -523,10 +561,6 @@ class Connection:
         self._wake()
         if client is None or client.is_closed:
             return
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=patience_s)
-        if client.is_connected:
-            await _quietly(self._flush(client, asyncio.get_running_loop().time() + 1, "closing"))
         async with asyncio.timeout(patience_s):
             await client.close()
 
@@ -537,6 +571,11 @@ async def _quietly(work: Awaitable[object]) -> None:
         await work
     except (nats.errors.Error, errors.DwError, OSError, TimeoutError):
         return
+
+
+def _is_refusal(error: BaseException) -> bool:
+    why = str(error).lower()
+    return "authorization" in why or "authentication" in why
 
 
 def _login(user: str | None, password: str | None) -> dict[str, str]:

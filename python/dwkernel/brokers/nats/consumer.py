@@ -27,6 +27,8 @@ __all__ = ["NatsConsumer"]
 
 # How often a consumer looks whether something was redriven for it by another program.
 _AGAIN_S = 1.0
+# How long reading what is done may take, also for who would wait less.
+_REFRESH_S = 3.0
 
 
 class NatsConsumer:
@@ -224,7 +226,7 @@ class NatsConsumer:
         limit_s = self._connection.options.timeout_s
         while True:
             deadline = time_of() + limit_s if end is None else max(end, time_of())
-            await self._refresh(time_of() + limit_s)
+            await self.refresh(max(deadline, time_of() + _REFRESH_S))
             if time_of() >= self._look_again_s:
                 again = await self._again.now(limit, deadline, is_never_full=True)
                 found += [(self._again, one) for one in again]
@@ -244,7 +246,8 @@ class NatsConsumer:
             if found or left_s <= 0:
                 return
 
-    async def _refresh(self, deadline: float) -> None:
+    async def refresh(self, deadline: float) -> None:
+        """Read what is on record as done, if the connection was made anew."""
         for source in (self._main, self._again):
             if not source.done.is_fresh:
                 await source.done.refresh(deadline)

@@ -28,6 +28,8 @@ __all__ = ["Done"]
 # By then the server has written what it was told.
 _SETTLED_S = 10.0
 _RECORD_MAX = 10_000
+# What is forgotten here the server knows, as long as it runs.
+_KNOWN_MAX = 100_000
 
 
 class Done:
@@ -109,6 +111,12 @@ class Done:
             told = json.loads(answer.data)
             if "error" in told:
                 raise failure_of(told["error"], "recording what is done")
+        if self.is_fresh:
+            # Else it is read with the others.
+            self._sequences.update(() if up_to else found)
+            self._up_to = max([self._up_to, *found]) if up_to else self._up_to
+            while len(self._sequences) > _KNOWN_MAX:
+                self._sequences.pop()
 
     async def flush(self, deadline: float, *, up_to: bool) -> None:
         """Record every acknowledgement."""

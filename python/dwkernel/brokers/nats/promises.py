@@ -62,7 +62,8 @@ def promises_of(max_payload: int, replicas: int) -> Promises:
         ),
         durable_ack=_yes(
             "recorded in a stream beside: the server's own record is 0.1 s late, and after a "
-            "kill what was confirmed in that time would come again"
+            "kill what was confirmed in that time would come again; of an acknowledgement in the "
+            "last moments of ack_wait the redelivery may be under way"
         ),
         exact_deliveries=_no(
             "the server writes counts down 0.1 s late: after it was killed they may be lower"

@@ -137,27 +137,22 @@ class Pull:
         self, limit: int, body: Mapping[str, object], deadline: float, wait_s: float
     ) -> list[Arrived]:
         connection, loop = self._connection, asyncio.get_running_loop()
-        token = str(next(self._numbers))
-        request = self._requests[token] = _Request(limit)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await connection.ready(deadline, subject)
         if self._listening is None:
             answers = connection.await_answers(f"{self._inbox}.*", "", self._take, deadline)
             self._listening = await answers
+        token = str(next(self._numbers))
+        request = self._requests[token] = _Request(limit)
         broken = connection.broken()
         broken.add_done_callback(lambda _: request.changed.set())
         try:
             reply = f"{self._inbox}.{token}"
             await connection.ask(subject, json.dumps(body).encode(), reply, deadline)
-            async with asyncio.timeout_at(loop.time() + wait_s + _GRACE_S):
-                while not request.is_over and not broken.done():
-                    request.changed.clear()
-                    await request.changed.wait()
-        except TimeoutError:
-            # Is it there? That takes as long as somebody would wait for it.
-            if not request.arrived:
+            if not await self._answered(request, broken, wait_s + _GRACE_S):
+                # Is it there? That takes as long as somebody would wait for it.
                 await self._look(max(deadline, loop.time() + _INFO_S))
-        except asyncio.CancelledError:
+        except BaseException:
             self._kept.extend(request.arrived)
             raise
         finally:
@@ -167,6 +162,17 @@ class Pull:
         if not request.arrived:
             await self._refuse(request, deadline)
         return request.arrived
+
+    async def _answered(
+        self, request: _Request, broken: asyncio.Future[None], patience_s: float
+    ) -> bool:
+        """Wait for the end of a request; False if nothing at all came in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while not request.is_over and not broken.done():
+                    request.changed.clear()
+                    await request.changed.wait()
+        return bool(request.is_over or request.arrived or broken.done())
 
     async def _refuse(self, request: _Request, deadline: float) -> None:
         """Say why nothing came, if it is not that there is nothing."""
@@ -183,7 +189,8 @@ class Pull:
 
     def _take(self, message: Msg) -> None:
         """Take what the server sends: a message is as good for one request as for another."""
-        arrived = Arrived.of(message) if message.reply else None
+        epoch = self._connection.epoch
+        arrived = Arrived.of(message, epoch) if message.reply else None
         if arrived is not None:
             request = next((one for one in self._requests.values() if not one.is_over), None)
             if request is None:
@@ -205,8 +212,10 @@ class Pull:
         found: list[Arrived] = []
         while self._kept and len(found) < limit:
             arrived = self._kept.popleft()
-            # What is older the server delivers again.
-            if arrived.received_s > fresh_s:
+            # What is older, or of another connection, the server delivers again. So it does with
+            # a redelivery: whoever had it before may have acknowledged it meanwhile.
+            is_fresh = arrived.received_s > fresh_s and arrived.epoch == self._connection.epoch
+            if is_fresh and arrived.deliveries == 1:
                 found.append(arrived)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -108,10 +109,34 @@ class Source:
         await self.done.record([arrived.sequence], deadline)
         self.end(arrived, b"+TERM")
 
+    async def confirm(self, arrived: Arrived, deadline: float) -> None:
+        """Have a message done for good: on record, and known to the server.
+
+        A delivery of an older connection cannot be: a server that was killed meanwhile may have
+        forgotten it, and may have delivered it to somebody else.
+
+        Raises:
+            State: `stream.ack`
+            Unavailable: `broker.lost`
+
+        """
+        if arrived.epoch != self.connection.epoch:
+            text = f"message {arrived.sequence}: the connection broke since it was delivered"
+            raise errors.new("stream.ack", text)
+        await asyncio.gather(
+            self.done.record([arrived.sequence], deadline, up_to=self.covers),
+            self.connection.request(arrived.message.reply, b"+ACK", deadline),
+        )
+        self._forget(arrived)
+
     def end(self, arrived: Arrived, verdict: bytes) -> None:
         """Tell the server how a delivery ended."""
         self.connection.post(arrived.message.reply, verdict)
-        if self.is_again and verdict in {b"+ACK", b"+TERM"}:
+        if verdict in {b"+ACK", b"+TERM"}:
+            self._forget(arrived)
+
+    def _forget(self, arrived: Arrived) -> None:
+        if self.is_again:
             sequence = Letter.of(arrived.message.headers).sequence
             self.letters.forget_again(sequence, arrived.sequence)
 
@@ -150,14 +175,10 @@ class NatsDelivery:
         source, arrived = self._source, self._arrived
         self._check()
         if durable:
-            source.connection.call(
-                lambda deadline: source.done.record(
-                    [arrived.sequence], deadline, up_to=source.covers
-                )
-            )
+            source.connection.call(lambda deadline: source.confirm(arrived, deadline))
         else:
             source.done.acknowledged(arrived.sequence)
-        source.end(arrived, b"+ACK")
+            source.end(arrived, b"+ACK")
 
     def nak(self, delay_s: float | None) -> None:
         """Give it back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -165,7 +166,7 @@ class NatsStream:
         found: list[int] = []
         rest = iter(messages)
         while True:
-            batch = batch_of(one for one, _ in zip(rest, range(BATCH_MAX), strict=False))
+            batch = batch_of(itertools.islice(rest, BATCH_MAX))
             if not batch:
                 return found
             for one in batch:
@@ -461,6 +462,7 @@ class NatsStream:
 
     def _opened(self, info: dict[str, Any], made: str) -> NatsConsumer:
         consumer = NatsConsumer(self._connection, self._name, info, made)
+        self._connection.call(consumer.refresh)
         self._broker.opened(consumer)
         return consumer
 

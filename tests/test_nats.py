@@ -1,0 +1,487 @@
+"""What is NATS's own: a server that is killed, hangs, refuses, and other programs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwkernel import brokers, errors
+from dwkernel.conformance import servers
+from dwkernel.conformance.streams.checks import take, until
+from dwkernel.conformance.streams.histories import random_history
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dwkernel.brokers.nats import NatsBroker
+
+pytestmark = pytest.mark.skipif(servers.find("nats") is None, reason=servers.missing("nats"))
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def server() -> Iterator[servers.LocalServer]:
+    with servers.LocalServer("nats") as server:
+        yield server
+
+
+@pytest.fixture
+def bus(server: servers.LocalServer) -> Iterator[NatsBroker]:
+    with connect(server.url) as bus:
+        yield bus
+
+
+def connect(url: str, **options: Any) -> NatsBroker:
+    from dwkernel.brokers.nats import NatsBroker
+
+    found = brokers.connect(url, **options)
+    assert isinstance(found, NatsBroker)
+    return found
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(errors.DwError) as caught:
+        call()
+    return caught.value.code
+
+
+def lost_within(call: Callable[[], object], least_s: float, most_s: float) -> None:
+    start = time.monotonic()
+    assert code_of(call) == "broker.lost"
+    assert least_s <= time.monotonic() - start < most_s
+
+
+def test_calls_fail_in_their_time_while_the_server_is_away_and_work_again(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    consumer = stream.consumer("c", create=True)
+    heard = bus.subscribe("t")
+    stream.publish("s.a", b"1")
+    (message,) = take(consumer, 1)
+    message.ack(durable=True)
+    server.kill()
+    until(lambda: not bus.is_connected, "it is noticed")
+    lost_within(lambda: stream.publish("s.a", b"2", timeout="500ms"), 0.4, 3)
+    lost_within(lambda: consumer.fetch(1, timeout="500ms"), 0.4, 3)
+    lost_within(lambda: bus.request("t", timeout="500ms"), 0.4, 3)
+    lost_within(lambda: bus.publish("t", timeout="500ms"), 0.4, 3)
+    lost_within(lambda: list(stream.replay(timeout="500ms")), 0.4, 3)
+    server.start()
+    until(lambda: bus.is_connected, "it is connected again")
+    assert stream.publish("s.a", b"2") == 2
+    assert [one.sequence for one in take(consumer, 1, ack=True)] == [2]
+    bus.publish("t", b"x")
+    found = heard.next(PATIENCE_S)
+    assert found is not None
+    assert found.data == b"x"
+    assert [one.data for one in stream.replay()] == [b"1", b"2"]
+
+
+def test_a_call_that_is_under_way_is_told_at_once_that_the_connection_broke(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    server.suspend()
+    failures: list[errors.DwError] = []
+
+    def publish() -> None:
+        try:
+            stream.publish("s.a", b"1", timeout=PATIENCE_S)
+        except errors.DwError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=publish)
+    start = time.monotonic()
+    thread.start()
+    time.sleep(0.2)
+    server.kill()
+    thread.join(PATIENCE_S)
+    assert time.monotonic() - start < PATIENCE_S / 2
+    assert [(one.code, one.details["outcome"]) for one in failures] == [("broker.lost", "unknown")]
+    assert failures[0].retryable
+
+
+def test_a_server_that_hangs_is_lost_until_it_goes_on(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    consumer = stream.consumer("c", create=True)
+    server.suspend()
+    try:
+        lost_within(lambda: stream.publish("s.a", b"1", timeout="1s"), 0.9, 4)
+        lost_within(lambda: consumer.fetch(1, timeout="500ms"), 0.4, 5)
+        lost_within(lambda: bus.request("t", timeout="500ms"), 0.4, 4)
+    finally:
+        server.resume()
+    # What was sent meanwhile may be there: its outcome was unknown.
+    until(lambda: bus.is_connected, "it is connected")
+    assert stream.publish("s.a", b"2", message_id="2") in {1, 2}
+    assert b"2" in [one.data for one in take(consumer, stream.status().messages, ack=True)]
+
+
+class Work:
+    """Publishers and consumers on threads, and what they know."""
+
+    def __init__(self, bus: NatsBroker) -> None:
+        self.stream = bus.stream("s", subjects=["s.>"], create=True)
+        self.consumer = self.stream.consumer("c", ack_wait="1s", create=True)
+        self.confirmed: dict[int, bytes] = {}
+        self.done: set[int] = set()
+        self.unsure: set[int] = set()
+        self.came_again: list[int] = []
+        self.is_over = threading.Event()
+        self.threads = [threading.Thread(target=self.publish, args=(who,)) for who in range(4)]
+        self.threads += [threading.Thread(target=self.consume) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+
+    def publish(self, who: int) -> None:
+        for number in range(10**6):
+            if self.is_over.is_set():
+                return
+            data = b"%d %d" % (who, number)
+            with contextlib.suppress(errors.Unavailable):
+                found = self.stream.publish("s.a", data, message_id=data.decode(), timeout=2)
+                self.confirmed[found or 0] = data
+
+    def consume(self) -> None:
+        while not self.is_over.is_set():
+            with contextlib.suppress(errors.Unavailable, errors.State):
+                self.take()
+
+    def take(self) -> None:
+        before = set(self.done)
+        for message in self.consumer.fetch(10, timeout=0.2):
+            sequence = message.sequence or 0
+            if sequence in before:
+                self.came_again.append(sequence)
+            try:
+                message.ack(durable=True)
+            except errors.Unavailable:
+                # It may be done: nobody told.
+                self.unsure.add(sequence)
+                raise
+            self.done.add(sequence)
+
+    def end(self) -> None:
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+def test_what_was_confirmed_is_there_after_a_kill_and_what_was_done_does_not_come_again(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    work = Work(bus)
+    try:
+        for count in (150, 300, 450):
+            until(lambda count=count: len(work.done) > count, "work is done")  # type: ignore[misc]
+            server.restart()
+        until(lambda: len(work.done) > 600, "work goes on")
+    finally:
+        work.end()
+    there = {one.sequence: one.data for one in work.stream.replay()}
+    assert list(there) == list(range(1, len(there) + 1))
+    assert {number: there.get(number) for number in work.confirmed} == work.confirmed
+    end = time.monotonic() + PATIENCE_S
+    while (status := work.consumer.status()).lag + status.pending:
+        assert time.monotonic() < end, status
+        work.take()
+    assert work.done | work.unsure == set(there)
+    assert len(work.unsure - work.done) < 50
+    assert work.came_again == []
+
+
+def test_a_durable_acknowledgement_holds_when_the_server_is_killed_at_once(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    consumer = stream.consumer("c", create=True)
+    again: list[int] = []
+    for first in (1, 11, 21):
+        stream.publish_each([("s.a", b"")] * 10)
+        messages = take(consumer, 10)
+        assert [one.sequence for one in messages] == list(range(first, first + 10))
+        for message in messages[:5]:
+            message.ack(durable=True)
+        for message in messages[5:]:
+            message.ack()
+        consumer.flush()
+        server.restart()
+        again += [one.sequence or 0 for one in consumer.fetch(10, timeout=0.3)]
+    assert again == []
+    # Without the record they would have come: the server's own state is behind.
+    with connect(server.url) as other:
+        assert other.stream("s").consumer("c").fetch(99, timeout=0.3) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_histories_hold_while_the_server_is_killed_between(
+    server: servers.LocalServer, seed: int
+) -> None:
+    def factory() -> NatsBroker:
+        server.restart()
+        return connect(server.url)
+
+    random_history(factory, seed)
+
+
+def test_a_consumer_of_another_process_goes_on_where_a_killed_one_left(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    consumer = stream.consumer("c", ack_wait="2s", create=True)
+    stream.publish_each([("s.a", b"%d" % number) for number in range(1, 4)])
+    program = """
+    import os, signal, sys
+    from dwkernel import brokers
+    bus = brokers.connect(sys.argv[1])
+    for message in bus.stream("s").consumer("c").fetch(3, timeout=5):
+        print(message.sequence, message.deliveries, flush=True)
+        if message.sequence == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        message.ack(durable=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), server.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "1 1\n2 1\n"), done.stderr
+    again = take(consumer, 2, ack=True)
+    assert sorted((one.sequence, one.deliveries) for one in again) == [(2, 2), (3, 2)]
+    assert consumer.fetch(9, timeout=0.2) == []
+
+
+def test_credentials_and_rights_are_refused_with_a_code() -> None:
+    users = """{ users: [
+      { user: alice, password: "s e@c/ret" }
+      { user: bob, password: b, permissions: { publish: ["ok"], subscribe: "_INBOX.>" } }
+    ] }"""
+    with servers.LocalServer("nats", {"authorization": users}) as server:
+        host = server.url.removeprefix("nats://")
+        for login in ("", "alice:wrong@", "nobody:x@"):
+            assert code_of(lambda login=login: connect(f"nats://{login}{host}")) == "broker.denied"  # type: ignore[misc]
+        with connect(f"nats://alice:s%20e%40c%2Fret@{host}") as bus:
+            assert "alice" not in bus.url
+            bus.stream("s", subjects=["s"], create=True).publish("s")
+        with connect(f"nats://bob:b@{host}") as bus:
+            start = time.monotonic()
+            assert code_of(lambda: bus.stream("s")) == "broker.denied"
+            assert code_of(lambda: bus.request("forbidden")) == "broker.denied"
+            assert code_of(lambda: bus.subscribe("forbidden")) == "broker.denied"
+            assert time.monotonic() - start < 5
+            assert code_of(lambda: bus.request("ok")) == "bus.no_responder"
+
+
+def test_nobody_at_the_address_is_told_in_time(server: servers.LocalServer) -> None:
+    server.kill()
+    lost_within(lambda: connect(server.url, connect_timeout="500ms"), 0, 4)
+
+
+def test_a_server_without_jetstream_has_topics_and_says_so_of_streams() -> None:
+    with servers.LocalServer("nats", {"jetstream": "false"}) as server, connect(server.url) as bus:
+        bus.subscribe("t", lambda message: message.data)
+        assert bus.request("t", b"x").data == b"x"
+        create: Any = {"subjects": ["s"], "create": True}
+        assert code_of(lambda: bus.stream("s", **create)) == "broker.unsupported"
+
+
+def test_what_jetstream_cannot_is_refused_with_its_option(bus: NatsBroker) -> None:
+    bus.stream("s", subjects=["s.>"], create=True)
+    refused: list[tuple[str, Callable[[], object]]] = [
+        ("subjects", lambda: bus.stream("t", subjects=["s.a"], create=True)),
+        ("duplicate_window", lambda: bus.stream("t", subjects=["t"], max_age=1, create=True)),
+    ]
+    queue = bus.stream("q", subjects=["q"], retention="work_queue", create=True)
+    queue.consumer("one", create=True)
+    refused.append(("retention", lambda: queue.consumer("two", create=True)))
+    for option, call in refused:
+        with pytest.raises(errors.Unsupported) as caught:
+            call()
+        assert (caught.value.code, caught.value.details["option"]) == ("broker.unsupported", option)
+
+
+def test_many_at_a_time_are_each_by_itself(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], max_messages=2000, discard="new", create=True)
+    messages: list[Any] = [("s", b"%d" % number, {}, str(number)) for number in range(1500)]
+    assert stream.publish_each(messages) == list(range(1, 1501))
+    assert stream.publish_each(messages[:10]) == list(range(1, 11))
+    with pytest.raises(errors.Full) as caught:
+        stream.publish_each([("s", b"x")] * 600)
+    assert caught.value.code == "stream.full"
+    assert int(caught.value.details["confirmed"]) == 500
+    assert stream.status().messages == 2000
+    assert code_of(lambda: stream.publish_each([("s", b""), ("t", b"")])) == "stream.subject"
+    assert stream.publish_many([]) == []
+
+
+def test_a_message_with_headers_that_the_server_cannot_take_is_refused(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    data = b"x" * bus.promises.message_bytes_max
+    headers = {"x": "y" * 60_000}
+    assert code_of(lambda: stream.publish("s", data, headers=headers)) == "bus.message_size"
+    assert stream.publish("s", data) == 1
+    consumer = stream.consumer("c", create=True)
+    take(consumer, 1)[0].term("x" * 256)
+    (letter,) = consumer.dead_letters()
+    assert letter.message is not None
+    assert letter.message.data == data
+
+
+def test_other_programs_read_and_write_the_same_streams(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    import nats
+
+    stream = bus.stream("s", subjects=["s.>"], create=True)
+    consumer = stream.consumer("c", create=True)
+
+    async def other() -> tuple[Any, Any]:
+        client = await nats.connect(server.url)
+        context = client.jetstream()
+        ack = await context.publish("s.other", b"1", headers={"a": "b", "Nats-Msg-Id": "one"})
+        found = await context.get_msg("s", 1)
+        await client.close()
+        return ack, found
+
+    stream.publish("s.ours", b"0", headers={"Trace": "x y"}, message_id="zero", key="k")
+    ack, raw = asyncio.run(other())
+    assert (ack.seq, raw.data) == (2, b"0")
+    assert (raw.headers["Trace"], raw.headers["Nats-Msg-Id"]) == ("x y", "zero")
+    assert raw.headers["Dw-Key"] == "k"
+    _, theirs = take(consumer, 2)
+    assert (theirs.data, theirs.headers, theirs.subject) == (b"1", {"a": "b"}, "s.other")
+    assert (theirs.id, theirs.key, theirs.priority, theirs.principal) == ("one", None, 0, None)
+    theirs.term("theirs")
+    assert [one.sequence for one in stream.dead_letters()] == [2]
+    assert [one.name for one in bus.streams()] == ["s"]
+
+
+def test_a_stream_made_anew_is_not_taken_for_the_old_one(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    import nats
+
+    stream = bus.stream("s", subjects=["s"], create=True)
+    consumer = stream.consumer("c", create=True)
+    stream.publish("s", b"old")
+    take(consumer, 1)[0].ack(durable=True)
+
+    async def make_anew() -> None:
+        client = await nats.connect(server.url)
+        context = client.jetstream()
+        await context.delete_stream("s")
+        await context.add_stream(name="s", subjects=["s"])
+        await client.close()
+
+    asyncio.run(make_anew())
+    again = bus.stream("s")
+    again.publish("s", b"new")
+    with connect(server.url) as other:
+        consumer = other.stream("s").consumer("c", create=True)
+        assert [one.data for one in take(consumer, 1)] == [b"new"]
+
+
+def test_who_published_travels_with_the_message(server: servers.LocalServer) -> None:
+    with connect(server.url, principal="alice é", tenant="acme") as bus:
+        stream = bus.stream("s", subjects=["s"], create=True)
+        stream.publish("s")
+        (message,) = stream.replay()
+        assert (message.principal, message.tenant) == ("alice é", "acme")
+
+
+def test_a_connection_does_not_cross_a_fork(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            stream.publish("s")
+        except errors.DwError as error:
+            os.write(writing, error.code.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        assert told.read() == b"bus.forked"
+    os.waitpid(child, 0)
+    assert stream.publish("s") == 1
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_program_ends_with_a_connection_open_and_stops_on_ctrl_c(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    bus.stream("s", subjects=["s"], create=True).consumer("c", create=True)
+    for last in ("", "consumer.fetch(1)"):
+        program = f"""
+        import sys
+        from dwkernel import brokers
+        bus = brokers.connect(sys.argv[1])
+        bus.subscribe("t", print)
+        consumer = bus.stream("s").consumer("c")
+        print("ready", flush=True)
+        {last}
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program), server.url]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            if last:
+                time.sleep(0.3)
+                child.send_signal(signal.SIGINT)
+            _, told = child.communicate(timeout=20)
+        if last:
+            assert told.strip().endswith("KeyboardInterrupt"), told
+        else:
+            assert (child.returncode, told) == (0, "")
+
+
+def test_subscriptions_of_a_group_are_shared_between_connections(
+    server: servers.LocalServer, bus: NatsBroker
+) -> None:
+    taken: list[list[bytes]] = [[], []]
+    with connect(server.url) as other:
+        bus.subscribe("t", lambda message: taken[0].append(message.data), group="g")
+        other.subscribe("t", lambda message: taken[1].append(message.data), group="g")
+        for number in range(60):
+            bus.publish("t", b"%d" % number)
+        until(lambda: len(taken[0]) + len(taken[1]) == 60, "each message comes")
+    assert len(set(taken[0]) | set(taken[1])) == 60
+    assert all(taken)
+
+
+def test_random_work_of_several_connections_loses_nothing(server: servers.LocalServer) -> None:
+    chance = random.Random(7)
+    with connect(server.url) as one, connect(server.url) as two:
+        stream = one.stream("s", subjects=["s"], create=True)
+        consumers = [
+            stream.consumer("c", ack_wait="1s", create=True),
+            two.stream("s").consumer("c"),
+        ]
+        for number in range(1, 121):
+            stream.publish("s", b"%d" % number)
+        done: set[int] = set()
+        end = time.monotonic() + PATIENCE_S
+        while len(done) < 120:
+            assert time.monotonic() < end, sorted(set(range(1, 121)) - done)
+            for message in chance.choice(consumers).fetch(chance.randint(1, 9), timeout=0.1):
+                assert message.sequence not in done
+                if chance.random() < 0.6:
+                    message.ack(durable=chance.random() < 0.5)
+                    done.add(message.sequence or 0)
+                elif chance.random() < 0.5:
+                    message.nak(0)
