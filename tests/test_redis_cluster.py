@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwkernel import brokers, errors
+from dwkernel.conformance import streams
 from dwkernel.conformance.servers import LocalServer, find, missing
 
 if TYPE_CHECKING:
@@ -113,6 +116,15 @@ def test_streams_are_found_wherever_they_are(cluster: list[LocalServer]) -> None
         assert caught.value.code == "broker.unsupported"
         bus.delete_stream("s0")
         assert "s0" not in [stream.name for stream in bus.streams()]
+
+
+@pytest.mark.parametrize("case", streams.CASES, ids=streams.name_of)
+def test_a_cluster_keeps_what_it_promises(case: streams.Case, cluster: list[LocalServer]) -> None:
+    if "DWK_LONG" not in os.environ:
+        pytest.skip("DWK_LONG is not set: the suite runs on one server, in test_brokers.py")
+    # Through one server after the other.
+    turns = itertools.cycle(cluster[:3])
+    case(lambda: connect(next(turns)))
 
 
 def test_topics_reach_who_is_connected_to_another_server(cluster: list[LocalServer]) -> None:
