@@ -120,3 +120,19 @@ def test_subscriptions_are_there_again_after_a_restart() -> None:
         server.restart()
         until(lambda: bus.publish("a.b", b"after") == 1)
         assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"after"]
+
+
+def test_a_server_that_hangs_is_listened_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dwkernel.brokers.redis import topics
+
+    monkeypatch.setattr(topics, "_QUIET_S", 0.1)
+    with LocalServer("redis") as server, connect(server.url) as bus:
+        subscription = bus.subscribe("a")
+        before = bus._topics._connection
+        server.suspend()
+        try:
+            until(lambda: bus._topics._connection is not before)
+        finally:
+            server.resume()
+        # The server may count the connection that is gone until it has seen its end.
+        until(lambda: bus.publish("a", b"1") > 0 and subscription.fetch(1, timeout=0.1) != [])
