@@ -8,7 +8,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benches import bus, erasure, hashing, native, plot, queue_shared, queues, store, streams
+from benches import (
+    brokers,
+    bus,
+    erasure,
+    hashing,
+    native,
+    plot,
+    queue_shared,
+    queues,
+    store,
+    streams,
+)
 from benches.duel import Report, machine
 
 PARTS = {
@@ -19,6 +30,7 @@ PARTS = {
     "queue_shared": queue_shared.rows,
     "bus": bus.rows,
     "streams": streams.rows,
+    "brokers": brokers.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

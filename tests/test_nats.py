@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -464,6 +465,21 @@ def test_subscriptions_of_a_group_are_shared_between_connections(
     assert all(taken)
 
 
+def test_consumers_that_are_let_go_are_not_listened_for(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    stream.consumer("c", create=True)
+    stream.publish("s")
+    before = len(bus.connection._listening)
+    for _ in range(20):
+        consumer = stream.consumer("c")
+        for message in consumer.fetch(1, timeout=0):
+            message.nak(0)
+        assert list(stream.dead_letters()) == []
+    del consumer, message
+    gc.collect()
+    until(lambda: len(bus.connection._listening) <= before, "they are forgotten")
+
+
 def test_random_work_of_several_connections_loses_nothing(server: servers.LocalServer) -> None:
     chance = random.Random(7)
     with connect(server.url) as one, connect(server.url) as two:
@@ -475,13 +491,17 @@ def test_random_work_of_several_connections_loses_nothing(server: servers.LocalS
         for number in range(1, 121):
             stream.publish("s", b"%d" % number)
         done: set[int] = set()
+        for_good: set[int] = set()
         end = time.monotonic() + PATIENCE_S
         while len(done) < 120:
             assert time.monotonic() < end, sorted(set(range(1, 121)) - done)
             for message in chance.choice(consumers).fetch(chance.randint(1, 9), timeout=0.1):
-                assert message.sequence not in done
+                sequence = message.sequence or 0
+                assert sequence not in for_good
                 if chance.random() < 0.6:
-                    message.ack(durable=chance.random() < 0.5)
-                    done.add(message.sequence or 0)
+                    is_durable = chance.random() < 0.5
+                    message.ack(durable=is_durable)
+                    done.add(sequence)
+                    for_good |= {sequence} if is_durable else set()
                 elif chance.random() < 0.5:
                     message.nak(0)

@@ -26,6 +26,8 @@ if find("redis") is None:
 
 PATIENCE_S = 60.0
 SLOTS = 16384
+# All of it runs on one server, in test_brokers.py.
+SUITE = streams.CASES if "DWK_LONG" in os.environ else streams.CASES[:3]
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +120,8 @@ def test_streams_are_found_wherever_they_are(cluster: list[LocalServer]) -> None
         assert "s0" not in [stream.name for stream in bus.streams()]
 
 
-@pytest.mark.parametrize("case", streams.CASES, ids=streams.name_of)
+@pytest.mark.parametrize("case", SUITE, ids=streams.name_of)
 def test_a_cluster_keeps_what_it_promises(case: streams.Case, cluster: list[LocalServer]) -> None:
-    if "DWK_LONG" not in os.environ:
-        pytest.skip("DWK_LONG is not set: the suite runs on one server, in test_brokers.py")
     # Through one server after the other.
     turns = itertools.cycle(cluster[:3])
     case(lambda: connect(next(turns)))

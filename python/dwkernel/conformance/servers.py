@@ -51,24 +51,33 @@ class LocalServer(Closing):
     It keeps its port and directory when it is killed and started again.
     """
 
-    def __init__(self, kind: Kind, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        settings: Mapping[str, str] | None = None,
+        *,
+        parent: str | None = None,
+        program: str | None = None,
+    ) -> None:
         """Start it, and wait until it answers.
 
         Args:
             kind: which one.
             settings: lines of its configuration: for NATS top-level settings; for Redis such as
                 `{"appendfsync": "always"}`, which is what it does anyway.
+            parent: where its directory is made; by default where temporary files go.
+            program: which one to start; by default the one that `find` finds.
 
         Raises:
             FileNotFoundError: the program is not on this machine
             TimeoutError: it does not answer
 
         """
-        program = find(kind)
+        program = program or find(kind)
         if program is None:
             raise FileNotFoundError(missing(kind))
         self.kind = kind
-        self.directory = tempfile.mkdtemp(prefix=f"dwk-{kind}-")
+        self.directory = tempfile.mkdtemp(prefix=f"dwk-{kind}-", dir=parent)
         self.port = _free_port()
         self._program = program
         self._settings = dict(settings or {})

@@ -182,8 +182,18 @@ class Connection:
             raise
 
     def soon(self, work: Callable[..., object], *arguments: object) -> None:
-        """Call `work` on the loop's thread."""
+        """Call `work` on the loop's thread, in the order of these calls and of `start`."""
         self._loop.soon(work, *arguments)
+
+    def forget(self, one: Listening) -> None:
+        """Undo `listen` and `await_answers`, soon."""
+
+        def begin() -> None:
+            task = asyncio.ensure_future(_quietly(self.ignore(one)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._loop.soon(begin)
 
     def post(self, subject: str, data: bytes) -> None:
         """Send a message without waiting, in the order of these calls and of `start`.
@@ -193,7 +203,10 @@ class Connection:
 
         """
         self.check()
-        self._loop.soon(self._post, subject, data)
+        if self._loop.is_here:
+            self._post(subject, data)
+        else:
+            self._loop.soon(self._post, subject, data)
 
     @property
     def is_connected(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -73,6 +74,9 @@ class NatsConsumer:
             kept,
             is_again=True,
         )
+        # Who is let go must not be listened for.
+        self._finalizer = weakref.finalize(self, _let_go, self._main, self._again)
+        self._finalizer.atexit = False
         self._look_again_s = 0.0
         # The last fetch was filled: there may be more.
         self._is_busy = False
@@ -198,8 +202,7 @@ class NatsConsumer:
     def close(self) -> None:
         """Record what was acknowledged, and give back what nobody took; done with the bus."""
         self.flush()
-        for source in (self._main, self._again):
-            source.pull.close()
+        self._finalizer()
 
     def __repr__(self) -> str:
         """Return its name."""
@@ -269,6 +272,12 @@ class NatsConsumer:
             is_paused=False,
             dead=len(await self._letters.sequences(deadline)),
         )
+
+
+def _let_go(*sources: Source) -> None:
+    for source in sources:
+        source.pull.close()
+        source.done.close()
 
 
 def _give_back(future: Any) -> None:

@@ -28,6 +28,11 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is the loop's thread."""
+        return threading.current_thread() is self._thread
+
     def start(self, work: Coroutine[Any, Any, _Result]) -> concurrent.futures.Future[_Result]:
         """Begin `work`.
 

@@ -79,7 +79,9 @@ class Reading:
                 continue
             if arrived:
                 self._note(arrived)
-                return arrived
+            elif not pull.was_answered:
+                continue
+            return arrived
 
     async def later(self, patience_s: float, deadline: float) -> bool:
         """Wait until there may be more; False if nothing came within `patience_s`, or a second."""

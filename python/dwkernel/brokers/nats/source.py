@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from dwkernel.brokers.nats.pull import Pull
 
 __all__ = ["NatsDelivery", "Source"]
+
+_WORK_S = 5.0
 
 
 class Source:
@@ -129,6 +132,13 @@ class Source:
         )
         self._forget(arrived)
 
+    def acknowledge(self, arrived: Arrived) -> None:
+        """Tell the server that a message is done; on the loop's thread."""
+        self.done.acknowledged(arrived.sequence, up_to=self.covers)
+        # It may be closed by now: then closing has put it on record.
+        with contextlib.suppress(errors.State):
+            self.end(arrived, b"+ACK")
+
     def end(self, arrived: Arrived, verdict: bytes) -> None:
         """Tell the server how a delivery ended."""
         self.connection.post(arrived.message.reply, verdict)
@@ -142,6 +152,8 @@ class Source:
 
     async def _wanted(self, arrived: list[Arrived], deadline: float) -> list[Arrived]:
         """Leave out what is done already, and what was delivered too often."""
+        # Also whoever waits for no time wants it done.
+        deadline = max(deadline, asyncio.get_running_loop().time() + _WORK_S)
         if not self.done.is_fresh:
             await self.done.refresh(deadline)
         wanted: list[Arrived] = []
@@ -177,8 +189,7 @@ class NatsDelivery:
         if durable:
             source.connection.call(lambda deadline: source.confirm(arrived, deadline))
         else:
-            source.done.acknowledged(arrived.sequence)
-            source.end(arrived, b"+ACK")
+            source.connection.soon(source.acknowledge, arrived)
 
     def nak(self, delay_s: float | None) -> None:
         """Give it back."""

@@ -244,7 +244,9 @@ class NatsStream:
         info, made = self._connection.call(
             lambda deadline: self._consumer(name, config, deadline, is_new=create is True)
         )
-        return self._opened(info, made)
+        consumer = self._opened(info, made)
+        self._connection.call(consumer.refresh)
+        return consumer
 
     def consumers(self) -> list[NatsConsumer]:
         """Return all consumers that are pulled, by name."""
@@ -462,7 +464,6 @@ class NatsStream:
 
     def _opened(self, info: dict[str, Any], made: str) -> NatsConsumer:
         consumer = NatsConsumer(self._connection, self._name, info, made)
-        self._connection.call(consumer.refresh)
         self._broker.opened(consumer)
         return consumer
 

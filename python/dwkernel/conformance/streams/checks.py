@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
     from dwkernel.bus import ports
 
-__all__ = ["PATIENCE_S", "Case", "Factory", "check", "codes", "equal", "fresh", "take", "until"]
+__all__ = [
+    "PATIENCE_S",
+    "Case",
+    "Factory",
+    "check",
+    "codes",
+    "counted",
+    "equal",
+    "fresh",
+    "numbers",
+    "take",
+    "until",
+]
 
 # An adapter's bus, closed at the end. It is entered several times, one after the other, and finds
 # the same streams each time.
@@ -103,11 +115,23 @@ def take(
     while len(messages) < count:
         left = end - time.monotonic()
         check(left > 0, f"{len(messages)} of {count} messages came: {numbers(messages)}")
-        for message in consumer.fetch(count - len(messages), min(left, 1.0)):
+        for message in consumer.fetch(count - len(messages), min(left, 0.7)):
             messages.append(message)
             if ack:
                 message.ack()
     return messages
+
+
+def counted(bus: ports.Bus, message: ports.Message, expected: int) -> None:
+    """Fail unless a message was delivered so often; or more often, where counts are not exact.
+
+    Raises:
+        AssertionError: with both counts
+
+    """
+    found = message.deliveries or 0
+    is_right = found == expected if bus.promises.exact_deliveries else found >= expected
+    check(is_right, f"message {message.sequence} came {found} times instead of {expected}")
 
 
 def numbers(messages: Iterable[Any]) -> Sequence[int]:
