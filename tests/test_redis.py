@@ -391,6 +391,25 @@ def test_promises_are_those_of_the_append_only_file(
         else:
             assert code_of(lambda: message.ack(durable=True)) == "broker.unsupported"
             message.ack()
+        if kill:
+            assert stream.publish("s", b"2") == 2
+            server.restart()
+            assert [one.data for one in stream.replay()] == [b"1", b"2"]
+            (message,) = stream.consumer("c").fetch(9, timeout=0)
+            assert (message.sequence, message.deliveries) == (2, 1)
+
+
+def test_what_a_url_says_of_the_protocol_changes_nothing(server: LocalServer) -> None:
+    options = "?protocol=3&decode_responses=true&socket_timeout=0.001"
+    with connect(server.url + options, tenant="protocol") as bus:
+        stream = bus.stream("s", subjects=["s"], create=True)
+        stream.publish("s", b"\xff", headers={"a": "b"})
+        assert [one.data for one in stream.consumer("c", create=True).fetch(1, timeout=1)] == [
+            b"\xff"
+        ]
+        subscription = bus.subscribe("t.*")
+        bus.publish("t.a", b"\xff")
+        assert [one.data for one in subscription.fetch(1, PATIENCE_S)] == [b"\xff"]
 
 
 def test_a_server_that_does_not_tell_promises_nothing(server: LocalServer) -> None:
@@ -411,6 +430,22 @@ def test_who_may_not_is_told_so(server: LocalServer) -> None:
     assert code_of(lambda: connect("redis://127.0.0.1:1", connect_timeout=1)) == "broker.lost"
     assert code_of(lambda: connect("redis://127.0.0.1/x?db=y")) == "broker.url"
     assert code_of(lambda: connect(server.url, credentials="file")) == "broker.unsupported"
+
+
+def test_rights_keep_tenants_apart(server: LocalServer) -> None:
+    keys = ["~{dwk:acme:*", "~dwk:acme:*", "&dwk:acme:*", "&dwk-inbox:acme:*"]
+    rights = ["resetchannels", *keys, "+@all", "-@admin", "-@dangerous"]
+    raw(server, "ACL", "SETUSER", "acme", "on", ">secret", *rights)
+    url = f"redis://acme:secret@127.0.0.1:{server.port}"
+    with connect(url, tenant="acme") as bus:
+        use_everything(bus)
+        bus.subscribe("svc.*", lambda message: message.data)
+        assert bus.request("svc.echo", b"x", timeout=PATIENCE_S).data == b"x"
+        bus.delete_stream("s")
+    with connect(url, tenant="acme2") as bus:
+        assert code_of(lambda: bus.stream("s", subjects=["s"], create=True)) == "broker.denied"
+        assert code_of(bus.streams) == "broker.denied"
+        assert code_of(lambda: bus.publish("s")) == "broker.denied"
 
 
 def test_streams_are_refused_where_their_keys_may_be_evicted() -> None:
@@ -442,6 +477,9 @@ def test_full_memory_takes_no_message_and_lets_consumers_empty_the_stream() -> N
             for message in consumer.fetch(1, timeout=0):
                 message.ack()
         until(lambda: _takes(stream))
+        assert code_of(fill) == "stream.full"
+        assert stream.purge() > 0
+        assert stream.status().messages == 0
 
 
 def _takes(stream: RedisStream) -> bool:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -68,11 +68,7 @@ class Link:
         """
         try:
             pool = redis.ConnectionPool.from_url(
-                url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_connect_timeout=options.connect_timeout_s,
-                client_name="dwkernel",
+                _plain(url), protocol=2, retry=Retry(NoBackoff(), 0)
             )
         except ValueError as error:
             raise errors.new("broker.url", f"not the address of a Redis: {error}") from None
@@ -287,6 +283,14 @@ class Link:
             self._used.discard(connection)
         with contextlib.suppress(redis.RedisError, OSError):
             connection.disconnect()
+
+
+def _plain(url: str) -> str:
+    """Return the URL without what is ours to say: answers are bytes, in the older protocol."""
+    parts = urlsplit(url)
+    ours = {"protocol", "decode_responses"}
+    options = [one for one in parse_qsl(parts.query) if one[0] not in ours]
+    return urlunsplit(parts._replace(query=urlencode(options)))
 
 
 def _socket_of(connection: Any) -> socket.socket | None:
