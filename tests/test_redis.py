@@ -446,6 +446,11 @@ def test_rights_keep_tenants_apart(server: LocalServer) -> None:
         assert code_of(lambda: bus.stream("s", subjects=["s"], create=True)) == "broker.denied"
         assert code_of(bus.streams) == "broker.denied"
         assert code_of(lambda: bus.publish("s")) == "broker.denied"
+        begun = time.monotonic()
+        for pattern in ("a", "a.*", "a.*.b", ">"):
+            assert code_of(lambda: bus.subscribe(pattern)) == "broker.denied"  # noqa: B023
+        assert code_of(lambda: bus.request("svc.echo")) == "broker.denied"
+        assert time.monotonic() - begun < 5
 
 
 def test_streams_are_refused_where_their_keys_may_be_evicted() -> None:

@@ -157,7 +157,10 @@ class Client:
 
         """
         one = Outgoing.of("answer", content)
-        command = ("PUBLISH", self.keys.inbox(reply_to), packed(one, self.options.principal))
+        # One channel for all answers to a program, whose name one right can allow.
+        channel = self.keys.inbox(reply_to.rpartition(".")[0])
+        payload = packed(one, self.options.principal, answers=reply_to)
+        command = ("PUBLISH", channel, payload)
         (told,) = self.nodes.send([command], self.limit(None))
         if isinstance(told, BaseException):
             raise faults.refusal(told) from told

@@ -67,14 +67,19 @@ def message_of(
     )
 
 
-def packed(message: Outgoing, principal: str | None, reply_to: str | None = None) -> bytes:
+def packed(
+    message: Outgoing,
+    principal: str | None,
+    reply_to: str | None = None,
+    answers: str | None = None,
+) -> bytes:
     """Return a message for a channel: a line of JSON, then the data."""
     about: dict[str, Any] = {"id": message.id, "time_ns": time.time_ns()}
     if message.headers:
         about["headers"] = message.headers
     if message.priority:
         about["priority"] = message.priority
-    texts = {"principal": principal, "reply_to": reply_to}
+    texts = {"principal": principal, "reply_to": reply_to, "answers": answers}
     texts |= {name: getattr(message, name) for name in ("key", "schema", "correlation_id")}
     about |= {name: text for name, text in texts.items() if text is not None}
     return json.dumps(about, ensure_ascii=False).encode() + b"\n" + message.data
@@ -82,8 +87,8 @@ def packed(message: Outgoing, principal: str | None, reply_to: str | None = None
 
 def unpacked(
     payload: bytes, subject: str, tenant: str | None, answer: Callable[[str, bytes], bool]
-) -> Message:
-    """Return the message that came over a channel.
+) -> tuple[Message, str | None]:
+    """Return the message that came over a channel, and which question it answers.
 
     Raises:
         ValueError, KeyError: it is none of ours
@@ -92,7 +97,7 @@ def unpacked(
     line, _, data = payload.partition(b"\n")
     about = json.loads(line)
     reply_to = about.get("reply_to")
-    return Message(
+    message = Message(
         subject=subject,
         data=data,
         headers=about.get("headers", {}),
@@ -107,3 +112,4 @@ def unpacked(
         reply_to=reply_to,
         answer=None if reply_to is None else lambda content: answer(reply_to, content),
     )
+    return message, about.get("answers")

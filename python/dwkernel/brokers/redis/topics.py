@@ -8,16 +8,16 @@ here by the rules that every bus has.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import secrets
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis import RedisError
+from redis.exceptions import NoPermissionError
 
 from dwkernel import errors
 from dwkernel.brokers.redis import faults
@@ -54,6 +54,12 @@ class Topics:
         # By what the server was asked for: the pattern and the receiver of each subscription.
         self._routes: dict[bytes, list[tuple[str, Take]]] = defaultdict(list)
         self._confirmed: set[bytes] = set()
+        self._refused: dict[bytes, RedisError] = {}
+        # What was sent and is not answered yet, in order.
+        self._expected: deque[bytes] = deque()
+        # Whether every pattern is listened to by the tenant's whole beginning: who may listen to
+        # that may not ask for less, as Redis compares a pattern with those that are allowed.
+        self._is_wide = False
         self._told = threading.Condition(self._lock)
         self._is_closed = False
         self._inbox = secrets.token_hex(8)
@@ -72,16 +78,15 @@ class Topics:
             Unavailable: `broker.lost`
 
         """
-        place = self._place_of(pattern)
         route = (pattern, take)
         with self._lock:
-            self._routes[place].append(route)
+            self._routes[self._place_of(pattern)].append(route)
         try:
-            self._ensure(place, limit_s)
+            self._ensure(lambda: self._place_of(pattern), limit_s)
         except BaseException:
-            self._leave(place, route)
+            self._leave(route)
             raise
-        return lambda: self._leave(place, route)
+        return lambda: self._leave(route)
 
     def _place_of(self, pattern: str) -> bytes:
         """Return the channel of a pattern without wildcards, or a glob, which ends with `*`."""
@@ -89,13 +94,14 @@ class Topics:
         wild = next((at for at, token in enumerate(tokens) if token in {"*", ">"}), None)
         if wild is None:
             return self._client.keys.channel(pattern).encode()
-        beginning = "".join(f"{token}." for token in tokens[:wild])
+        beginning = "" if self._is_wide else "".join(f"{token}." for token in tokens[:wild])
         return _escaped(self._client.keys.channel(beginning)) + b"*"
 
-    def _ensure(self, place: bytes, limit_s: float) -> None:
+    def _ensure(self, place_of: Callable[[], bytes], limit_s: float) -> None:
         """Return when the server has confirmed the subscription."""
         end = time.monotonic() + limit_s
         with self._sending:
+            place = place_of()
             with self._lock:
                 if self._thread is None:
                     name = "dwk-redis-topics"
@@ -103,23 +109,29 @@ class Topics:
                     self._thread.start()
                 connection = self._connection
                 is_new = place not in self._confirmed
+                self._refused.pop(place, None)
             if connection is not None and is_new:
                 # If that fails the listening thread connects again and asks for everything.
                 with contextlib.suppress(RedisError, OSError):
                     self._send(connection, _verb(place, "SUBSCRIBE"), place)
         with self._told:
+            known = (self._confirmed, self._refused)
             self._told.wait_for(
-                lambda: place in self._confirmed or self._is_closed,
+                lambda: any(place_of() in one for one in known) or self._is_closed,
                 max(0.0, end - time.monotonic()),
             )
-            if place in self._confirmed:
+            if place_of() in self._confirmed:
                 return
+            refused = self._refused.get(place_of())
+        if refused is not None:
+            raise faults.refusal(refused) from refused
         self._client.link.check()
         raise faults.lost(self._client.link.shown, None, sent=False)
 
-    def _leave(self, place: bytes, route: tuple[str, Take]) -> None:
+    def _leave(self, route: tuple[str, Take]) -> None:
         with self._sending:
             with self._lock:
+                place = self._place_of(route[0])
                 routes = self._routes.get(place, [])
                 if route in routes:
                     routes.remove(route)
@@ -149,14 +161,14 @@ class Topics:
 
         """
         end = None if limit_s is None else time.monotonic() + limit_s
-        place = _escaped(self._client.keys.inbox(f"{self._inbox}.")) + b"*"
+        place = self._client.keys.inbox(self._inbox).encode()
         with self._lock:
             self._asked += 1
             reply_to = f"{self._inbox}.{self._asked}"
             answers: list[Message] = []
             self._questions[reply_to] = answers.append
         try:
-            self._ensure(place, self._client.limit(limit_s))
+            self._ensure(lambda: place, self._client.limit(limit_s))
             if send(reply_to) == 0 and self._client.promises.no_responder:
                 raise errors.new("bus.no_responder", f"nobody listens to {subject}")
             with self._told:
@@ -183,6 +195,7 @@ class Topics:
 
     def _send(self, connection: Any, *command: Any) -> None:
         with self._sending:
+            self._expected.extend(command[1:])
             connection.send_packed_command(connection.pack_command(*command), check_health=False)
 
     def _listen(self) -> None:
@@ -208,11 +221,12 @@ class Topics:
             link.pause(_PAUSE_S)
 
     def _take_up(self, connection: Any) -> None:
-        inbox = _escaped(self._client.keys.inbox(f"{self._inbox}.")) + b"*"
+        inbox = self._client.keys.inbox(self._inbox).encode()
         with self._sending:
             with self._lock:
                 places = list(self._routes)
                 self._connection = connection
+            self._expected.clear()
             for place in [inbox, *places]:
                 self._send(connection, _verb(place, "SUBSCRIBE"), place)
 
@@ -228,6 +242,9 @@ class Topics:
                 is_asked = True
                 self._send(connection, "PING")
                 continue
+            except NoPermissionError as error:
+                self._refuse(connection, error)
+                continue
             is_asked = False
             self._hear(answer)
 
@@ -235,6 +252,8 @@ class Topics:
         if not isinstance(answer, list):
             return
         kind = answer[0]
+        if kind.endswith(b"subscribe"):
+            self._expected.popleft()
         if kind in {b"subscribe", b"psubscribe"}:
             with self._told:
                 self._confirmed.add(answer[1])
@@ -244,19 +263,37 @@ class Topics:
         elif kind == b"pmessage":
             self._hand_out(answer[1], answer[2], answer[3])
 
+    def _refuse(self, connection: Any, error: RedisError) -> None:
+        with self._sending:
+            place = self._expected.popleft()
+            with self._told:
+                widens = place.endswith(b"*") and not self._is_wide
+                if not widens:
+                    self._refused[place] = error
+                    self._told.notify_all()
+                    return
+                self._is_wide = True
+                routes = [route for routes in self._routes.values() for route in routes]
+                self._routes.clear()
+                for route in routes:
+                    self._routes[self._place_of(route[0])].append(route)
+                fresh = [one for one in self._routes if one not in self._confirmed]
+            for one in fresh:
+                self._send(connection, _verb(one, "SUBSCRIBE"), one)
+
     def _hand_out(self, place: bytes, channel: bytes, payload: bytes) -> None:
         keys = self._client.keys
-        inbox = keys.inbox("").encode()
-        name = channel.decode().removeprefix(keys.inbox("") if channel.startswith(inbox) else "")
-        subject = name.removeprefix(keys.channel(""))
+        subject = channel.decode().removeprefix(keys.channel(""))
         try:
-            message = unpacked(payload, subject, self._client.options.tenant, self._client.answer)
-        except (ValueError, KeyError, json.JSONDecodeError):
+            message, answers = unpacked(
+                payload, subject, self._client.options.tenant, self._client.answer
+            )
+        except (ValueError, KeyError):
             _log.warning("what came over %s is no message of a bus", channel)
             return
-        if channel.startswith(inbox):
+        if answers is not None:
             with self._told:
-                take = self._questions.get(name)
+                take = self._questions.get(answers)
                 if take is not None:
                     take(message)
                     self._told.notify_all()
