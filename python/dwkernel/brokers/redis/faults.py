@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from redis import exceptions
 
 from dwkernel import errors
 
-__all__ = ["TIMEOUT", "failed", "is_lost", "is_unknown_script", "lost", "refusal", "will_pass"]
+__all__ = [
+    "TIMEOUT",
+    "Elsewhere",
+    "elsewhere",
+    "failed",
+    "is_lost",
+    "is_unknown_script",
+    "lost",
+    "refusal",
+    "will_pass",
+]
 
 TIMEOUT = exceptions.TimeoutError
 
 # Answers to a call that was not begun, and that may be begun a moment later. Of some the client
-# library makes classes and takes the first word off.
+# library makes classes and takes the first word off; of which depends on its version.
 _PASSING = (
     "BUSY ",  # somebody's script runs for long
     "NOREPLICAS ",
+    "MASTERDOWN ",
+    "TRYAGAIN ",  # half of the slot has moved
+    "CLUSTERDOWN ",
 )
 _PASSING_CLASSES = (
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,  # the server became a replica
     exceptions.MasterDownError,
-    exceptions.TryAgainError,  # half of the slot has moved
+    exceptions.TryAgainError,
     exceptions.ClusterDownError,
 )
 
@@ -28,6 +43,27 @@ _PASSING_CLASSES = (
 def will_pass(error: BaseException) -> bool:
     """Return whether the same call may be answered a moment later, and was not begun."""
     return isinstance(error, _PASSING_CLASSES) or _text(error).startswith(_PASSING)
+
+
+class Elsewhere(NamedTuple):
+    """Where a key is; `is_moving` if only this call is to go there."""
+
+    host: str
+    port: int
+    is_moving: bool
+
+
+def elsewhere(answer: object) -> Elsewhere | None:
+    """Return where an answer says that the key is; None if it says nothing of the kind."""
+    if not isinstance(answer, exceptions.ResponseError):
+        return None
+    text = _text(answer)
+    is_moved = isinstance(answer, exceptions.MovedError) or text.startswith("MOVED ")
+    is_moving = isinstance(answer, exceptions.AskError) or text.startswith("ASK ")
+    if not is_moved and not is_moving:
+        return None
+    host, _, port = text.split()[-1].rpartition(":")
+    return Elsewhere(host, int(port), not is_moved)
 
 
 def is_unknown_script(error: BaseException) -> bool:
@@ -57,7 +93,7 @@ def refusal(error: BaseException) -> errors.DwError:
     denied = (exceptions.AuthenticationError, exceptions.NoPermissionError)
     if isinstance(error, denied) or text.startswith(("WRONGPASS", "NOAUTH", "NOPERM")):
         return errors.new("broker.denied", text)
-    if text.startswith("MOVED ") or isinstance(error, exceptions.MovedError):
+    if elsewhere(error) is not None:
         why = f"another server of the cluster has this stream: connect to that one ({text})"
         return errors.new("broker.unsupported", why)
     return errors.new("broker.failed", text)

@@ -6,9 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import AskError, MovedError
-
 from dwkernel import errors
+from dwkernel.brokers.redis import faults
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +67,14 @@ class Nodes:
                     raise
                 link, before = self._another_than(link), 0
                 continue
-            elsewhere = next((one for one in answers if isinstance(one, AskError)), None)
+            found = (faults.elsewhere(one) for one in answers)
+            elsewhere = next((one for one in found if one is not None), None)
             if elsewhere is None:
                 self._place[tag] = link
                 return answers
             # Either: it has moved, or it is on its way and has to be asked for there.
-            before = 0 if isinstance(elsewhere, MovedError) else 1
-            link = self._link_to(elsewhere.host or link.address[0], int(elsewhere.port))
+            before = int(elsewhere.is_moving)
+            link = self._link_to(elsewhere.host or link.address[0], elsewhere.port)
 
     def send(self, commands: Sequence[Command], limit_s: float) -> list[Any]:
         """Send what any of them takes, once.

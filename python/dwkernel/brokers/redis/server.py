@@ -50,12 +50,12 @@ class Server:
             Unsupported: `broker.unsupported`: it is too old
 
         """
-        commands = [("INFO",), *(("CONFIG", "GET", name) for name in _ASKED)]
-        info, *settings = link.ask(commands, limit_s)
+        settings = [("CONFIG", "GET", name) for name in _ASKED]
+        info, slots, *answers = link.ask([("INFO",), ("CLUSTER", "SLOTS"), *settings], limit_s)
         told = _pairs(info.decode().splitlines()) if isinstance(info, bytes) else {}
         # Where CONFIG is not allowed INFO says a part of it.
         set_to = dict.fromkeys(_ASKED, "")
-        for name, answer in zip(_ASKED, settings, strict=True):
+        for name, answer in zip(_ASKED, answers, strict=True):
             if isinstance(answer, list) and len(answer) == 2:  # noqa: PLR2004 - a name and its value
                 set_to[name] = answer[1].decode()
         numbers = (told.get("redis_version", "0.0") + ".0").split(".")
@@ -64,7 +64,7 @@ class Server:
             text = f"Redis {told.get('redis_version')} is too old: streams need 6.2"
             raise errors.new("broker.unsupported", text)
         policy = set_to["maxmemory-policy"] or told.get("maxmemory_policy")
-        return cls(version, told.get("cluster_enabled") == "1", policy, _sync_of(set_to, told))
+        return cls(version, isinstance(slots, list), policy, _sync_of(set_to, told))
 
     def check_policy(self) -> None:
         """Refuse a server that throws keys away: messages would go, and nobody would be told.
