@@ -505,3 +505,25 @@ def test_random_work_of_several_connections_loses_nothing(server: servers.LocalS
                     for_good |= {sequence} if is_durable else set()
                 elif chance.random() < 0.5:
                     message.nak(0)
+
+
+def test_a_client_that_gave_up_is_made_anew(bus: NatsBroker) -> None:
+    stream = bus.stream("s", subjects=["s"], create=True)
+    consumer = stream.consumer("c", create=True)
+    heard = bus.subscribe("t")
+    connection = bus.connection
+    before = connection.epoch
+
+    async def give_up(_deadline: float) -> None:
+        # As it does when the server refuses it in between.
+        assert connection._client is not None
+        await connection._client.close()
+
+    connection.call(give_up)
+    until(lambda: connection.epoch > before and bus.is_connected, "it is made anew")
+    assert stream.publish("s", b"1") == 1
+    assert [one.data for one in take(consumer, 1, ack=True)] == [b"1"]
+    bus.publish("t", b"x")
+    found = heard.next(PATIENCE_S)
+    assert found is not None
+    assert found.data == b"x"

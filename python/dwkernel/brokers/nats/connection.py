@@ -15,13 +15,14 @@ import os
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
 
 from dwkernel import errors
 from dwkernel.brokers.nats.failures import denied, failure_of, lost
+from dwkernel.brokers.nats.login import AGAIN_S, is_refusal, settings_of
 from dwkernel.brokers.nats.loop import LoopThread
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ __all__ = ["Connection", "Listening", "NoResponders"]
 
 _Result = TypeVar("_Result")
 
-# A server that hangs is noticed after three of these.
-_PING_S = 4
-_AGAIN_S = 0.1
 _CLOSE_S = 5.0
 _ECHO_S = 1.0
 # Beyond an operation's deadline its thread waits this long for the loop to say so.
@@ -83,7 +81,7 @@ class Connection:
         self.url = f"{parts.scheme}://{shown}:{parts.port or 4222}"
         self.options = options
         self.epoch = 0
-        self._login = _login(parts.username, parts.password)
+        self._settings = settings_of(parts.username, parts.password, options)
         self._pid = os.getpid()
         self._client: Client | None = None
         self._is_closed = False
@@ -211,7 +209,8 @@ class Connection:
     @property
     def is_connected(self) -> bool:
         """Whether the server answers, as far as is known."""
-        return not self._is_closed and self._client is not None and self._client.is_connected
+        client = self._client
+        return not self._is_closed and client is not None and self._is_up(client)
 
     @property
     def max_payload(self) -> int:
@@ -245,7 +244,7 @@ class Connection:
         """
         while True:
             client = self._client
-            if client is not None and client.is_connected:
+            if client is not None and self._is_up(client):
                 return client
             try:
                 async with asyncio.timeout_at(deadline):
@@ -262,9 +261,10 @@ class Connection:
         deadline: float,
         headers: Mapping[str, str] | None = None,
         *,
+        epoch: int | None = None,
         is_echo: bool = False,
     ) -> Msg:
-        """Ask, and return the first answer; of an echo, the message itself.
+        """Ask, and return the first answer; with `epoch` on that connection or not at all.
 
         Raises:
             NoResponders: nobody listens
@@ -274,6 +274,8 @@ class Connection:
 
         """
         client = await self.ready(deadline, subject)
+        if epoch is not None and epoch != self.epoch:
+            raise lost(subject)
         token = subject.rpartition(".")[2] if is_echo else str(next(self._numbers))
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
         self._calls[token] = answer, subject
@@ -316,13 +318,13 @@ class Connection:
             except NoResponders:
                 # A server that starts has its API a moment later.
                 now = asyncio.get_running_loop().time()
-                if now + _AGAIN_S > deadline:
+                if now + AGAIN_S > deadline:
                     text = "the server answers, but has no JetStream (nats-server -js)"
                     raise errors.new("broker.unsupported", text) from None
                 if self.epoch <= 1 and not self._has_jetstream():
                     text = "the server runs without JetStream (nats-server -js)"
                     raise errors.new("broker.unsupported", text) from None
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
         found: dict[str, Any] = json.loads(message.data)
         if "error" in found:
             raise failure_of(found["error"], name)
@@ -393,6 +395,11 @@ class Connection:
 
     # --- within ----------------------------------------------------------------------------------
 
+    def _is_up(self, client: Client) -> bool:
+        # The client says that it is connected before it has subscribed again: what was asked in
+        # between would have an answer that nobody hears.
+        return client.is_connected and self._up.is_set()
+
     def _has_jetstream(self) -> bool:
         client = self._client
         info = getattr(client, "_server_info", {}) if client is not None else {}
@@ -431,10 +438,10 @@ class Connection:
                 client = await self._connected(end)
             except ConnectionResetError as error:
                 # So a server ends that refuses, too: the next answer may say which it is.
-                if asyncio.get_running_loop().time() + _AGAIN_S > end:
+                if asyncio.get_running_loop().time() + AGAIN_S > end:
                     what = f"{self.url}: {error}"
                     raise lost(what) from None
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
                 continue
             self._client = client
             await self._welcome(client)
@@ -446,11 +453,20 @@ class Connection:
 
         async def note(error: Exception) -> None:
             failures.append(error)
-            if _is_refusal(error):
+            if is_refusal(error):
                 refused.set()
             self._note(error)
 
-        connecting = asyncio.ensure_future(nats.connect(**self._settings(), error_cb=note))
+        connecting = asyncio.ensure_future(
+            nats.connect(
+                servers=[self.url],
+                error_cb=note,
+                disconnected_cb=self._broke,
+                reconnected_cb=self._came_back,
+                closed_cb=self._ended,
+                **self._settings,
+            )
+        )
         refusal = asyncio.ensure_future(refused.wait())
         try:
             left_s = max(0.0, end - asyncio.get_running_loop().time())
@@ -461,7 +477,7 @@ class Connection:
             return await connecting
         except (asyncio.CancelledError, TimeoutError, OSError, nats.errors.Error) as error:
             for one in [*failures, error]:
-                if _is_refusal(one):
+                if is_refusal(one):
                     raise denied(str(one)) from None
             if isinstance(error, ConnectionResetError):
                 raise
@@ -469,27 +485,6 @@ class Connection:
             raise lost(what) from None
         finally:
             refusal.cancel()
-
-    def _settings(self) -> dict[str, Any]:
-        options = self.options
-        settings: dict[str, Any] = {
-            "servers": [self.url],
-            "name": "dwkernel",
-            "connect_timeout": max(1, int(options.connect_timeout_s)),
-            "reconnect_time_wait": _AGAIN_S,
-            "max_reconnect_attempts": -1,
-            "ping_interval": _PING_S,
-            "max_outstanding_pings": 2,
-            "disconnected_cb": self._broke,
-            "reconnected_cb": self._came_back,
-            "closed_cb": self._ended,
-            **self._login,
-        }
-        if options.tls is not None:
-            settings["tls"] = options.tls
-        if options.credentials is not None:
-            settings["user_credentials"] = os.fspath(options.credentials)
-        return settings
 
     async def _welcome(self, client: Client) -> None:
         """Listen on a new client to what was listened to, and let go who waits."""
@@ -553,7 +548,7 @@ class Connection:
 
     async def _restore(self) -> None:
         while not self._is_closed:
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
             try:
                 await self._connect(self.options.connect_timeout_s)
             except errors.DwError:
@@ -584,16 +579,3 @@ async def _quietly(work: Awaitable[object]) -> None:
         await work
     except (nats.errors.Error, errors.DwError, OSError, TimeoutError):
         return
-
-
-def _is_refusal(error: BaseException) -> bool:
-    why = str(error).lower()
-    return "authorization" in why or "authentication" in why
-
-
-def _login(user: str | None, password: str | None) -> dict[str, str]:
-    if user is None:
-        return {}
-    if password is None:
-        return {"token": unquote(user)}
-    return {"user": unquote(user), "password": unquote(password)}

@@ -124,7 +124,12 @@ class Done:
             self._unrecorded.popleft()
 
     async def record(
-        self, sequences: Iterable[int], deadline: float, *, up_to: bool = False
+        self,
+        sequences: Iterable[int],
+        deadline: float,
+        *,
+        up_to: bool = False,
+        epoch: int | None = None,
     ) -> None:
         """Write what is done; it is durable on return.
 
@@ -132,6 +137,7 @@ class Done:
             sequences: the messages' numbers.
             deadline: on the loop's clock.
             up_to: also all before them.
+            epoch: on that connection, or not at all.
 
         """
         found = list(sequences)
@@ -140,7 +146,7 @@ class Done:
             record: dict[str, object] = {"of": self._made}
             record |= {"up_to": max(part)} if up_to else {"done": part}
             data = json.dumps(record, separators=(",", ":")).encode()
-            answer = await self._connection.request(self._subject, data, deadline)
+            answer = await self._connection.request(self._subject, data, deadline, epoch=epoch)
             told = json.loads(answer.data)
             if "error" in told:
                 raise failure_of(told["error"], "recording what is done")

@@ -136,7 +136,7 @@ class Pull:
     async def _ask(
         self, limit: int, body: Mapping[str, object], deadline: float, wait_s: float
     ) -> list[Arrived]:
-        connection, loop = self._connection, asyncio.get_running_loop()
+        connection = self._connection
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await connection.ready(deadline, subject)
         if self._listening is None:
@@ -150,8 +150,7 @@ class Pull:
             reply = f"{self._inbox}.{token}"
             await connection.ask(subject, json.dumps(body).encode(), reply, deadline)
             if not await self._answered(request, broken, wait_s + _GRACE_S):
-                # Is it there? That takes as long as somebody would wait for it.
-                await self._look(max(deadline, loop.time() + _INFO_S))
+                await self._look(deadline)
         except BaseException:
             self._kept.extend(request.arrived)
             raise
@@ -185,8 +184,10 @@ class Pull:
             await asyncio.sleep(_QUICK_S)
 
     async def _look(self, deadline: float) -> None:
+        """Ask whether the consumer is there; that takes its time, also for who would wait less."""
+        until = max(deadline, asyncio.get_running_loop().time() + _INFO_S)
         name = f"CONSUMER.INFO.{self._stream}.{self._consumer}"
-        await self._connection.api(name, None, deadline)
+        await self._connection.api(name, None, until)
 
     def _take(self, message: Msg) -> None:
         """Take what the server sends: a message is as good for one request as for another."""

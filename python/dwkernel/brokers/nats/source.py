@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["NatsDelivery", "Source"]
 
 _WORK_S = 5.0
+_CONFIRM_S = 2.0
 
 
 class Source:
@@ -126,10 +127,16 @@ class Source:
         if arrived.epoch != self.connection.epoch:
             text = f"message {arrived.sequence}: the connection broke since it was delivered"
             raise errors.new("stream.ack", text)
-        await asyncio.gather(
-            self.done.record([arrived.sequence], deadline, up_to=self.covers),
-            self.connection.request(arrived.message.reply, b"+ACK", deadline),
+        until = min(deadline, asyncio.get_running_loop().time() + _CONFIRM_S)
+        epoch, reply = arrived.epoch, arrived.message.reply
+        recorded, _ = await asyncio.gather(
+            self.done.record([arrived.sequence], deadline, up_to=self.covers, epoch=epoch),
+            # Servers since 2.10 leave some without an answer; the record is what counts.
+            self.connection.request(reply, b"+ACK", until, epoch=epoch),
+            return_exceptions=True,
         )
+        if isinstance(recorded, BaseException):
+            raise recorded
         self._forget(arrived)
 
     def acknowledge(self, arrived: Arrived) -> None:
