@@ -385,10 +385,13 @@ def test_promises_are_those_of_the_append_only_file(
         assert bool(bus.promises.survives_power_cut) is power_cut
         stream = bus.stream("s", subjects=["s"], create=True)
         stream.publish("s", b"1")
-        (message,) = stream.consumer("c", create=True).fetch(1, timeout=0)
+        consumer = stream.consumer("c", create=True)
+        (message,) = consumer.fetch(1, timeout=0)
         if bus.promises.durable_ack:
             message.ack(durable=True)
+            consumer.flush()
         else:
+            assert code_of(consumer.flush) == "broker.unsupported"
             assert code_of(lambda: message.ack(durable=True)) == "broker.unsupported"
             message.ack()
         if kill:

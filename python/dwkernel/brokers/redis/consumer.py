@@ -16,6 +16,7 @@ from dwkernel.brokers.redis.client import Lane
 from dwkernel.brokers.redis.delivery import RedisDelivery
 from dwkernel.brokers.redis.fields import message_of
 from dwkernel.brokers.redis.waiting import wait_for
+from dwkernel.brokers.settings import refuse
 from dwkernel.brokers.status import BrokerConsumerStatus, BrokerDeadLetter
 from dwkernel.units import parse_duration
 
@@ -168,8 +169,15 @@ class RedisConsumer:
             yield from self.fetch(1)
 
     def flush(self) -> None:
-        """Do nothing: the server has each acknowledgement when that returns."""
+        """Make every acknowledgement durable: each is when it returns, if the server syncs always.
+
+        Raises:
+            Unsupported: `broker.unsupported`: the server does not
+            State: `bus.closed`, `bus.forked`
+
+        """
         self._client.link.check()
+        refuse(self._client.promises.durable_ack, "flush")
 
     def pause(self) -> None:
         """Hand nothing out until `resume`."""
