@@ -124,6 +124,7 @@ class RedisBroker(Closing):
 
         Raises:
             Invalid: `bus.subject`, `bus.message_size`, `stream.option`
+            Denied: `broker.denied`
             Unavailable: `broker.lost`; it is not sent again
             State: `bus.closed`, `bus.forked`
 
@@ -218,6 +219,7 @@ class RedisBroker(Closing):
         Raises:
             Invalid: `bus.pattern`, `queue.capacity`
             Unsupported: `broker.unsupported`
+            Denied: `broker.denied`
             Unavailable: `broker.lost`
             State: `bus.closed`, `bus.forked`
 

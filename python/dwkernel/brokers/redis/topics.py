@@ -75,6 +75,7 @@ class Topics:
             What ends it.
 
         Raises:
+            Denied: `broker.denied`
             Unavailable: `broker.lost`
 
         """
