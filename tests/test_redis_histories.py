@@ -64,6 +64,8 @@ class World:
         self.unsure: set[int] = set()
         self.held: list[Message] = []
         self.codes: Counter[str] = Counter()
+        self.hanging = threading.Thread()
+        self.hanging.start()
         with connect(server.port, tenant=self.options["tenant"]) as bus:
             stream = bus.stream("s", subjects=["s"], create=True)
             stream.consumer("c", ack_wait="150ms", max_ack_pending=20, create=True)
@@ -152,10 +154,14 @@ class World:
     def trouble(self) -> None:
         chance = self.random.random()
         if chance < 0.1:
+            self.hanging.join()
             self.server.restart()
         elif chance < 0.3:
+            # One that hangs already cannot be told to.
+            self.hanging.join()
             self.server.suspend()
-            threading.Timer(0.25, self.server.resume).start()
+            self.hanging = threading.Timer(0.25, self.server.resume)
+            self.hanging.start()
         else:
             self.cutter.losses = self.random.randint(1, 3)
 
