@@ -246,3 +246,18 @@ def test_an_acknowledgement_that_was_lost_can_be_said_again() -> None:
         one.ack(durable=True)
     one.ack(durable=True)
     assert ending.told == ["ack True"]
+
+
+def test_a_client_that_is_not_installed_is_said_with_how_to_get_it() -> None:
+    program = """
+import sys
+sys.modules["nats"] = None
+from dwkernel import brokers, errors
+try:
+    brokers.connect("nats://localhost:1")
+except errors.DwError as error:
+    print(error.code, "pip install" in str(error))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.strip() == "broker.missing True", done.stderr

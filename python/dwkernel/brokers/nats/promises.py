@@ -67,7 +67,7 @@ def promises_of(max_payload: int, replicas: int) -> Promises:
         ),
         exact_deliveries=_no(
             "the server writes counts down 0.1 s late: after it was killed they may be lower; and "
-            "2.9.10 counts one too many if a message is due when a request for it ends"
+            "2.9.10 miscounts by one if a message is due in the moment when a request ends"
         ),
         survives_kill=_yes("written to the server's files before it is confirmed"),
         survives_power_cut=_no(
