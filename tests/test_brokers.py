@@ -12,7 +12,7 @@ from dwkernel.conformance import servers, streams
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KINDS: list[servers.Kind] = ["nats"]
+KINDS: list[servers.Kind] = ["nats", "redis"]
 
 
 @pytest.fixture(scope="module")

@@ -69,8 +69,8 @@ def connect(  # noqa: PLR0913 - each option stands alone
         connect_timeout: how long connecting may take, at first and again.
         credentials: a file with them (NATS: `.creds`).
         tls: how to speak TLS; by default with the system's authorities, where the scheme wants it.
-        replicas: on how many servers of a cluster new streams are kept (NATS), or how many
-            replicas must have a message before it is confirmed, beside the first (Redis).
+        replicas: on how many servers, the first one included: new streams are kept (NATS), or each
+            message is in memory before it is confirmed (Redis).
 
     Returns:
         The broker: a `dwkernel.bus.ports.Bus`, and a context manager that closes at the end.
