@@ -17,6 +17,7 @@ import pytest
 import dwkernel as dw
 from dwkernel import errors
 from dwkernel.bus import Bus, Message
+from expect import code_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,20 +30,6 @@ PATIENCE_S = 20.0
 def bus() -> Iterator[Bus]:
     with Bus(principal="tester") as bus:
         yield bus
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_a_message_comes_as_it_was_sent(bus: Bus) -> None:

@@ -24,9 +24,10 @@ import pytest
 
 from dwkernel import errors
 from dwkernel._shared_queue import BytesQueue, Participant
+from expect import code_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a BytesQueue needs Linux")
 
@@ -36,19 +37,6 @@ LONG = 20  # seconds within which anything that works has happened, also on a bu
 
 def file_of(name: str) -> Path:
     return SHM / f"dwkernel-{os.geteuid()}-{name}"
-
-
-def code_of(work: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        work()
-    return caught.value.code
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @pytest.fixture

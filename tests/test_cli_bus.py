@@ -16,22 +16,14 @@ import pytest
 
 import dwkernel as dw
 from dwkernel.cli.bus.shown import plain_message
+from expect import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Cli, Here
     from dwkernel.bus import Message
-
-PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

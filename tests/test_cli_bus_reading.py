@@ -21,20 +21,13 @@ from dwkernel.bus import Bus
 from dwkernel.cli.bus import counting, subjects, tailing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import pytest
 
     from conftest import Cli, Here
 
 PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

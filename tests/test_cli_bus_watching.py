@@ -16,19 +16,10 @@ from dwkernel.cli.bus import places
 from dwkernel.cli.bus import shown as shown_as
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from conftest import Cli, Here
     from dwkernel.bus import Bus, Message
-
-PATIENCE_S = 60.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 # --- Consumers ------------------------------------------------------------------------------------

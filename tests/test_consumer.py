@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dwkernel as dw
-from dwkernel import errors
+from expect import code_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dwkernel.bus import Stream
@@ -37,19 +37,6 @@ def stream(kernel: dw.Kernel) -> Stream:
     stream = kernel.bus.stream("s", subjects=["s.>"], create=True)
     stream.publish_many([(f"s.{number % 2}", str(number).encode()) for number in range(6)])
     return stream
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_messages_come_until_they_are_acknowledged(stream: Stream) -> None:

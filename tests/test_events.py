@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dwkernel as dw
-from dwkernel import errors
+from expect import code_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from dwkernel.bus import Message, Stream
@@ -39,21 +38,8 @@ def told_subjects(stream: Stream) -> list[str]:
     return [message.subject for message in stream.replay()]
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
 def await_first(stream: Stream) -> None:
     until(lambda: stream.status().last_sequence >= 1)
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_a_stream_gets_what_happens_to_objects_and_containers(kernel: dw.Kernel) -> None:
@@ -115,11 +101,11 @@ def test_what_is_published_with_a_put_and_its_event_are_one_commit(kernel: dw.Ke
 def test_a_change_that_fails_says_nothing(kernel: dw.Kernel) -> None:
     stream = events_of(kernel, "object.*", "container.*")
     kernel.put("docs/a", b"")
-    assert refused(lambda: kernel.put("docs/a", b"", if_absent=True)) == "object.conflict"
-    assert refused(lambda: kernel.delete("docs/none")) == "object.not_found"
-    assert refused(lambda: kernel.delete("docs/a", if_match="1-2")) == "object.conflict"
-    assert refused(lambda: kernel.containers.create("docs")) == "container.exists"
-    assert refused(lambda: kernel.containers.delete("docs")) == "container.not_empty"
+    assert code_of(lambda: kernel.put("docs/a", b"", if_absent=True)) == "object.conflict"
+    assert code_of(lambda: kernel.delete("docs/none")) == "object.not_found"
+    assert code_of(lambda: kernel.delete("docs/a", if_match="1-2")) == "object.conflict"
+    assert code_of(lambda: kernel.containers.create("docs")) == "container.exists"
+    assert code_of(lambda: kernel.containers.delete("docs")) == "container.not_empty"
     assert [subject for subject, _ in told(stream)] == ["object.created"]
 
 
@@ -129,9 +115,9 @@ def test_a_change_whose_event_a_stream_refuses_does_not_happen(kernel: dw.Kernel
         "events", subjects=["object.>", "container.>"], max_messages=1, discard="new", create=True
     )
     kernel.put("docs/a", b"")
-    assert refused(lambda: kernel.put("docs/b", b"")) == "stream.full"
-    assert refused(lambda: kernel.delete("docs/kept")) == "stream.full"
-    assert refused(lambda: kernel.containers.create("logs")) == "stream.full"
+    assert code_of(lambda: kernel.put("docs/b", b"")) == "stream.full"
+    assert code_of(lambda: kernel.delete("docs/kept")) == "stream.full"
+    assert code_of(lambda: kernel.containers.create("logs")) == "stream.full"
     assert sorted(kernel) == ["docs/a", "docs/kept"]
     stream.purge()
     kernel.delete("docs/kept")

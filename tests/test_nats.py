@@ -19,6 +19,7 @@ import pytest
 from dwkernel import brokers, errors
 from dwkernel.conformance import servers
 from dwkernel.conformance.streams.checks import take, until
+from expect import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,12 +50,6 @@ def connect(url: str, **options: Any) -> NatsBroker:
     found = brokers.connect(url, **options)
     assert isinstance(found, NatsBroker)
     return found
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 def test_credentials_and_rights_are_refused_with_a_code() -> None:

@@ -18,6 +18,7 @@ from dwkernel import brokers, errors
 from dwkernel.conformance import servers
 from dwkernel.conformance.streams.checks import take, until
 from dwkernel.conformance.streams.histories import random_history
+from expect import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,12 +48,6 @@ def connect(url: str, **options: Any) -> NatsBroker:
     found = brokers.connect(url, **options)
     assert isinstance(found, NatsBroker)
     return found
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 def lost_within(call: Callable[[], object], least_s: float, most_s: float) -> None:

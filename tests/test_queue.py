@@ -24,25 +24,12 @@ from hypothesis import strategies as st
 
 from dwkernel import errors
 from dwkernel.queue import BoundedQueue
+from expect import code_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PATIENCE_S = 20.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
 
 
 steps = st.lists(

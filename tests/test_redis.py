@@ -22,6 +22,7 @@ import pytest
 from dwkernel import brokers, errors
 from dwkernel.brokers.subjects import matches
 from dwkernel.conformance.servers import LocalServer, find, missing
+from expect import code_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,24 +80,11 @@ def raw(server: LocalServer, *command: Any) -> Any:
         connection.disconnect()
 
 
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
-
-
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def ports_of(

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +13,10 @@ import pytest
 from dwkernel import brokers, errors
 from dwkernel.conformance import streams
 from dwkernel.conformance.servers import LocalServer, find, missing
+from expect import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from dwkernel.brokers.redis import RedisBroker
 
@@ -80,13 +80,6 @@ def raw(server: LocalServer, *command: Any) -> Any:
         return connection.read_response()
     finally:
         connection.disconnect()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def slot_of(server: LocalServer, tenant: str, stream: str) -> int:

@@ -14,6 +14,7 @@ import pytest
 from dwkernel import brokers, errors
 from dwkernel.conformance.cutter import Cutter
 from dwkernel.conformance.servers import LocalServer, find, missing
+from expect import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,13 +72,6 @@ def raw(server: LocalServer, *command: Any) -> Any:
         return connection.read_response()
     finally:
         connection.disconnect()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def lost(call: Callable[[], object], patience_s: float) -> errors.DwError:

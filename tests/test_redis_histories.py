@@ -16,6 +16,7 @@ import pytest
 from dwkernel import brokers, errors
 from dwkernel.conformance.cutter import Cutter
 from dwkernel.conformance.servers import LocalServer, find, missing
+from expect import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,13 +39,6 @@ def connect(port: int, **options: Any) -> RedisBroker:
     bus = brokers.connect(f"redis://127.0.0.1:{port}", **options)
     assert isinstance(bus, RedisBroker)
     return bus
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 class World:

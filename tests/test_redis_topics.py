@@ -11,9 +11,10 @@ import pytest
 
 from dwkernel import brokers
 from dwkernel.conformance.servers import LocalServer, find, missing
+from expect import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from dwkernel.brokers.redis import RedisBroker
 
@@ -49,13 +50,6 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_patterns_are_ours_and_not_redis_globs(bus: RedisBroker) -> None:

@@ -21,6 +21,7 @@ import pytest
 import dwkernel as dw
 from dwkernel import errors, sinks
 from dwkernel.sinks.tail import backward, whole_bytes
+from expect import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,13 +77,6 @@ def refused(call: Callable[[], object]) -> str:
         call()
     assert caught.value.code == "sink.option"
     return str(caught.value)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def deliver(sink: sinks.Sink, messages: list[Message]) -> set[str]:

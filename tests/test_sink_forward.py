@@ -16,9 +16,10 @@ from dwkernel import errors, sinks
 from dwkernel.sinks import Outcome
 from dwkernel.sinks.breaker import Backoff, Breaker
 from dwkernel.sinks.desk import WAITING, Desk, Item
+from expect import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from dwkernel.bus import Message, Stream
@@ -44,13 +45,6 @@ def stream(kernel: dw.Kernel) -> Stream:
 @pytest.fixture
 def target(kernel: dw.Kernel) -> Stream:
     return kernel.bus.stream("t", subjects=["s.>", "t.*"], create=True)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 # --- Forwarding -----------------------------------------------------------------------------------

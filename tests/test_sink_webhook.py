@@ -25,6 +25,7 @@ import pytest
 
 import dwkernel as dw
 from dwkernel import errors, sinks
+from expect import until
 
 pytest.importorskip("urllib3", reason="webhooks need urllib3")
 
@@ -179,13 +180,6 @@ def hook(server: Server, **options: Any) -> Webhook:
     scheme = "https" if "ca_file" in options else "http"
     server.webhooks.append(Webhook(f"{scheme}://{server.place}/hooks/in?x=1", **options))
     return server.webhooks[-1]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 # --- Requests -------------------------------------------------------------------------------------

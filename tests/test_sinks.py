@@ -17,6 +17,7 @@ import pytest
 import dwkernel as dw
 from dwkernel import errors, sinks
 from dwkernel.sinks import Outcome
+from expect import code_of, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,25 +43,12 @@ def stream(kernel: dw.Kernel) -> Stream:
     return stream
 
 
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
-
-
 def slow(seconds: float) -> Callable[[Message], Outcome]:
     def answer(_: Message) -> Outcome:
         time.sleep(seconds)
         return TAKEN
 
     return answer
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 class Receiver(sinks.Sink):

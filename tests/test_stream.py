@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import dwkernel as dw
-from dwkernel import errors
 from dwkernel.bus import Bus
+from expect import code_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 PATIENCE_S = 30.0
@@ -30,19 +30,6 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[dw.Kernel]:
     drives = [f"memory://{request.node.name}-{number}" for number in range(3)]
     with dw.open(drives=drives, geometry="2+1", create=True) as kernel:
         yield kernel
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(errors.DwError) as caught:
-        call()
-    return caught.value.code
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
 
 
 def test_messages_are_kept_as_they_were_sent(kernel: dw.Kernel) -> None:
