@@ -191,6 +191,11 @@ def test_names_follow_the_conventions(kernel: dw.Kernel) -> None:
             assert sample.name == family.name + ("_total" if family.kind == "counter" else "")
 
 
+def test_every_value_is_a_number(kernel: dw.Kernel) -> None:
+    values = [sample.value for family in kernel.metrics().families for sample in family.samples]
+    assert {type(value) for value in values} <= {int, float}
+
+
 def test_labels_may_hold_anything(kernel: dw.Kernel) -> None:
     names = ['quo"te', "back\\slash", "new\nline", "ä ö {x}", OTHERS, "x" * 200]
     kept = [kernel.bus.subscribe("a", name=name) for name in names]

@@ -78,7 +78,8 @@ class Family(Report):
     def add(self, value: float, labels: dict[str, str]) -> None:
         """Add a figure of a counter or a gauge."""
         ending = "_total" if self.kind == "counter" else ""
-        self.samples.append(Sample(self.name + ending, labels, value))
+        number = int(value) if isinstance(value, bool) else value
+        self.samples.append(Sample(self.name + ending, labels, number))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data, ready for JSON."""
