@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import dwkernel as dw
+from dwkernel.kernel import forget_memory_drives
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from dwkernel.bus import Stream
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """Let go of what a test left in memory: each store there has journals of its own."""
+    yield
+    forget_memory_drives()
 
 
 @pytest.fixture

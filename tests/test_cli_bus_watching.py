@@ -30,6 +30,7 @@ def test_a_consumer_is_made_listed_paused_resumed_and_deleted(here: Here) -> Non
     options = ["--ack-wait", "5s", "--max-deliver", 3, "--backoff", "1s", "--backoff", "10s"]
     options += ["--max-ack-pending", 7, "-s", "orders.1", "--filter", "size < 9", "--start", 2]
     options += ["--priority-window", 4, "--no-dead-letters", "--ack", "explicit"]
+    options += ["--inactive-after", "1h"]
     made = here("consumer create", "orders", "billing", *options, "--json").json
     assert made["settings"] == {
         "ack": "explicit",
@@ -43,6 +44,7 @@ def test_a_consumer_is_made_listed_paused_resumed_and_deleted(here: Here) -> Non
         "start_at": 2,
         "priority_window": 4,
         "dead_letters": False,
+        "inactive_after_s": 3600.0,
     }
     assert "stream.consumer_exists" in here("consumer create", "orders", "billing", status=1).err
     here("consumer create", "orders", "late", "--start", "2100-01-01T00:00Z")

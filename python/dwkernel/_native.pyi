@@ -40,6 +40,7 @@ __all__ = [
     "crc64_join",
     "crc64nvme",
     "error_registry",
+    "forget_memory_drives",
     "forked",
     "format_size",
     "levels",
@@ -49,6 +50,7 @@ __all__ = [
 
 __version__: str
 
+def forget_memory_drives() -> int: ...
 def error_registry() -> list[tuple[str, str, bool, str]]: ...
 def blake3(data: _Buffer, key: _Buffer | None = None) -> bytes: ...
 def blake3_many(

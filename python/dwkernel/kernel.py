@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
-__all__ = ["Containers", "Kernel", "NotEnforcedWarning", "open"]
+__all__ = ["Containers", "Kernel", "NotEnforcedWarning", "forget_memory_drives", "open"]
 
 # Every operation has a deadline; these are the ones it has unless its caller says another.
 OPERATION_TIMEOUT = "24h"
@@ -111,6 +111,18 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         program=_program(),
     )
     return Kernel(store, caller, timeout_s)
+
+
+def forget_memory_drives() -> int:
+    """Let go of all drives in memory (`memory://…`) of this process, with what is on them.
+
+    A store that is open on some goes on until it is closed. For tests that make many.
+
+    Returns:
+        How many they were.
+
+    """
+    return _native.forget_memory_drives()
 
 
 def _principal() -> str:

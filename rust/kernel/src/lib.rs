@@ -34,7 +34,7 @@ pub use context::{Context, Principal};
 pub use door::{Access, Door, Place, Request, Resource, Stage};
 pub use forks::Guarded;
 pub use kernel::{Kernel, Operation};
-pub use locate::Drives;
+pub use locate::{Drives, forget_memory_drives};
 pub use open::{Create, OpenSpec};
 
 pub use dwk_base::Deadline;

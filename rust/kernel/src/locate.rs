@@ -181,9 +181,16 @@ fn local(path: &Path, find: Find) -> Result<Arc<dyn Drive>> {
     Ok(Arc::new(drive))
 }
 
-/// Drives in memory live as long as the process, so that a store on them can be opened again.
+/// Drives in memory, by name. They live as long as the process, so that a store on them can be opened again.
+static DRIVES: Mutex<BTreeMap<String, MemoryDrive>> = Mutex::new(BTreeMap::new());
+
+/// Lets go of all drives in memory, with what is on them; one that is in use ends with its use. Returns how many
+/// they were.
+pub fn forget_memory_drives() -> usize {
+    std::mem::take(&mut *DRIVES.lock().unwrap_or_else(PoisonError::into_inner)).len()
+}
+
 fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
-    static DRIVES: Mutex<BTreeMap<String, MemoryDrive>> = Mutex::new(BTreeMap::new());
     let mut drives = DRIVES.lock().unwrap_or_else(PoisonError::into_inner);
     let location = format!("memory://{name}");
     if find == Find::Existing && !drives.contains_key(name) {

@@ -54,7 +54,7 @@ mod _native {
     #[pymodule_export]
     use super::reader::ObjectReader;
     #[pymodule_export]
-    use super::store::{Caller, Store};
+    use super::store::{Caller, Store, forget_memory_drives};
     #[pymodule_export]
     use super::units::{format_size, parse_duration, parse_size};
 

@@ -380,3 +380,9 @@ pub(crate) fn object_tuple(info: ObjectInfo) -> ObjectTuple {
     let created = info.created_unix_ns;
     (key, size_bytes, version, etag, checksum, content_type, metadata, tags, created)
 }
+
+/// Lets go of all drives in memory; how many they were.
+#[pyfunction]
+pub(crate) fn forget_memory_drives(py: Python<'_>) -> usize {
+    py.detach(dwk_kernel::forget_memory_drives)
+}

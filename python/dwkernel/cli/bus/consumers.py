@@ -154,11 +154,17 @@ def create(  # noqa: PLR0913, PLR0917 - each option stands alone
     dead_letters: Annotated[
         bool, typer.Option("--dead-letters/--no-dead-letters", help="keep what it gives up")
     ] = True,
+    inactive_after: Annotated[
+        str | None,
+        typer.Option(help="it is removed when nobody uses it for so long", show_default=False),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make a consumer."""
     out = Output(as_json=as_json)
+    # Only a store has it.
+    more = {} if inactive_after is None else {"inactive_after": inactive_after}
     with bus_at(store, out, writes=True, force=force) as bus:
         made = bus.stream(stream).consumer(
             consumer,
@@ -173,6 +179,7 @@ def create(  # noqa: PLR0913, PLR0917 - each option stands alone
             priority_window=priority_window,
             dead_letters=dead_letters,
             create=True,
+            **more,
         )
         about = _about(made)
         out.done(about, f"{made.name} of {stream}: {about['lag']:,} messages before it")
