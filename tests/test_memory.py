@@ -1,4 +1,4 @@
-"""Memory stays bounded, whatever the length of a stream."""
+"""Memory stays bounded, whatever the length of a stream, and what lies in it can be let go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import dwkernel as dw
+from dwkernel.kernel import forget_memory_drives
+from expect import code_of
 
 MOST_MIB = 200
 ROOT = Path(__file__).parents[1]
@@ -22,3 +26,14 @@ def test_a_long_stream_takes_at_most_200_mib(tmp_path: Path) -> None:
     found = re.findall(r"(\w+): (\d+) MiB", said)
     assert [what for what, _ in found] == ["open", "put", "get"]
     assert all(int(most) <= MOST_MIB for _, most in found), said
+
+
+def test_drives_in_memory_last_until_they_are_forgotten() -> None:
+    drives = ["memory://kept-1", "memory://kept-2"]
+    with dw.open(drives=drives, create=True) as kernel:
+        kernel.containers.create("docs")
+    with dw.open(drives=drives) as kernel:
+        assert [one.name for one in kernel.containers.list()] == ["docs"]
+        assert forget_memory_drives() >= 2
+        kernel.put("docs/a", b"still in use")
+    assert code_of(lambda: dw.open(drives=drives)) == "drive.missing"

@@ -15,7 +15,6 @@ import pytest
 
 import dwkernel as dw
 from dwkernel import errors
-from dwkernel.kernel import forget_memory_drives
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -592,14 +591,3 @@ def test_labels_are_kept_and_drives_of_one_failure_domain_do_not_share_a_stripe(
     # A whole rack is more than any one drive, and each stripe has a copy in the other one.
     with dw.open(path, force=True) as kernel:
         assert all(kernel[f"docs/{number}"] == bytes([number]) * 400_000 for number in range(20))
-
-
-def test_drives_in_memory_last_until_they_are_forgotten() -> None:
-    drives = ["memory://kept-1", "memory://kept-2"]
-    with dw.open(drives=drives, create=True) as kernel:
-        kernel.containers.create("docs")
-    with dw.open(drives=drives) as kernel:
-        assert [one.name for one in kernel.containers.list()] == ["docs"]
-        assert forget_memory_drives() >= 2
-        kernel.put("docs/a", b"still in use")
-    assert code_of(None, drives=drives) == "drive.missing"

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+
+from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["padded", "unix_ns"]
+    from dwkernel.units import Duration
+
+__all__ = ["due_s", "padded", "unix_ns"]
 
 _FIELDS = 8
+
+
+def due_s(delay: Duration | None, at: datetime | None) -> float | None:
+    """Return in how many seconds a message is due; None for at once.
+
+    Raises:
+        Invalid: `stream.option` if both are given, or a time without a time zone; `unit.invalid`
+
+    """
+    from dwkernel import errors  # noqa: PLC0415 - who says neither needs none
+
+    if at is None:
+        return None if delay is None else parse_duration(delay)
+    if delay is not None:
+        raise errors.new("stream.option", "a message is due after a delay or at a time, not both")
+    if at.tzinfo is None:
+        text = f"at={at} has no time zone: datetime.now(UTC) has one"
+        raise errors.new("stream.option", text)
+    return max(0.0, at.timestamp() - time.time())
 
 
 def padded(message: Sequence[Any]) -> tuple[Any, ...]:

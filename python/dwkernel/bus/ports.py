@@ -327,9 +327,10 @@ class Stream(Protocol):
         correlation_id: str | None = None,
         message_id: str | None = None,
         delay: Duration | None = None,
+        at: datetime | None = None,
         timeout: Duration | None = None,
     ) -> int | None:
-        """Commit a message; returns its number, None with a delay."""
+        """Commit a message; returns its number, None if it is due later."""
 
     def publish_many(
         self, messages: Iterable[Sequence[Any]], *, timeout: Duration | None = None

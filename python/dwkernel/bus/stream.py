@@ -11,12 +11,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
-from dwkernel._messages import padded, unix_ns
+from dwkernel._messages import due_s, padded, unix_ns
 from dwkernel._native import BusConsumer
 from dwkernel.bus.consumer import Consumer
 from dwkernel.bus.settings import StreamSettings
@@ -166,8 +165,9 @@ class Stream:
         """
         plain = None if headers is None else dict(headers)
         one = (subject, data, plain, key, schema, priority, correlation_id, message_id)
-        if delay is not None or at is not None:
-            self._native.publish_later(self._limit(timeout), [one], _delay_s(delay, at))
+        due = due_s(delay, at)
+        if due is not None:
+            self._native.publish_later(self._limit(timeout), [one], due)
             return None
         return self._native.publish(self._limit(timeout), [one])[0][0]
 
@@ -466,18 +466,6 @@ def options_of(  # noqa: PLR0913 - each option stands alone
         "keep_last_per_key": keep_last_per_key,
         "duplicate_window": duplicate_window,
     }
-
-
-def _delay_s(delay: Duration | None, at: datetime | None) -> float:
-    """Return in how many seconds a message is due."""
-    if at is None:
-        return parse_duration(delay or 0)
-    if delay is not None:
-        raise errors.new("stream.option", "a message is due after a delay or at a time, not both")
-    if at.tzinfo is None:
-        text = f"at={at} has no time zone: datetime.now(UTC) has one"
-        raise errors.new("stream.option", text)
-    return max(0.0, at.timestamp() - time.time())
 
 
 def _start(start: str | int | datetime) -> tuple[str, int]:

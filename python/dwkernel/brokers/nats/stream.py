@@ -86,6 +86,7 @@ class NatsStream:
         correlation_id: str | None = None,
         message_id: str | None = None,
         delay: Duration | None = None,
+        at: datetime | None = None,
         timeout: Duration | None = None,
     ) -> int | None:
         """Commit a message; see `dwkernel.bus.Stream.publish`.
@@ -99,12 +100,12 @@ class NatsStream:
             NotFound: `stream.not_found`
             Unavailable: `broker.lost`; with the detail `outcome` (`unknown`) it may be there
             Denied: `broker.denied`
-            Unsupported: `broker.unsupported`: `delay`
+            Unsupported: `broker.unsupported`: `delay`, `at`
             State: `bus.closed`, `bus.forked`
 
         """
         one = self._outgoing(
-            subject, data, headers, key, schema, priority, correlation_id, message_id, delay
+            subject, data, headers, key, schema, priority, correlation_id, message_id, delay, at
         )
         return self._connection.call(lambda deadline: self._commit(one, deadline), timeout)
 
@@ -114,7 +115,10 @@ class NatsStream:
         Cancelled, the message may be there or not.
         """
         timeout = fields.pop("timeout", None)
-        names = ("headers", "key", "schema", "priority", "correlation_id", "message_id", "delay")
+        names = (
+            *("headers", "key", "schema", "priority"),
+            *("correlation_id", "message_id", "delay", "at"),
+        )
         defaults = {"priority": 0}
         given = [fields.pop(name, defaults.get(name)) for name in names]
         if fields:
@@ -334,9 +338,11 @@ class NatsStream:
         correlation_id: str | None,
         message_id: str | None,
         delay: Duration | None,
+        at: datetime | None,
     ) -> Outgoing:
-        if delay is not None:
-            refuse(self._broker.promises.delayed, "delay")
+        for name, given in (("delay", delay), ("at", at)):
+            if given is not None:
+                refuse(self._broker.promises.delayed, name)
         one = Outgoing.of(subject, data, headers, key, schema, priority, correlation_id, message_id)
         self._check(one)
         return one

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwkernel import errors
+from dwkernel._messages import due_s
 from dwkernel.brokers.fields import Outgoing, batch_of
 from dwkernel.brokers.redis import faults
 from dwkernel.brokers.redis.consumer import RedisConsumer
@@ -98,6 +99,7 @@ class RedisStream:
         correlation_id: str | None = None,
         message_id: str | None = None,
         delay: Duration | None = None,
+        at: datetime | None = None,
         timeout: Duration | None = None,
     ) -> int | None:
         """Take a message in; see `dwkernel.bus.Stream.publish`.
@@ -105,7 +107,7 @@ class RedisStream:
         When the connection breaks it is sent again, and taken once all the same.
 
         Returns:
-            Its number; None with a delay.
+            Its number; None with `delay` or `at`.
 
         Raises:
             Invalid: `stream.subject`, `bus.subject`, `bus.message_size`, `stream.option`
@@ -116,9 +118,10 @@ class RedisStream:
 
         """
         one = Outgoing.of(subject, data, headers, key, schema, priority, correlation_id, message_id)
-        delay_ms = -1 if delay is None else math.ceil(parse_duration(delay) * 1000)
+        due = due_s(delay, at)
+        delay_ms = -1 if due is None else math.ceil(due * 1000)
         numbers = self._take_in([one], delay_ms, timeout)
-        return numbers[0] if delay is None else None
+        return numbers[0] if due is None else None
 
     def publish_many(
         self, messages: Iterable[Sequence[Any]], *, timeout: Duration | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dwkernel.conformance.streams.checks import (
@@ -247,13 +247,20 @@ def a_delayed_message_comes_when_it_is_due_or_is_refused(factory: Factory) -> No
         subject = f"{stream.name}.a"
         if not bus.promises.delayed:
             codes("broker.unsupported", lambda: stream.publish(subject, b"later", delay="1s"))
+            now = datetime.now(UTC)
+            codes("broker.unsupported", lambda: stream.publish(subject, b"later", at=now))
             equal(stream.status().messages, 0, "nothing is half done")
             return
         equal(stream.publish(subject, b"later", delay="500ms"), None)
+        due = datetime.now(UTC) + timedelta(seconds=1)
+        equal(stream.publish(subject, b"at last", at=due), None)
+        codes("stream.option", lambda: stream.publish(subject, at=due.replace(tzinfo=None)))
+        codes("stream.option", lambda: stream.publish(subject, at=due, delay="1s"))
         stream.publish(subject, b"now")
         equal(_data(stream), [b"now"])
         consumer = stream.consumer("c", create=True)
-        equal([one.data for one in take(consumer, 2, ack=True)], [b"now", b"later"])
+        data = [one.data for one in take(consumer, 3, ack=True)]
+        equal(data, [b"now", b"later", b"at last"])
 
 
 def limits_let_the_oldest_go_or_refuse_the_new(factory: Factory) -> None:
