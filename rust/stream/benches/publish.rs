@@ -3,7 +3,8 @@
 //! What limits it: publishing, waking threads (each message wakes one) and the drives' sync; reading, decoding
 //! envelopes, each of which is some allocations.
 //!
-//! `cargo bench -p dwk-stream --bench publish -- [DIR]`; DIR is the system's temporary directory unless given.
+//! `cargo bench -p dwk-stream --bench publish -- [DIR [DRIVES]]`; DIR is the system's temporary directory unless
+//! given, DRIVES are 3, as 2+1, or 1.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has nothing to say")]
 
@@ -26,13 +27,14 @@ const TIME: Duration = Duration::from_secs(3);
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let dir = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let memory = (1..=3).map(|n| Arc::new(MemoryDrive::new(format!("d{n}"))) as Arc<dyn Drive>);
+    let count: u32 = arguments.next().map_or(3, |count| count.parse().unwrap());
+    let memory = (1..=count).map(|n| Arc::new(MemoryDrive::new(format!("d{n}"))) as Arc<dyn Drive>);
     run("memory", memory.collect());
     let work = tempfile::tempdir_in(dir).unwrap();
     let local = |n| {
         Arc::new(LocalDrive::create(work.path().join(format!("d{n}"))).unwrap()) as Arc<dyn Drive>
     };
-    run(&work.path().display().to_string(), (1..=3).map(local).collect());
+    run(&work.path().display().to_string(), (1..=count).map(local).collect());
 }
 
 fn run(name: &str, drives: Vec<Arc<dyn Drive>>) {
@@ -65,7 +67,8 @@ fn store(drives: Vec<Arc<dyn Drive>>) -> Arc<Meta> {
         since_unix_ns: 0,
         program: "bench".into(),
     };
-    let (geometry, options) = ("2+1".parse().unwrap(), PoolOptions::default());
+    let geometry = if drives.len() == 1 { "jbod:1" } else { "2+1" };
+    let (geometry, options) = (geometry.parse().unwrap(), PoolOptions::default());
     let pool = Pool::create(&drives, &geometry, &options, Seams::system(), &holder).unwrap();
     Meta::create(pool, dwk_meta::Options::default()).unwrap()
 }
