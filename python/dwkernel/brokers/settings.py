@@ -160,6 +160,7 @@ class ConsumerSettings:
         start: where it begins.
         priority_window: of so many that wait the most urgent goes first.
         dead_letters: whether what is given up is kept.
+        inactive_after_s: it is removed when nobody uses it for so long.
 
     """
 
@@ -174,6 +175,7 @@ class ConsumerSettings:
     start: Start
     priority_window: int
     dead_letters: bool
+    inactive_after_s: float | None
 
     @classmethod
     def of(  # noqa: PLR0913 - each option stands alone
@@ -190,6 +192,7 @@ class ConsumerSettings:
         start: Start,
         priority_window: int,
         dead_letters: bool,
+        inactive_after: Duration | None,
     ) -> ConsumerSettings:
         """Check the options.
 
@@ -224,6 +227,7 @@ class ConsumerSettings:
             start,
             priority_window,
             dead_letters,
+            None if inactive_after is None else parse_duration(inactive_after),
         )
 
     def refuse_beyond(self, promises: Promises) -> None:
@@ -240,6 +244,7 @@ class ConsumerSettings:
             (len(self.subjects) > 1, promises.several_subjects, "subjects"),
             (isinstance(self.start, datetime), promises.replay_from_time, "start"),
             (self.priority_window > 0, promises.priority, "priority_window"),
+            (self.inactive_after_s is not None, promises.inactive_after, "inactive_after"),
         ]
         _refuse_all(asked)
 

@@ -365,6 +365,7 @@ class Stream(Protocol):
         start: Literal["first", "last", "new"] | int | datetime = "first",
         priority_window: int = 0,
         dead_letters: bool = True,
+        inactive_after: Duration | None = None,
         create: bool | Literal["if_missing"] = False,
     ) -> Consumer:
         """Return a consumer, or make one."""

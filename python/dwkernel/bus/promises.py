@@ -47,6 +47,7 @@ class Promises:
         with_storage: messages are committed with a put, in one commit.
         delayed: `publish(delay=…)`.
         priority: `consumer(priority_window=…)`: of those that wait the most urgent comes first.
+        inactive_after: `consumer(inactive_after=…)`: one that nobody uses is removed.
         max_age: messages go when they are older.
         max_bytes: the oldest go when they are more than so many bytes.
         max_messages: the oldest go when they are more.
@@ -80,6 +81,7 @@ class Promises:
     with_storage: Promise
     delayed: Promise
     priority: Promise
+    inactive_after: Promise
     max_age: Promise
     max_bytes: Promise
     max_messages: Promise
@@ -130,6 +132,7 @@ KERNEL = Promises(
     with_storage=_yes("messages ride in the commit of the put"),
     delayed=_yes("durable at once, in the stream when it is due"),
     priority=_yes("within the consumer's window"),
+    inactive_after=_yes("durably, with its dead letters; an opening counts as use"),
     max_age=_yes("a sweep lets them go"),
     max_bytes=_yes("the oldest go"),
     max_messages=_yes("the oldest go"),

@@ -42,6 +42,7 @@ def promises_of(max_payload: int, replicas: int) -> Promises:
         atomic_groups=_no("JetStream commits each message by itself"),
         with_storage=_no("NATS and a store have no commit in common"),
         delayed=_no("nats-server has no delayed messages before 2.12"),
+        inactive_after=_no("consumers on JetStream are made to stay"),
         priority=_no("JetStream delivers in order; the field travels with the message"),
         max_age=_yes("from 100 ms on"),
         max_bytes=_yes("as JetStream counts them, headers included"),

@@ -219,6 +219,7 @@ class NatsStream:
         start: Literal["first", "last", "new"] | int | datetime = "first",
         priority_window: int = 0,
         dead_letters: bool = True,
+        inactive_after: Duration | None = None,
         create: bool | Literal["if_missing"] = False,
     ) -> NatsConsumer:
         """Return a consumer, or make one; see `dwkernel.bus.Stream.consumer`.
@@ -227,7 +228,8 @@ class NatsStream:
             NotFound: `stream.consumer_not_found`, `stream.not_found`
             Exists: `stream.consumer_exists`
             Invalid: `stream.option`, `bus.pattern`, `unit.invalid`
-            Unsupported: `broker.unsupported`: `filter`, `priority_window`, several `subjects`
+            Unsupported: `broker.unsupported`: `filter`, `priority_window`,
+                `inactive_after`, several `subjects`
             Unavailable: `broker.lost`
 
         """
@@ -243,6 +245,7 @@ class NatsStream:
             start=start,
             priority_window=priority_window,
             dead_letters=dead_letters,
+            inactive_after=inactive_after,
         )
         config = consumer_config(settings, self._broker.promises) if create else None
         info, made = self._connection.call(

@@ -92,6 +92,7 @@ class Server:
             ),
             with_storage=_no("a store and a Redis have no commit together"),
             delayed=_yes("durable as any message; taken in by whoever publishes, reads or fetches"),
+            inactive_after=_no("nobody on the server looks at the time"),
             priority=_no("a consumer takes messages in their order"),
             max_age=_yes("whoever publishes, reads or fetches lets them go"),
             max_bytes=_yes("at once, by the bytes of the fields; the last message stays"),

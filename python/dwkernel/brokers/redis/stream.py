@@ -215,6 +215,7 @@ class RedisStream:
         start: Start = "first",
         priority_window: int = 0,
         dead_letters: bool = True,
+        inactive_after: Duration | None = None,
         create: bool | Literal["if_missing"] = False,
     ) -> RedisConsumer:
         """Return a consumer, or make one; see `dwkernel.bus.Stream.consumer`.
@@ -223,7 +224,8 @@ class RedisStream:
             NotFound: `stream.consumer_not_found`, `stream.not_found`
             Exists: `stream.consumer_exists`
             Invalid: `stream.option`, `bus.pattern`, `unit.invalid`
-            Unsupported: `broker.unsupported`: `filter=`, `priority_window=`
+            Unsupported: `broker.unsupported`: `filter=`, `priority_window=`,
+                `inactive_after=`
             Unavailable: `broker.lost`
             State: `bus.closed`, `bus.forked`
 
@@ -246,6 +248,7 @@ class RedisStream:
             start=start,
             priority_window=priority_window,
             dead_letters=dead_letters,
+            inactive_after=inactive_after,
         )
         settings.refuse_beyond(self._client.promises)
         uid = secrets.token_hex(8)

@@ -163,8 +163,6 @@ def create(  # noqa: PLR0913, PLR0917 - each option stands alone
 ) -> None:
     """Make a consumer."""
     out = Output(as_json=as_json)
-    # Only a store has it.
-    more = {} if inactive_after is None else {"inactive_after": inactive_after}
     with bus_at(store, out, writes=True, force=force) as bus:
         made = bus.stream(stream).consumer(
             consumer,
@@ -178,8 +176,8 @@ def create(  # noqa: PLR0913, PLR0917 - each option stands alone
             start=_start(start),
             priority_window=priority_window,
             dead_letters=dead_letters,
+            inactive_after=inactive_after,
             create=True,
-            **more,
         )
         about = _about(made)
         out.done(about, f"{made.name} of {stream}: {about['lag']:,} messages before it")

@@ -295,6 +295,7 @@ def only_what_is_wanted_comes(factory: Factory) -> None:
             (bool(bus.promises.several_subjects), "subjects", {"subjects": [one, two]}, [1, 2, 3]),
             (bool(bus.promises.filters), "filter", {"filter": f"subject == '{one}'"}, [2, 4, 6]),
             (bool(bus.promises.priority), "priority_window", {"priority_window": 10}, [1, 2, 3]),
+            (bool(bus.promises.inactive_after), "inactive_after", {"inactive_after": "1h"}, [1, 2]),
         ]
         for is_kept, option, options, expected in asked:
             name = fresh("c")
