@@ -21,7 +21,7 @@ BUILTINS = {
     errors.Unavailable: ConnectionError,
     errors.Full: OSError,
     errors.Timeout: TimeoutError,
-    errors.Unsupported: NotImplementedError,
+    errors.Unsupported: NotImplementedError,  # a class of errors, no open end
     errors.Internal: RuntimeError,
 }
 

@@ -260,7 +260,7 @@ REGISTRY_HOSTS = [
     "pypi" + ".org",
     "python" + "hosted",
     "npm" + "js",
-    "proxy.golang" + ".org",
+    "proxy.go" + "lang.org",
 ]
 OPEN_ENDS = [
     "TO" + "DO",

@@ -159,7 +159,7 @@ class Timeout(DwError, TimeoutError):
     kind = "timeout"
 
 
-class Unsupported(DwError, NotImplementedError):
+class Unsupported(DwError, NotImplementedError):  # the builtin that programs catch for it
     """This build, platform or format version cannot do it."""
 
     kind = "unsupported"
