@@ -15,7 +15,8 @@ What is lost when the machine loses power is not the same, so it stands beside e
 
 The server is measured with a compiled client (benches/natsbench, built if Go is there), so that not
 the clients are compared; ours from Python, and from Rust if DWK_BENCH_RUST=1 (it builds a
-benchmark). Contenders run by turns, medians are compared. DWK_BENCH_DIR says on which disk.
+benchmark), by threads and by tasks: the publishers of a Go client are goroutines. Contenders run by
+turns, medians are compared. DWK_BENCH_DIR says on which disk.
 """
 
 from __future__ import annotations
@@ -222,15 +223,18 @@ def _rust(places: dict[str, str]) -> dict[str, Callable[[], float]]:
     root = Path(__file__).parents[1]
     command = ["cargo", "bench", "--quiet", "-p", "dwk-stream", "--bench", "publish", "--"]
 
-    def run(parent: str, drives: str) -> float:
+    def run(parent: str, drives: str, kind: str) -> float:
         done = subprocess.run(
-            [*command, parent, drives], cwd=root, capture_output=True, text=True, check=True
+            [*command, parent, drives, str(PUBLISHERS)],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        found = re.findall(r"64 publishers: ([0-9]+)/s", done.stdout)
-        # The first is in memory, the second in the directory.
-        return float(found[1])
+        return float(re.findall(rf"{PUBLISHERS} publishers{kind}: ([0-9]+)/s", done.stdout)[0])
 
     return {
-        f"dwkernel from Rust{where}": partial(run, parent, "1" if where else "3")
+        f"dwkernel from Rust{how}{where}": partial(run, parent, "1" if where else "3", kind)
         for where, parent in places.items()
+        for how, kind in (("", ""), (" as tasks", " as tasks"))
     }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CAPACITY = 1024
+# With more room the two sides change places less often.
+ROOMY = 4096
 # So many that starting eight threads, and the turns that they begin with, do not count.
 COUNT = 1_000_000
 BATCH = 64
@@ -37,7 +39,9 @@ def rows() -> Iterator[Row]:
     yield compare("items through a queue, 1 producer and 1 consumer", partial(threads, 1), GOALS)
     yield compare("items through a queue, 4 producers and 4 consumers", partial(threads, 4), GOALS)
     yield batches("one thread", alone_in_batches, alone)
-    yield batches("1 producer and 1 consumer", threads_in_batches, partial(threads, 1))
+    between = "1 producer and 1 consumer"
+    yield batches(between, threads_in_batches, partial(threads, 1))
+    yield batches(between, threads_in_batches, partial(threads, 1), capacity=ROOMY)
     # A round trip may take 1.5 times as long.
     yield compare("round trips between two threads", round_trips, {"SimpleQueue": 1 / 1.5})
 
@@ -51,12 +55,20 @@ def compare(what: str, run: Callable[[Any], int], goals: dict[str, float]) -> Ro
     return row
 
 
-def batches(what: str, ours: Callable[[Any], int], theirs: Callable[[Any], int]) -> Row:
+def batches(
+    what: str,
+    ours: Callable[[Any], int],
+    theirs: Callable[[Any], int],
+    *,
+    capacity: int = CAPACITY,
+) -> Row:
     contenders: dict[str, Callable[[], object]] = {
-        "dwkernel": partial(on_new, ours, MAKERS["dwkernel"]),
+        "dwkernel": partial(on_new, ours, partial(BoundedQueue, capacity)),
         "SimpleQueue": partial(on_new, theirs, MAKERS["SimpleQueue"]),
     }
-    what = f"items through a queue in batches of {BATCH}, {what}; the peer one by one"
+    what = (
+        f"items through a queue of {capacity:,} in batches of {BATCH}, {what}; the peer one by one"
+    )
     row = duel(what, COUNT, contenders, {"SimpleQueue": 5.0})
     row.unit = "/s"
     return row

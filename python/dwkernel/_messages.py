@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Buffer
 
     from dwkernel.units import Duration
 
-__all__ = ["due_s", "padded", "unix_ns"]
+__all__ = ["due_s", "filled", "padded", "unix_ns"]
 
 _FIELDS = 8
 
@@ -37,6 +39,21 @@ def due_s(delay: Duration | None, at: datetime | None) -> float | None:
     return max(0.0, at.timestamp() - time.time())
 
 
+def filled(  # noqa: PLR0913, PLR0917 - each field of a message is one
+    subject: str,
+    data: Buffer,
+    headers: Mapping[str, str] | None = None,
+    key: str | None = None,
+    schema: str | None = None,
+    priority: int = 0,
+    correlation_id: str | None = None,
+    message_id: str | None = None,
+) -> tuple[Any, ...]:
+    """Return a message with every field, as `_native` takes it."""
+    plain = None if headers is None else dict(headers)
+    return (subject, data, plain, key, schema, priority, correlation_id, message_id)
+
+
 def padded(message: Sequence[Any]) -> tuple[Any, ...]:
     """Return `(subject, data[, headers[, message_id]])` with every field that a message has.
 
@@ -51,7 +68,7 @@ def padded(message: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(message)
     subject, data, *rest = message
     headers, message_id = (*rest, None, None)[: max(2, len(rest))]
-    return (subject, data, headers, None, None, 0, None, message_id)
+    return filled(subject, data, headers, message_id=message_id)
 
 
 def unix_ns(moment: datetime) -> int:

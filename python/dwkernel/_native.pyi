@@ -21,6 +21,7 @@ __all__ = [
     "BusConsumer",
     "BusCursor",
     "BusFilter",
+    "BusPublishing",
     "BusSpace",
     "BusStream",
     "BusStreams",
@@ -428,6 +429,9 @@ class BusStream:
     def publish(
         self, timeout_s: float, messages: Iterable[Sequence[Any]]
     ) -> list[tuple[int, bool]]: ...
+    def publish_async(
+        self, timeout_s: float, messages: Iterable[Sequence[Any]]
+    ) -> BusPublishing: ...
     def publish_later(
         self, timeout_s: float, messages: Iterable[Sequence[Any]], delay_s: float
     ) -> None: ...
@@ -435,6 +439,11 @@ class BusStream:
     def cursor(self, begin: str, number: int) -> BusCursor: ...
     def purge(self, timeout_s: float, up_to: int | None, pattern: str | None) -> int: ...
     def status(self, timeout_s: float) -> dict[str, Any]: ...
+
+@final
+class BusPublishing:
+    def poll(self, bell: Bell, waiter: int) -> list[tuple[int, bool]] | None: ...
+    def give_up(self) -> list[tuple[int, bool]]: ...
 
 @final
 class BusCursor:

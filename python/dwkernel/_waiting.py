@@ -8,17 +8,24 @@ cancelling one loses no item; the line's rules pass on what it was told.
 from __future__ import annotations
 
 import weakref
-from asyncio import get_running_loop
+from asyncio import CancelledError, get_running_loop
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dwkernel._native import Bell
-from dwkernel.errors import State
+from dwkernel.errors import DwError, State
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable
 
-    from dwkernel._native import BoundedQueue, BusSubscription, Message, QueueTurn
+    from dwkernel._native import (
+        BoundedQueue,
+        BusPublishing,
+        BusSubscription,
+        Message,
+        QueueTurn,
+    )
 
 T = TypeVar("T")
 
@@ -63,16 +70,22 @@ class _Ear:
     def _answer(self) -> None:
         for waiter in self.bell.answer():
             future = self._waiting.pop(waiter, None)
-            if future is not None and not future.done():
-                future.set_result(None)
+            if future is not None:
+                _hear(future)
 
     def listen(self) -> tuple[int, Future[None]]:
-        """Return a waiter of the bell, and a future that is done when it rings for that."""
+        """Return a waiter of the bell, and a future that is done when it rings for that.
+
+        Whoever listens forgets the waiter in the end.
+        """
         waiter, self._next = self._next, self._next + 1
         future = get_running_loop().create_future()
         self._waiting[waiter] = future
-        future.add_done_callback(lambda _: self._waiting.pop(waiter, None))
         return waiter, future
+
+    def forget(self, waiter: int) -> None:
+        """Do not listen for it any more."""
+        self._waiting.pop(waiter, None)
 
 
 _ears: weakref.WeakKeyDictionary[AbstractEventLoop, _Ear] = weakref.WeakKeyDictionary()
@@ -97,7 +110,33 @@ async def next_message(subscription: BusSubscription) -> Message:
                 return message
             await told
         finally:
-            told.cancel()
+            ear.forget(waiter)
+
+
+async def published(publishing: BusPublishing, limit_s: float) -> list[tuple[int, bool]]:
+    """Return `(sequence, duplicate)` of each message; see `Stream.apublish`."""
+    ear = _ear()
+    waiter, told = ear.listen()
+    late = get_running_loop().call_later(limit_s, _hear, told)
+    try:
+        done = publishing.poll(ear.bell, waiter)
+        if done is None:
+            await told
+            done = publishing.poll(ear.bell, waiter)
+    except CancelledError:
+        # Who does not wait does not want it, if there is still time to take it back.
+        with suppress(DwError):
+            publishing.give_up()
+        raise
+    finally:
+        late.cancel()
+        ear.forget(waiter)
+    return publishing.give_up() if done is None else done
+
+
+def _hear(told: Future[None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 async def _when_told(turn: QueueTurn, attempt: Callable[[], Any]) -> Any:
@@ -106,12 +145,14 @@ async def _when_told(turn: QueueTurn, attempt: Callable[[], Any]) -> Any:
     try:
         while True:
             waiter, told = ear.listen()
-            turn.enroll(ear.bell, waiter)
-            outcome = attempt()
-            if outcome is not _NOTHING:
-                told.cancel()
-                turn.served()
-                return outcome
-            await told
+            try:
+                turn.enroll(ear.bell, waiter)
+                outcome = attempt()
+                if outcome is not _NOTHING:
+                    turn.served()
+                    return outcome
+                await told
+            finally:
+                ear.forget(waiter)
     finally:
         turn.leave()

@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from dwkernel import errors
-from dwkernel._messages import due_s, padded, unix_ns
+from dwkernel._messages import due_s, filled, padded, unix_ns
 from dwkernel._native import BusConsumer
 from dwkernel.bus.consumer import Consumer
 from dwkernel.bus.settings import StreamSettings
@@ -163,8 +164,7 @@ class Stream:
             State: `store.closed`, `bus.closed`, `bus.forked`
 
         """
-        plain = None if headers is None else dict(headers)
-        one = (subject, data, plain, key, schema, priority, correlation_id, message_id)
+        one = filled(subject, data, headers, key, schema, priority, correlation_id, message_id)
         due = due_s(delay, at)
         if due is not None:
             self._native.publish_later(self._limit(timeout), [one], due)
@@ -195,11 +195,19 @@ class Stream:
     async def apublish(self, subject: str, data: Buffer = b"", **fields: Any) -> int | None:
         """Do `publish` without holding the event loop up; it takes the same arguments.
 
-        Cancelled, the message may be there or not.
+        Tasks that publish at the same time share commits, as threads do, for less. Messages take
+        their places in the order of the calls. Cancelled before it is on its way one is taken back;
+        later it may be there or not.
         """
-        from dwkernel._queue_threads import run  # noqa: PLC0415 - threads alone do not need it
+        if sys.platform == "win32" or "delay" in fields or "at" in fields:
+            from dwkernel._queue_threads import run  # noqa: PLC0415 - threads alone do not need it
 
-        return await run(lambda: self.publish(subject, data, **fields))
+            return await run(lambda: self.publish(subject, data, **fields))
+        from dwkernel._waiting import published  # noqa: PLC0415 - the same
+
+        limit_s = self._limit(fields.pop("timeout", None))
+        one = filled(subject, data, **fields)
+        return (await published(self._native.publish_async(limit_s, [one]), limit_s))[0][0]
 
     def replay(
         self,
@@ -417,9 +425,9 @@ class Group:
         message_id: str | None = None,
     ) -> None:
         """Add a message, for every stream that takes its subject; as `Stream.publish`."""
-        plain = None if headers is None else dict(headers)
+        kept = bytes(data)
         self._messages.append(
-            (subject, bytes(data), plain, key, schema, priority, correlation_id, message_id)
+            filled(subject, kept, headers, key, schema, priority, correlation_id, message_id)
         )
 
     def __enter__(self) -> Self:

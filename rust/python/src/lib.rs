@@ -30,8 +30,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::bus::{
-        BusConsumer, BusCursor, BusFilter, BusSpace, BusStream, BusStreams, BusSubscription,
-        Message,
+        BusConsumer, BusCursor, BusFilter, BusPublishing, BusSpace, BusStream, BusStreams,
+        BusSubscription, Message,
     };
     #[pymodule_export]
     use super::bytes_queue::SharedQueue;

@@ -3,15 +3,14 @@
 //! What limits it: publishing, waking threads (each message wakes one) and the drives' sync; reading, decoding
 //! envelopes, each of which is some allocations.
 //!
-//! `cargo bench -p dwk-stream --bench publish -- [DIR [DRIVES]]`; DIR is the system's temporary directory unless
-//! given, DRIVES are 3, as 2+1, or 1.
+//! `cargo bench -p dwk-stream --bench publish -- [DIR [DRIVES [PUBLISHERS]]]`; DIR is the system's temporary
+//! directory unless given, DRIVES are 3, as 2+1, or 1. PUBLISHERS: publishing by so many alone, in DIR alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails has nothing to say")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dwk_base::{Deadline, Seams, SystemClock, SystemRandom};
@@ -28,27 +27,31 @@ fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
     let dir = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let count: u32 = arguments.next().map_or(3, |count| count.parse().unwrap());
-    let memory = (1..=count).map(|n| Arc::new(MemoryDrive::new(format!("d{n}"))) as Arc<dyn Drive>);
-    run("memory", memory.collect());
+    let only: Option<usize> = arguments.next().map(|count| count.parse().unwrap());
+    if only.is_none() {
+        let memory = |n| Arc::new(MemoryDrive::new(format!("d{n}"))) as Arc<dyn Drive>;
+        run("memory", (1..=count).map(memory).collect(), None);
+    }
     let work = tempfile::tempdir_in(dir).unwrap();
     let local = |n| {
         Arc::new(LocalDrive::create(work.path().join(format!("d{n}"))).unwrap()) as Arc<dyn Drive>
     };
-    run(&work.path().display().to_string(), (1..=count).map(local).collect());
+    run(&work.path().display().to_string(), (1..=count).map(local).collect(), only);
 }
 
-fn run(name: &str, drives: Vec<Arc<dyn Drive>>) {
+fn run(name: &str, drives: Vec<Arc<dyn Drive>>, only: Option<usize>) {
     let meta = store(drives);
     let streams = Streams::open(Arc::clone(&meta), Seams::system(), Options::default()).unwrap();
     let bus = Bus::new(Arc::new(SystemClock::default()), Arc::new(SystemRandom), Limits::default());
-    let space = bus.space("").unwrap();
+    let space = Arc::new(bus.space("").unwrap());
     println!("{name}: messages of {MESSAGE_BYTES} bytes");
-    for threads in [1, 8, 64] {
+    for publishers in only.map_or_else(|| vec![1, 8, 64], |only| vec![only]) {
         let config = StreamConfig::new(vec![Pattern::new(">").unwrap()]);
         let stream =
-            streams.create("", &format!("s{threads}"), config, &Deadline::never()).unwrap();
-        publish(&stream, &space, threads);
-        if threads == 64 {
+            streams.create("", &format!("s{publishers}"), config, &Deadline::never()).unwrap();
+        publish(&stream, &space, publishers);
+        publish_as_tasks(&stream, &space, publishers);
+        if publishers == 64 && only.is_none() {
             many(&stream, &space);
             read(&stream);
         }
@@ -75,9 +78,8 @@ fn store(drives: Vec<Arc<dyn Drive>>) -> Arc<Meta> {
 
 /// Threads that publish one message after the other.
 fn publish(stream: &Stream, space: &Space, threads: usize) {
-    let count = AtomicU64::new(0);
     let begin = Instant::now();
-    let worst = std::thread::scope(|scope| {
+    let times = std::thread::scope(|scope| {
         let work = || {
             let subject = Subject::new("a.b").unwrap();
             let data = vec![7u8; MESSAGE_BYTES];
@@ -87,27 +89,52 @@ fn publish(stream: &Stream, space: &Space, threads: usize) {
                 let start = Instant::now();
                 stream.publish(&envelope, None, &Deadline::never()).unwrap();
                 times.push(start.elapsed());
-                count.fetch_add(1, Ordering::Relaxed);
             }
             times
         };
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let times = threads.into_iter().flat_map(|thread| thread.join().unwrap());
-        let mut times: Vec<_> = times.collect();
-        times.sort_unstable();
-        (times[times.len() / 2], times[times.len() * 99 / 100])
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let count = count.load(Ordering::Relaxed);
+    report(&format!("{threads} publishers"), stream, begin.elapsed(), times);
+}
+
+/// What `times` of single publishes add up to.
+fn report(name: &str, stream: &Stream, elapsed: Duration, mut times: Vec<Duration>) {
+    times.sort_unstable();
     let status = stream.status();
     println!(
-        "  {threads} publishers: {:.0}/s, half within {:?}, 99 % within {:?}; {} messages in {} frames and {} blocks",
-        count as f64 / begin.elapsed().as_secs_f64(),
-        worst.0,
-        worst.1,
-        count,
+        "  {name}: {:.0}/s, half within {:?}, 99 % within {:?}; {} messages in {} frames and {} blocks",
+        times.len() as f64 / elapsed.as_secs_f64(),
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        status.messages,
         status.frames,
         status.blocks,
     );
+}
+
+/// Tasks that publish one message after the other, on two threads of tokio.
+fn publish_as_tasks(stream: &Stream, space: &Arc<Space>, tasks: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let begin = Instant::now();
+    let spawn = |_| runtime.spawn(task(stream.clone(), Arc::clone(space), begin));
+    let tasks: Vec<_> = (0..tasks).map(spawn).collect();
+    let name = format!("{} publishers as tasks", tasks.len());
+    let times = tasks.into_iter().flat_map(|task| runtime.block_on(task).unwrap()).collect();
+    report(&name, stream, begin.elapsed(), times);
+}
+
+async fn task(stream: Stream, space: Arc<Space>, begin: Instant) -> Vec<Duration> {
+    let subject = Subject::new("a.b").unwrap();
+    let data = vec![7u8; MESSAGE_BYTES];
+    let mut times = Vec::new();
+    while begin.elapsed() < TIME {
+        let envelope = space.stamp(Message::new(subject.clone(), data.clone())).unwrap();
+        let start = Instant::now();
+        stream.publish_async(&[(envelope, None)]).unwrap().await.unwrap();
+        times.push(start.elapsed());
+    }
+    times
 }
 
 /// One thread that publishes many messages at once.

@@ -15,7 +15,7 @@ use crate::delayed;
 use crate::frames::Frames;
 use crate::keys::frame_row;
 use crate::ledger::{Ledger, Urgency};
-use crate::line::Line;
+use crate::line::{Line, Publishing};
 use crate::mark::Mark;
 use crate::news::News;
 use crate::options::Options;
@@ -49,7 +49,7 @@ pub(crate) struct Core {
     ledger: Mutex<Ledger>,
     /// As the ledger has it; for readers.
     first: AtomicU64,
-    line: Line,
+    line: Arc<Line>,
     pub(crate) news: Arc<News>,
     /// Held by whoever replaces rows of messages.
     pub(crate) upkeep: Mutex<Upkeep>,
@@ -87,7 +87,7 @@ impl Core {
         let delayed = delayed::count(&shared.meta, id)?;
         let news = Arc::new(News::default());
         news.ring(ledger.next);
-        let core = Arc::new(Self {
+        let core = Arc::new_cyclic(|core| Self {
             id,
             tenant: tenant.into(),
             name: name.into(),
@@ -97,7 +97,7 @@ impl Core {
             tail: Mutex::new(Tail::new(ledger.next, unix_ns, window)),
             first: AtomicU64::new(ledger.first),
             ledger: Mutex::new(ledger),
-            line: Line::default(),
+            line: Line::new(core),
             news,
             upkeep: Mutex::default(),
             failed: Mutex::default(),
@@ -147,6 +147,16 @@ impl Core {
         deadline: &Deadline,
     ) -> Result<Vec<Result<Published>>> {
         self.line.publish(self, items, self.shared.options.batch_bytes_max, deadline)
+    }
+
+    /// [`publish`](Self::publish) as a future.
+    pub(crate) fn publish_async(self: &Arc<Self>, items: Vec<Option<Item>>) -> Publishing {
+        self.line.publish_async(self, items, self.shared.options.batch_bytes_max)
+    }
+
+    /// Waits until what stands in line is written, but no longer than the deadline.
+    pub(crate) fn drain(&self, deadline: &Deadline) {
+        self.line.drain(deadline);
     }
 
     /// Submits a batch.

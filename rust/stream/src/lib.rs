@@ -84,6 +84,7 @@ pub use consumer::{Ack, ConsumerConfig, ConsumerStatus, DeadLetter};
 pub use consuming::{Buried, Consumer, Delivery, LAZY};
 pub use entry::MESSAGE_ID_BYTES_MAX;
 pub use keys::NAME_CHARACTERS_MAX;
+pub use line::Publishing;
 pub use news::Watch;
 pub use options::Options;
 pub use outbox::{Outbox, Routed};

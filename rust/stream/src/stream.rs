@@ -11,7 +11,7 @@ use dwk_bus::{Envelope, Pattern};
 use crate::config::StreamConfig;
 use crate::core::Core;
 use crate::entry;
-use crate::line::check_batch;
+use crate::line::{Publishing, check_batch};
 use crate::merge::Eager;
 use crate::news::Watch;
 use crate::read::{Cursor, From, Stored};
@@ -105,15 +105,19 @@ impl Stream {
         messages: &[(Envelope, Option<String>)],
         deadline: &Deadline,
     ) -> Result<Vec<Result<Published>>> {
-        let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
-        let items = messages.iter().map(item).map(|item| item.map(Some));
-        let mut items = items.collect::<Result<Vec<_>>>()?;
-        let together = items.len();
-        if let Some(Some(first)) = items.first_mut() {
-            first.together = together;
-        }
-        check_batch(&items)?;
+        let items = self.items(messages)?;
         if items.is_empty() { Ok(Vec::new()) } else { self.0.publish(items, deadline) }
+    }
+
+    /// [`publish_many`](Self::publish_many) as a future, for any executor: messages of any number of calls are
+    /// committed together. They are in line when this returns, in the order of the calls. A thread that comes
+    /// with the work waits for the drives.
+    ///
+    /// # Errors
+    /// Here, what can be told at once: `stream.subject`, `context.invalid`, `stream.option`. From the future, the
+    /// rest of what `publish_many` fails with.
+    pub fn publish_async(&self, messages: &[(Envelope, Option<String>)]) -> Result<Publishing> {
+        Ok(self.0.publish_async(self.items(messages)?))
     }
 
     /// Publishes a message that is in the stream once it is due, in nanoseconds since 1970; what is due already
@@ -149,6 +153,19 @@ impl Stream {
         let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         let due_unix_ns = self.0.clock().unix_ns().saturating_add(delay_ns);
         self.publish_at(envelope, message_id, due_unix_ns, deadline)
+    }
+
+    /// Messages that are taken together.
+    fn items(&self, messages: &[(Envelope, Option<String>)]) -> Result<Vec<Option<Item>>> {
+        let item = |(envelope, id): &(Envelope, Option<String>)| self.item(envelope, id.as_deref());
+        let items = messages.iter().map(item).map(|item| item.map(Some));
+        let mut items = items.collect::<Result<Vec<_>>>()?;
+        let together = items.len();
+        if let Some(Some(first)) = items.first_mut() {
+            first.together = together;
+        }
+        check_batch(&items)?;
+        Ok(items)
     }
 
     pub(crate) fn item(&self, envelope: &Envelope, message_id: Option<&str>) -> Result<Item> {

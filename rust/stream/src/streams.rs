@@ -25,7 +25,7 @@ use crate::stream::Stream;
 use crate::sweep::{remove_rows, sweep};
 use crate::sync::guard;
 
-/// How long closing tries to make acknowledgements durable.
+/// How long closing tries to make durable what was published, and acknowledgements.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// A larger block would have more marks than a row holds.
 const MERGE_BYTES_MAX: u64 = 64 << 20;
@@ -360,14 +360,17 @@ impl Streams {
         Outbox::new(Arc::clone(&self.known))
     }
 
-    /// Takes nothing more. What is under way is still written by who waits for it.
+    /// Takes nothing more. What is under way is still written: by who waits for it, or, where futures do, before
+    /// this returns.
     pub fn close(&self) {
         self.shared.bell.stop();
+        let clock = Arc::clone(&self.shared.seams.clock);
+        let deadline = Deadline::after(clock, CLOSE_TIME);
+        self.known.all().iter().for_each(|core| core.drain(&deadline));
         let closed = Error::new(&codes::STORE_CLOSED, "the streams are closed");
         self.known.all().iter().for_each(|core| core.end(&closed));
         // Behind every answer that was taken. What fails here is delivered once more.
-        let clock = Arc::clone(&self.shared.seams.clock);
-        let _ = self.consumers.flush(&Deadline::after(clock, CLOSE_TIME));
+        let _ = self.consumers.flush(&deadline);
         self.consumers.clear();
         let thread = guard(&self.thread).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())

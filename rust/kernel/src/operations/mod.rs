@@ -17,8 +17,8 @@ pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContain
 pub use objects::{Delete, Get, Head, List, Put, Read};
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
 pub use streams::{
-    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishLater, PublishTogether,
-    PurgeStream, Purged, ReadStream, StatStream,
+    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishAsync, PublishLater,
+    PublishTogether, PurgeStream, Purged, ReadStream, StatStream,
 };
 
 /// What [`crate::Kernel::execute`] does inside the door. Only this crate makes operations.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use dwk_base::Result;
 use dwk_bus::{Envelope, Pattern};
 use dwk_meta::Change;
-use dwk_stream::{Cursor, Published, Routed, Stored, Stream, StreamConfig, StreamStatus};
+use dwk_stream::{
+    Cursor, Published, Publishing, Routed, Stored, Stream, StreamConfig, StreamStatus,
+};
 
 use super::sealed::Run;
 use crate::kernel::Opened;
@@ -117,6 +119,28 @@ impl Run for Publish<'_> {
             }
             many => self.stream.publish_many(many, context.deadline()),
         }
+    }
+}
+
+/// As [`Publish`], without waiting: what it takes is in line, and the future tells what became of it. The door
+/// is told that it was taken. `stream.subject`, …
+#[derive(Clone, Copy, Debug)]
+pub struct PublishAsync<'a> {
+    /// The stream.
+    pub stream: &'a Stream,
+    /// Messages, each with the identity under which it is taken once.
+    pub messages: &'a [(Envelope, Option<String>)],
+}
+
+impl Run for PublishAsync<'_> {
+    type Outcome = Publishing;
+
+    fn request(&self) -> Request {
+        request("stream.publish", Access::Write, self.stream.name())
+    }
+
+    fn run(self, _: &Opened, _: &Context) -> Result<Publishing> {
+        self.stream.publish_async(self.messages)
     }
 }
 

@@ -3,6 +3,7 @@
 mod consumer;
 mod filter;
 mod message;
+mod publishing;
 mod settings;
 mod space;
 mod stream;
@@ -11,6 +12,7 @@ mod subscription;
 pub(crate) use consumer::BusConsumer;
 pub(crate) use filter::BusFilter;
 pub(crate) use message::Message;
+pub(crate) use publishing::BusPublishing;
 pub(crate) use space::BusSpace;
 pub(crate) use stream::{BusCursor, BusStream, BusStreams, outgoing};
 pub(crate) use subscription::BusSubscription;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use dwk_base::{Error, Result, codes};
 use dwk_bus::{Envelope, Pattern};
 use dwk_kernel::operations::{
-    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishLater, PublishTogether,
-    PurgeStream, Purged, ReadStream, StatStream,
+    CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishAsync, PublishLater,
+    PublishTogether, PurgeStream, Purged, ReadStream, StatStream,
 };
 use dwk_kernel::{Context, Kernel};
 use dwk_stream::{
@@ -18,6 +18,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::message::Message;
 use super::option;
+use super::publishing::BusPublishing;
 use super::settings;
 use super::space::{BusSpace, Fields, Keeper};
 use crate::errors::to_py;
@@ -161,12 +162,25 @@ impl BusStream {
         messages: &Bound<'_, PyAny>,
     ) -> PyResult<Vec<(u64, bool)>> {
         let messages = outgoing(self.space.get(), messages)?;
-        let outcomes = self.store.run(py, timeout_s, |kernel, context| {
-            let outcomes =
-                kernel.execute(context, Publish { stream: &self.stream, messages: &messages })?;
-            outcomes.into_iter().collect::<Result<Vec<Published>>>()
-        })?;
-        Ok(outcomes.into_iter().map(|one| (one.sequence, one.duplicate)).collect())
+        self.store.run(py, timeout_s, |kernel, context| {
+            let publish = Publish { stream: &self.stream, messages: &messages };
+            numbers(kernel.execute(context, publish)?)
+        })
+    }
+
+    /// Puts messages in line that are committed together, and does not wait for that.
+    fn publish_async(
+        slf: &Bound<'_, Self>,
+        timeout_s: f64,
+        messages: &Bound<'_, PyAny>,
+    ) -> PyResult<BusPublishing> {
+        let this = slf.get();
+        let messages = outgoing(this.space.get(), messages)?;
+        this.store.run(slf.py(), timeout_s, |kernel, context| {
+            let operation = PublishAsync { stream: &this.stream, messages: &messages };
+            let publishing = kernel.execute(context, operation)?;
+            Ok(BusPublishing::new(publishing, context.correlation()))
+        })
     }
 
     /// Keeps messages that are in the stream after `delay_s` seconds.
@@ -277,6 +291,11 @@ impl BusCursor {
     fn skip(&self, py: Python<'_>) -> u64 {
         py.detach(|| self.cursor.lock().unwrap_or_else(PoisonError::into_inner).skip())
     }
+}
+
+/// `(sequence, duplicate)` of each, or the error that one was refused with.
+pub(super) fn numbers(outcomes: Vec<Result<Published>>) -> Result<Vec<(u64, bool)>> {
+    outcomes.into_iter().map(|one| one.map(|one| (one.sequence, one.duplicate))).collect()
 }
 
 /// Messages as Python gives them: `(subject, data, headers, key, schema, priority, correlation, message_id)`.
