@@ -133,7 +133,7 @@ impl Records {
         }
         let done = self.meta.commit_until(change, deadline);
         done.map_err(
-            |error| if error.is(&codes::OBJECT_CONFLICT) { conflict(error) } else { error },
+            |error| if error.is(&codes::OBJECT_CONFLICT) { conflict(&error) } else { error },
         )
     }
 }
@@ -184,9 +184,9 @@ fn invalid(text: String) -> Error {
 }
 
 /// A requirement did not hold; the row is said as the record's key.
-fn conflict(error: Error) -> Error {
+fn conflict(error: &Error) -> Error {
     let row = error.detail("key").unwrap_or_default();
     let key = row.split_once('\0').map_or(row, |(_, key)| key).to_owned();
     let text = format!("the record {key:?} is not as expected");
-    Error::new(&codes::RECORD_CONFLICT, text).with("key", key).caused_by(error)
+    Error::new(&codes::RECORD_CONFLICT, text).with("key", key)
 }

@@ -56,11 +56,11 @@ fn what_is_no_record_is_refused() {
     }
     code(commit("s", &[any("")]));
     code(commit("s", &[any(&"x".repeat(513))]));
-    code(commit("s", &[put("a", &[0; (48 << 10) + 1], Expected::Any)]));
+    code(commit("s", &[put("a", &vec![0; (48 << 10) + 1], Expected::Any)]));
     code(commit("s", &[any("a"), any("a")]));
     code(commit("s", &[]));
     code(commit("s", &vec![any("a"); 1001]));
-    commit("s", &[put(&"x".repeat(512), &[0; 48 << 10], Expected::Any)]).unwrap();
+    commit("s", &[put(&"x".repeat(512), &vec![0; 48 << 10], Expected::Any)]).unwrap();
 }
 
 proptest! {
