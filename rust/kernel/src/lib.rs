@@ -24,6 +24,7 @@ mod flights;
 mod forks;
 mod holder;
 mod kernel;
+mod limits;
 mod locate;
 mod making;
 mod open;
@@ -31,9 +32,10 @@ pub mod operations;
 mod pointers;
 
 pub use context::{Context, Principal};
-pub use door::{Access, Door, Place, Request, Resource, Stage};
+pub use door::{Access, Door, Pass, Place, Request, Resource, Stage};
 pub use forks::Guarded;
 pub use kernel::{Kernel, Operation};
+pub use limits::{Live, Settings, Snapshot};
 pub use locate::{Drives, forget_memory_drives};
 pub use open::{Create, OpenSpec};
 
