@@ -13,6 +13,7 @@ use dwk_base::{Error, Result, codes};
 
 use crate::Context;
 use crate::limits::{Live, Snapshot};
+use crate::policies::Visit;
 
 /// What an operation does to what it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,11 +62,13 @@ pub struct Pass<'a> {
     request: &'a Request,
     live: &'a Live,
     snapshot: RefCell<Arc<Snapshot>>,
+    visit: RefCell<Option<Visit>>,
 }
 
 impl<'a> Pass<'a> {
     fn new(context: &'a Context, request: &'a Request, live: &'a Live) -> Self {
-        Self { context, request, live, snapshot: RefCell::new(live.now()) }
+        let (snapshot, visit) = (RefCell::new(live.now()), RefCell::default());
+        Self { context, request, live, snapshot, visit }
     }
 
     /// Who asks, and until when.
@@ -83,6 +86,15 @@ impl<'a> Pass<'a> {
         Arc::clone(&self.snapshot.borrow())
     }
 
+    /// What policies were asked about it, for when it leaves.
+    pub(crate) fn remember(&self, visit: Visit) {
+        *self.visit.borrow_mut() = Some(visit);
+    }
+
+    pub(crate) fn recall(&self) -> Option<Visit> {
+        self.visit.borrow_mut().take()
+    }
+
     /// From here on it goes by the settings that count now: for one that waited while they changed.
     pub(crate) fn renew(&self) {
         *self.snapshot.borrow_mut() = self.live.now();
@@ -95,6 +107,8 @@ impl<'a> Pass<'a> {
 pub enum Place {
     /// May this principal do that? First, so that nobody learns anything else before.
     Authorisation,
+    /// Does any rule of the owner's own speak against it?
+    Policy,
     /// Not too often?
     Limits,
     /// Not too much?

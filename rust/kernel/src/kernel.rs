@@ -17,6 +17,7 @@ use crate::flights::Flights;
 use crate::limits::{Limits, Snapshot};
 use crate::operations::sealed::Run;
 use crate::pointers::Pointers;
+use crate::policies::Desk;
 use crate::{Context, Door, Guarded};
 
 /// How long a kernel that is dropped without having been closed waits for what is under way.
@@ -39,6 +40,7 @@ pub struct Opened {
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) desk: Arc<Desk>,
 }
 
 /// What an operation works on, and the settings that it goes by.
@@ -59,6 +61,7 @@ struct Inside {
     door: Door,
     flights: Flights,
     limits: Arc<Limits>,
+    desk: Arc<Desk>,
     opened: RwLock<Option<Arc<Opened>>>,
 }
 
@@ -74,9 +77,10 @@ impl Kernel {
         let id = opened.pool.id();
         let opened = Arc::new(opened);
         Herald::begin(&opened);
-        let limits = Arc::clone(&opened.limits);
+        let (limits, desk) = (Arc::clone(&opened.limits), Arc::clone(&opened.desk));
         let opened = RwLock::new(Some(opened));
-        let inside = Guarded::new(Inside { door, flights: Flights::default(), limits, opened });
+        let inside =
+            Guarded::new(Inside { door, flights: Flights::default(), limits, desk, opened });
         Self { inside, id, seams }
     }
 
@@ -126,6 +130,7 @@ impl Kernel {
         let inside = self.inside.get()?;
         inside.limits.end();
         inside.flights.close(deadline)?;
+        inside.desk.end();
         let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
         opened.map_or(Ok(()), |opened| opened.close(deadline))
     }

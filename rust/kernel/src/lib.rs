@@ -30,6 +30,7 @@ mod making;
 mod open;
 pub mod operations;
 mod pointers;
+pub mod policies;
 
 pub use context::{Context, Principal};
 pub use door::{Access, Door, Pass, Place, Request, Resource, Stage};

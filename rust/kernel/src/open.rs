@@ -18,6 +18,7 @@ use crate::kernel::Opened;
 use crate::locate::{Drives, Locator, store_path, text_of};
 use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
+use crate::policies::Asking;
 use crate::{Context, Deadline, Door, Kernel, holder, limits};
 
 /// What to do if there is no store, or if there is one.
@@ -73,7 +74,9 @@ impl Kernel {
         });
         let opened = opened.map_err(|error| error.in_operation(context.correlation()))?;
         let limits = Arc::clone(&opened.limits);
-        let door = Door::new(limits.stages(), Arc::clone(limits.live()));
+        let mut stages = limits.stages();
+        stages.push(Box::new(Asking::new(&opened.desk, &seams.clock)));
+        let door = Door::new(stages, Arc::clone(limits.live()));
         Ok(Self::new(opened, door, seams.clone()))
     }
 }
@@ -251,7 +254,19 @@ impl Opening<'_> {
         })?;
         let herald = Herald::new(&meta, &pool.roster());
         let limits = limits::Limits::new(&self.seams.clock);
-        Ok(Opened { pool, meta, catalog, bus, streams, herald, pointers, warnings, holder, limits })
+        Ok(Opened {
+            pool,
+            meta,
+            catalog,
+            bus,
+            streams,
+            herald,
+            pointers,
+            warnings,
+            holder,
+            limits,
+            desk: Arc::default(),
+        })
     }
 
     fn holder(&self) -> Holder {

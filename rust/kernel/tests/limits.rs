@@ -194,12 +194,17 @@ fn what_is_not_used_is_kept_up_to_the_burst_and_no_place_is_lost_by_a_change() {
     assert!(begin.elapsed() >= Duration::from_millis(50), "ten had to wait for 5 ms each");
     store.set(NONE);
     let nearly =
-        |n: u32| Settings { rate: Some(10.0 + f64::from(n) * 1e-6), burst: Some(1), ..NONE };
+        |n: u32| Settings { rate: Some(2.0 + f64::from(n) * 1e-6), burst: Some(1), ..NONE };
     store.set(nearly(0));
     store.look(1000).unwrap();
-    let changes = || (1..=200).for_each(|n| drop(store.set(nearly(n)).to_string()));
-    // With a number more for each change it would be its turn in twenty seconds.
-    while_it_waits(|| store.look(5000), changes).unwrap();
+    let changes = || {
+        for n in 1..=60 {
+            store.set(nearly(n));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    // With a number more for each change it would be its turn in half a minute.
+    while_it_waits(|| store.look(8000), changes).unwrap();
 }
 
 #[test]

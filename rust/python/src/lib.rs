@@ -13,6 +13,7 @@ mod erasure;
 mod errors;
 mod forks;
 mod hashing;
+mod policies;
 mod pool;
 mod queue;
 mod reader;
@@ -44,6 +45,8 @@ mod _native {
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
 
+    #[pymodule_export]
+    use super::policies::{PolicyBatch, PolicyDesk};
     #[pymodule_export]
     use super::pool::Pool;
     #[cfg(unix)]

@@ -12,7 +12,7 @@ use dwk_catalog::{
 };
 use dwk_kernel::operations::{
     self, CommitRecords, Configure, CreateContainer, Delete, DeleteContainer, Get, GetContainer,
-    GetRecord, GetSettings, Head, List, ListContainers, ListRecords, Put,
+    GetDesk, GetRecord, GetSettings, Head, List, ListContainers, ListRecords, Put,
 };
 use dwk_kernel::{
     Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal, Settings, Snapshot,
@@ -23,6 +23,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::bus::{BusSpace, outgoing};
 use crate::detach::detach;
 use crate::errors::to_py;
+use crate::policies::PolicyDesk;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
 use crate::sources::{Origin, Watcher};
@@ -271,6 +272,13 @@ impl Store {
         dict.set_item("burst", settings.burst)?;
         dict.set_item("object_size", settings.object_bytes_max)?;
         Ok(dict)
+    }
+
+    /// Where questions to policies lie.
+    fn policies(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<PolicyDesk> {
+        let desk =
+            self.run(py, caller, timeout_s, |kernel, context| kernel.execute(context, GetDesk))?;
+        Ok(PolicyDesk { desk })
     }
 
     /// Changes records of a space, all or none; their version.

@@ -5,6 +5,7 @@ mod bus;
 mod consumers;
 mod containers;
 mod objects;
+mod policies;
 mod pool;
 mod records;
 mod settings;
@@ -17,6 +18,7 @@ pub use consumers::{
 };
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
+pub use policies::GetDesk;
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
 pub use records::{CommitRecords, GetRecord, ListRecords};
 pub use settings::{Configure, GetSettings};
