@@ -49,11 +49,15 @@ __all__ = [
     "levels",
     "parse_duration",
     "parse_size",
+    "register_drives",
+    "unregister_drives",
 ]
 
 __version__: str
 
 def forget_memory_drives() -> int: ...
+def register_drives(scheme: str, open: Callable[[str, bool], object]) -> None: ...  # noqa: A002
+def unregister_drives(scheme: str) -> bool: ...
 def error_registry() -> list[tuple[str, str, bool, str]]: ...
 def blake3(data: _Buffer, key: _Buffer | None = None) -> bytes: ...
 def blake3_many(

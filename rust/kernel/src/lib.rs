@@ -21,6 +21,7 @@ mod disk;
 mod door;
 mod events;
 mod flights;
+mod foreign;
 mod forks;
 mod holder;
 mod kernel;
@@ -34,6 +35,7 @@ pub mod policies;
 
 pub use context::{Context, Principal};
 pub use door::{Access, Door, Pass, Place, Request, Resource, Stage};
+pub use foreign::{DriveSource, register_drives, unregister_drives};
 pub use forks::Guarded;
 pub use kernel::{Kernel, Operation};
 pub use limits::{Live, Settings, Snapshot};

@@ -9,6 +9,7 @@ mod buffers;
 mod bus;
 mod bytes_queue;
 mod detach;
+mod drives;
 mod erasure;
 mod errors;
 mod forks;
@@ -36,6 +37,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::bytes_queue::SharedQueue;
+    #[pymodule_export]
+    use super::drives::{register, unregister};
     #[pymodule_export]
     use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
