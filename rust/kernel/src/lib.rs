@@ -40,6 +40,6 @@ pub use forks::Guarded;
 pub use kernel::{Kernel, Operation};
 pub use limits::{Live, Settings, Snapshot};
 pub use locate::{Drives, forget_memory_drives};
-pub use open::{Create, OpenSpec};
+pub use open::{Create, OpenSpec, Tuning};
 
 pub use dwk_base::Deadline;

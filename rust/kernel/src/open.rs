@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dwk_base::{Error, Result, Seams, codes};
 use dwk_bus::{Bus, Limits};
@@ -53,6 +54,25 @@ pub struct OpenSpec {
     pub force: bool,
     /// What to say to others who find the drives locked.
     pub program: String,
+    /// What stays as it is until the next opening.
+    pub tuning: Tuning,
+}
+
+/// What stays as it is until the next opening; what is left out is as the parts have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// How long a drive may take for a step before others do it; above zero.
+    pub drive_timeout: Option<Duration>,
+    /// Of streams: merging and what is kept in memory.
+    pub streams: dwk_stream::Options,
+}
+
+impl Tuning {
+    fn pool(&self) -> PoolOptions {
+        let options = PoolOptions::default();
+        let drive_timeout = self.drive_timeout.unwrap_or(options.drive_timeout);
+        PoolOptions { drive_timeout, ..options }
+    }
 }
 
 impl Kernel {
@@ -172,7 +192,7 @@ impl Opening<'_> {
             away,
             places: places.map(|drive| (drive.location.clone(), drive.id)).collect(),
             until: self.deadline.clone(),
-            pool: PoolOptions::default(),
+            pool: self.spec.tuning.pool(),
         };
         let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;
         let asked = geometry.filter(|asked| asked.to_string() != pool.geometry().to_string());
@@ -225,7 +245,7 @@ impl Opening<'_> {
             labels: self.spec.labels.get(&format!("d{}", index + 1)).cloned().unwrap_or_default(),
         };
         let drives: Vec<_> = drives.iter().cloned().enumerate().map(named).collect();
-        let options = PoolOptions::default();
+        let options = self.spec.tuning.pool();
         self.deadline.check()?;
         let pool = Pool::create(&drives, geometry, &options, self.seams.clone(), &self.holder())?;
         self.finish(pool, None)
@@ -248,7 +268,7 @@ impl Opening<'_> {
             Limits::default(),
         );
         let seams = self.seams.clone();
-        let streams = Streams::open(Arc::clone(&meta), seams, dwk_stream::Options::default());
+        let streams = Streams::open(Arc::clone(&meta), seams, self.spec.tuning.streams.clone());
         let streams = streams.inspect_err(|_| {
             let _ = meta.close();
         })?;
