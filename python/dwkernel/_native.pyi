@@ -146,6 +146,7 @@ class Store:
         read_only: bool,
         force: bool,
         program: str,
+        settings: dict[str, Any] | None = None,
     ) -> Store: ...
     @property
     def id(self) -> str: ...

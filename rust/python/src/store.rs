@@ -15,7 +15,7 @@ use dwk_kernel::operations::{
     GetDesk, GetRecord, GetSettings, Head, List, ListContainers, ListRecords, Put,
 };
 use dwk_kernel::{
-    Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal, Settings, Snapshot,
+    Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal, Settings, Snapshot, Tuning,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -147,6 +147,39 @@ fn record_change((key, value, version): Changed) -> RecordChange {
     RecordChange { key, value, expected }
 }
 
+/// What stays as it is until the next opening, by name.
+fn tuning_of(given: &Bound<'_, PyDict>) -> PyResult<Tuning> {
+    let py = given.py();
+    let mut tuning = Tuning::default();
+    let streams = &mut tuning.streams;
+    for (name, value) in given.iter() {
+        let name = name.extract::<&str>()?;
+        // Whether it is possible, as far as its type says; others check what it means.
+        let taken = match name {
+            "drive_timeout_s" => value.extract().is_ok_and(|seconds| {
+                let limit = Duration::try_from_secs_f64(seconds).ok();
+                tuning.drive_timeout = limit.filter(|limit| !limit.is_zero());
+                tuning.drive_timeout.is_some()
+            }),
+            "merge_bytes" => value.extract().map(|value| streams.merge_bytes = value).is_ok(),
+            "merge_frames" => value.extract().map(|value| streams.merge_frames = value).is_ok(),
+            "delayed_max" => value.extract().map(|value| streams.delayed_max = value).is_ok(),
+            "keys_max" => value.extract().map(|value| streams.keys_max = value).is_ok(),
+            _ => {
+                let text = format!("there is no setting {name:?}");
+                return Err(to_py(py, &Error::new(&codes::CONFIG_UNKNOWN, text)));
+            }
+        };
+        if !taken || streams.merge_bytes == 0 || streams.merge_frames == 0 || streams.keys_max == 0
+        {
+            let text = format!("{name}={value:?} is not possible");
+            let error = Error::new(&codes::CONFIG_VALUE, text).with("field", name);
+            return Err(to_py(py, &error));
+        }
+    }
+    Ok(tuning)
+}
+
 /// Settings by name; what is left out is not limited.
 fn settings_of(given: &Bound<'_, PyDict>) -> PyResult<Settings> {
     let py = given.py();
@@ -184,7 +217,7 @@ impl Store {
 
     /// Opens a store; see `dwkernel.open`.
     #[staticmethod]
-    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program))]
+    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program, settings=None))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // by keyword only
     fn open(
         py: Python<'_>,
@@ -198,7 +231,9 @@ impl Store {
         read_only: bool,
         force: bool,
         program: String,
+        settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
+        let tuning = settings.map(tuning_of).transpose()?.unwrap_or_default();
         let drives = drives.map(|drives| match drives {
             DrivesArgument::Count(count) => Drives::Count(count),
             DrivesArgument::At(places) => Drives::At(places),
@@ -209,7 +244,8 @@ impl Store {
             _ => Create::Never,
         };
         let geometry = geometry.map(|geometry| geometry.text);
-        let spec = OpenSpec { path, drives, geometry, labels, create, read_only, force, program };
+        let spec =
+            OpenSpec { path, drives, geometry, labels, create, read_only, force, program, tuning };
         let kernel = detach(py, || {
             let seams = Seams::system();
             let context = caller.context(&seams, timeout_s)?;
