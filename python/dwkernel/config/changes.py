@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Change", "ConfigStatus", "HistoryEntry", "ReloadReport", "differences", "plain"]
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of value
     """Return a value as JSON has it: sizes and durations as written, secrets as references."""
     if isinstance(value, ByteSize | Seconds | Secret):
         return str(value)

@@ -7,25 +7,18 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import os
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from dwkernel.config.layers import Layer, Origin, Origins, Route, merged, nested
+from dwkernel.config.layers import PREFIX, Layer, Origin, Origins, Route, merged, nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["PREFIX", "is_there", "layer_of"]
-
-PREFIX = "DWKERNEL__"
-
-
-def is_there(variables: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the environment says anything."""
-    return any(name.startswith(PREFIX) for name in variables)
+__all__ = ["layer_of", "value_of"]
 
 
 def layer_of(
@@ -43,7 +36,7 @@ def layer_of(
     said = sorted((name, text) for name, text in variables.items() if name.startswith(PREFIX))
     for name, text in sorted(said, key=lambda pair: pair[0].count("__")):
         route = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
-        tree = merged(tree, nested(route, _value(text, is_text=wants_text(route))))
+        tree = merged(tree, nested(route, value_of(text, is_text=wants_text(route))))
         origins[route] = Origin("environment", name)
         for length in range(1, len(route)):
             origins.setdefault(route[:length], Origin("environment", name))
@@ -52,14 +45,15 @@ def layer_of(
     return Layer(tree, origins, Origin("environment"), content)
 
 
-def _value(text: str, *, is_text: bool) -> Any:
+def value_of(text: str, *, is_text: bool) -> Any:
+    """Return what a text means: a literal of TOML, or itself; for `is_text` that unless quoted."""
     try:
         found = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
     value = found["value"]
     # A line end in the text would begin another key; a date is no literal that a field takes.
-    dates = datetime.date | datetime.time
+    dates = dt.date | dt.time
     if len(found) != 1 or isinstance(value, dates) or (is_text and not isinstance(value, str)):
         return text
     return value

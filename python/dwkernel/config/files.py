@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import tomllib
+from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from dwkernel.config.positions import scan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["FILE_NAME", "layer_of", "parsed", "places", "read_text"]
+__all__ = ["FILE_NAME", "layer_from", "layer_of", "parsed", "places", "read_text"]
 
 FILE_NAME = "dwkernel.toml"
 """What a directory stands for."""
@@ -127,16 +128,22 @@ def layer_of(path: Path, shown: str | None = None) -> Layer:
         Invalid: `config.syntax`
 
     """
-    name = shown or str(path)
-    text = read_text(path)
+    return layer_from(read_text(path), shown or str(path))
+
+
+def layer_from(text: str, name: str) -> Layer:
+    """Return a text as a layer; `name` is what origins call it.
+
+    Raises:
+        Invalid: `config.syntax`
+
+    """
     tree = parsed(text, name)
     positions = scan(text)
     origins: Origins = {}
     line_starts = [0] + [found.end() for found in re.finditer("\n", text)]
 
     def origin(offset: int) -> Origin:
-        from bisect import bisect_right  # noqa: PLC0415 - beside its only use
-
         line = bisect_right(line_starts, offset)
         return Origin("file", name, line, offset - line_starts[line - 1] + 1)
 

@@ -5,13 +5,28 @@ Defaults < the mode's < files, as they are named < environment < call.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Layer", "Origin", "Origins", "Route", "dotted", "leaves", "merged", "nested"]
+__all__ = [
+    "PREFIX",
+    "Layer",
+    "Origin",
+    "Origins",
+    "Route",
+    "dotted",
+    "has_variables",
+    "leaves",
+    "merged",
+    "nested",
+]
+
+PREFIX = "DWKERNEL__"
+"""What names of variables begin with."""
 
 Route = tuple[str, ...]
 """The keys that lead to a value."""
@@ -73,6 +88,11 @@ class Layer:
             if route[:length] in self.origins:
                 return self.origins[route[:length]]
         return self.whole
+
+
+def has_variables(variables: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the environment says anything."""
+    return any(name.startswith(PREFIX) for name in variables)
 
 
 def dotted(route: Iterable[object]) -> str:

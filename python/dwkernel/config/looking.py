@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
@@ -41,21 +41,17 @@ def _parts(annotation: Any) -> Iterator[Any]:
     """Iterate over an annotation and what it is made of."""
     yield annotation
     for part in typing.get_args(annotation):
-        if isinstance(part, type | types.UnionType | types.GenericAlias) or typing.get_args(part):
-            yield from _parts(part)
+        yield from _parts(part)
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the model that an annotation is, or may be."""
-    origin = typing.get_origin(annotation)
-    if origin not in (None, typing.Union, types.UnionType, typing.Annotated):
-        return None
-    found = (one for one in _parts(annotation) if isinstance(one, type))
-    return next((one for one in found if _is_model(one)), None)
+    return next((one for one in _branches(annotation) if _is_a(one, BaseModel)), None)
 
 
-def _is_model(one: type) -> bool:
-    return not isinstance(one, types.GenericAlias) and issubclass(one, BaseModel)
+def _is_a(one: Any, kind: type) -> bool:
+    # `list[int]` says that it is a type, and is none.
+    return isinstance(one, type) and typing.get_origin(one) is None and issubclass(one, kind)
 
 
 def model_at(shape: Shape, route: Route) -> type[BaseModel] | None:
@@ -94,18 +90,28 @@ def is_table(field: FieldInfo) -> bool:
 
 def is_text(field: FieldInfo | None) -> bool:
     """Return whether a field takes text and nothing else that TOML can write."""
-    if field is None:
-        return False
-    kinds = {one for one in _parts(field.annotation) if isinstance(one, type)}
-    return bool(kinds) and kinds <= {str, types.NoneType, Secret}
+    return field is not None and all(
+        one in (str, types.NoneType, Secret)
+        or (typing.get_origin(one) is Literal and typing.get_args(one)[0].__class__ is str)
+        for one in _branches(field.annotation)
+    )
+
+
+def _branches(annotation: Any) -> Iterator[Any]:
+    """Iterate over what an annotation may be."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        yield from _branches(typing.get_args(annotation)[0])
+    elif origin in (typing.Union, types.UnionType):
+        for part in typing.get_args(annotation):
+            yield from _branches(part)
+    else:
+        yield annotation
 
 
 def is_secret(field: FieldInfo | None) -> bool:
     """Return whether a field holds a secret, or may."""
-    return field is not None and any(
-        isinstance(one, type) and not isinstance(one, types.GenericAlias) and issubclass(one, Secret)
-        for one in _parts(field.annotation)
-    )
+    return field is not None and any(_is_a(one, Secret) for one in _parts(field.annotation))
 
 
 def is_live(field: FieldInfo | None) -> bool:

@@ -37,7 +37,7 @@ from dwkernel.config.changes import (
 )
 from dwkernel.config.layers import Layer, Origin, dotted, leaves
 from dwkernel.config.looking import field_at, flat, is_live, is_text, names_at
-from dwkernel.config.problems import did_you_mean
+from dwkernel.config.problems import did_you_mean, offered
 from dwkernel.config.resolving import Layers, Resolved, call_layer, read, resolve
 from dwkernel.units import Duration, parse_duration
 
@@ -49,13 +49,11 @@ if TYPE_CHECKING:
     from dwkernel.config.sections import Config
     from dwkernel.config.watching import Watcher
 
-__all__ = ["Configuration"]
+__all__ = ["Configuration", "no_such"]
 
 _log = logging.getLogger("dwkernel.config")
 
 HISTORY_MAX = 32
-
-Announce = "Callable[[str, dict[str, Any]], object]"
 
 
 class _State(NamedTuple):
@@ -112,7 +110,9 @@ class Configuration(Closing):
         self._paths = files.places(paths)
         self._timeout_s = parse_duration(timeout)
         debounce_s = parse_duration(debounce)
-        self._announce = announce
+        self._announcers: tuple[Callable[[str, dict[str, Any]], object], ...] = ()
+        if announce is not None:
+            self.announce_to(announce)
         self._board = subscribers.Board()
         self._lock = threading.Lock()
         self._history: deque[tuple[HistoryEntry, Layers]] = deque(maxlen=HISTORY_MAX)
@@ -159,7 +159,7 @@ class Configuration(Closing):
         """
         state = self._state
         if name not in type(state.resolved.config).model_fields:
-            raise self._no_such(state.shape, (name,))
+            raise no_such(state.shape, (name,))
         return getattr(state.resolved.config, name)
 
     def status(self) -> ConfigStatus:
@@ -227,7 +227,9 @@ class Configuration(Closing):
             layers = replace(state.layers, call=call_layer(values, below))
             return self._apply(layers, "call", timeout)
 
-    def rollback(self, version: int | None = None, *, timeout: Duration | None = None) -> ReloadReport:
+    def rollback(
+        self, version: int | None = None, *, timeout: Duration | None = None
+    ) -> ReloadReport:
         """Let an earlier version count again, as a new version.
 
         It counts until files or environment say something else than now.
@@ -284,8 +286,24 @@ class Configuration(Closing):
         route = tuple(path.split(".")) if path else ()
         shape = self._state.shape
         if route and field_at(shape, route) is None and route not in shape.parts:
-            raise self._no_such(shape, route)
+            raise no_such(shape, route)
         return self._board.add(subscribers.Subscriber(route, callback, prepare))
+
+    def announce_to(self, announce: Callable[[str, dict[str, Any]], object]) -> Callable[[], None]:
+        """Tell of changes: `announce("config.changed", data)`, or `"config.failed"`.
+
+        It is called while the next change waits, so it must be quick, and make none itself.
+
+        Returns:
+            What ends it.
+
+        """
+        self._announcers = (*self._announcers, announce)
+
+        def stop() -> None:
+            self._announcers = tuple(one for one in self._announcers if one is not announce)
+
+        return stop
 
     def reload_on_sighup(self) -> Callable[[], None]:
         """Reload when the process gets SIGHUP; a handler that was there is called, too.
@@ -305,6 +323,7 @@ class Configuration(Closing):
     def close(self) -> None:
         """End watching; what is current stays so."""
         self._is_closed = True
+        registry.leave(self)
         watcher, self._watcher = self._watcher, None
         undo, self._undo_signal = self._undo_signal, None
         if watcher is not None:
@@ -320,7 +339,7 @@ class Configuration(Closing):
             self._apply(self._reread_environment(state.layers, shape), "registered", None, shape)
 
     def forked(self) -> None:
-        """Begin anew in a forked child: its parent's threads, which may hold locks, are not there."""
+        """Begin anew in a forked child: who holds locks in the parent is not there."""
         self._lock = threading.Lock()
         self._board.forked()
         self._watcher = None
@@ -357,8 +376,10 @@ class Configuration(Closing):
         """Read variables again: a field that is new may be text."""
         given = os.environ if self._variables is None else self._variables
         said = variables_of.layer_of(given, lambda route: is_text(field_at(shape, route)))
-        return layers if said.content != layers.environment.content else replace(
-            layers, environment=said
+        return (
+            layers
+            if said.content != layers.environment.content
+            else replace(layers, environment=said)
         )
 
     def _apply(
@@ -420,12 +441,11 @@ class Configuration(Closing):
         self._say("config.failed", told)
 
     def _say(self, subject: str, data: dict[str, Any]) -> None:
-        if self._announce is None:
-            return
-        try:
-            self._announce(subject, data)
-        except Exception:
-            _log.exception("nobody could be told of %s", subject)
+        for announce in self._announcers:
+            try:
+                announce(subject, data)
+            except Exception:  # noqa: BLE001 - it is the program's
+                _log.exception("somebody could not be told of %s", subject)
 
     def _waiting(self, state: _State) -> list[str]:
         found, started = flat(state.resolved.config), self._started
@@ -437,20 +457,21 @@ class Configuration(Closing):
             and not is_live(field_at(state.shape, route))
         ]
 
-    @staticmethod
-    def _no_such(shape: Shape, route: Route) -> errors.DwError:
-        above: Route = ()
-        while route[: len(above) + 1] != route and names_at(shape, route[: len(above) + 1]):
-            above = route[: len(above) + 1]
-        possible = [dotted((*above, name)) for name in names_at(shape, above)]
-        hint = did_you_mean(dotted(route), possible)
-        text = f"there is no {dotted(route)!r} in the configuration; {hint}"
-        return errors.new("config.unknown", text, path=dotted(route))
-
     def _watch(self, debounce_s: float) -> None:
         from dwkernel.config.watching import Watcher  # noqa: PLC0415 - only with files
 
         self._watcher = Watcher(self._paths, _weakly(self, "file"), debounce_s)
+
+
+def no_such(shape: Shape, route: Route) -> errors.DwError:
+    """Return the error that nothing can be at a path."""
+    above: Route = ()
+    while route[: len(above) + 1] != route and names_at(shape, route[: len(above) + 1]):
+        above = route[: len(above) + 1]
+    possible = [dotted((*above, name)) for name in names_at(shape, above)]
+    hint = did_you_mean(dotted(route), possible) or f"; {offered(possible)}"
+    text = f"there is no {dotted(route)!r} in the configuration{hint}"
+    return errors.new("config.unknown", text, path=dotted(route))
 
 
 def _without(tree: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:

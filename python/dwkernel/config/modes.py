@@ -37,11 +37,10 @@ MODES: dict[str, tuple[str, tuple[Default, ...]]] = {
         ),
     ),
     "regulated": (
-        "as server, and nothing is read that nobody can answer for",
+        "as server, until auditing and sealing have settings",
         (
             Default("limits.timeout", "5min", "a caller that waits longer has gone"),
             Default("limits.operations", 1024, "a crowd is told to come later, and early"),
-            Default("store.force", False, "what lies beyond the tolerance is opened by hand"),
         ),
     ),
     "hyperscale": (

@@ -1,6 +1,6 @@
-"""Where keys and values stand in a text of TOML. The text is valid: `tomllib` has read it.
+r"""Where keys and values stand in a text of TOML. The text is valid: `tomllib` has read it.
 
->>> found = scan('[limits]\\nrate = 5 # slow\\n')
+>>> found = scan("[limits]\nrate = 5 # slow\n")
 >>> entry = found.entries[("limits", "rate")]
 >>> found.place(entry.key), found.text[slice(*entry.value)]
 ((2, 1), '5')

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Origin, Route
     from dwkernel.config.registry import Shape
 
-__all__ = ["Problem", "did_you_mean", "explained", "raised"]
+__all__ = ["Problem", "did_you_mean", "explained", "offered", "raised"]
 
 _FOUND_LETTERS_MAX = 40
 _OFFERED_MAX = 40
@@ -47,14 +47,17 @@ class Problem(NamedTuple):
 
 
 def did_you_mean(found: object, possible: Sequence[str]) -> str:
-    """Return a hint: what was meant, or all that is possible.
+    """Return a hint in brackets at what was meant; nothing if nothing is near.
 
-    >>> did_you_mean("tmeout", ["timeout", "rate"])
-    'did you mean timeout?'
+    >>> did_you_mean("tmeout", ["timeout", "rate"]), did_you_mean("x", ["timeout"])
+    (' (did you mean timeout?)', '')
     """
     close = difflib.get_close_matches(str(found), possible, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def offered(possible: Sequence[str]) -> str:
+    """Return what is possible, as far as a message has room."""
     if not possible:
         return "nothing is possible here"
     more = ", …" if len(possible) > _OFFERED_MAX else ""
@@ -101,8 +104,9 @@ def _written(tree: Any, place: Sequence[Any], *, keep_last: bool) -> Route:
 def _unknown(shape: Shape, route: Route, origin: Callable[[Route], Origin]) -> Problem:
     above, name = route[:-1], route[-1]
     what = f"no field of {dotted(above)}" if above else "no section"
-    hint = did_you_mean(name, names_at(shape, above))
-    text = f"{dotted(route)} is {what}; {hint}"
+    possible = names_at(shape, above)
+    hint = did_you_mean(name, possible)
+    text = f"{dotted(route)}{hint} is {what}{'' if hint else f'; {offered(possible)}'}"
     return Problem("config.unknown", dotted(route), str(origin(route)), text)
 
 
@@ -115,17 +119,16 @@ def _wrong(shape: Shape, route: Route, error: Any, origin: Callable[[Route], Ori
     given = error.get("input")
     is_hidden = is_secret(field) or isinstance(given, Secret)
     is_hidden = is_hidden or str(given).startswith("literal:")
-    shown = "" if is_hidden else f", found {_shown(given)}"
+    shown = "" if is_hidden else f"found {_shown(given)}"
     message = error["msg"]
     if kind in ("literal_error", "enum"):
         possible = _QUOTED.findall(error["ctx"]["expected"])
-        message = did_you_mean(given, possible)
-        if message.startswith("did"):
-            message += f" Possible: {', '.join(possible)}"
+        shown += "" if is_hidden else did_you_mean(given, possible)
+        message = offered(possible)
     else:
         message = message.removeprefix("Value error, ").removeprefix("Input ")
         message = message[:1].lower() + message[1:]
-    text = f"{path}: {message}{shown}"
+    text = f"{path}: {shown}; {message}" if shown else f"{path}: {message}"
     return Problem("config.value", path, str(origin(route)), text)
 
 
@@ -136,8 +139,9 @@ def _shown(given: Any) -> str:
         text = json.dumps(given, ensure_ascii=False) if isinstance(given, str) else str(given)
         return text if len(text) <= _FOUND_LETTERS_MAX else f"{text[:_FOUND_LETTERS_MAX]}…"
     # What is in tables and lists is not shown: it may be anything.
-    kinds = {dict: "a table", list: "a list", tuple: "a list", type(None): "none"}
-    return next((name for kind, name in kinds.items() if isinstance(given, kind)), "another type")
+    if isinstance(given, dict):
+        return "a table"
+    return "a list" if isinstance(given, list | tuple) else type(given).__name__
 
 
 def raised(problems: Sequence[Problem]) -> errors.DwError:

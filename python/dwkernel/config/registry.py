@@ -25,10 +25,10 @@ from dwkernel.config.subscribers import refuse_inside
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LATER", "Shape", "joining", "register", "shape", "unregister"]
+__all__ = ["LATER", "Shape", "joining", "leave", "register", "shape", "unregister"]
 
 LATER: list[str] = []
-"""Modules of dwkernel that register sections of their own: loaded before the first model is made."""
+"""Modules of dwkernel that register sections: loaded before the first model is made."""
 
 _KEY_LETTERS_MAX = 64
 
@@ -101,6 +101,11 @@ def joining(user: _User) -> Iterator[Shape]:
     with _lock:
         yield shape()
         _users.add(user)
+
+
+def leave(user: _User) -> None:
+    """Tell a configuration nothing any more."""
+    _users.discard(user)
 
 
 def register(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +25,7 @@ from dwkernel.config.layers import (
     merged,
     nested,
 )
-from dwkernel.config.looking import field_at, flat, is_text
+from dwkernel.config.looking import MISSING, field_at, flat, is_text
 from dwkernel.config.problems import Problem, explained, raised
 from dwkernel.config.secret import Secret
 from dwkernel.config.values import Table
@@ -76,7 +78,7 @@ def read(
     layers, wrong = [], []
     for path in paths:
         try:
-            layers.append(files.layer_of(files.Path(path)))
+            layers.append(files.layer_of(Path(path)))
         except errors.DwError as error:
             wrong.append(error)
     if len(wrong) > 1:
@@ -153,6 +155,7 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
 
     config, problems = _validated(shape, whole, origin)
     if config is None:
+        problems.sort(key=lambda one: origin(tuple(one.path.split("."))))
         raise raised(problems)
     origins = {}
     for route, value in flat(config).items():
@@ -198,8 +201,15 @@ def _validated(
 
     config = checked(shape.model, tree, ())
     values = {
-        route: checked(shape.parts[route], given, route) for route, given in parts.items()
+        route: checked(shape.parts[route], given, route)
+        for route, given in parts.items()
+        if given is not MISSING
     }
+    # A part that nobody speaks of is as its model says; one that must be spoken of is not there.
+    for route, model in shape.parts.items():
+        if route not in values:
+            with contextlib.suppress(ValidationError):
+                values[route] = model.model_validate({})
     if problems or config is None:
         return None, problems
     for route, value in values.items():
@@ -208,11 +218,11 @@ def _validated(
 
 
 def _taken(tree: dict[str, Any], route: Route) -> Any:
-    """Take out of the tree what stands at a route; nothing said is an empty table."""
+    """Take out of the tree what stands at a route."""
     table: Any = tree
     for key in route[:-1]:
         table = table.get(key) if isinstance(table, dict) else None
-    return table.pop(route[-1], {}) if isinstance(table, dict) else {}
+    return table.pop(route[-1], MISSING) if isinstance(table, dict) else MISSING
 
 
 def _with(config: Any, route: Route, value: Any) -> Any:

@@ -141,7 +141,7 @@ class Secret:
         """Compare references, in constant time where they hold a text."""
         if not isinstance(other, Secret):
             return NotImplemented
-        same = hmac.compare_digest(self._rest.encode(), other._rest.encode())  # noqa: SLF001
+        same = hmac.compare_digest(self._rest.encode(), other._rest.encode())
         return self.scheme == other.scheme and same
 
     def __hash__(self) -> int:

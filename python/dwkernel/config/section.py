@@ -41,7 +41,7 @@ def setting(default: Any = ..., about: str = "", *, live: bool = False, **limits
         limits: what `Field` takes: `ge`, `le`, `max_length`, `strict`, `default_factory`, …
 
     """
-    extra = {"live": live}
+    extra: dict[str, Any] = {"live": live}
     if "default_factory" in limits:
         return Field(description=about, json_schema_extra=extra, **limits)
     return Field(default, description=about, json_schema_extra=extra, **limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from dwkernel.config.modes import Mode
+from dwkernel.config.modes import Mode  # noqa: TC001 - pydantic reads annotations
 from dwkernel.config.section import Section, setting
 from dwkernel.config.values import ByteSize, Drives, Labels, NoneWord, Seconds, Table
 
@@ -71,16 +71,14 @@ class Streams(Section):
     delayed_max: int = setting(
         1_000_000, "messages of a stream that may wait to be due", ge=0, strict=True
     )
-    keys_max: int = setting(
-        262_144, "keys remembered at a time in compaction", ge=1, strict=True
-    )
+    keys_max: int = setting(262_144, "keys remembered at a time in compaction", ge=1, strict=True)
 
 
 class Config(Section):
     """A whole configuration: frozen, typed. Registered sections are fields of a subclass."""
 
-    version: int = setting(FORMAT, "of the format", ge=FORMAT, le=FORMAT, strict=True)
-    mode: Mode = setting("workstation", "which set of defaults counts")
+    version: int = setting(FORMAT, "of the format", live=True, ge=FORMAT, le=FORMAT, strict=True)
+    mode: Mode = setting("workstation", "which set of defaults counts", live=True)
     store: Store = setting(about="which store, and how it is opened", default_factory=Store)
     containers: Containers = setting(about="of new containers", default_factory=Containers)
     limits: Limits = setting(about="what one kernel lets in", default_factory=Limits)
@@ -89,4 +87,5 @@ class Config(Section):
 
     if TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> Any: ...  # registered sections
+        def __getattr__(self, name: str) -> Any:
+            """Return a registered section."""

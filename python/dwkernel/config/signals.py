@@ -30,30 +30,33 @@ def on_sighup(hear: Callable[[], bool]) -> Callable[[], None]:
         text = "only the main thread can set a handler of signals: call reload_on_sighup there"
         raise errors.new("config.value", text)
     # Its `put` may be interrupted by itself.
-    heard: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
     before = signal.getsignal(signal.SIGHUP)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        heard.put(True)
+        heard.put(1)
         if callable(before):
             before(number, frame)
 
-    def work() -> None:
-        while heard.get():
-            # Signals that came meanwhile are answered together.
-            while not heard.empty():
-                if not heard.get():
-                    return
-            if not hear():
-                return
-
     def undo() -> None:
-        heard.put(False)
+        heard.put(0)
         is_main = threading.current_thread() is threading.main_thread()
         # Somebody may have come after: their handler calls this one, which does nothing any more.
         if is_main and signal.getsignal(signal.SIGHUP) is handle:
             signal.signal(signal.SIGHUP, before)
 
-    threading.Thread(target=work, name="dwk-config-sighup", daemon=True).start()
+    threading.Thread(
+        target=_work, args=(heard, hear), name="dwk-config-sighup", daemon=True
+    ).start()
     signal.signal(signal.SIGHUP, handle)
     return undo
+
+
+def _work(heard: queue.SimpleQueue[int], hear: Callable[[], bool]) -> None:
+    while heard.get():
+        # Signals that came meanwhile are answered together.
+        while not heard.empty():
+            if not heard.get():
+                return
+        if not hear():
+            return

@@ -150,7 +150,7 @@ def _said(error: BaseException) -> str:
 
 
 class _Asking:
-    """Everybody with a `prepare` is asked, by one thread if that does, by more if somebody is slow."""
+    """Everybody with a `prepare` is asked, by one thread, and by more if somebody is slow."""
 
     def __init__(self, told: Sequence[Told]) -> None:
         self.todo = deque(one for one in told if one.subscriber.prepare is not None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError, core_schema
 
 from dwkernel import errors
@@ -32,9 +32,7 @@ class ByteSize(int):
         if isinstance(given, cls):
             return given
         try:
-            if isinstance(given, bool) or not isinstance(given, int | str):
-                raise TypeError
-            number = parse_size(given)
+            number = parse_size(_typed(given, int | str))
         except (errors.Invalid, TypeError):
             text = "a size is a number of bytes, or text such as '64 MiB'"
             raise PydanticCustomError("size", text) from None
@@ -77,9 +75,7 @@ class Seconds(float):
         if isinstance(given, cls):
             return given
         try:
-            if isinstance(given, bool) or not isinstance(given, int | float | str):
-                raise TypeError
-            number = parse_duration(given)
+            number = parse_duration(_typed(given, int | float | str))
         except (errors.Invalid, TypeError, OverflowError):
             text = "a duration is a number of seconds, or text such as '30s' or '2h'"
             raise PydanticCustomError("duration", text) from None
@@ -109,6 +105,12 @@ class Seconds(float):
         """Be a number or text."""
         text = {"type": "string", "examples": ["30s"]}
         return {"anyOf": [{"type": "number", "minimum": 0}, text]}
+
+
+def _typed(given: Any, kinds: Any) -> Any:
+    if isinstance(given, bool) or not isinstance(given, kinds):
+        raise TypeError
+    return given
 
 
 def _schema(of: Callable[[object], object]) -> core_schema.CoreSchema:
@@ -166,8 +168,20 @@ def _none_word(given: Any) -> Any:
     return None if isinstance(given, str) and given.strip().lower() == "none" else given
 
 
-NoneWord = BeforeValidator(_none_word)
-"""For optional fields: TOML has no null, so `"none"` takes away what a lower layer sets."""
+class NoneWord:
+    """What makes `"none"` be None in an optional field: `Annotated[int | None, NoneWord]`."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Look for the word before anything else does."""
+        return core_schema.no_info_before_validator_function(_none_word, handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """Offer the word in place of null, which TOML does not have."""
+        found: dict[str, Any] = handler(schema)
+        kinds = [one for one in found.get("anyOf", []) if one != {"type": "null"}]
+        return {**found, "anyOf": [*kinds, {"const": "none"}]}
 
 
 def _drives(given: object) -> int | tuple[str, ...] | None:

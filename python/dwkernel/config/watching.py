@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dwkernel import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 __all__ = ["Watcher"]
 
@@ -73,7 +73,7 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 self._watch()
-            except Exception:
+            except Exception:  # noqa: BLE001 - of any platform
                 # Folders may go in any moment; what comes then is looked for in the next round.
                 _log.debug("watching begins anew", exc_info=True)
                 self._stop.wait(_LOOK_ALONE_S)
@@ -96,8 +96,8 @@ class Watcher:
                 if self._folders() != folders:
                     return
 
-    def _notices(self, folders: dict[str, Any]) -> Iterator[bool]:
-        """Iterate over moments to look: True after a notice, when all has been quiet for a while."""
+    def _notices(self, folders: dict[str, Any]) -> Generator[bool, None, None]:
+        """Iterate over moments to look: True after a notice, when all was quiet for a while."""
         try:
             from watchfiles import watch  # noqa: PLC0415 - only who watches
         except ImportError:
@@ -133,7 +133,7 @@ class Watcher:
         return [(_signature(path, follow=False), _signature(path)) for path in self._paths]
 
     def _folders(self) -> dict[str, Any]:
-        """Return the folders in which something happens, with what they are: they may be replaced."""
+        """Return the folders in which things happen, and their inodes: they may be replaced."""
         found: dict[str, Any] = {}
         for path in self._paths:
             for place in (path, Path(os.path.realpath(path))):
