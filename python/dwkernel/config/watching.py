@@ -32,7 +32,12 @@ _LOOK_ALONE_S = 0.25
 # A file that is never quiet is read as often.
 _DEBOUNCE_MAX_S = 1.0
 _DEBOUNCE_MIN_S = 0.001
+# As often `watchfiles` looks whether there was a notice, or whether it is to end.
+_STEP_MS = 25
 _CLOSE_S = 5.0
+
+# Of a signature, where the file is there.
+_PARTS = 5
 
 _watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
@@ -82,33 +87,31 @@ class Watcher:
         """Watch until the folders are other ones."""
         folders = self._folders()
         with contextlib.closing(self._notices(folders)) as notices:
-            for was_noticed in notices:
+            for _ in notices:
                 if self._stop.is_set():
                     return
                 now = self._look()
                 if now != self._seen:
-                    if not was_noticed:
-                        now = self._quiet(now)
-                    self._seen = now
+                    self._seen = self._quiet(now)
                     if not self._hear():
                         self._stop.set()
                         return
                 if self._folders() != folders:
                     return
 
-    def _notices(self, folders: dict[str, Any]) -> Generator[bool, None, None]:
-        """Iterate over moments to look: True after a notice, when all was quiet for a while."""
+    def _notices(self, folders: dict[str, Any]) -> Generator[None, None, None]:
+        """Iterate over moments to look."""
         try:
             from watchfiles import watch  # noqa: PLC0415 - only who watches
         except ImportError:
             while not self._stop.wait(_LOOK_ALONE_S):
-                yield False
+                yield
             return
         found = watch(
             *folders,
             watch_filter=None,
-            debounce=int(_DEBOUNCE_MAX_S * 1000),
-            step=max(1, int(self._debounce_s * 1000)),
+            debounce=_STEP_MS,
+            step=_STEP_MS,
             stop_event=self._stop,
             rust_timeout=int(_LOOK_EVERY_S * 1000),
             yield_on_timeout=True,
@@ -116,17 +119,21 @@ class Watcher:
             recursive=False,
         )
         # What changed between the last look and the beginning of the watch.
-        yield False
-        for changes in found:
-            yield bool(changes)
+        yield
+        for _ in found:
+            yield
 
     def _quiet(self, now: list[Any]) -> list[Any]:
-        """Wait until a file stays as it is."""
-        end = time.monotonic() + _DEBOUNCE_MAX_S
-        while not self._stop.wait(self._debounce_s) and time.monotonic() < end:
-            before, now = now, self._look()
-            if before == now:
+        """Wait until the files have been as they are for a while; return how that is."""
+        began = last = time.monotonic()
+        while (moment := time.monotonic()) - began < _DEBOUNCE_MAX_S:
+            # How long ago a file changed it says itself; one that is gone does not.
+            quiet_s = max(moment - last, _age_s(now))
+            if quiet_s >= self._debounce_s or self._stop.wait(self._debounce_s - quiet_s):
                 break
+            before, now = now, self._look()
+            if now != before:
+                last = time.monotonic()
         return now
 
     def _look(self) -> list[Any]:
@@ -141,6 +148,14 @@ class Watcher:
                 if folder is not None:
                     found[str(folder)] = _signature(folder)[:2]
         return found
+
+
+def _age_s(looked: list[Any]) -> float:
+    """Return how long ago the youngest of the files changed; 0 if one is gone."""
+    found = [one for pair in looked for one in pair]
+    if any(len(one) != _PARTS for one in found):
+        return 0.0
+    return time.time() - max((one[-1] for one in found), default=0) / 1e9
 
 
 def _signature(path: Path, *, follow: bool = True) -> tuple[Any, ...]:
