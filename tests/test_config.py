@@ -140,6 +140,14 @@ def test_layers_are_merged_as_a_slow_twin_does(trees: list[dict[str, Any]]) -> N
         assert value in (said, {})
 
 
+def test_a_value_in_the_place_of_a_section_is_told_also_where_another_layer_hides_it(
+    file: Path,
+) -> None:
+    file.write_text("limits = 5\n")
+    error = error_of(file, limits={"rate": 1})
+    assert (error.code, error.details["where"]) == ("config.value", f"{file}:1:1")
+
+
 def test_a_directory_stands_for_its_file(tmp_path: Path, file: Path) -> None:
     file.write_text("[limits]\nrate = 1\n")
     assert configured(tmp_path).current.limits.rate == 1

@@ -145,7 +145,11 @@ def _joined(source: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any
     """Return the dict that was given, with what the call says on top."""
     from dwkernel.config.resolving import call_layer  # noqa: PLC0415 - it loads pydantic
 
-    return dict(call_layer(call, call_layer(source)).tree)
+    below = call_layer(source)
+    sections = {path.partition(".")[0] for path in call}
+    if any(not isinstance(below.tree.get(name, {}), dict) for name in sections):
+        return dict(below.tree)  # a mistake, which would be hidden
+    return dict(call_layer(call, below).tree)
 
 
 def _announcer(reference: weakref.ref[Kernel]) -> Callable[[str, dict[str, Any]], None]:

@@ -31,8 +31,17 @@ Location = str | os.PathLike[str]
 
 
 def places(given: Location | Iterable[Location]) -> list[Path]:
-    """Return the files that are meant, absolute: a directory stands for its `dwkernel.toml`."""
-    listed = [given] if isinstance(given, str | os.PathLike) else list(given)
+    """Return the files that are meant, absolute: a directory stands for its `dwkernel.toml`.
+
+    Raises:
+        Invalid: `config.value`: something else than a path
+
+    """
+    listed: list[Any] = [given] if isinstance(given, str | os.PathLike) else list(given)
+    wrong = next((one for one in listed if not isinstance(one, str | os.PathLike)), None)
+    if wrong is not None:
+        text = f"a file of configuration is a path, not {type(wrong).__name__}"
+        raise errors.new("config.value", text)
     found = [Path(os.path.abspath(os.fspath(one))) for one in listed]  # noqa: PTH100 - links are kept
     return [one / FILE_NAME if one.is_dir() else one for one in found]
 

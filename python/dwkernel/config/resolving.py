@@ -25,13 +25,13 @@ from dwkernel.config.layers import (
     merged,
     nested,
 )
-from dwkernel.config.looking import MISSING, field_at, flat, is_text
+from dwkernel.config.looking import MISSING, field_at, flat, is_text, model_at, value_at
 from dwkernel.config.problems import Problem, explained, raised
 from dwkernel.config.secret import Secret
 from dwkernel.config.values import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
@@ -154,6 +154,7 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
         return DEFAULT
 
     config, problems = _validated(shape, whole, origin)
+    problems.extend(_hidden(shape, whole, stack))
     if config is None:
         problems.sort(key=lambda one: origin(tuple(one.path.split("."))))
         raise raised(problems)
@@ -169,6 +170,17 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
     if problems:
         raise raised(problems)
     return Resolved(config, origins)
+
+
+def _hidden(shape: Shape, whole: Mapping[str, Any], stack: Iterable[Layer]) -> Iterator[Problem]:
+    """Iterate over values in the place of sections, which a higher layer's table hides."""
+    for layer in stack:
+        for route, value in leaves(layer.tree):
+            is_hidden = isinstance(value_at(whole, route), dict) and not isinstance(value, dict)
+            if is_hidden and model_at(shape, route) is not None:
+                path, where = dotted(route), str(layer.origin(route))
+                text = f"{path}: {path} is a section: write [{path}] and its fields"
+                yield Problem("config.value", path, where, text)
 
 
 def _mode_layer(shape: Shape, layers: Layers) -> Layer:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import create_model
+
 from dwkernel.config.modes import Mode  # noqa: TC001 - pydantic reads annotations
 from dwkernel.config.section import Section, setting
 from dwkernel.config.values import ByteSize, Drives, Labels, NoneWord, Seconds, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Config", "Containers", "Limits", "Pool", "Store", "Streams"]
 
@@ -85,7 +90,20 @@ class Config(Section):
     pool: Pool = setting(about="how drives are treated", default_factory=Pool)
     streams: Streams = setting(about="of durable streams", default_factory=Streams)
 
+    def __reduce__(self) -> tuple[Callable[..., Config], tuple[dict[str, Any]]]:
+        """Cross a process boundary: the class is made anew there, of the sections."""
+        return _rebuilt, ({name: getattr(self, name) for name in type(self).model_fields},)
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """Return a registered section."""
+
+
+def _rebuilt(values: dict[str, Any]) -> Config:
+    others = {
+        name: type(value) for name, value in values.items() if name not in Config.model_fields
+    }
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in others.items()}
+    model = create_model("Config", __base__=Config, **fields) if fields else Config
+    return model.model_construct(**values)
