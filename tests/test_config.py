@@ -413,6 +413,17 @@ def test_a_name_that_is_none_or_taken_is_refused(name: str) -> None:
 
 
 @pytest.mark.usefixtures("_registered")
+def test_a_model_that_names_what_is_nowhere_is_refused() -> None:
+    class Half(config.Section):
+        """A section."""
+
+        other: Nowhere = config.setting(1, "x")  # type: ignore[name-defined]  # noqa: F821 - the point
+
+    assert code_of(lambda: config.register("half", Half)) == "config.value"
+    assert configured().current
+
+
+@pytest.mark.usefixtures("_registered")
 def test_a_part_that_is_registered_later_is_validated_then(file: Path) -> None:
     config.register("host", Host)
     file.write_text("[host.config.audit]\nlevel = 3\n[host.config.other]\nany = [1, {b = 2}]\n")

@@ -431,6 +431,48 @@ def test_changes_of_many_threads_come_one_after_the_other(made: config.Configura
     assert told[-1] == made.current.limits.rate
 
 
+def test_a_snapshot_always_fits_itself_while_it_is_changed(made: config.Configuration) -> None:
+    made.set({"limits": {"rate": 1, "operations": 1, "burst": 1}})
+    torn: list[Any] = []
+    done = threading.Event()
+    reads = [0, 0]
+
+    def look(reader: int) -> None:
+        while not done.is_set():
+            limits = made.current.limits
+            if not limits.rate == limits.operations == limits.burst:
+                torn.append(limits)
+            reads[reader] += 1
+
+    readers = [threading.Thread(target=look, args=(reader,)) for reader in range(2)]
+    for one in readers:
+        one.start()
+    for number in range(2, 1002):
+        made.set({"limits": {"rate": number, "operations": number, "burst": number}})
+    done.set()
+    for one in readers:
+        one.join()
+    assert not torn
+    assert made.version == 1002
+    assert min(reads) > 1000
+
+
+def test_a_change_counts_within_50_ms_with_a_thousand_subscribers(
+    made: config.Configuration,
+) -> None:
+    heard = [Heard() for _ in range(1000)]
+    for one in heard:
+        made.on_change("limits.rate", one, one.prepare)
+    taken = []
+    for number in range(2, 9):
+        began = time.monotonic()
+        made.set({"limits.rate": number})
+        taken.append(time.monotonic() - began)
+    assert all(len(one.calls) == len(one.asked) == 7 for one in heard)
+    # The best of a few: the limit is the code's, not the machine's mood.
+    assert min(taken) <= 0.05
+
+
 def test_a_forked_child_can_read_and_change(made: config.Configuration) -> None:
     in_change, go = threading.Event(), threading.Event()
 

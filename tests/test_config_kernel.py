@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +92,6 @@ def test_a_configuration_that_is_none_is_refused(path: Path, source: Any, code: 
 
 
 def test_a_failed_opening_ends_the_watching(file: Path) -> None:
-    import threading
-
     assert code_of(lambda: dw.open(config=file)) == "store.not_found"
     assert not [one for one in threading.enumerate() if one.name.startswith("dwk-config")]
 
@@ -126,6 +125,34 @@ def test_the_default_deadline_changes_while_the_kernel_runs(kernel: dw.Kernel, f
     until(lambda: kernel._limit(None) == 60)
     kernel.put("docs/a", b"x")
     assert kernel._limit("5s") == 5
+
+
+def test_no_operation_fails_during_a_thousand_changes(kernel: dw.Kernel) -> None:
+    kernel.containers.create("docs")
+    failures: list[BaseException] = []
+    done, counts = threading.Event(), [0, 0, 0]
+
+    def work(number: int) -> None:
+        while not done.is_set():
+            try:
+                kernel.put(f"docs/{number}", bytes([number]) * 100)
+                assert kernel.get(f"docs/{number}").read() == bytes([number]) * 100
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is one too many
+                failures.append(error)
+            counts[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1000):
+        limits = {"operations": 10 + number, "timeout": 10 + number, "object_size": 100 + number}
+        kernel.config.set({"limits": limits})
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert min(counts) > 0
+    assert kernel.config.version == 1001
 
 
 def test_new_containers_are_made_with_what_the_configuration_says(kernel: dw.Kernel) -> None:

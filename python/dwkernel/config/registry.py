@@ -13,7 +13,12 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, create_model
+from pydantic import (
+    BaseModel,
+    PydanticUndefinedAnnotation,
+    PydanticUserError,
+    create_model,
+)
 
 from dwkernel import errors
 from dwkernel.config.looking import field_at, is_table
@@ -222,6 +227,11 @@ def _check_model(name: str, model: object) -> None:
     if not (config.get("frozen") and config.get("extra") == "forbid"):
         text = f"the model of the section {name!r} is no dwkernel.config.Section"
         raise errors.new("config.value", text, section=name)
+    try:
+        model.model_rebuild()  # type: ignore[attr-defined]  # just seen
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        text = f"the model of the section {name!r} is not whole: {str(error).splitlines()[0]}"
+        raise errors.new("config.value", text, section=name) from None
 
 
 def _check_name(before: Shape, route: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from dwkernel.config.editing import literal
 from dwkernel.config.layers import DEFAULT, dotted
 from dwkernel.config.looking import field_at, flat, is_live, is_secret, model_in
 from dwkernel.config.modes import MODES
+from dwkernel.config.registry import Shape
 from dwkernel.config.registry import shape as current_shape
 from dwkernel.config.secret import Secret
 from dwkernel.config.values import ByteSize, Seconds, Table
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dwkernel.config.layers import Origins, Route
-    from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
 
 __all__ = ["Row", "json_schema", "page", "rows", "shown"]
@@ -123,7 +123,7 @@ _NAMES = {
 
 def page() -> str:
     """Return docs/configuration.md: the modes, then each section with its fields."""
-    shape = current_shape()
+    shape = _of_dwkernel(current_shape())
     lines = [_HEAD, "## Modes", "", "| mode | for | sets |", "|---|---|---|"]
     for mode, (about, _) in MODES.items():
         sets = [
@@ -137,6 +137,20 @@ def page() -> str:
         lines += ["| field | type | default | a change counts | what |", "|---|---|---|---|---|"]
         lines += _fields(model)
     return "\n".join(lines) + "\n"
+
+
+def _of_dwkernel(shape: Shape) -> Shape:
+    """Return a shape without the sections that a program registered."""
+    sections = {
+        name: model
+        for name, model in shape.sections.items()
+        if model.__module__.startswith("dwkernel.")
+    }
+    modes = {
+        mode: tuple(one for one in sets if one.path.split(".")[0] in sections)
+        for mode, sets in shape.modes.items()
+    }
+    return Shape(sections, {}, modes)
 
 
 def _tables(model: type[BaseModel], above: Route) -> Iterator[tuple[str, type[BaseModel]]]:
