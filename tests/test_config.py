@@ -448,13 +448,15 @@ def test_a_part_that_is_registered_later_is_validated_then(file: Path) -> None:
 def test_a_part_that_the_values_in_use_do_not_fit_is_not_registered(file: Path) -> None:
     config.register("host", Host)
     file.write_text("[host.config.audit]\nlevel = 30\n")
-    made, bystander = configured(file), configured(host={"config": {"audit": {"level": 1}}})
-    before = made.current, bystander.current
+    said = {"config": {"audit": {"level": 1}}}
+    made, bystanders = configured(file), [configured(host=said) for _ in range(10)]
+    before = made.current, flat(bystanders[0].current)
     assert code_of(lambda: config.register("host.config.audit", Audit)) == "config.value"
     assert ("host", "config", "audit") not in registry.shape().parts
     assert made.current == before[0]
-    assert flat(bystander.current) == flat(before[1])
-    assert bystander.current.host.config["audit"] == {"level": 1}
+    for bystander in bystanders:
+        assert flat(bystander.current) == before[1]
+        assert bystander.current.host.config["audit"] == {"level": 1}
 
 
 # --- What is told ---------------------------------------------------------------------------------

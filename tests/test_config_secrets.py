@@ -13,6 +13,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from dwkernel import config, errors
 from dwkernel.config import registry
@@ -195,6 +196,8 @@ def everything(value: Any) -> str:
         while seen.__context__ is not None:
             seen = seen.__context__
             told.append(repr(seen) + str(seen) + repr(seen.args))
+            # What pydantic's has, it gives to who asks.
+            told.append(str(seen.errors() if isinstance(seen, ValidationError) else ""))
     protocols = range(pickle.HIGHEST_PROTOCOL + 1)
     told.extend(pickle.dumps(value, protocol).decode("latin-1") for protocol in protocols)
     return "\n".join(told)
@@ -251,6 +254,13 @@ def test_no_way_of_printing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> 
         assert len(told) == 6 + len(wrong)
     finally:
         del os.environ["DWK_TEST_HUNTED"]
+
+
+def test_a_model_that_is_made_by_hand_does_not_quote_what_it_refuses() -> None:
+    values: dict[str, Any] = {"key": TEXT, "retries": TEXT}
+    with pytest.raises(ValidationError) as caught:
+        Mail(**values)
+    assert TEXT not in str(caught.value)
 
 
 def test_a_pickle_leaves_a_literal_behind_and_keeps_a_reference() -> None:

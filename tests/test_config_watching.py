@@ -137,6 +137,41 @@ def test_a_folder_that_goes_and_comes_back_counts(made: config.Configuration, pa
     becomes(made, 4)
 
 
+def test_a_folder_that_comes_back_is_watched_and_not_only_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_LOOK_EVERY_S", 40.0)
+    with watched(path, debounce="20ms") as made:
+        began = time.monotonic()
+        shutil.rmtree(path.parent)
+        fails(made, "config.file")
+        for rate in (2, 3, 4):
+            path.parent.mkdir(exist_ok=True)
+            write(path, rate)
+            becomes(made, rate)
+        path.parent.rename(path.parent.with_name("old"))
+        fails(made, "config.file")
+        path.parent.mkdir()
+        write(path, 5)
+        becomes(made, 5)
+        replace(path, 6)
+        becomes(made, 6)
+        assert time.monotonic() - began < 30
+
+
+def test_what_gives_no_notice_is_seen_all_the_same(tmp_path: Path) -> None:
+    # The file's folder is a link: nothing happens in any folder where the file is.
+    for number in (1, 2):
+        (tmp_path / f"v{number}").mkdir()
+        write(tmp_path / f"v{number}" / "a.toml", number)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "now").symlink_to("../v1")
+    with watched(tmp_path / "links" / "now" / "a.toml", debounce="20ms") as made:
+        (tmp_path / "links" / "new").symlink_to("../v2")
+        (tmp_path / "links" / "new").replace(tmp_path / "links" / "now")
+        becomes(made, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
