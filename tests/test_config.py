@@ -148,6 +148,21 @@ def test_a_value_in_the_place_of_a_section_is_told_also_where_another_layer_hide
     assert (error.code, error.details["where"]) == ("config.value", f"{file}:1:1")
 
 
+def test_names_in_tables_may_have_dots() -> None:
+    labels = {"d.1": {"rack.a": "x"}}
+    made = configured(store={"labels": labels}, limits={"rate": 1})
+    assert made.current.store.labels == labels
+    made.set({"limits.rate": 2}, unset=["limits.burst"])
+    assert made.current.store.labels == labels
+    made.set({}, unset=["store.labels"])
+    assert made.current.store.labels == {}
+
+
+@pytest.mark.parametrize("wrong", [{5: 1}, {"limits": {5: 1}}, {"store": {"labels": {5: {}}}}])
+def test_names_are_text(wrong: Any) -> None:
+    assert code_of(lambda: config.Configuration(values=wrong)) == "config.value"
+
+
 def test_a_directory_stands_for_its_file(tmp_path: Path, file: Path) -> None:
     file.write_text("[limits]\nrate = 1\n")
     assert configured(tmp_path).current.limits.rate == 1

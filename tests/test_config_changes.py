@@ -234,6 +234,17 @@ def test_one_that_hangs_in_prepare_is_named_in_time_and_asked_no_more(
     stop()
 
 
+def test_many_that_are_slow_are_asked_side_by_side(made: config.Configuration) -> None:
+    def slow(_old: Any, _new: Any) -> None:
+        time.sleep(0.015)
+
+    for _ in range(300):
+        made.on_change("limits.rate", lambda *_: None, slow)
+    # One after the other they would take 4.5 seconds.
+    made.set({"limits.rate": 2}, timeout="3s")
+    assert made.current.limits.rate == 2
+
+
 def test_one_that_hangs_in_its_callback_is_rolled_back_when_it_returns(
     made: config.Configuration,
 ) -> None:

@@ -179,12 +179,14 @@ def test_changes_are_events_on_the_bus(kernel: dw.Kernel) -> None:
 
 
 def test_a_subscriber_of_the_bus_that_is_full_holds_no_change_up(kernel: dw.Kernel) -> None:
-    kernel.bus.subscribe("config.changed", limit=1)
+    full = kernel.bus.subscribe("config.changed", limit=1)
     began = time.monotonic()
     for seconds in range(1, 6):
         kernel.config.set({"limits.timeout": seconds})
     assert kernel._limit(None) == 5
     assert time.monotonic() - began < 3
+    (only,) = full.fetch(5, "0s")
+    assert json.loads(only.data)["version"] == 2
 
 
 def test_a_closed_kernel_s_configuration_is_closed(file: Path) -> None:

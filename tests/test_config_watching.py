@@ -167,9 +167,10 @@ def test_what_gives_no_notice_is_seen_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "now").symlink_to("../v1")
     with watched(tmp_path / "links" / "now" / "a.toml", debounce="20ms") as made:
-        (tmp_path / "links" / "new").symlink_to("../v2")
-        (tmp_path / "links" / "new").replace(tmp_path / "links" / "now")
-        becomes(made, 2)
+        for number in (2, 1, 2):
+            (tmp_path / "links" / "new").symlink_to(f"../v{number}")
+            (tmp_path / "links" / "new").replace(tmp_path / "links" / "now")
+            becomes(made, number)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class ConfigStatus(Report):
         last_error: why that failed; None if it did not.
         last_error_code: its code.
         restart_required: paths whose values count at the next start only.
-        stuck: paths of subscribers that have not returned from a call in time.
+        stuck: subscribers that have not returned from their call, by function and path.
 
     """
 

@@ -35,7 +35,7 @@ from dwkernel.config.changes import (
     ReloadReport,
     differences,
 )
-from dwkernel.config.layers import Layer, Origin, dotted, leaves
+from dwkernel.config.layers import Layer, Origin, dotted, leaves, merged, nested
 from dwkernel.config.looking import field_at, flat, is_live, is_text, names_at
 from dwkernel.config.problems import did_you_mean, offered
 from dwkernel.config.resolving import Layers, Resolved, call_layer, read, resolve
@@ -479,8 +479,8 @@ def _without(tree: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for route, value in leaves(tree):
         if not any(route[: len(path)] == path for path in gone):
-            kept[dotted(route)] = value
-    return dict(call_layer(kept).tree)
+            kept = merged(kept, nested(route, value))
+    return kept
 
 
 def _weakly(configuration: Configuration, why: str) -> Callable[[], bool]:

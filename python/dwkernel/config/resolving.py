@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
 
-__all__ = ["Layers", "Resolved", "call_layer", "read", "resolve"]
+__all__ = ["Layers", "Resolved", "call_layer", "read", "resolve", "spoken"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +100,11 @@ def call_layer(given: Mapping[str, Any], below: Layer | None = None) -> Layer:
         Invalid: `config.value`: a key is no text
 
     """
-    tree = merged(below.tree if below else {}, _opened(given))
+    return spoken(merged(below.tree if below else {}, _opened(given)))
+
+
+def spoken(tree: Mapping[str, Any]) -> Layer:
+    """Return a tree as the call's layer."""
     whole = Origin("call")
     origins = {route[:n]: whole for route, _ in leaves(tree) for n in range(1, len(route) + 1)}
     return Layer(tree, origins, whole)
@@ -117,11 +121,19 @@ def _opened(given: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def _keyed(table: Mapping[Any, Any]) -> dict[str, Any]:
+    wrong = next((key for key in table if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise errors.new("config.value", f"{wrong!r} is no name of a field")
+    return {key: _plain(value) for key, value in table.items()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
     if isinstance(value, dict):
-        return _opened(value)
+        # A name in a table may have dots.
+        return _keyed(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):

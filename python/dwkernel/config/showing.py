@@ -170,7 +170,7 @@ def _fields(model: type[BaseModel]) -> Iterator[str]:
         when = "at once" if is_live(field) else "restart"
         kind = "secret, by reference" if is_secret(field) else _kind(field.annotation, name)
         about = field.description or ""
-        limits = _limits(field.metadata)
+        limits = _limits(field.metadata, is_size=_kind(field.annotation, name).startswith("size"))
         yield f"| `{name}` | {kind}{limits} | {given} | {when} | {about} |"
 
 
@@ -192,10 +192,10 @@ def _kind(annotation: Any, name: str) -> str:  # noqa: PLR0911 - one for each ki
     return _NAMES.get(annotation, getattr(annotation, "__name__", "any"))
 
 
-def _limits(metadata: list[Any]) -> str:
+def _limits(metadata: list[Any], *, is_size: bool) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     found = [
-        f"{sign} {getattr(one, name)}"
+        f"{sign} {ByteSize.of(getattr(one, name)) if is_size else getattr(one, name)}"
         for one in metadata
         for name, sign in signs.items()
         if getattr(one, name, None) is not None

@@ -27,7 +27,7 @@ __all__ = ["Board", "Subscriber", "Told", "ask", "refuse_inside", "tell", "tell_
 
 _log = logging.getLogger("dwkernel.config")
 
-# Another thread helps when nobody has finished for so long.
+# Another thread helps whenever not all have answered after so long.
 _HELP_AFTER_S = 0.02
 _HELPERS_MAX = 32
 # While rolling back each one who hangs is waited for no longer.
@@ -187,11 +187,11 @@ class _Asking:
         end = time.monotonic() + timeout_s
         with self.change:
             while self.left:
-                before, left_s = self.left, end - time.monotonic()
+                left_s = end - time.monotonic()
                 if left_s <= 0:
                     break
                 self.change.wait(min(_HELP_AFTER_S, left_s))
-                if self.left == before and self.todo and self.helpers < _HELPERS_MAX:
+                if self.todo and self.helpers < _HELPERS_MAX:
                     self.help()
             self.is_over = True
             late = [*self.asked, *(one.subscriber for one in self.todo)]
