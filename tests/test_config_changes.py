@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import threading
@@ -303,6 +304,37 @@ def test_one_that_hangs_or_raises_while_rolling_back_holds_up_no_other(
     assert "hangs while rolling back" in caplog.text
     assert "cannot go back" in caplog.text
     release.set()
+
+
+@pytest.mark.parametrize("phase", ["prepare", "commit"])
+def test_ctrl_c_in_the_middle_of_a_change_leaves_all_as_it_was(
+    made: config.Configuration, phase: str
+) -> None:
+    release, first, last = threading.Event(), Heard(), Heard()
+    told: list[Any] = []
+
+    def hangs(old: Any, new: Any) -> None:
+        told.append((old, new))
+        if new == 2:
+            _thread.interrupt_main()
+            release.wait(PATIENCE_S)
+
+    made.on_change("limits.rate", first, first.prepare)
+    nothing = lambda *_: None  # noqa: E731 - shorter than what it stands beside
+    made.on_change("limits.rate", *((hangs, None) if phase == "commit" else (nothing, hangs)))
+    made.on_change("limits.rate", last)
+    before = made.current
+    with pytest.raises(KeyboardInterrupt):
+        made.set({"limits.rate": 2})
+    assert made.current is before
+    assert made.version == 1
+    assert first.calls == ([(1, 2), (2, 1)] if phase == "commit" else [])
+    release.set()
+    until(lambda: not made.status().stuck)
+    assert told == ([(1, 2), (2, 1)] if phase == "commit" else [(1, 2)])
+    assert last.calls == []
+    made.set({"limits.rate": 3})
+    assert last.calls == [(1, 3)]
 
 
 # --- History --------------------------------------------------------------------------------------

@@ -98,10 +98,10 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     Raises:
         NotFound: `store.not_found`, `store.unfinished`
         Exists: `store.exists`, `drive.not_empty`
-        Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`
+        Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`,
+            `config.file`
         Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,
             `drive.url`, `store.option`, `config.syntax`, `config.unknown`, `config.value`
-        Unavailable: `config.file`
         Unsupported: `format.newer`, `geometry.not_storable`
         Denied: `drive.read_only`
         Timeout: `context.deadline`

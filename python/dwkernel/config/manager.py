@@ -373,7 +373,7 @@ class Configuration(Closing):
         return read(state.shape, self._paths, self._variables, state.layers.call)
 
     def _reread_environment(self, layers: Layers, shape: Shape) -> Layers:
-        """Read variables again: a field that is new may be text."""
+        """Read the same variables again: a field that is new may be text. Other ones wait."""
         given = os.environ if self._variables is None else self._variables
         said = variables_of.layer_of(given, lambda route: is_text(field_at(shape, route)))
         return (

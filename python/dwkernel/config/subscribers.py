@@ -184,6 +184,13 @@ class _Asking:
                     self.change.notify_all()
 
     def wait(self, timeout_s: float) -> None:
+        try:
+            self._wait(timeout_s)
+        finally:
+            # Also after an interruption.
+            self.is_over = True
+
+    def _wait(self, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s
         with self.change:
             while self.left:
@@ -286,12 +293,20 @@ class _Telling:
             self.is_over = True
 
 
-def tell(told: Sequence[Told], timeout_s: float) -> tuple[errors.DwError | None, list[Told]]:
-    """Tell everybody, in order; return what went wrong, if anything, and who was told by then."""
+def tell(told: Sequence[Told], timeout_s: float) -> tuple[BaseException | None, list[Told]]:
+    """Tell everybody, in order; return what went wrong, if anything, and who was told by then.
+
+    An interruption (Ctrl-C) is returned, too: what was told has to be taken back first.
+    """
     if not told:
         return None, []
     telling = _Telling(told, is_back=False)
-    telling.run(timeout_s)
+    try:
+        telling.run(timeout_s)
+    except BaseException as interruption:  # noqa: BLE001 - raised by who takes it back
+        with telling.change:
+            telling.is_over = True
+            return interruption, list(telling.done)
     if telling.error is not None:
         return _refused([(telling.done[-1].subscriber, telling.error)]), telling.done
     if telling.at is not None:
