@@ -54,6 +54,14 @@ def test_a_store_is_opened_as_its_file_says(file: Path, tmp_path: Path) -> None:
         assert code_of(lambda: kernel.containers.create("a")) == "pool.read_only"
 
 
+def test_a_store_s_folder_may_hold_its_file(path: Path) -> None:
+    path.mkdir()
+    (path / "dwkernel.toml").write_text('[store]\ndrives = 3\ngeometry = "2+1"\n')
+    for create in (True, False):
+        with dw.open(path, config=path, create=create) as kernel:
+            assert kernel.pool.status().geometry == "2+1"
+
+
 def test_arguments_win_over_the_file(file: Path, tmp_path: Path) -> None:
     with dw.open(
         tmp_path / "other", config=file, drives=3, geometry="2+1", timeout="7s", create=True
