@@ -11,6 +11,7 @@ from pathlib import Path
 from benches import (
     brokers,
     bus,
+    config,
     erasure,
     hashing,
     metrics,
@@ -35,6 +36,7 @@ PARTS = {
     "metrics": metrics.rows,
     "sinks": sinks.rows,
     "brokers": brokers.rows,
+    "config": config.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

@@ -40,7 +40,7 @@ def test_python_blocks_run_from_top_to_bottom(
     names: dict[str, object] = {}
     for line, code in found:
         # Errors name the line of the page.
-        exec(compile("\n" * line + code, page, "exec"), names)  # noqa: S102 - our own pages
+        exec(compile("\n" * line + code, page, "exec", dont_inherit=True), names)  # noqa: S102 - our own pages
 
 
 @pytest.mark.parametrize("page", SHOWN)

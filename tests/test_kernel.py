@@ -411,7 +411,7 @@ OPEN: Any = dw.open
         (lambda _: OPEN("x", geometry=5), "store.option"),
         (lambda _: OPEN("x", drives=[5]), "drive.url"),
         (lambda _: OPEN("x", drives=1.5), "store.option"),
-        (lambda _: OPEN("x", timeout=None), "unit.invalid"),
+        (lambda _: OPEN("x", timeout=[]), "unit.invalid"),
     ],
 )
 def test_arguments_of_the_wrong_type_are_invalid_and_say_what_they_should_be(

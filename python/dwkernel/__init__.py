@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, bus, erasure, errors, hashing, metrics, queue, sinks, units
+    from dwkernel import aio, bus, config, erasure, errors, hashing, metrics, queue, sinks, units
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -36,6 +36,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "ScrubReport": ("dwkernel.reports", "ScrubReport"),
     "aio": ("dwkernel.aio", None),
     "bus": ("dwkernel.bus", None),
+    "config": ("dwkernel.config", None),
     "erasure": ("dwkernel.erasure", None),
     "errors": ("dwkernel.errors", None),
     "hashing": ("dwkernel.hashing", None),
@@ -62,6 +63,7 @@ __all__ = [
     "__version__",
     "aio",
     "bus",
+    "config",
     "erasure",
     "errors",
     "hashing",

@@ -33,7 +33,14 @@ def errors_page() -> str:
     return _ERRORS_HEAD + "\n".join(lines) + "\n"
 
 
-PAGES = {"docs/errors.md": errors_page}
+def configuration_page() -> str:
+    """Return docs/configuration.md: modes, and every field of every section."""
+    from dwkernel.config.showing import page  # noqa: PLC0415 - it loads pydantic
+
+    return page()
+
+
+PAGES = {"docs/errors.md": errors_page, "docs/configuration.md": configuration_page}
 
 
 def stale_pages(root: Path, *, write: bool) -> list[str]:

@@ -13,19 +13,26 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
-import sys
 import threading
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from dwkernel import _native, errors
 from dwkernel._closing import Closing
 from dwkernel._messages import padded
+from dwkernel._options import (
+    create_of,
+    drive_labels,
+    drives_of,
+    flag,
+    labels_of,
+    principal,
+    program,
+)
 from dwkernel._progress import showing
+from dwkernel.config._opening import Settings
 from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
 from dwkernel.pool import Pool, place
 from dwkernel.units import Duration, parse_duration
@@ -36,14 +43,13 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel.bus import Bus
+    from dwkernel.config import Configuration
     from dwkernel.metrics import Snapshot
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
 __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "forget_memory_drives", "open"]
 
-# Every operation has a deadline; these are the ones it has unless its caller says another.
-OPERATION_TIMEOUT = "24h"
 _CLOSE_TIMEOUT = "5min"
 _PAGE_ENTRIES = 1000
 # Options of a container that are kept, and that nothing holds to yet.
@@ -63,9 +69,10 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     geometry: str | None = None,
     labels: Mapping[str, Mapping[str, str]] | None = None,
     create: bool | Literal["if_missing"] = False,
-    read_only: bool = False,
-    force: bool = False,
-    timeout: Duration = OPERATION_TIMEOUT,
+    read_only: bool | None = None,
+    force: bool | None = None,
+    timeout: Duration | None = None,
+    config: Location | Sequence[Location] | Mapping[str, Any] | Configuration | None = None,
 ) -> Kernel:
     """Open a store, or create one.
 
@@ -82,35 +89,65 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
             whichever fits.
         read_only: change nothing, and let other readers in.
         force: open what lies beyond the geometry's tolerance.
-        timeout: the deadline of the opening, and of every operation that does not say its own.
+        timeout: the deadline of the opening, and of every operation that does not say its own; a
+            day by default.
+        config: files of TOML, later ones win; or a dict; or a `dwkernel.config.Configuration`. What
+            is left out above is taken from its section `store` and from `limits.timeout`; variables
+            `DWKERNEL__SECTION__FIELD` win over files. Files are watched: `kernel.config`.
 
     Raises:
         NotFound: `store.not_found`, `store.unfinished`
         Exists: `store.exists`, `drive.not_empty`
-        Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`
+        Unavailable: `store.locked` (details `pid`, `host`, `since`), `drives.too_many_lost`,
+            `config.file`
         Invalid: `geometry.invalid`, `drives.too_few`, `drive.duplicate`, `drive.foreign`,
-            `drive.url`, `store.option`
+            `drive.url`, `store.option`, `config.syntax`, `config.unknown`, `config.value`
         Unsupported: `format.newer`, `geometry.not_storable`
         Denied: `drive.read_only`
         Timeout: `context.deadline`
 
     One process at a time has a store open. A loss that the geometry tolerates needs no flag.
     """
-    caller = _native.Caller(_principal())
-    timeout_s = parse_duration(timeout)
+    settings = Settings(
+        config,
+        {
+            "path": None if path is None else place(path, "store.option"),
+            "drives": drives_of(drives),
+            "geometry": geometry,
+            "labels": drive_labels(labels) or None,
+            "read_only": None if read_only is None else flag("read_only", read_only),
+            "force": None if force is None else flag("force", force),
+        },
+        timeout,
+    )
+    try:
+        return _opened(settings, create_of(create))
+    except BaseException:
+        settings.close()
+        raise
+
+
+def _opened(settings: Settings, create: str) -> Kernel:
+    caller = _native.Caller(principal())
     store = _native.Store.open(
         caller,
-        timeout_s,
-        path=None if path is None else place(path, "store.option"),
-        drives=_drives(drives),
-        geometry=geometry,
-        labels=_drive_labels(labels),
-        create=_create(create),
-        read_only=_flag("read_only", read_only),
-        force=_flag("force", force),
-        program=_program(),
+        settings.timeout_s,
+        path=settings.option("path"),
+        drives=settings.option("drives"),
+        geometry=settings.option("geometry"),
+        labels=drive_labels(settings.option("labels")),
+        create=create,
+        read_only=bool(settings.option("read_only")),
+        force=bool(settings.option("force")),
+        program=program(),
+        **settings.native_options(_native.Store.open),
     )
-    return Kernel(store, caller, timeout_s)
+    try:
+        return Kernel(store, caller, settings)
+    except BaseException:
+        # Such as a warning that the program has made an error.
+        store.close(caller, settings.timeout_s)
+        raise
 
 
 def forget_memory_drives() -> int:
@@ -125,45 +162,6 @@ def forget_memory_drives() -> int:
     return _native.forget_memory_drives()
 
 
-def _principal() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid:{os.getuid()}"
-
-
-def _program() -> str:
-    """Return what others see who find the drives locked."""
-    path = Path(sys.argv[0] if sys.argv else "")
-    # What `python -m name` runs is called by its package.
-    name = path.parent.name if path.name == "__main__.py" else path.name
-    return "python" if name in ("", "-", "-c", "-m") else name
-
-
-def _drives(drives: int | Sequence[Location] | None) -> int | list[str] | None:
-    if drives is None or isinstance(drives, int):
-        if isinstance(drives, bool) or (drives is not None and drives < 0):
-            raise errors.new("store.option", f"drives={drives!r} is no number of drives")
-        return drives
-    if isinstance(drives, str | bytes):
-        raise errors.new("store.option", f"drives={drives!r} is one drive: write a list")
-    try:
-        places = list(drives)
-    except TypeError:
-        text = f"drives={drives!r} is neither a number nor a list of drives"
-        raise errors.new("store.option", text) from None
-    return [place(drive, "drive.url") for drive in places]
-
-
-def _create(create: bool | str) -> str:
-    known = {False: "never", True: "new", "if_missing": "if_missing"}
-    try:
-        return known[create]
-    except (KeyError, TypeError):
-        text = f'create={create!r} is neither True, False nor "if_missing"'
-        raise errors.new("store.option", text) from None
-
-
 class Kernel(Closing):
     """An open store. Threads may share it; a forked child may not.
 
@@ -172,15 +170,18 @@ class Kernel(Closing):
     The GIL is released while the store works.
     """
 
-    def __init__(self, store: _native.Store, caller: _native.Caller, timeout_s: float) -> None:
+    def __init__(self, store: _native.Store, caller: _native.Caller, settings: Settings) -> None:
         """Take an open store; use `dwkernel.open`."""
         self._store = store
         self._bus: Bus | None = None
         self._lock = threading.Lock()
         self._caller = caller
-        self._timeout_s = timeout_s
+        # A subscriber to `limits.timeout` changes it.
+        self._timeout_s = settings.timeout_s
+        self._settings = settings
         self.containers = Containers(self)
         self.pool = Pool(store.pool, caller)
+        settings.attach(self)
 
     def put(  # noqa: PLR0913 - each option stands alone
         self,
@@ -233,11 +234,11 @@ class Kernel(Closing):
                 self._limit(timeout),
                 key,
                 source,
-                if_absent=_flag("if_absent", if_absent),
+                if_absent=flag("if_absent", if_absent),
                 if_match=if_match,
                 content_type=content_type,
-                metadata=_labels(metadata),
-                tags=_labels(tags),
+                metadata=labels_of(metadata),
+                tags=labels_of(tags),
                 progress=show,
                 publish=(self.bus._native, messages) if messages else None,  # noqa: SLF001
             )
@@ -363,6 +364,12 @@ class Kernel(Closing):
                 bus.close(left)
         finally:
             self._store.close(self._caller, left)
+            self._settings.close()
+
+    @property
+    def config(self) -> Configuration:
+        """The configuration: what counts now, and who hears of changes."""
+        return self._settings.configuration
 
     @property
     def bus(self) -> Bus:
@@ -429,6 +436,7 @@ class Containers:
         self._store = kernel._store  # noqa: SLF001 - of this module
         self._caller = kernel._caller  # noqa: SLF001
         self._limit = kernel._limit  # noqa: SLF001
+        self._defaults = kernel._settings.container_options  # noqa: SLF001
 
     def create(
         self, name: str, *, timeout: Duration | None = None, **options: Any
@@ -438,8 +446,8 @@ class Containers:
         Args:
             name: 1 to 255 bytes of UTF-8 without `/`.
             timeout: the operation's deadline.
-            options: kept with it; `quota` and `compress` are known but not acted on yet, which a
-                `NotEnforcedWarning` says.
+            options: kept with it, on top of the configuration's section `containers`; `quota` and
+                `compress` are known but not acted on yet, which a `NotEnforcedWarning` says.
 
         Raises:
             Exists: `container.exists`
@@ -450,6 +458,7 @@ class Containers:
             if option not in _CONTAINER_OPTIONS:
                 text = f"a container has no option {option!r}, only {', '.join(_CONTAINER_OPTIONS)}"
                 raise errors.new("store.option", text, option=option)
+        options = {**self._defaults(), **options}
         if options:
             text = f"kept with the container, not acted on yet: {', '.join(options)}"
             warnings.warn(text, NotEnforcedWarning, stacklevel=2)
@@ -505,32 +514,6 @@ class Containers:
 def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
     name, created_unix_ns, options = native
     return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
-
-
-def _labels(labels: Mapping[str, str] | None) -> dict[str, str]:
-    try:
-        return dict(labels or {})
-    except (TypeError, ValueError):
-        text = f"metadata and tags are a mapping, not {type(labels).__name__}"
-        raise errors.new("object.metadata", text) from None
-
-
-def _drive_labels(labels: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[str, str]]:
-    try:
-        found = {drive: dict(given) for drive, given in dict(labels or {}).items()}
-        texts = [text for drive, given in found.items() for pair in given.items() for text in pair]
-        _ = "".join([*found, *texts]).encode()
-    except (TypeError, ValueError):
-        text = f'labels={labels!r} is not like {{"d1": {{"rack": "a"}}}}'
-        raise errors.new("store.option", text) from None
-    return found
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        text = f"{name} is True or False, not {value!r}"
-        raise errors.new("store.option", text, option=name)
-    return value
 
 
 def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:
