@@ -7,13 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwkernel as dw
-from dwkernel import config, errors
+from dwkernel import config
 from dwkernel.config import _native
 from expect import code_of, until
 
@@ -220,75 +219,77 @@ def test_a_kernel_that_nobody_has_is_let_go(file: Path) -> None:
 # --- What the data plane takes --------------------------------------------------------------------
 
 
-class FakeStore:
-    """A native store of a build that takes settings."""
+def test_limits_reach_the_store_as_one_swap_and_are_taken_back_as_one(path: Path) -> None:
+    values = {"limits": {"rate": 500_000, "burst": 7, "object_size": "1 KiB"}}
+    with dw.open(path, drives=3, create=True, config=values) as kernel:
 
-    def __init__(self) -> None:
-        self.given: list[dict[str, Any]] = []
-        self.fails = False
+        def now() -> dict[str, Any]:
+            return kernel._store.settings(kernel._caller, 5.0)
 
-    def configure(self, _caller: object, settings: dict[str, Any]) -> None:
-        if self.fails:
-            raise errors.new("store.closed", "closed")
-        self.given.append(settings)
-
-    @staticmethod
-    def open() -> None:
-        """Open it."""
-
-
-def test_limits_reach_the_store_as_one_swap_and_are_taken_back_as_one() -> None:
-    store = FakeStore()
-    values = {"limits": {"rate": 5, "burst": 7, "object_size": "1 KiB"}}
-    with config.Configuration(values=values, environment={}) as made:
-        stop = _native.enforce(made, store, None)
-        first = {"operations": None, "rate": 5.0, "burst": 7, "object_size": 1024}
-        assert store.given == [first]
-        assert type(store.given[0]["object_size"]) is int
-        made.set({"limits.rate": "none", "limits.operations": 3})
-        second = {"operations": 3, "rate": None, "burst": 7, "object_size": 1024}
-        assert store.given == [first, second]
-        broken = made.on_change("limits.rate", lambda *_: 1 / 0)
-        assert code_of(lambda: made.set({"limits.rate": 9})) == "config.refused"
-        assert store.given == [first, second, {**second, "rate": 9.0}, second]
+        first = {"version": 1, "operations": None, "rate": 5e5, "burst": 7, "object_size": 1024}
+        assert now() == first
+        kernel.containers.create("c")
+        assert code_of(lambda: kernel.put("c/a", bytes(1025))) == "limit.object_size"
+        kernel.put("c/a", bytes(1024))
+        kernel.config.set({"limits.rate": "none", "limits.operations": 3})
+        second = {**first, "version": 2, "rate": None, "operations": 3}
+        assert now() == second
+        broken = kernel.config.on_change("limits.rate", lambda *_: 1 / 0)
+        assert code_of(lambda: kernel.config.set({"limits.rate": 9})) == "config.refused"
+        assert now() == {**second, "version": 4}, "there, and back again"
         broken()
-        store.fails = True
-        assert code_of(lambda: made.set({"limits.rate": 9})) == "config.refused"
-        assert made.current.limits.rate is None
-        stop()
-        made.set({"limits.rate": 9})
+        kernel.config.set({"limits.object_size": "none"})
+        kernel.put("c/a", bytes(5000))
 
 
-def test_what_this_build_does_not_act_on_is_named_at_opening(path: Path) -> None:
-    values = {"streams": {"merge_frames": 5}, "pool": {"drive_timeout": "9s"}, "mode": "nas"}
+def test_no_operation_sees_half_of_a_thousand_changes(path: Path) -> None:
+    values = {"limits": {"object_size": 1000, "operations": 1000}}
+    with dw.open(path, drives=3, create=True, config=values) as kernel:
+        kernel.containers.create("c")
+        stop, seen, wrong = threading.Event(), [0] * 8, list[BaseException]()
+
+        def work(number: int) -> None:
+            try:
+                while not stop.is_set():
+                    now = kernel._store.settings(kernel._caller, 5.0)
+                    assert now["object_size"] == now["operations"], now
+                    assert code_of(lambda: kernel.put("c/a", bytes(5000))) == "limit.object_size"
+                    seen[number] += 1
+            except BaseException as error:  # noqa: BLE001 - whatever it is
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for limit in range(1001, 2001):
+            kernel.config.set({"limits.object_size": limit, "limits.operations": limit})
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+        assert not wrong, wrong[0]
+        assert min(seen) > 0
+        assert kernel._store.settings(kernel._caller, 5.0)["version"] == 1001
+
+
+def test_what_stays_until_the_next_opening_is_given_to_it(path: Path) -> None:
+    values = {"streams": {"merge_frames": 5}, "pool": {"drive_timeout": "9s"}}
     with config.Configuration(values=values, environment={}) as made:
-        idle = _native.unenforced(made, FakeStore())
-    assert idle == ["pool.drive_timeout", "streams.merge_frames"]
-    takes = "settings" in (dw._native.Store.open.__text_signature__ or "")  # type: ignore[attr-defined]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dw.open(path, drives=3, create=True, config=values).close()
-    told = [str(one.message) for one in caught if one.category is dw.NotEnforcedWarning]
-    wanted = "configured, not acted on yet: pool.drive_timeout, streams.merge_frames"
-    assert told == ([] if takes else [wanted])
-
-
-def test_an_opening_that_takes_settings_gets_them() -> None:
-    def opens() -> None:
-        """Open."""
-
-    made = config.Configuration(values={"streams.merge_bytes": "1 MiB"}, environment={})
-    assert _native.opening_of(made.current, opens) == {}
-    opens.__text_signature__ = "(caller, *, settings)"  # type: ignore[attr-defined]
-    assert _native.opening_of(made.current, opens) == {
-        "settings": {
-            "drive_timeout_s": 30.0,
-            "merge_bytes": 1 << 20,
-            "merge_frames": 4096,
+        given = _native.opening_of(made.current)
+        assert given == {
+            "drive_timeout_s": 9.0,
+            "merge_bytes": 4 << 20,
+            "merge_frames": 5,
             "delayed_max": 1_000_000,
             "keys_max": 262_144,
         }
-    }
+    with dw.open(path, drives=3, create=True, config=values) as kernel:
+        stream = kernel.bus.stream("s", subjects=["s"], create=True)
+        for _ in range(40):
+            stream.publish("s", b"1")
+        # Merged after so few, which takes thousands else.
+        until(lambda: stream.status().blocks > 0)
+        report = kernel.config.set({"pool.drive_timeout": "8s"})
+        assert report.restart_required == ["pool.drive_timeout"]
 
 
 # --- What it costs --------------------------------------------------------------------------------

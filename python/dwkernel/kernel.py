@@ -140,7 +140,7 @@ def _opened(settings: Settings, create: str) -> Kernel:
         read_only=bool(settings.option("read_only")),
         force=bool(settings.option("force")),
         program=program(),
-        **settings.native_options(_native.Store.open),
+        settings=settings.tuning(),
     )
     try:
         return Kernel(store, caller, settings)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import threading
-import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +74,13 @@ class Settings:
         value = getattr(self._made.current.store, name)
         return list(value) if isinstance(value, tuple) else value
 
-    def native_options(self, opens: Any) -> dict[str, Any]:
-        """Return what the native opening takes besides, if it takes anything."""
+    def tuning(self) -> dict[str, Any] | None:
+        """Return what stays as it is until the next opening."""
         if self._made is None:
-            return {}
+            return None
         from dwkernel.config._native import opening_of  # noqa: PLC0415 - only with a configuration
 
-        return opening_of(self._made.current, opens)
+        return opening_of(self._made.current)
 
     @property
     def configuration(self) -> Configuration:
@@ -110,7 +109,7 @@ class Settings:
         kernel = self._kernel() if self._kernel is not None else None
         if kernel is None:
             return
-        from dwkernel.config._native import enforce, unenforced  # noqa: PLC0415 - as above
+        from dwkernel.config._native import enforce  # noqa: PLC0415 - as above
 
         reference = weakref.ref(kernel)
 
@@ -125,12 +124,6 @@ class Settings:
             self._stops.append(made.on_change("limits.timeout", renew))
         self._stops.append(enforce(made, store, caller))
         self._stops.append(made.announce_to(_announcer(reference)))
-        idle = unenforced(made, store)
-        if idle:
-            from dwkernel.kernel import NotEnforcedWarning  # noqa: PLC0415 - it imports this room
-
-            text = f"configured, not acted on yet: {', '.join(idle)}"
-            warnings.warn(text, NotEnforcedWarning, stacklevel=2)
 
     def close(self) -> None:
         """End what was begun; a configuration that the program made goes on."""
