@@ -29,6 +29,8 @@ _START = (
 _INSIDE = str(Path(__file__).parent)
 _HELLO_BYTES = 64 << 20
 _ABI_MAX = 7
+# Or what the system lets us have: parts of a long message are under way together.
+_SEND_BUFFER_BYTES = 1 << 20
 
 # Shared libraries and what the C library looks up; nobody's secrets are here.
 _READ = (
@@ -84,6 +86,8 @@ def launch(spec: Spec) -> Launched:
         raise errors.new("plugin.sandbox", text, plugin=spec.id)
     scratch = Path(tempfile.mkdtemp(prefix="dwkernel-plugin-"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     try:
         process = subprocess.Popen(  # noqa: S603 - this interpreter, and our own words
             [program, *_FLAGS, "-c", _START, str(theirs.fileno()), _INSIDE],

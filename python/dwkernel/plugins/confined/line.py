@@ -118,6 +118,7 @@ class Line:
         end = min(begun + wait_s, call.end)
         try:
             self._send(wire.CALL, call.number, payload, end, call.end)
+            del payload  # a long one is not kept for as long as the call takes
             kind, data = self._wait(call, end)
         except BaseException as error:
             self._abandon(call, error)
@@ -227,7 +228,9 @@ class Line:
                 left = end - time.monotonic()
                 if left <= 0 or not self._poller.poll(left * 1000):
                     return
-                self._take()
+                # The parts of a long answer come close together.
+                while self._take() and call.inbox.empty() and time.monotonic() < end:
+                    pass
         finally:
             with self.lock:
                 self._leading = False

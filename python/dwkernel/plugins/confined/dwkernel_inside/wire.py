@@ -285,7 +285,7 @@ class Assembly:
         self._parts_max = max(1, -(-bytes_max // PART_BYTES))
         self._bytes_max = bytes_max
         self._open_max = open_max
-        self._open: dict[tuple[int, int], dict[int, bytes]] = {}
+        self._open: dict[tuple[int, int], dict[int, memoryview]] = {}
         self._counts: dict[tuple[int, int], int] = {}
         self._lock = threading.Lock()
 
@@ -303,7 +303,7 @@ class Assembly:
         if nothing or not part < parts <= self._parts_max:
             text = f"part {part} of {parts} cannot be"
             raise WireError(text)
-        piece = packet[HEADER_BYTES:]
+        piece = memoryview(packet)[HEADER_BYTES:]
         last = part == parts - 1
         if len(piece) > PART_BYTES or (not last and len(piece) < PART_BYTES):
             text = f"part {part} of {parts} has {len(piece)} bytes"
@@ -312,11 +312,11 @@ class Assembly:
             text = f"the message has more than {self._bytes_max} bytes"
             raise WireError(text)
         if parts == 1:
-            return kind, number, piece
+            return kind, number, packet[HEADER_BYTES:]
         return self._join(kind, number, (part, parts), piece)
 
     def _join(
-        self, kind: int, number: int, place: tuple[int, int], piece: bytes
+        self, kind: int, number: int, place: tuple[int, int], piece: memoryview
     ) -> tuple[int, int, bytes] | None:
         part, parts = place
         key = (kind, number)
