@@ -450,17 +450,20 @@ def test_a_program_that_is_killed_takes_it_along(room: Room) -> None:
 
 def test_it_dies_with_its_program_also_where_a_fork_of_that_lives_on(room: Room) -> None:
     end = """
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         time.sleep(60)
         os._exit(0)
+    print(child, flush=True)
     os.kill(os.getpid(), 9)
     """
     with program(room, end) as running:
         pid, where = first_line(running)
+        fork = int(first_line(running)[0])
         running.wait(60)
         until(lambda: gone(int(pid)))
-        assert running.stdout is not None
-        running.stdout.close()
+        assert not gone(fork)
+        os.kill(fork, signal.SIGKILL)
     Path(where).rmdir()
 
 

@@ -67,7 +67,7 @@ class Keeper:
         self._pidfd = -1
         self._reaped = False
         self._lock = threading.Lock()
-        self._pinged = 0.0
+        self._asked: float | None = None
 
     # --- from any thread --------------------------------------------------------------------------
 
@@ -179,7 +179,9 @@ class Keeper:
             poller.register(self._launched_sock, select.POLLIN)
         if printed is not None and not printed.ended:
             poller.register(printed.descriptor, select.POLLIN)
-        tick_s = _IDLE_TICK_S if idle and self._pidfd >= 0 else _TICK_S
+        tick_s = min(_IDLE_TICK_S, self.spec.limits.heartbeat_s) if idle else _TICK_S
+        if self._pidfd < 0:
+            tick_s = _TICK_S  # nothing wakes us when it ends
         ready = {descriptor for descriptor, _ in poller.poll(tick_s * 1000)}
         if printed is not None and printed.descriptor in ready:
             printed.read(_PRINTED_A_TICK)
@@ -240,16 +242,16 @@ class Keeper:
             self.end(reason, culprit)
 
     def _heartbeat(self, now: float) -> None:
+        """Ask a silent process whether it lives; one that holds its interpreter may do so a while."""
         limits, line = self.spec.limits, self._line
-        silent_s = now - line.last_heard
-        if silent_s < limits.heartbeat_s or self.state == "starting":
+        if self.state == "starting" or now - line.last_heard < limits.heartbeat_s:
             return
-        if silent_s > max(limits.wall_s, limits.heartbeat_s) + 2 * limits.heartbeat_s:
-            self.end("it does not answer its heartbeat")
-        elif now - self._pinged >= limits.heartbeat_s:
-            self._pinged = now
+        if self._asked is None or self._asked < line.last_heard:
+            self._asked = now
             with contextlib.suppress(OSError, errors.Timeout):
                 line.send(wire.PING, 0, b"", now)
+        elif now - self._asked > limits.wall_s + limits.heartbeat_s:
+            self.end("it does not answer its heartbeat")
 
     def _weigh_scratch(self) -> None:
         assert self._launched is not None  # noqa: S101 - started before

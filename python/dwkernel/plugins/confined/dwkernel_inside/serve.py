@@ -76,6 +76,8 @@ def _load(entry: str, config: dict[str, Any]) -> Any:  # noqa: ANN401 - a plugin
 
 def _described(error: BaseException) -> dict[str, str]:
     """Say what was raised, in bounds, whatever the plugin made of its errors."""
+    if isinstance(error, MemoryError):
+        error.__traceback__ = None  # with its frames goes what they held
     import traceback  # noqa: PLC0415 - most plugins never raise
 
     try:
@@ -133,7 +135,16 @@ class _Child:
         return getattr(self._here, "number", 0) in self._cancelled
 
     def work(self) -> None:
-        """Take what comes and do it, for ever."""
+        """Take what comes and do it, for ever; a plugin that broke this ends its process."""
+        try:
+            self._work()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            raise
+        finally:
+            os._exit(70)
+
+    def _work(self) -> None:
         while True:
             packet = self._sock.recv(wire.PACKET_BYTES)
             if not packet:
