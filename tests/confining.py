@@ -9,7 +9,7 @@ import pytest
 
 from dwkernel.plugins import confined
 from dwkernel.plugins.confined import filter as seccomp
-from dwkernel.plugins.confined import launch
+from dwkernel.plugins.confined import launch, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ needs_landlock = pytest.mark.skipif(
     launch.landlock_abi() < 1, reason="this kernel has no Landlock: nothing keeps files away here"
 )
 needs_filter = pytest.mark.skipif(
-    not seccomp.numbers(seccomp.here()), reason="no system call filter for this architecture"
+    not syscalls.numbers(seccomp.here()), reason="no system call filter for this architecture"
 )
 
 _HEAD = """
@@ -71,12 +71,10 @@ class Room:
         (self.folder / "plugin.py").write_text(text, encoding="utf-8")
 
     def spec(self, **options: Any) -> confined.Spec:
-        fields = {"limits": ("calls", "cpu_s", "wall_s", "start_s", "memory_bytes", "disk_bytes")}
-        fields["limits"] += ("open_files", "processes", "message_bytes", "heartbeat_s")
-        fields["permissions"] = confined.Permissions.__slots__
+        parts = {"limits": confined.Limits, "permissions": confined.Permissions}
         taken = {
-            part: {name: options.pop(name) for name in names if name in options}
-            for part, names in fields.items()
+            part: {name: options.pop(name) for name in kind.__dataclass_fields__ if name in options}
+            for part, kind in parts.items()
         }
         return confined.Spec(
             "tested",

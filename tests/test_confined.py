@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confining import Room, gone, needs_filter, needs_landlock, room
-from expect import code_of, until
 
+from confining import Room, gone, needs_filter, needs_landlock, room
 from dwkernel import errors
 from dwkernel.plugins import confined
+from expect import code_of, until
 
 __all__ = ["room"]
 pytestmark = [needs_landlock, needs_filter]
@@ -176,7 +176,8 @@ def test_other_calls_that_a_killed_process_had_are_told_that_it_died(room: Room)
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(process.call, "spin"), pool.submit(process.call, "hang")]
         codes = [code_of(lambda one=one: one.result(60)) for one in calls]  # type: ignore[misc]
-    assert codes == ["plugin.timeout", "plugin.died"] or codes == ["plugin.died", "plugin.timeout"]
+    # Either may be the one that used more of the processor, by a tick's measure.
+    assert sorted(codes) == ["plugin.died", "plugin.timeout"]
 
 
 def test_a_plugin_that_imports_slowly_is_given_up(room: Room) -> None:
@@ -242,10 +243,10 @@ def test_a_start_leaves_no_process_and_no_folder_behind_when_it_fails(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     room.write(before="sys.exit(1)")
-    before = set(os.listdir("/proc/self/fd"))
+    before = {path.name for path in Path("/proc/self/fd").iterdir()}
     assert code_of(lambda: confined.start(room.spec())) == "plugin.load"
     assert [path.name for path in tmp_path.iterdir()] == ["plugin"]
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
 
 
 # --- ends -----------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from confining import Room, gone, needs_filter, needs_landlock, room
-from expect import code_of, until
 
+from confining import Room, gone, needs_filter, needs_landlock, room
 from dwkernel import errors
 from dwkernel.plugins.confined import line as lines
+from expect import code_of, until
 
 __all__ = ["room"]
 pytestmark = [needs_landlock, needs_filter]

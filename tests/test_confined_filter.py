@@ -38,7 +38,7 @@ def verdict(program: bytes, arch: int, number: int, *arguments: int) -> int:
             at += yes if accumulator & value else no
         else:
             assert operation == seccomp.RETURN
-            return value
+            return int(value)
 
 
 class Filter:
@@ -82,15 +82,17 @@ def test_another_architecture_ends_the_process_and_a_young_call_is_unknown(close
         assert verdict(closed.program, closed.arch, number) == seccomp.UNKNOWN
 
 
-ALWAYS_REFUSED = """ptrace process_vm_readv process_vm_writev mount umount2 pivot_root chroot bpf
+ALWAYS_REFUSED = """
+    ptrace process_vm_readv process_vm_writev mount umount2 pivot_root chroot bpf
     kexec_load init_module finit_module perf_event_open keyctl add_key unshare setns userfaultfd
     io_uring_setup io_uring_enter open_by_handle_at pidfd_getfd memfd_create shmget shmat msgget
     semget mq_open fchmod fchmodat fchmodat2 fchown fchownat utimensat setxattr fsetxattr truncate
     mknodat inotify_add_watch fanotify_init setpgid setsid setresuid capset setpriority tkill
-    rt_sigqueueinfo rt_tgsigqueueinfo personality reboot syslog seccomp""".split()
+    rt_sigqueueinfo rt_tgsigqueueinfo personality reboot syslog seccomp
+"""
 
 
-@pytest.mark.parametrize("name", ALWAYS_REFUSED)
+@pytest.mark.parametrize("name", ALWAYS_REFUSED.split())
 def test_what_reaches_beyond_the_process_is_refused_whatever_is_granted(
     name: str, closed: Filter, granted: Filter
 ) -> None:

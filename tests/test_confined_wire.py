@@ -176,9 +176,11 @@ FULL = b"x" * wire.PART_BYTES
 )
 def test_packets_that_do_not_go_together_are_an_error(packets: list[bytes]) -> None:
     assembly = wire.Assembly(16 * wire.PART_BYTES, 4)
+    *before, last = packets
+    for packet in before:
+        assembly.take(packet)
     with pytest.raises(wire.WireError):
-        for packet in packets:
-            assembly.take(packet)
+        assembly.take(last)
 
 
 def test_no_more_messages_may_be_incomplete_than_calls_are_open() -> None:

@@ -2,8 +2,9 @@
 
 What a plugin may not do answers `EPERM`, as if a file said no. What is younger than the table
 answers `ENOSYS`, as an older kernel would, and libraries fall back. Another architecture's calls
-(int 0x80) end the process. A list of what is allowed would have to know every library that a plugin may bring;
-this one knows what reaches beyond the process, and Landlock, which comes before, allows by list.
+(int 0x80) end the process. A list of what is allowed would have to know every library that a
+plugin may bring; this one knows what reaches beyond the process, and Landlock, which is entered
+before, allows by list.
 
 Sources: seccomp(2), linux/filter.h, linux/seccomp.h.
 """
@@ -44,11 +45,31 @@ _IOCTLS = (0x8901, 0x8902, 0x5412, 0x541C)
 # PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_GET_PDEATHSIG, PR_CAPBSET_READ, PR_SET_VMA.
 _PRCTLS = (15, 16, 3, 2, 23, 0x5356_4D41)
 
-_HANDLED = (
-    "socket socketpair clone clone3 fork vfork execve execveat kill tgkill pidfd_open"
-    " pidfd_send_signal prctl prlimit64 fcntl ioctl sched_setaffinity sched_setscheduler"
-    " sched_setparam sched_setattr connect bind listen"
-).split()
+_HANDLED = [
+    "socket",
+    "socketpair",
+    "clone",
+    "clone3",
+    "fork",
+    "vfork",
+    "execve",
+    "execveat",
+    "kill",
+    "tgkill",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "prctl",
+    "prlimit64",
+    "fcntl",
+    "ioctl",
+    "sched_setaffinity",
+    "sched_setscheduler",
+    "sched_setparam",
+    "sched_setattr",
+    "connect",
+    "bind",
+    "listen",
+]
 
 
 class Rights(NamedTuple):

@@ -1,7 +1,8 @@
 """The thread that starts a plugin's process, watches it, and buries it.
 
-It lives exactly as long as the process: Linux sends the death signal that the child asked for when the *thread*
-that started it ends. It calls nothing of the program, so that nothing there can hold it up.
+It lives exactly as long as the process: Linux sends the death signal that the child asked for when
+the *thread* that started it ends. It calls nothing of the program, so that nothing there can hold
+it up.
 """
 
 from __future__ import annotations
@@ -127,9 +128,7 @@ class Keeper:
         self.pid = pid = launched.process.pid
         _live[id(self)] = self
         limits = self.spec.limits
-        self.line = Line(
-            launched.sock, self.spec.id, limits.message_bytes, limits.calls, self.end
-        )
+        self.line = Line(launched.sock, self.spec.id, limits.message_bytes, limits.calls, self.end)
         stdout = launched.process.stdout
         assert stdout is not None  # noqa: S101 - it was asked for
         self.printed = Printed(stdout.fileno())
@@ -196,9 +195,7 @@ class Keeper:
     def _has_ended(self) -> bool:
         """Say whether the process is dead; its number stays taken until it is buried."""
         try:
-            found = os.waitid(
-                os.P_PID, self.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
-            )
+            found = os.waitid(os.P_PID, self.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return True  # the program reaps children that are not its own
         return found is not None
@@ -242,7 +239,7 @@ class Keeper:
             self.end(reason, culprit)
 
     def _heartbeat(self, now: float) -> None:
-        """Ask a silent process whether it lives; one that holds its interpreter may do so a while."""
+        """Ask a silent process whether it lives; it may be held up for as long as a call."""
         limits, line = self.spec.limits, self._line
         if self.state == "starting" or now - line.last_heard < limits.heartbeat_s:
             return
@@ -307,7 +304,6 @@ class Keeper:
             os.close(self._pidfd)
 
 
-
 def _how(status: int) -> str:
     if status < 0:
         with contextlib.suppress(ValueError):
@@ -318,10 +314,9 @@ def _how(status: int) -> str:
 
 def _confinement(said: wire.Plain, spec: Spec) -> Confinement:
     landlock, seccomp = int(said["landlock"]), bool(said["seccomp"])
-    if spec.permissions.network:
-        network = "granted"
-    else:
-        network = "denied" if seccomp else "open"
+    # Landlock alone knows TCP only.
+    denied = "denied" if seccomp else "open"
+    network = "granted" if spec.permissions.network else denied
     return Confinement(landlock, seccomp, network, tuple(said["missing"]))
 
 

@@ -164,9 +164,7 @@ def landlock_abi() -> int:
     import ctypes  # noqa: PLC0415 - who starts no process needs none
 
     libc = ctypes.CDLL(None)
-    found: int = libc.syscall(
-        ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1)
-    )
+    found: int = libc.syscall(ctypes.c_long(444), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     return max(0, found)
 
 

@@ -64,8 +64,8 @@ class Line:
         calls: int,
         on_breach: Callable[[str], None],
     ) -> None:
-        """Take a connected SOCK_SEQPACKET socket; `on_breach` hears what was wrong, once or more."""
-        sock.setblocking(False)
+        """Take a connected SOCK_SEQPACKET socket; `on_breach` hears what was wrong."""
+        sock.setblocking(False)  # noqa: FBT003 - it has no name for it
         self._sock = sock
         self._plugin = plugin
         self._bytes_max = message_bytes
@@ -141,7 +141,7 @@ class Line:
         return call
 
     def _abandon(self, call: Call, error: BaseException) -> None:
-        """Nobody waits any more; the answer is owed all the same, and keeps its place until then."""
+        """Nobody waits any more; the answer is owed all the same, and its place taken."""
         with self.lock:
             call.abandoned = True
             if call.number not in self.open:
@@ -186,7 +186,8 @@ class Line:
         poller.register(self._sock, select.POLLOUT)
         left = end - time.monotonic()
         if left <= 0 or not poller.poll(left * 1000):
-            raise self._late("a message", "it does not read what it is sent")
+            why = "it does not read what it is sent"
+            raise self._late("a message", why)
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -333,9 +334,9 @@ class Line:
             self.failed += 1
 
     def _error(self, call: Call, data: bytes) -> errors.DwError:
-        self._note_failure()
         if call.error is not None:
             return call.error
+        self._note_failure()
         try:
             said = described(wire.decode(data))
         except wire.WireError as error:
@@ -351,10 +352,11 @@ class Line:
             self._over = error
             ended = list(self.open.values())
             self.open.clear()
+            self.answered += len(ended)
+            self.failed += sum(not call.abandoned for call in ended)
         self.drained.set()
         for call in ended:
             self._slots.release()
-            self.answered += 1
             call.error = error(call)
             call.inbox.put(_GONE)
 

@@ -92,8 +92,9 @@ class Process:
             method: its name, which begins with a letter.
             arguments: plain data: None, bool, int of 64 bits, float, str, bytes, list, dict with
                 str keys; tuples arrive as lists.
-            timeout_s: how long to wait; None and at most `limits.wall_s`, after which the process is ended. A
-                call that nobody waits for goes on, and keeps its place among `limits.calls`.
+            timeout_s: how long to wait; None and at most `limits.wall_s`, after which the process
+                is ended. A call that nobody waits for goes on, and keeps its place among
+                `limits.calls`.
 
         Raises:
             Internal: `plugin.failed`: it raised; details `type`, `text`, `traceback`
@@ -104,7 +105,8 @@ class Process:
 
         """
         keeper = self._here()
-        if not isinstance(method, str) or not method.isidentifier() or method.startswith("_"):
+        given: object = method  # callers without a type checker give anything
+        if not isinstance(given, str) or not method.isidentifier() or method.startswith("_"):
             text = f"{method!r} is no method that a plugin could offer"
             raise errors.new("plugin.option", text, plugin=self.spec.id)
         wall_s = self.spec.limits.wall_s

@@ -91,7 +91,11 @@ class Limits:
         for name, least, most in _RANGES:
             value: object = getattr(self, name)
             right = int if isinstance(least, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, right) or not least <= value <= most:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, right)
+                or not least <= value <= most
+            ):
                 _refuse(f"limits.{name}={value!r} is not within {least} and {most}")
 
 

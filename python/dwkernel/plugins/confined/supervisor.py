@@ -1,4 +1,4 @@
-"""Keeps a confined plugin running: what dies is started again, with growing pauses, up to a point."""
+"""Keeps a confined plugin running: what dies is started again, with growing pauses, for a while."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Restarts:
 class Supervisor:
     """A confined plugin that is there again after it died. All threads may call it at once.
 
-    Nothing is repeated: a call that a death cut off fails with `plugin.died`, as nobody knows what was done. A
-    call that comes while the plugin is being started waits. What the plugin knew is gone, unless
-    it was asked before (`export_state`) and is told again: `on_start` is the place for that.
+    Nothing is repeated: a call that a death cut off fails with `plugin.died`, as nobody knows what
+    was done. A call that comes while the plugin is being started waits. What the plugin knew is
+    gone, unless it was asked before (`export_state`) and is told again: `on_start` is the place.
     """
 
     def __init__(

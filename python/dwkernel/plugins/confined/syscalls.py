@@ -1,6 +1,7 @@
 """Numbers of system calls by name, where the filter needs them: x86-64 and aarch64.
 
-From the kernel's tables (`arch/x86/entry/syscalls/syscall_64.tbl`, `include/uapi/asm-generic/unistd.h`).
+From the kernel's tables (`arch/x86/entry/syscalls/syscall_64.tbl`,
+`include/uapi/asm-generic/unistd.h`).
 From 424 on both are the same. A name that one of the two never had stands there as `-`.
 """
 

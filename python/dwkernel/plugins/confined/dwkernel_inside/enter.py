@@ -1,8 +1,8 @@
 """Shuts the door behind the process: limits, Landlock, seccomp. There is no way back.
 
-It runs once, while the process has one thread (before ABI 8 Landlock binds the calling thread and
-those that it starts), after the interpreter is up and before a line of the plugin is imported. By ctypes,
-because the child must not load the kernel's native module, with all that is in it, for eight calls.
+It runs once, while the process has one thread (Landlock binds the calling thread and those that it
+starts), after the interpreter is up and before a line of the plugin is imported. By ctypes, because
+the child must not load the kernel's native module, with all that is in it, for eight calls.
 
 Sources: landlock(7), landlock_create_ruleset(2), seccomp(2), prctl(2), capabilities(7).
 """
@@ -43,8 +43,8 @@ _SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x2008_0522
 _CAPABILITIES_MAX = 64
 _SIGKILL = 9
-# M_ARENA_MAX: an arena of its own for each thread counts as 64 MiB of memory at once. M_TRIM_THRESHOLD and
-# M_MMAP_THRESHOLD: the memory of one long message serves for the next, instead of new pages.
+# M_ARENA_MAX: an arena of its own for each thread counts as 64 MiB of memory at once.
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: the memory of one long message serves for the next.
 _MALLOC = {-8: 2, -1: 16 << 20, -3: 16 << 20}
 # What a thread of the plugin has for its stack; the default of 8 MiB counts as memory at once.
 _STACK_BYTES = 2 << 20

@@ -8,6 +8,7 @@ always one listens. Nothing that runs here is trusted by the other side once the
 from __future__ import annotations
 
 import _socket  # `socket` costs 5 ms that every start would pay
+import contextlib
 import importlib
 import os
 import sys
@@ -28,7 +29,7 @@ _EVENT_BYTES = 60 << 10
 def main(descriptor: int) -> None:
     """Serve on the socket that the kernel gave, until it closes it or says stop."""
     sock = _socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name for it
     plan = _hello(sock)
     child = _Child(sock, plan)
     stage = "sandbox"
@@ -66,7 +67,7 @@ def _hello(sock: _socket.socket) -> dict[str, Any]:
             return plan
 
 
-def _load(entry: str, config: dict[str, Any]) -> Any:  # noqa: ANN401 - a plugin is anything
+def _load(entry: str, config: dict[str, Any]) -> Any:
     module, _, attribute = entry.partition(":")
     found: Any = importlib.import_module(module)
     for name in attribute.split("."):
@@ -126,7 +127,8 @@ class _Child:
             os._exit(0)  # the kernel is gone, or wants no more of it
 
     def _emit(self, name: str, data: wire.Plain) -> None:
-        if not isinstance(name, str) or len(name) > _NAME_CHARACTERS:
+        given: object = name  # plugins may give anything
+        if not isinstance(given, str) or len(name) > _NAME_CHARACTERS:
             text = f"an event's name is text of up to {_NAME_CHARACTERS} characters"
             raise ValueError(text)
         self._send(EVENT, 0, wire.encode([name, data], _EVENT_BYTES))
@@ -180,7 +182,7 @@ class _Child:
         self._here.number = 0
         self._send(kind, number, answer)
 
-    def _method(self, name: str) -> Any:  # noqa: ANN401 - a plugin is anything
+    def _method(self, name: str) -> Any:
         found = None if name.startswith("_") else getattr(self.plugin, name, None)
         if not callable(found):
             text = f"the plugin has no method {name}"
@@ -190,8 +192,7 @@ class _Child:
     @staticmethod
     def _leave() -> None:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            # The plugin may have put anything there.
+            with contextlib.suppress(Exception):
                 stream.flush()
-            except Exception:  # noqa: BLE001, S110 - the plugin may have put anything there
-                pass
         os._exit(0)

@@ -48,6 +48,7 @@ _FLOAT = struct.Struct("<d")
 _TAGGED_INT = struct.Struct("<cq")
 _TAGGED_FLOAT = struct.Struct("<cd")
 _COUNT_MAX = 0xFFFF_FFFF
+_TAG_INT, _TAG_FLOAT = b"id"
 
 
 class WireError(ValueError):
@@ -90,7 +91,7 @@ def _put_none(_value: None, out: list[bytes], _depth: int) -> None:
     out.append(b"N")
 
 
-def _put_bool(value: bool, out: list[bytes], _depth: int) -> None:  # noqa: FBT001 - a value
+def _put_bool(value: bool, out: list[bytes], _depth: int) -> None:
     out.append(b"T" if value else b"F")
 
 
@@ -189,9 +190,9 @@ def _get(data: bytes, at: int, depth: int, left: list[int]) -> tuple[Plain, int]
     at += 1
     if tag in _SINGLE:
         return _SINGLE[tag], at
-    if tag == 0x69:  # i
+    if tag == _TAG_INT:
         return _INT.unpack_from(data, at)[0], at + 8
-    if tag == 0x64:  # d
+    if tag == _TAG_FLOAT:
         return _FLOAT.unpack_from(data, at)[0], at + 8
     get = _GETS.get(tag)
     if get is None:
