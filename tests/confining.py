@@ -71,7 +71,7 @@ class Room:
         (self.folder / "plugin.py").write_text(text, encoding="utf-8")
 
     def spec(self, **options: Any) -> confined.Spec:
-        parts = {"limits": confined.Limits, "permissions": confined.Permissions}
+        parts: dict[str, Any] = {"limits": confined.Limits, "permissions": confined.Permissions}
         taken = {
             part: {name: options.pop(name) for name in kind.__dataclass_fields__ if name in options}
             for part, kind in parts.items()

@@ -274,7 +274,7 @@ def test_stop_cuts_off_what_is_not_done_by_its_deadline(room: Room) -> None:
         hanging = pool.submit(process.call, "hang")
         until(lambda: process.status().open_calls == 1)
         process.stop(0.1)
-        assert code_of(lambda: hanging.result(60)) == "plugin.state"
+        assert code_of(lambda: hanging.result(60)) == "plugin.died"
     assert gone(pid)
 
 

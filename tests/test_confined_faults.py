@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from confining import Room, gone, needs_filter, needs_landlock, room
 from dwkernel import errors
+from dwkernel.plugins import confined
 from dwkernel.plugins.confined import line as lines
 from expect import code_of, until
 
@@ -204,7 +206,7 @@ def test_a_plugin_that_ignores_signals_is_ended_all_the_same(room: Room) -> None
         hanging = pool.submit(process.call, "hang")
         until(lambda: process.status().open_calls == 1)
         process.stop(0.1)
-        assert code_of(lambda: hanging.result(60)) == "plugin.state"
+        assert code_of(lambda: hanging.result(60)) == "plugin.died"
     assert gone(pid)
 
 
@@ -318,11 +320,86 @@ def test_a_process_that_closes_its_line_is_ended(room: Room) -> None:
 def test_a_flood_of_events_ends_the_process(room: Room) -> None:
     do = """
     def do(self):
-        from dwkernel_inside import emit
+        sock = line()
+        event = b'l\\x02\\0\\0\\0' b's\\0\\0\\0\\0' b'N'
         while True:
-            emit('x')
+            sock.send(struct.pack('<BBHHI', 4, 0, 0, 1, 0) + event)
     """
     assert ends(room, do, f"more than {lines.EVENTS_PER_S} events") == "plugin.died"
+
+
+def test_who_tells_much_is_slowed_down_and_heard(room: Room) -> None:
+    heard: list[object] = []
+    process = room.start(
+        """
+        def tell(self):
+            from dwkernel_inside import emit
+            begun = time.monotonic()
+            for number in range(1000):
+                emit('x', number)
+            return time.monotonic() - begun
+        """,
+        callbacks={"on_event": lambda event: heard.append(event.data)},
+    )
+    assert 1.5 < process.call("tell") < 30
+    until(lambda: len(heard) == 1000)
+    assert heard == list(range(1000))
+    assert process.alive
+
+
+GREETINGS = {
+    "ready before it is": "line().send(struct.pack('<BBHHI', 8, 0, 0, 1, 0) + b'N')",
+    "an error that is none": "line().send(struct.pack('<BBHHI', 3, 0, 0, 1, 0) + b'N')",
+    "garbage": "line().send(struct.pack('<BBHHI', 3, 0, 0, 1, 0) + b'garbage')",
+    "confined once more": "line().send(struct.pack('<BBHHI', 11, 0, 0, 1, 0) + b'N')",
+}
+
+
+@pytest.mark.parametrize("greeting", GREETINGS)
+def test_a_plugin_that_lies_while_it_is_imported_is_ended(greeting: str, room: Room) -> None:
+    room.write(before=GREETINGS[greeting] + "\ntime.sleep(0.1)")
+    try:
+        process = confined.start(room.spec())
+    except errors.Unavailable as error:
+        assert "protocol" in error.details["reason"]  # noqa: PT017 - or it starts, and ends then
+    else:
+        until(lambda: not process.alive)
+        assert "protocol" in str(process.status().last_error)
+
+
+def test_its_folder_goes_however_deep_and_closed_it_is(room: Room) -> None:
+    process = room.start(
+        """
+        def dig(self):
+            here = os.getcwd()
+            for number in range(1500):
+                os.mkdir('d')
+                os.chdir('d')
+                open('file', 'w').close()
+            os.chdir(here)
+            os.mkdir('closed', 0)
+            os.symlink('/', 'link')
+            return here
+        """
+    )
+    here = Path(process.call("dig"))
+    assert here.is_dir()
+    process.kill()
+    assert not here.exists()
+
+
+def test_what_is_hidden_below_a_path_that_is_too_long_counts_as_too_much(room: Room) -> None:
+    process = room.start(
+        """
+        def dig(self):
+            for number in range(30):
+                os.mkdir('d' * 200)
+                os.chdir('d' * 200)
+        """
+    )
+    process.call("dig")
+    until(lambda: not process.alive)
+    assert "scratch folder" in str(process.status().last_error)
 
 
 def test_a_plugin_that_does_not_read_holds_its_callers_up_no_longer_than_it_may(

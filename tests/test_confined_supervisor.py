@@ -234,3 +234,38 @@ def test_no_folder_thread_or_descriptor_is_left_by_restarts(
     until(lambda: not list(place.iterdir()))
     until(lambda: threading.active_count() == before[0])
     assert len(list(Path("/proc/self/fd").iterdir())) == before[1]
+
+
+def test_calls_go_through_while_it_is_restarted_and_none_is_lost(room: Room) -> None:
+    supervisor = room.supervise(supervision=SOON)
+    over = threading.Event()
+    right = [0] * 3
+
+    def ask(number: int) -> None:
+        while not over.is_set():
+            assert supervisor.call("echo", right[number]) == right[number]
+            right[number] += 1
+
+    with ThreadPoolExecutor(5) as pool:
+        asking = [pool.submit(ask, number) for number in range(3)]
+        try:
+            # Two at once: one of the two new processes counts, and the other one ends.
+            for _ in range(5):
+                for one in [pool.submit(supervisor.restart) for _ in range(2)]:
+                    one.result(60)
+        finally:
+            over.set()
+        for one in asking:
+            one.result(60)
+    assert min(right) > 0
+    assert supervisor.status().state == "running"
+    assert supervisor.status().restarts == 10
+
+
+def test_a_restart_during_the_pause_takes_its_place(room: Room) -> None:
+    supervisor = room.supervise(DIE, supervision={"restarts": Restarts(pause_s=60)})
+    assert code_of(lambda: supervisor.call("die")) == "plugin.died"
+    until(lambda: supervisor.status().state == "waiting")
+    supervisor.restart()
+    assert supervisor.call("echo", 1) == 1
+    assert supervisor.status().restarts == 1

@@ -11,19 +11,19 @@ import atexit
 import contextlib
 import os
 import select
-import shutil
 import signal
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from dwkernel import errors
+from dwkernel.plugins.confined import scratch
 from dwkernel.plugins.confined.dwkernel_inside import wire
 from dwkernel.plugins.confined.launch import Launched, hello, launch
 from dwkernel.plugins.confined.line import Line, described
 from dwkernel.plugins.confined.printed import Printed
 from dwkernel.plugins.confined.status import Confinement
-from dwkernel.plugins.confined.watch import Usage, Watch, folder_bytes, usage
+from dwkernel.plugins.confined.watch import Usage, Watch, usage
 
 if TYPE_CHECKING:
     from dwkernel.plugins.confined.line import Call
@@ -95,7 +95,7 @@ class Keeper:
     def error(self, call: Call | None) -> errors.DwError:
         """Return what a call raises that the end cut off, or that comes after it."""
         plugin = self.spec.id
-        if self.reason == STOPPED:
+        if self.reason == STOPPED and call is None:
             return errors.new("plugin.state", f"the plugin {plugin} is stopped", plugin=plugin)
         if call is not None and call is self._culprit:
             text = f"the process of the plugin {plugin} was ended: {self.reason}"
@@ -201,6 +201,16 @@ class Keeper:
         return found is not None
 
     def _greet(self, waited_s: float) -> None:
+        try:
+            self._hear()
+        except wire.WireError as error:
+            self.end(f"it broke the protocol: {error}")
+        if waited_s > self.spec.limits.start_s and self.state == "starting":
+            text = f"the plugin {self.spec.id} was not imported in {self.spec.limits.start_s} s"
+            self.start_error = errors.new("plugin.timeout", text, plugin=self.spec.id)
+            self.end(text)
+
+    def _hear(self) -> None:
         line = self._line
         while line.greetings:
             kind, payload = line.greetings.popleft()
@@ -214,11 +224,8 @@ class Keeper:
                 self._refused(payload)
                 return
             else:
-                self.end("it broke the protocol: its greeting is wrong")
-        if waited_s > self.spec.limits.start_s:
-            text = f"the plugin {self.spec.id} was not imported in {self.spec.limits.start_s} s"
-            self.start_error = errors.new("plugin.timeout", text, plugin=self.spec.id)
-            self.end(text)
+                text = "its greeting is wrong"
+                raise wire.WireError(text)
 
     def _refused(self, payload: bytes) -> None:
         value = wire.decode(payload)
@@ -252,9 +259,9 @@ class Keeper:
 
     def _weigh_scratch(self) -> None:
         assert self._launched is not None  # noqa: S101 - started before
-        size, limit = folder_bytes(self._launched.scratch), self.spec.limits.disk_bytes
+        size, limit = scratch.weigh(self._launched.scratch), self.spec.limits.disk_bytes
         if size is None or size > limit:
-            self.end(f"its scratch folder holds more than {limit} bytes, or too many files")
+            self.end(f"its scratch folder holds more than {limit} bytes, or hides some")
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -277,7 +284,7 @@ class Keeper:
         launched.sock.close()
         if launched.process.stdout is not None:
             launched.process.stdout.close()
-        shutil.rmtree(launched.scratch, ignore_errors=True)
+        scratch.remove(launched.scratch)
         self.gone.set()
         self.told.set()
 
@@ -300,6 +307,7 @@ class Keeper:
             self._launched.sock.close()
             if self._launched.process.stdout is not None:
                 self._launched.process.stdout.close()
+            self._launched.process.returncode = 0  # it is not this process's to wait for
         if self._pidfd >= 0:
             os.close(self._pidfd)
 

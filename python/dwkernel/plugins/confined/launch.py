@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dwkernel import errors
 from dwkernel.plugins.confined import filter as seccomp
+from dwkernel.plugins.confined import scratch
 from dwkernel.plugins.confined.dwkernel_inside import wire
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def launch(spec: Spec) -> Launched:
     if not program or not sys.platform.startswith("linux"):
         text = f"the plugin {spec.id} needs a process of its own, of Python on Linux"
         raise errors.new("plugin.sandbox", text, plugin=spec.id)
-    scratch = Path(tempfile.mkdtemp(prefix="dwkernel-plugin-"))
+    folder = scratch.make()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
@@ -95,25 +94,25 @@ def launch(spec: Spec) -> Launched:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=(theirs.fileno(),),
-            cwd=scratch,
+            cwd=folder,
             env=_environment(spec.permissions.environment),
             start_new_session=True,
             umask=0o077,
         )
     except BaseException:
         ours.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.remove(folder)
         raise
     finally:
         theirs.close()
-    return Launched(process, ours, scratch)
+    return Launched(process, ours, folder)
 
 
 def _environment(names: tuple[str, ...]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def hello(spec: Spec, pid: int, scratch: Path, *, abi_max: int = _ABI_MAX) -> bytes:
+def hello(spec: Spec, pid: int, folder: Path, *, abi_max: int = _ABI_MAX) -> bytes:
     """Return what the process is told first: its plan.
 
     Raises:
@@ -141,7 +140,7 @@ def hello(spec: Spec, pid: int, scratch: Path, *, abi_max: int = _ABI_MAX) -> by
                 *may.libraries,
                 *may.read,
             ],
-            "write": [str(scratch), "/dev/null", *may.write],
+            "write": [str(folder), "/dev/null", *may.write],
             "execute": [*_EXECUTE, sys.executable, here] if may.subprocess else [],
             "network": may.network,
             "program": seccomp.program(seccomp.here(), pid, rights),
@@ -186,11 +185,13 @@ def _rlimits(spec: Spec) -> dict[str, int]:
 
 def _tasks_of(uid: int) -> int:
     total = 0
-    for name in os.listdir("/proc"):  # noqa: PTH208 - names, fast
-        if name.isdigit():
-            try:
-                if os.stat(f"/proc/{name}").st_uid == uid:  # noqa: PTH116 - one call, many times
-                    total += len(os.listdir(f"/proc/{name}/task"))  # noqa: PTH208 - the same
-            except OSError:
-                continue
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        # Not by who owns the file: that of a process that is not dumpable is root's.
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        if int(fields["Uid"].split()[0]) == uid:
+            total += int(fields["Threads"])
     return total

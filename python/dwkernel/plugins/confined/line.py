@@ -187,7 +187,7 @@ class Line:
         left = end - time.monotonic()
         if left <= 0 or not poller.poll(left * 1000):
             why = "it does not read what it is sent"
-            raise self._late("a message", why)
+            raise self._late("send", why)
 
     # --- waiting ----------------------------------------------------------------------------------
 

@@ -118,7 +118,8 @@ class Process:
     def stop(self, deadline_s: Duration = _STOP_S) -> None:
         """Take no further calls, wait for those under way, and end the process.
 
-        What is not done by then is cut off: it always ends. A second call does nothing.
+        What is not done by then is cut off (`plugin.died`): it always ends. A second call does
+        nothing.
 
         Raises:
             State: `plugin.state`: this is a forked child

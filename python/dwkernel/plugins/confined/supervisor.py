@@ -91,10 +91,12 @@ class Supervisor:
         self._process: Process | None = None
         self._deaths: deque[float] = deque()
         self._calls = self._failures = self._count = 0
+        # Of two that start it at once, the later counts.
+        self._turn = 0
         self._last_error: str | None = None
         self._last_lines: tuple[str, ...] = ()
         self._since = time.time()
-        self._adopt(self._started())
+        self._adopt(self._started(), 0)
 
     def call(self, method: str, *arguments: Plain, timeout_s: float | None = None) -> Any:
         """Call a method of the plugin, as `Process.call`; while it is started again, wait.
@@ -110,9 +112,15 @@ class Supervisor:
         """
         wait_s = self.spec.limits.wall_s if timeout_s is None else timeout_s
         end = time.monotonic() + wait_s
-        process = self._ready(end)
-        left = max(0.0, end - time.monotonic())
-        return process.call(method, *arguments, timeout_s=left)
+        while True:
+            process = self._ready(end)
+            left = max(0.0, end - time.monotonic())
+            try:
+                return process.call(method, *arguments, timeout_s=left)
+            except errors.State:
+                # It was stopped before it took the call: by `restart`, or for good.
+                if process is self._process:
+                    raise
 
     def _ready(self, end: float) -> Process:
         process = self._process
@@ -150,9 +158,9 @@ class Supervisor:
                 raise
         return process
 
-    def _adopt(self, process: Process) -> None:
+    def _adopt(self, process: Process, turn: int) -> None:
         with self._change:
-            unwanted = self._state in ("stopping", "ended")
+            unwanted = self._state in ("stopping", "ended") or turn != self._turn
             if not unwanted:
                 self._process, self._state = process, "running"
                 self._since = time.time()
@@ -160,7 +168,9 @@ class Supervisor:
         if unwanted:
             process.kill()
         elif not process.alive:
-            self._mourn(process)
+            # It died before anybody could have been told.
+            name = f"dwkernel-plugin-{self.spec.id}-restart"
+            threading.Thread(target=self._mourn, args=(process,), name=name, daemon=True).start()
 
     def _died(self, reason: str) -> None:
         """Hear that the process ended, on a thread that was its own: that starts the next."""
@@ -179,7 +189,9 @@ class Supervisor:
             if self._state != "running":
                 return
             self._state = "waiting"
-        self._revive()
+            self._turn += 1
+            turn = self._turn
+        self._revive(turn)
 
     def _retire(self, process: Process) -> None:
         status = process.status()
@@ -189,13 +201,13 @@ class Supervisor:
         self._last_lines = status.last_lines
         self._process = None
 
-    def _revive(self) -> None:
-        while (pause_s := self._pause()) is not None:
+    def _revive(self, turn: int) -> None:
+        while (pause_s := self._pause(turn)) is not None:
             with self._change:
                 end = time.monotonic() + pause_s
-                while self._state == "waiting" and (left := end - time.monotonic()) > 0:
+                while self._is_waiting(turn) and (left := end - time.monotonic()) > 0:
                     self._change.wait(left)
-                if self._state != "waiting":
+                if not self._is_waiting(turn):
                     return
                 self._count += 1
             try:
@@ -203,17 +215,20 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is a death
                 self._last_error = str(error)
                 continue
-            self._adopt(process)
+            self._adopt(process, turn)
             return
 
-    def _pause(self) -> float | None:
+    def _is_waiting(self, turn: int) -> bool:
+        return self._state == "waiting" and self._turn == turn
+
+    def _pause(self, turn: int) -> float | None:
         """Count a death; return how long to wait, or None if it was one too many."""
         now = time.monotonic()
         with self._change:
             self._deaths.append(now)
             while now - self._deaths[0] > self._restarts.window_s:
                 self._deaths.popleft()
-            if self._state != "waiting":
+            if not self._is_waiting(turn):
                 return None
             if len(self._deaths) >= self._restarts.most:
                 self._state = "quarantined"
@@ -239,6 +254,8 @@ class Supervisor:
                 raise errors.new("plugin.state", text, plugin=self.spec.id)
             self._deaths.clear()
             self._state = "starting"
+            self._turn += 1
+            turn = self._turn
             process = self._process
             if process is not None:
                 self._retire(process)
@@ -250,10 +267,11 @@ class Supervisor:
             fresh = self._started()
         except BaseException as error:
             with self._change:
-                self._state, self._last_error = "quarantined", str(error)
+                if self._turn == turn and self._state == "starting":
+                    self._state, self._last_error = "quarantined", str(error)
                 self._change.notify_all()
             raise
-        self._adopt(fresh)
+        self._adopt(fresh, turn)
 
     def stop(self, deadline_s: Duration = _STOP_S) -> None:
         """Stop it, as `Process.stop`, and start it no more."""

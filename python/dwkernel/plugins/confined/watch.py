@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.confined.line import Call
     from dwkernel.plugins.confined.spec import Limits
 
-__all__ = ["Usage", "Watch", "folder_bytes", "usage"]
+__all__ = ["Usage", "Watch", "usage"]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -20,8 +20,6 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _GROUP, _UTIME, _STIME, _THREADS, _RSS = 2, 11, 12, 17, 21
 # Between calls a plugin may use a quarter of a processor in the long run.
 _IDLE_SHARE = 0.25
-# A folder of more entries than this is not counted to its end: it is too much.
-_ENTRIES_MAX = 10_000
 
 
 class Usage(NamedTuple):
@@ -65,24 +63,6 @@ def _of(pid: int) -> Usage | None:
 def _members(group: int) -> list[int]:
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names, fast
     return [pid for pid in pids if (fields := _fields(pid)) and int(fields[_GROUP]) == group]
-
-
-def folder_bytes(folder: Path) -> int | None:
-    """Return what is in a folder, on its disk; None if that is too many files to count."""
-    total, entries, open_folders = 0, 0, [str(folder)]
-    while open_folders:
-        try:
-            with os.scandir(open_folders.pop()) as found:
-                for entry in found:
-                    entries += 1
-                    if entries > _ENTRIES_MAX:
-                        return None
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        open_folders.append(entry.path)
-        except OSError:
-            continue  # it went away meanwhile, or is closed to us
-    return total
 
 
 class Watch:

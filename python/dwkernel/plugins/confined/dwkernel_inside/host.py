@@ -34,7 +34,7 @@ def emit(name: str, data: Plain = None) -> None:
     Raises:
         ValueError: the data is not plain, or too long
 
-    More than a thousand a second are taken for an attack, and end the process.
+    Who tells more than 400 things a second waits here for the next second.
     """
     if kernel.send_event is not None:
         kernel.send_event(name, data)

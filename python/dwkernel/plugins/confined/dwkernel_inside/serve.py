@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 from . import wire
@@ -24,6 +25,8 @@ _TEXT_CHARACTERS = 4096
 _TRACE_CHARACTERS = 16_384
 _NAME_CHARACTERS = 100
 _EVENT_BYTES = 60 << 10
+# Well below what the kernel takes for an attack.
+_EVENTS_PER_S = 400
 
 
 def main(descriptor: int) -> None:
@@ -108,6 +111,8 @@ class _Child:
         self._here = threading.local()
         self._running: set[int] = set()
         self._lock = threading.Lock()
+        self._pace = threading.Lock()
+        self._second, self._in_second = 0.0, 0
         self.plugin: Any = None
 
     def listen(self) -> None:
@@ -131,7 +136,16 @@ class _Child:
         if not isinstance(given, str) or len(name) > _NAME_CHARACTERS:
             text = f"an event's name is text of up to {_NAME_CHARACTERS} characters"
             raise ValueError(text)
-        self._send(EVENT, 0, wire.encode([name, data], _EVENT_BYTES))
+        payload = wire.encode([name, data], _EVENT_BYTES)
+        with self._pace:
+            now = time.monotonic()
+            if now - self._second >= 1:
+                self._second, self._in_second = now, 0
+            elif self._in_second >= _EVENTS_PER_S:
+                time.sleep(self._second + 1 - now)
+                self._second, self._in_second = time.monotonic(), 0
+            self._in_second += 1
+        self._send(EVENT, 0, payload)
 
     def _is_cancelled(self) -> bool:
         return getattr(self._here, "number", 0) in self._cancelled
