@@ -402,9 +402,11 @@ def test_a_forked_child_cannot_use_it_and_does_not_hold_it(room: Room) -> None:
         except errors.State as error:
             os.write(writing, error.code.encode())
         os.write(writing, str(process.alive).encode())
+        launched = process._keeper._launched
+        os.write(writing, str(launched and launched.sock.fileno()).encode())
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(reading, 100) == b"plugin.stateFalse"
+    assert os.read(reading, 100) == b"plugin.stateFalse-1"
     os.close(reading)
     os.close(writing)
     assert process.call("echo", 1) == 1
@@ -414,13 +416,17 @@ PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from dwkernel.plugins import confined
-process = confined.start(confined.Spec("tested", Path(sys.argv[1]), "plugin:Plugin"))
+process = confined.start(confined.Spec(
+    "tested", Path(sys.argv[1]), "plugin:Plugin",
+    permissions=confined.Permissions(write=(sys.argv[1],)),
+))
 print(process.call("pid"), process.call("where"), flush=True)
 """
 
 
 def program(room: Room, end: str) -> subprocess.Popen[str]:
-    room.write("def where(self): return os.getcwd()")
+    if not (room.folder / "plugin.py").exists():
+        room.write("def where(self): return os.getcwd()")
     code = PROGRAM + textwrap.dedent(end)
     return subprocess.Popen(
         [sys.executable, "-c", code, str(room.folder)], stdout=subprocess.PIPE, text=True
@@ -443,6 +449,34 @@ def test_a_program_that_just_ends_takes_it_along_with_its_folder(room: Room) -> 
 def test_a_program_that_is_killed_takes_it_along(room: Room) -> None:
     with program(room, "time.sleep(60)") as running:
         pid, where = first_line(running)
+        running.kill()
+        running.wait(60)
+        until(lambda: gone(int(pid)))
+    Path(where).rmdir()
+
+
+def test_it_dies_with_its_program_also_where_it_hears_nothing(room: Room) -> None:
+    # Inside C it holds its interpreter's lock: it sees no line that ends.
+    end = """
+    import threading
+    threading.Thread(target=process.call, args=("spin",), daemon=True).start()
+    while not Path(sys.argv[1], "spins").exists():
+        time.sleep(0.01)
+    time.sleep(60)
+    """
+    room.write(
+        """
+        def where(self): return os.getcwd()
+        def spin(self):
+            os.open(os.path.join(os.path.dirname(__file__), 'spins'), os.O_CREAT)
+            pow(3, 10**9, 10**400_000)
+        """
+    )
+    with program(room, end) as running:
+        pid, where = first_line(running)
+        until((room.folder / "spins").exists)
+        time.sleep(0.2)
+        assert not gone(int(pid))
         running.kill()
         running.wait(60)
         until(lambda: gone(int(pid)))
