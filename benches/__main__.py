@@ -11,6 +11,7 @@ from pathlib import Path
 from benches import (
     brokers,
     bus,
+    confined,
     erasure,
     hashing,
     metrics,
@@ -33,6 +34,7 @@ PARTS = {
     "bus": bus.rows,
     "streams": streams.rows,
     "metrics": metrics.rows,
+    "confined": confined.rows,
     "sinks": sinks.rows,
     "brokers": brokers.rows,
     "store": store.rows,
@@ -57,4 +59,5 @@ def main() -> None:
     print(f"\n{report.table()}\n\nwritten to {RESULTS}/results.json, .md and .svg")
 
 
-main()
+if __name__ == "__main__":  # what is spawned imports this page, too
+    main()
