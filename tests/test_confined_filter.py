@@ -167,14 +167,18 @@ def test_a_pair_of_sockets_cannot_send_to_a_name(closed: Filter) -> None:
 
 
 def test_descriptors_cannot_be_made_to_signal_and_terminals_not_to_type(granted: Filter) -> None:
-    for command in (8, 10, 15):
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, F_ADD_SEALS.
+    for command in (8, 10, 15, 1024, 1026, 1033):
         assert granted("fcntl", 3, command) == seccomp.REFUSE
     assert granted("fcntl", 3, 1030) == seccomp.ALLOW  # F_DUPFD_CLOEXEC
-    for request in (0x8901, 0x8902, 0x5412, 0x541C):
+    # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX, FS_IOC_SETFLAGS, FS_IOC_ENABLE_VERITY, FICLONE,
+    # BTRFS_IOC_SNAP_CREATE.
+    for request in (0x8901, 0x8902, 0x5412, 0x541C, 0x40086602, 0x40806685, 0x40049409, 0x50009401):
         assert granted("ioctl", 0, request) == seccomp.REFUSE
         # The kernel looks at 32 bits: a bit above them must not open the door.
         assert granted("ioctl", 0, request | 1 << 40) == seccomp.REFUSE
-    assert granted("ioctl", 0, 0x5421) == seccomp.ALLOW  # FIONBIO
+    for request in (0x5401, 0x5421, 0x5451):  # TCGETS, FIONBIO, FIOCLEX
+        assert granted("ioctl", 0, request) == seccomp.ALLOW
 
 
 def test_it_cannot_take_back_what_it_asked_for_at_its_start(granted: Filter) -> None:

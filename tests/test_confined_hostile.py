@@ -106,6 +106,26 @@ def test_it_changes_nothing_outside_not_even_modes_and_times(room: Room, tmp_pat
     ]
 
 
+def test_what_it_may_read_it_can_neither_lease_nor_mark_nor_watch(room: Room) -> None:
+    process = room.start(
+        """
+        def do(self, command, value):
+            import fcntl
+            with open(__file__) as file:
+                return refused(fcntl.fcntl, file, command, value)
+        def flags(self, request):
+            import fcntl
+            with open(__file__) as file:
+                return refused(fcntl.ioctl, file, request, bytes(128))
+        """
+    )
+    assert process.call("do", 1024, 0) == "EPERM"  # F_SETLEASE, F_RDLCK
+    assert process.call("do", 1026, 1) == "EPERM"  # F_NOTIFY
+    assert process.call("do", 8, os.getpid()) == "EPERM"  # F_SETOWN
+    for request in (0x40086602, 0x40806685):  # FS_IOC_SETFLAGS, FS_IOC_ENABLE_VERITY
+        assert process.call("flags", request) == "EPERM"
+
+
 def test_its_own_files_are_not_its_to_change(room: Room) -> None:
     process = room.start("def write(self, path): return refused(lambda: open(path, 'w'))")
     assert process.call("write", str(room.folder / "plugin.py")) in NO
@@ -387,6 +407,7 @@ def test_it_has_no_privileges_and_cannot_get_any(room: Room) -> None:
     for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(fields[kind], 16) == 0
     assert fields["NoNewPrivs"] == "1"
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="utf-8") == "500\n"
     assert fields["Seccomp"] == "2"
     assert process.call("drop") == ["EPERM", "EPERM"]
     for option in (1, 4):  # no death signal, dumpable

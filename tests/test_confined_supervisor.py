@@ -15,6 +15,7 @@ import pytest
 from confining import Room, gone, needs_filter, needs_landlock, room
 from dwkernel import errors
 from dwkernel.plugins import confined
+from dwkernel.plugins.confined import keeper
 from dwkernel.plugins.confined.supervisor import Restarts
 from expect import code_of, until
 
@@ -258,8 +259,28 @@ def test_calls_go_through_while_it_is_restarted_and_none_is_lost(room: Room) -> 
         for one in asking:
             one.result(60)
     assert min(right) > 0
+    until(lambda: len(keeper._live) == 1)
     assert supervisor.status().state == "running"
     assert supervisor.status().restarts == 10
+
+
+def test_a_call_that_meets_a_restart_goes_to_the_new_process(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = room.supervise(supervision=SOON)
+    found = supervisor._ready
+    met: list[confined.Process] = []
+
+    def meet(end: float) -> confined.Process:
+        process = found(end)
+        if not met:
+            supervisor.restart()
+        met.append(process)
+        return process
+
+    monkeypatch.setattr(supervisor, "_ready", meet)
+    assert supervisor.call("echo", 1) == 1
+    assert [process.alive for process in met] == [False, True]
 
 
 def test_a_restart_during_the_pause_takes_its_place(room: Room) -> None:

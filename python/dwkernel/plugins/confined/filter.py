@@ -39,9 +39,14 @@ _CLONE_THREAD = 0x0001_0000
 _CLONE_NEW_ANY = 0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x6000_0000
 # Untraced, and children of our parent instead of ours: they would be left to the kernel's process.
 _CLONE_ODD = 0x0080_0000 | 0x0000_8000
-_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
-# FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX: signals to others, and words put into their mouths.
-_IOCTLS = (0x8901, 0x8902, 0x5412, 0x541C)
+# Both by what is allowed. A descriptor that was opened to read is enough to take a lease on a file
+# (others wait for 45 s), to have signals sent, to change its flags, to seal it with verity, or to
+# make snapshots, and Landlock sees none of that.
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, locks (also of open files), F_GETOWN,
+# F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_GET_SEALS.
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1032, 1034)
+# TCGETS, TCGETS2, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
+_IOCTLS = (0x5401, 0x802C_542A, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 # PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_GET_PDEATHSIG, PR_CAPBSET_READ, PR_SET_VMA.
 _PRCTLS = (15, 16, 3, 2, 23, 0x5356_4D41)
 
@@ -140,8 +145,8 @@ def _judged(pid: int, rights: Rights) -> dict[str, list[_Step]]:
         "pidfd_open": signals,
         "pidfd_send_signal": allow if rights.subprocess and rights.signals_scoped else refuse,
         "prctl": _one_of(0, _PRCTLS),
-        "fcntl": _none_of(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)),
-        "ioctl": _none_of(1, _IOCTLS),
+        "fcntl": _one_of(1, _FCNTLS),
+        "ioctl": _one_of(1, _IOCTLS),
     }
     judged |= dict.fromkeys(("fork", "vfork", "execve", "execveat"), run)
     for name in _HANDLED:
@@ -159,11 +164,6 @@ def _one_of(index: int, values: tuple[int, ...], mask: int | None = None) -> lis
     masked = [] if mask is None else [_Step(AND, mask)]
     tests = [_Step(EQUAL, value, yes=len(values) - at) for at, value in enumerate(values)]
     return [_argument(index), *masked, *tests, _Step(RETURN, REFUSE), _Step(RETURN, ALLOW)]
-
-
-def _none_of(index: int, values: tuple[int, ...]) -> list[_Step]:
-    tests = [_Step(EQUAL, value, yes=len(values) - at) for at, value in enumerate(values)]
-    return [_argument(index), *tests, _Step(RETURN, ALLOW), _Step(RETURN, REFUSE)]
 
 
 def _internet() -> list[_Step]:

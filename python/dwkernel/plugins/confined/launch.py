@@ -176,6 +176,8 @@ def _rlimits(spec: Spec) -> dict[str, int]:
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
         "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_RTPRIO": 0,
+        "RLIMIT_NICE": 0,
     }
     if spec.permissions.subprocess and os.getuid() != 0:
         # Linux counts all tasks of the user, and those of root not at all: the watch counts ours.

@@ -9,6 +9,7 @@ Sources: landlock(7), landlock_create_ruleset(2), seccomp(2), prctl(2), capabili
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -74,6 +75,9 @@ def enter(plan: dict[str, Any]) -> dict[str, Any]:
         libc.mallopt(option, value)
     threading.stack_size(_STACK_BYTES)
     _limit(plan["limits"])
+    # If the machine runs out of memory, a plugin goes first.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - `pathlib` costs 2 ms
+        file.write("500")
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities(libc)
     abi = min(_landlock_abi(libc), plan["abi_max"])
