@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -142,6 +143,37 @@ def test_a_method_that_is_missing_is_said_to_be(room: Room) -> None:
         process.call("nothing")
 
 
+def test_nothing_is_lost_or_mixed_up_under_random_delays_and_timeouts(room: Room) -> None:
+    process = room.start(
+        """
+        def late(self, value, wait_s):
+            time.sleep(wait_s)
+            return value
+        """,
+        calls=6,
+    )
+
+    def ask(seed: int) -> int:
+        chance, right = random.Random(seed), 0
+        for number in range(100):
+            value = [seed, number, bytes(chance.choice([0, 10, 1000, 100_000]))]
+            wait_s = chance.choice([0, 0, 0.001, 0.01])
+            try:
+                got = process.call(
+                    "late", value, wait_s, timeout_s=chance.choice([None, 30, 0.005, 0.02])
+                )
+            except errors.Timeout:
+                continue
+            assert got == value
+            right += 1
+        return right
+
+    with ThreadPoolExecutor(12) as pool:
+        assert min(pool.map(ask, range(12))) > 10
+    until(lambda: process.status().open_calls == 0)
+    assert process.call("echo", 1) == 1
+
+
 # --- time -----------------------------------------------------------------------------------------
 
 
@@ -207,6 +239,17 @@ def test_what_cannot_be_imported_says_why(before: str, entry: str, says: str, ro
     assert caught.value.code == "plugin.load"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("platform", "darwin"), ("executable", ""), ("executable", None)]
+)
+def test_where_no_process_can_be_had_it_is_refused(
+    name: str, value: str | None, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.write()
+    monkeypatch.setattr(sys, name, value)
+    assert code_of(lambda: confined.start(room.spec(confinement="best"))) == "plugin.sandbox"
+
+
 def test_a_process_that_ends_while_it_starts_says_how_and_what_it_printed(room: Room) -> None:
     room.write(before="print('farewell', flush=True); os._exit(7)")
     with pytest.raises(errors.Unavailable, match="status 7") as caught:
@@ -221,6 +264,7 @@ def test_a_process_that_ends_while_it_starts_says_how_and_what_it_printed(room: 
         ({"entry": "plugin"}, "plugin.manifest"),
         ({"entry": "../plugin:Plugin"}, "plugin.manifest"),
         ({"folder": Path("/nowhere/at/all")}, "plugin.load"),
+        ({"folder": Path("/")}, "plugin.manifest"),
         ({"memory_bytes": 1}, "plugin.manifest"),
         ({"calls": 0}, "plugin.manifest"),
         ({"calls": True}, "plugin.manifest"),
@@ -444,6 +488,19 @@ def test_a_program_that_just_ends_takes_it_along_with_its_folder(room: Room) -> 
         assert running.wait(60) == 0
     assert gone(int(pid))
     assert not Path(where).exists()
+
+
+def test_a_forked_child_that_ends_takes_nothing_along(room: Room) -> None:
+    end = """
+    if os.fork() == 0:
+        sys.exit(0)  # with all that a program does at its end
+    os.wait()
+    print(process.call("echo", "alive"), Path(process.call("where")).is_dir(), flush=True)
+    """
+    with program(room, end) as running:
+        first_line(running)
+        assert first_line(running) == ["alive", "True"]
+        assert running.wait(60) == 0
 
 
 def test_a_program_that_is_killed_takes_it_along(room: Room) -> None:

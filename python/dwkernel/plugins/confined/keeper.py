@@ -344,4 +344,5 @@ def _at_exit() -> None:
         keeper.gone.wait(max(0.0, end - time.monotonic()))
 
 
-os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

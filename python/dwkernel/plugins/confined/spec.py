@@ -144,6 +144,8 @@ class Spec:
             _refuse(f'confinement={self.confinement!r} is neither "required" nor "best"')
         # Bound once: what is granted must not follow a link that is changed later.
         object.__setattr__(self, "folder", Path(os.path.realpath(self.folder)))
+        if self.folder == self.folder.parent:
+            _refuse(f"the folder of the plugin {self.id} is the root: it would see everything")
         if not self.folder.is_dir():
             text = f"the plugin {self.id} has no folder {self.folder}"
             raise errors.new("plugin.load", text, plugin=self.id)

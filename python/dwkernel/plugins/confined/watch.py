@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Usage", "Watch", "usage"]
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# Elsewhere than on Linux nothing is started, and nothing measured.
+if sys.platform == "linux":
+    _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+    _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+else:
+    _PAGE_BYTES = _TICKS_PER_S = 1
 # Fields of /proc/PID/stat behind the name in brackets, which may hold anything; see proc(5).
 _GROUP, _UTIME, _STIME, _THREADS, _RSS = 2, 11, 12, 17, 21
 # Between calls a plugin may use a quarter of a processor in the long run.
