@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -248,6 +249,22 @@ def test_where_no_process_can_be_had_it_is_refused(
     room.write()
     monkeypatch.setattr(sys, name, value)
     assert code_of(lambda: confined.start(room.spec(confinement="best"))) == "plugin.sandbox"
+
+
+def test_a_system_that_can_start_no_process_is_said_to_and_may_be_asked_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    room.write()
+
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.raises(errors.Unavailable, match="no more processes") as caught:
+        confined.start(room.spec())
+    assert caught.value.code == "plugin.died"
+    assert [path.name for path in tmp_path.iterdir()] == ["plugin"]
 
 
 def test_a_process_that_ends_while_it_starts_says_how_and_what_it_printed(room: Room) -> None:

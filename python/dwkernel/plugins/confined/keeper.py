@@ -61,7 +61,7 @@ class Keeper:
         self.started = threading.Event()
         self.told = threading.Event()
         self.gone = threading.Event()
-        self.start_error: BaseException | None = None
+        self.start_error: errors.DwError | None = None
         self.reason = ""
         self._culprit: Call | None = None
         self._launched: Launched | None = None
@@ -111,18 +111,22 @@ class Keeper:
         try:
             self._launched = launch(self.spec)
         except BaseException as error:  # noqa: BLE001 - told to who started it
-            self.start_error = error
-            self.reason = str(error)
+            self._fail(error, "it cannot be started")
             self._ended()
             return
         try:
             self._begin(self._launched)
             self._watch()
         except BaseException as error:  # noqa: BLE001 - a process without a keeper must not live
-            self.start_error = self.start_error or error
-            self.end(f"its keeper failed: {error!r}")
+            self._fail(error, "its keeper failed")
+            self.end(self.reason)
         finally:
             self._bury(self._launched)
+
+    def _fail(self, error: BaseException, what: str) -> None:
+        self.reason = self.reason or f"{what}: {error}"
+        if isinstance(error, errors.DwError):
+            self.start_error = self.start_error or error
 
     def _begin(self, launched: Launched) -> None:
         self.pid = pid = launched.process.pid
@@ -274,9 +278,11 @@ class Keeper:
         if self.printed is not None:
             self.printed.read(_PRINTED_A_TICK)
         if self.line is not None:
-            self.line.attend(_PACKETS_A_TICK)
-            # A caller that reads is still at what was answered before the end.
-            self.line.drained.wait(_DRAIN_S)
+            # What was answered before the end is read, by us or by a caller that does so already.
+            end = time.monotonic() + _DRAIN_S
+            while not self.line.drained.is_set() and time.monotonic() < end:
+                self.line.attend(_PACKETS_A_TICK)
+                self.line.drained.wait(_TICK_S / 10)
         if self._pidfd >= 0:
             os.close(self._pidfd)
         _live.pop(id(self), None)
