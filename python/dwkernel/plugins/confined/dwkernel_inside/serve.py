@@ -49,12 +49,13 @@ def main(descriptor: int) -> None:
         sys.path.extend(path for path in plan["libraries"] if path != own)
         child.listen()
         child.plugin = _load(plan["entry"], plan["config"])
+        # Before anybody calls: later there may be no memory for them.
+        for number in range(plan["calls"]):
+            threading.Thread(target=child.work, name=f"call-{number}", daemon=True).start()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the kernel must hear of it
         child.send(ERROR, 0, {**_described(error), "stage": stage})
         os._exit(3)
     child.send(READY, 0, None)
-    for number in range(plan["calls"]):
-        threading.Thread(target=child.work, name=f"call-{number}", daemon=True).start()
     child.work()
 
 
