@@ -349,6 +349,8 @@ def datagram(self, path):
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         one.sendto(b'x', path)
     return refused(attempt)
+def resolve(self):
+    return socket.getaddrinfo('localhost', 80, socket.AF_INET)[0][4][0]
 def pair(self):
     one, other = socket.socketpair()
     one.sendall(b'x')
@@ -383,6 +385,7 @@ def test_with_the_permission_it_connects_but_not_to_local_sockets(
         assert process.call("datagram", path + "2") in NO
     assert process.call("make", int(socket.AF_INET), int(socket.SOCK_RAW)) in NO
     assert process.status().confinement.network == "granted"  # type: ignore[union-attr]
+    assert process.call("resolve") == "127.0.0.1"
 
 
 # --- privileges -----------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ _READ = (
 _READ_FOR_NETWORK = (
     "/etc/hosts",
     "/etc/resolv.conf",
+    "/run/systemd/resolve",
     "/etc/nsswitch.conf",
     "/etc/host.conf",
     "/etc/gai.conf",
