@@ -29,8 +29,8 @@ class Permissions:
     """
 
     read: tuple[str, ...] = ()
-    """Files, and folders with all that is in them. A file that is replaced by another of its name is
-    another file: grant its folder where that happens."""
+    """Files, and folders with all that is in them. A file that is replaced by another of its name
+    is another file: grant its folder where that happens."""
     write: tuple[str, ...] = ()
     """The same, to read and to change."""
     libraries: tuple[str, ...] = ()
