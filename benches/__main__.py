@@ -12,6 +12,7 @@ from benches import (
     brokers,
     bus,
     config,
+    confined,
     erasure,
     hashing,
     metrics,
@@ -34,6 +35,7 @@ PARTS = {
     "bus": bus.rows,
     "streams": streams.rows,
     "metrics": metrics.rows,
+    "confined": confined.rows,
     "sinks": sinks.rows,
     "brokers": brokers.rows,
     "config": config.rows,
@@ -59,4 +61,5 @@ def main() -> None:
     print(f"\n{report.table()}\n\nwritten to {RESULTS}/results.json, .md and .svg")
 
 
-main()
+if __name__ == "__main__":  # what is spawned imports this page, too
+    main()

@@ -1,0 +1,1 @@
+"""Plugins: what extends the kernel while it runs."""
