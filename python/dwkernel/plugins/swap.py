@@ -122,6 +122,11 @@ class Slot(Generic[T]):
         return self._held
 
     @property
+    def is_open(self) -> bool:
+        """Whether it refuses nobody; a frozen one lets everybody in, in a moment."""
+        return self._refusal is None
+
+    @property
     def in_flight(self) -> int:
         """How many use what is there now."""
         return len(self._held.users)

@@ -18,7 +18,7 @@ from dwkernel.plugins.output import Log, captured
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PluginRaisedError", "Watchdog"]
+__all__ = ["PluginRaisedError", "Watchdog", "bare", "told"]
 
 _TEXT_LETTERS = 500
 _TRACE_LETTERS = 8000
@@ -166,3 +166,11 @@ def told(error: BaseException) -> PluginRaisedError:
     except BaseException as second:  # noqa: BLE001 - its own `__str__` may raise anything
         trace = text = f"(it can't be shown: {type(second).__name__})"
     return PluginRaisedError(type(error).__qualname__, text, trace)
+
+
+def bare(error: errors.DwError) -> errors.DwError:
+    """Return an error without frames and contexts, which may keep a plugin's version alive."""
+    error.__traceback__ = error.__context__ = None
+    if error.__cause__ is not None:
+        error.__cause__.__traceback__ = error.__cause__.__context__ = None
+    return error
