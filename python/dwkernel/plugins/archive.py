@@ -20,13 +20,13 @@ import unicodedata
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
 from dwkernel.plugins import discovery, tree, vouching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dwkernel.plugins.discovery import Found
 
@@ -40,7 +40,11 @@ _NAME_BYTES_MAX = 200
 _DEPTH_MAX = 20
 _PIECE = 1 << 16
 _UNIX = 3
-_PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_PACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
 _BROKEN = (
     OSError,
     EOFError,
@@ -176,17 +180,17 @@ def _zip(archive: Path, file: IO[bytes]) -> Iterator[_Member]:
     with zipfile.ZipFile(file) as packed:
         for info in packed.infolist():
             mode = info.external_attr >> 16
-            if info.create_system == _UNIX and mode and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                # Tools of other systems leave the type of a file out.
-                if stat.S_IFMT(mode):
-                    raise _refused(archive, f"{info.filename!r} is a link or a device")
+            # Tools of other systems leave the type of a file out.
+            kind = stat.S_IFMT(mode) if info.create_system == _UNIX else 0
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused(archive, f"{info.filename!r} is a link or a device")
             if info.flag_bits & 1:
                 raise _refused(archive, f"{info.filename!r} is encrypted")
             if info.is_dir():
-                yield _Member(info.filename, True, None)
+                yield _Member(info.filename, is_folder=True, file=None)
             else:
                 with packed.open(info) as content:
-                    yield _Member(info.filename, False, content)
+                    yield _Member(info.filename, is_folder=False, file=content)
 
 
 def _tar(file: IO[bytes], start: bytes, budget: _Budget) -> Iterator[_Member]:
@@ -198,7 +202,9 @@ def _tar(file: IO[bytes], start: bytes, budget: _Budget) -> Iterator[_Member]:
         for info in packed:
             if not (info.isreg() or info.isdir()) or info.issparse():
                 raise _refused(budget.archive, f"{info.name!r} is a link or a device")
-            yield _Member(info.name, info.isdir(), None if info.isdir() else packed.extractfile(info))
+            yield _Member(
+                info.name, info.isdir(), None if info.isdir() else packed.extractfile(info)
+            )
 
 
 class _Counted(io.RawIOBase):

@@ -108,12 +108,18 @@ def _put_list(target: list[Any]) -> Callable[[list[Any]], None]:
 
 def _attribute(holder: Any, name: str) -> _Setting:
     label = f"{holder.__name__}.{name}"
-    return _Setting(label, lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
+    return _Setting(
+        label, lambda: getattr(holder, name), lambda value: setattr(holder, name, value)
+    )
 
 
 _SETTINGS = (
     _Setting("the working directory", _cwd, _put_cwd),
-    _Setting("the locale", lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
+    _Setting(
+        "the locale",
+        lambda: locale.setlocale(locale.LC_ALL),
+        lambda value: locale.setlocale(locale.LC_ALL, value),
+    ),
     _Setting("the umask", _umask, _put_umask),
     _Setting("sys.path", lambda: list(sys.path), _put_list(sys.path)),
     _Setting("sys.meta_path", lambda: list(sys.meta_path), _put_list(sys.meta_path)),
@@ -122,7 +128,9 @@ _SETTINGS = (
     _Setting("the filters of warnings", lambda: list(warnings.filters), _put_filters),
     _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Setting("the switch interval", sys.getswitchinterval, sys.setswitchinterval),
-    _Setting("the collector's thresholds", gc.get_threshold, lambda value: gc.set_threshold(*value)),
+    _Setting(
+        "the collector's thresholds", gc.get_threshold, lambda value: gc.set_threshold(*value)
+    ),
     _Setting("the collector", gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
     _Setting("sockets' default timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     _attribute(sys, "excepthook"),
@@ -183,7 +191,9 @@ def put_back(before: Before) -> list[str]:
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(a is b or a == b for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(
+            a is b or a == b for a, b in zip(one, other, strict=True)
+        )
     return bool(one is other or one == other)
 
 

@@ -78,7 +78,9 @@ class Handle:
         self.health.succeeded()
         return result
 
-    def _made(self, instance: Any, method: str, arguments: tuple[Any, ...], limit_s: float | None) -> Any:
+    def _made(
+        self, instance: Any, method: str, arguments: tuple[Any, ...], limit_s: float | None
+    ) -> Any:
         def direct() -> Any:
             try:
                 return getattr(instance, method)(*arguments)

@@ -1,4 +1,4 @@
-"""Whether a plugin is asked at all: a breaker for failures in a row, quarantine for many of them."""
+"""Whether a plugin is asked at all: a breaker for failures in a row, quarantine for many."""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ MOVES: dict[str, tuple[frozenset[str], State]] = {
     "pause": (frozenset({"started"}), "paused"),
     "resume": (frozenset({"paused"}), "started"),
     "drain": (frozenset({"started", "paused"}), "draining"),
-    "stop": (frozenset({"loaded", "greeted", "started", "paused", "draining", "failed"}), "stopped"),
+    "stop": (
+        frozenset({"loaded", "greeted", "started", "paused", "draining", "failed"}),
+        "stopped",
+    ),
 }
 # After an error in these it is of no use; after one in the others it is what it was.
 _FATAL = frozenset({"handshake", "start"})
@@ -78,7 +81,7 @@ class Context:
 
     """
 
-    def __init__(  # noqa: PLR0913 - a record, made in one place
+    def __init__(
         self,
         plugin_id: str,
         version: str,

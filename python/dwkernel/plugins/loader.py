@@ -2,7 +2,7 @@
 
 Each version has a module namespace of its own, `dwkernel_plugin_ID_HASH_N`, and runs from a copy of
 its files. Its modules have builtins of their own, whose `__import__` finds the plugin's modules
-before those of the program: `import rules` in a plugin means its own `rules.py`, of its own version,
+before those of the program: `import rules` in a plugin means its own `rules.py` of its version,
 and so does the plugin's package by its name. Nothing is added to `sys.path`, and `importlib.reload`
 is not used: it leaves the old classes alive in the new module.
 """
@@ -23,7 +23,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import types
 import weakref
 from importlib import machinery, util
 from pathlib import Path
@@ -35,6 +34,7 @@ from dwkernel.plugins.proof import Proof
 from dwkernel.plugins.watchdog import told
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable, Mapping, Sequence
 
     from dwkernel.plugins.discovery import Found
@@ -248,7 +248,7 @@ def _is_there(folder: Path, name: str) -> bool:
     )
 
 
-def _import(  # noqa: PLR0913 - as `__import__`
+def _import(
     space: _Space,
     name: str,
     globals: Mapping[str, Any] | None = None,  # noqa: A002 - as `__import__`
@@ -315,7 +315,7 @@ class _Folder:
 
 
 class _Source(machinery.SourceFileLoader):
-    """Runs source with a plugin's builtins, and keeps no bytecode: it goes by time and size only."""
+    """Runs source with a plugin's builtins. No bytecode is kept: it goes by time and size only."""
 
     builtins: dict[str, Any]
 
@@ -346,7 +346,9 @@ sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]  # it has what is use
 
 
 def _take_modules(namespace: str) -> list[types.ModuleType]:
-    names = [one for one in list(sys.modules) if one == namespace or one.startswith(f"{namespace}.")]
+    names = [
+        one for one in list(sys.modules) if one == namespace or one.startswith(f"{namespace}.")
+    ]
     return [sys.modules.pop(name) for name in names]
 
 
@@ -382,7 +384,7 @@ def _forget(namespace: str, stage: str) -> None:
     for logger in [logging.root, *list(known.values())]:
         for handler in list(getattr(logger, "handlers", ())):
             if _of(type(handler), namespace):
-                logger.removeHandler(handler)  # type: ignore[union-attr]  # it has handlers
+                logger.removeHandler(handler)
     for name in [one for one in list(known) if f"{one}.".startswith(f"{namespace}.")]:
         known.pop(name, None)
 

@@ -6,12 +6,12 @@ import contextlib
 import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel._closing import Closing
-from dwkernel.plugins import builtin, discovery, resolve
+from dwkernel.plugins import builtin, resolve
+from dwkernel.plugins.catalogue import Catalogue, may_follow
 from dwkernel.plugins.observers import Observers
 from dwkernel.plugins.record import Record
 from dwkernel.plugins.registry import Entry, Registry
@@ -19,19 +19,26 @@ from dwkernel.plugins.reload import Reload, ReloadReport
 from dwkernel.plugins.report import Check, PluginInfo
 from dwkernel.plugins.settings import PluginsSection
 from dwkernel.plugins.version import Workshop
-from dwkernel.plugins.watchdog import bare
+from dwkernel.plugins.watchdog import bare, said
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from dwkernel.plugins.discovery import Discovery, Found
+    from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.handle import Handle
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.swap import Slot
     from dwkernel.units import Duration
 
 __all__ = ["Plugins"]
+
+if TYPE_CHECKING:
+    # Within the class `list` is its method.
+    Manifests = list[Manifest]
+    Handles = list[Handle]
+    Names = list[str]
 
 _CLOSE_TIMEOUT = "30s"
 
@@ -69,8 +76,7 @@ class Plugins(Closing):
         self._workshop = Workshop(self._section, confine)
         self._doing = threading.RLock()
         self._records: dict[str, Record] = {}
-        self._extra: dict[str, Found] = {}
-        self._discovery: Discovery | None = None
+        self._catalogue = Catalogue(self._section)
         self._overrides: dict[str, bool] = {}
         self._watcher: Any = None
         self._pid = os.getpid()
@@ -83,7 +89,7 @@ class Plugins(Closing):
     def list(self) -> list[PluginInfo]:
         """Return what is known of every plugin that is there, by id."""
         self._check()
-        ids = {*self._records, *self._found().plugins, *self._extra}
+        ids = {*self._records, *self._catalogue.ids()}
         return [self.info(name) for name in sorted(ids)]
 
     def info(self, plugin_id: str) -> PluginInfo:
@@ -98,14 +104,14 @@ class Plugins(Closing):
         entry = self._registry.entry(plugin_id)
         if record is not None:
             return record.info(entry)
-        found = self._candidate(plugin_id)
+        found = self._catalogue.newest(plugin_id)
         return Record(found, self._section(), lambda _: None).info(None)
 
     def check(self) -> Check:
         """Return whether what is there fits together; nothing is loaded."""
         self._check()
         there = self._candidates()
-        wrong = {name: str(error) for name, error in self._found().wrong.items()}
+        wrong = {name: str(error) for name, error in self._catalogue.found().wrong.items()}
         plan = resolve.resolve(there, there)
         wrong |= {name: str(error) for name, error in plan.refused.items()}
         return Check(resolve.matrix(there), wrong)
@@ -122,7 +128,7 @@ class Plugins(Closing):
 
     def find(
         self, kind: str, capability: str | None = None, *, tenant: str | None = None
-    ) -> list[Handle]:  # type: ignore[valid-type]  # `list` is a method here
+    ) -> Handles:
         """Return all plugins that serve a kind, the first to be asked first."""
         self._check()
         return self._registry.find(kind, capability, tenant)
@@ -144,7 +150,7 @@ class Plugins(Closing):
         """Look for plugins anew."""
         self._check()
         with self._doing:
-            self._discovery = None
+            self._catalogue.refresh()
 
     # --- Beginning and ending ---
 
@@ -157,13 +163,15 @@ class Plugins(Closing):
         """
         self._check()
         with self._doing:
-            found = self._found()
+            found = self._catalogue.found()
             section = self._section()
-            wanted = set(found.plugins) if "*" in section.enabled else set(section.enabled)
+            wanted = self._catalogue.ids() if "*" in section.enabled else set(section.enabled)
             wanted -= set(section.disabled)
             wrong = {name: found.wrong[name] for name in found.wrong}
-            for name in wanted - set(found.plugins) - set(wrong) - set(self._extra):
-                wrong[name] = errors.new("plugin.not_found", f"no plugin has the id {name!r}", id=name)
+            for name in wanted - self._catalogue.ids() - set(wrong):
+                wrong[name] = errors.new(
+                    "plugin.not_found", f"no plugin has the id {name!r}", id=name
+                )
             plan = resolve.resolve(self._candidates(), wanted - set(wrong))
             wrong |= plan.refused
             self._begin_all(plan.order, wrong)
@@ -190,7 +198,7 @@ class Plugins(Closing):
         """
         self._check()
         with self._doing:
-            name = self._known(path_or_id)
+            name = self._catalogue.known(path_or_id, self._running())
             record = self._records.get(name)
             if record is None or record.version is None:
                 self._may_run(name)
@@ -230,7 +238,7 @@ class Plugins(Closing):
         self._check()
         with self._doing:
             if plugin_id not in self._records:
-                self._candidate(plugin_id)
+                self._catalogue.newest(plugin_id)
             if tenant is not None:
                 self._registry.enable(plugin_id, tenant, is_enabled=False)
                 return
@@ -345,14 +353,10 @@ class Plugins(Closing):
     def _reload_stopped(
         self, plugin_id: str, source: str | os.PathLike[str] | None
     ) -> ReloadReport:
-        if source is not None:
-            self._extra[plugin_id] = _same_id(discovery.at(Path(source)), plugin_id)
-        else:
-            self._discovery = None
-            if plugin_id in self._extra:
-                home = self._extra[plugin_id].home
-                assert home is not None  # noqa: S101 - the kernel's own run always
-                self._extra[plugin_id] = discovery.at(home)
+        record = self._records.get(plugin_id)
+        found = self._catalogue.again(plugin_id, source, record.found if record else None)
+        if found not in self._catalogue.found().plugins.get(plugin_id, ()):
+            self._catalogue.name(found)
         info = self.load(plugin_id)
         return ReloadReport(plugin_id, None, info.version)
 
@@ -361,44 +365,34 @@ class Plugins(Closing):
     ) -> Found:
         """Find what is to take over, and hold it against those that run."""
         try:
-            found = self._source(record, source)
-            _may_follow(record.found.manifest, found.manifest, downgrade=downgrade)
+            found = self._catalogue.again(record.id, source, record.found)
+            may_follow(record.found.manifest, found.manifest, downgrade=downgrade)
             for name in self._dependants(record.id):
                 wanted = self._records[name].found.manifest.requires[record.id]
                 if found.manifest.version not in wanted:
                     version = self._records[name].found.manifest.version
                     text = f"{name} {version} needs {record.id} {wanted}"
                     text += f", and this is {found.manifest.version}"
-                    raise errors.new("plugin.dependency", text, id=record.id)  # noqa: TRY301 - one place tells
-            candidates = {**self._candidates(), record.id: [found.manifest]}
+                    raise errors.new("plugin.dependency", text, id=record.id)
+            candidates = {
+                **self._candidates(),
+                record.id: [found.manifest],
+            }
             plan = resolve.resolve(candidates, {record.id, *self._running()})
             if record.id in plan.refused:
-                raise plan.refused[record.id]  # noqa: TRY301 - as above
+                raise plan.refused[record.id]
             wrong: dict[str, errors.DwError] = {}
             self._begin_all([one for one in plan.order if one.id in found.manifest.requires], wrong)
             for error in wrong.values():
-                raise error  # noqa: TRY301 - as above
+                raise error
         except errors.DwError as error:
             cause = bare(error)
         else:
             return found
-        text = f"{record.id} could not take over at the step resolve: {cause}"
+        text = f"{record.id} could not take over at the step resolve: {said(cause)}"
         raise errors.new(
             "plugin.reload", text, id=record.id, step="resolve", cause=cause.code
         ) from cause
-
-    def _source(self, record: Record, source: str | os.PathLike[str] | None) -> Found:
-        if source is not None:
-            return _same_id(discovery.at(Path(source)), record.id)
-        if record.id in self._extra or record.found.source == "folder":
-            home = record.found.home
-            assert home is not None  # noqa: S101 - the kernel's own are not reloaded
-            # A folder of versions side by side may have a newer one by now.
-            self._discovery = None
-            there = self._found().plugins.get(record.id)
-            return there[-1] if there else _same_id(discovery.at(home), record.id)
-        self._discovery = None
-        return self._candidate(record.id)
 
     def _exchange(self, record: Record, found: Found) -> ReloadReport:
         assert record.version is not None  # noqa: S101 - it runs
@@ -416,8 +410,8 @@ class Plugins(Closing):
         was_paused = record.life.state == "paused"
         new = work.take_over()
         record.took_over(new)
-        if found.home != record.home and record.id in self._extra:
-            self._extra[record.id] = found
+        if found not in self._catalogue.found().plugins.get(record.id, ()):
+            self._catalogue.name(found)
         self._register(record)
         record.health.reset()
         if was_paused:
@@ -437,7 +431,7 @@ class Plugins(Closing):
         self._records[found.id] = record
         self._register(record)
 
-    def _begin_all(self, order: list[Manifest], wrong: dict[str, errors.DwError]) -> None:  # type: ignore[valid-type]  # `list` is a method here
+    def _begin_all(self, order: Manifests, wrong: dict[str, errors.DwError]) -> None:
         """Start plugins in their order; note what goes wrong, and go on with the others."""
         for one in order:
             if one.id in self._running():
@@ -450,7 +444,7 @@ class Plugins(Closing):
                 wrong[one.id] = errors.new("plugin.dependency", text, id=one.id)
                 continue
             try:
-                self._begin(self._of(one))
+                self._begin(self._catalogue.of(one))
             except errors.DwError as error:
                 wrong[one.id] = bare(error)
 
@@ -525,62 +519,8 @@ class Plugins(Closing):
     def _slots(self, manifest: Manifest) -> dict[str, Slot[Any]]:
         return {name: self._records[name].handle.slot for name in manifest.requires}
 
-    def _found(self) -> Discovery:
-        found = self._discovery
-        if found is None:
-            section = self._section()
-            path = None if section.installed else ()
-            found = self._discovery = discovery.discover(section.folders, path)
-        return found
-
-    def _candidates(self) -> dict[str, list[Manifest]]:  # type: ignore[valid-type]  # `list` is a method here
-        """Return all versions that are there; of those that run, the one that does."""
-        found = {
-            name: [one.manifest for one in several]
-            for name, several in self._found().plugins.items()
-        }
-        found |= {name: [one.manifest] for name, one in self._extra.items()}
-        return found | {name: [self._records[name].found.manifest] for name in self._running()}
-
-    def _candidate(self, plugin_id: str) -> Found:
-        if plugin_id in self._extra:
-            return self._extra[plugin_id]
-        found = self._found()
-        if plugin_id in found.wrong:
-            raise found.wrong[plugin_id]
-        if plugin_id not in found.plugins:
-            # One whose manifest is wrong has no id: it may be the one.
-            places = f" ({len(found.wrong)} can't be used: check() says why)" if found.wrong else ""
-            text = f"no plugin has the id {plugin_id!r}{places}"
-            raise errors.new("plugin.not_found", text, id=plugin_id)
-        return found.plugins[plugin_id][-1]
-
-    def _of(self, manifest: Manifest) -> Found:
-        if manifest.id in self._extra:
-            return self._extra[manifest.id]
-        several = self._found().plugins[manifest.id]
-        return next(one for one in several if one.manifest.version == manifest.version)
-
-    def _known(self, path_or_id: str | os.PathLike[str]) -> str:
-        """Return the id of what is meant; a folder is known from now on."""
-        text = os.fspath(path_or_id)
-        if isinstance(path_or_id, str) and "/" not in text and "\\" not in text:
-            if text not in self._records:
-                self._candidate(text)
-            return text
-        found = discovery.at(Path(text))
-        known = self._found().plugins.get(found.id, [])
-        if any(one.home and found.home and one.home.samefile(found.home) for one in known):
-            return found.id
-        before = self._extra.get(found.id) or (known[-1] if known else None)
-        if before is None and found.id in self._records:
-            before = self._records[found.id].found
-        if before is not None and before.home != found.home:
-            text = f"{found.id} is in {before.place} and {found.place}"
-            places = f"{before.place} and {found.place}"
-            raise errors.new("plugin.exists", text, id=found.id, places=places)
-        self._extra[found.id] = found
-        return found.id
+    def _candidates(self) -> dict[str, Manifests]:
+        return self._catalogue.candidates(self._running())
 
     def _may_run(self, plugin_id: str) -> None:
         is_out = plugin_id in self._section().disabled and not self._overrides.get(plugin_id)
@@ -588,8 +528,9 @@ class Plugins(Closing):
             text = f"{plugin_id} is disabled: enable it first"
             raise errors.new("plugin.state", text, id=plugin_id)
 
-    def _running(self) -> set[str]:
-        return {name for name, one in list(self._records.items()) if one.version is not None}
+    def _running(self) -> dict[str, Found]:
+        records = list(self._records.items())
+        return {name: one.found for name, one in records if one.version is not None}
 
     def _runs(self, plugin_id: str) -> Record:
         self._check()
@@ -599,14 +540,14 @@ class Plugins(Closing):
             raise errors.new("plugin.state", f"{plugin_id} does not run", id=plugin_id)
         return record
 
-    def _dependants(self, plugin_id: str) -> list[str]:  # type: ignore[valid-type]  # `list` is a method here
+    def _dependants(self, plugin_id: str) -> Names:
         return sorted(
             name
             for name in self._running()
             if plugin_id in self._records[name].found.manifest.requires
         )
 
-    def _behind(self, order: list[Manifest], plugin_id: str) -> list[Manifest]:  # type: ignore[valid-type]  # `list` is a method here
+    def _behind(self, order: Manifests, plugin_id: str) -> Manifests:
         """Return those of an order that a plugin needs, and itself."""
         by_id = {one.id: one for one in order}
         wanted, waiting = set(), [plugin_id]
@@ -627,22 +568,3 @@ class Plugins(Closing):
     def __repr__(self) -> str:
         """Say how many run."""
         return f"<dwkernel.Plugins, {len(self._running())} run>"
-
-
-def _same_id(found: Found, plugin_id: str) -> Found:
-    if found.id != plugin_id:
-        text = f"{found.place} holds {found.id}, and not {plugin_id}"
-        raise errors.new("plugin.not_found", text, id=plugin_id)
-    return found
-
-
-def _may_follow(old: Manifest, new: Manifest, *, downgrade: bool) -> None:
-    if new.version < old.version and not (downgrade or new.downgrades):
-        text = f"{new.id} {new.version} is older than {old.version}, which runs"
-        text += ": say downgrade=True if that is meant"
-        raise errors.new("plugin.state", text, id=new.id)
-    if old.state_version and old.state_version not in new.state_reads:
-        reads = ", ".join(map(str, new.state_reads)) or "none"
-        text = f"{new.id} {new.version} reads state of the versions {reads}"
-        text += f", and that of {old.version} has the version {old.state_version}"
-        raise errors.new("plugin.state", text, id=new.id)

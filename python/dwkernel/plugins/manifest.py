@@ -251,7 +251,9 @@ class _Checker:
         try:
             return _specifiers(text if isinstance(text, str) else "")
         except InvalidSpecifier:
-            self._say(place, f"{text!r} is no range of versions: write it like '>=1.2,<2' (PEP 440)")
+            self._say(
+                place, f"{text!r} is no range of versions: write it like '>=1.2,<2' (PEP 440)"
+            )
             return SpecifierSet()
 
     def _kinds(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What plugins print: kept with the plugin, instead of going where the program's own output goes."""
+"""What plugins print: it is kept with the plugin, and does not go where the program prints."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ class Log:
         """Return that it is no terminal."""
         return False
 
-    def print(self, *values: object, sep: str | None = " ", end: str | None = "\n", **rest: Any) -> None:
+    def print(
+        self, *values: object, sep: str | None = " ", end: str | None = "\n", **rest: Any
+    ) -> None:
         """Print as the builtin does: into this log, unless a file is named."""
         if rest.get("file") is None:
             rest["file"] = self
-        print(*values, sep=sep, end=end, **rest)
+        print(*values, sep=sep, end=end, **rest)  # noqa: T201 - into the log
 
     def notice(self, text: str) -> None:
         """Write down what the kernel noticed."""

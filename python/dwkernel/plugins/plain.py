@@ -6,7 +6,7 @@ them: an object of a class of the old version would keep all of that version ali
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from dwkernel import errors
 
@@ -46,7 +46,7 @@ class _Copier:
             return value
         if kind is int:
             if value.bit_length() > _INT_BITS_MAX:
-                raise self._error(f"{place or 'it'} is an int of {value.bit_length():,} bits")
+                self._refuse(f"{place or 'it'} is an int of {value.bit_length():,} bits")
             self._count(_OVERHEAD_BYTES + value.bit_length() // 8)
             return value
         if kind in (str, bytes):
@@ -54,9 +54,9 @@ class _Copier:
             return value
         if kind not in (list, tuple, dict):
             where = f"at {place} " if place else ""
-            raise self._error(f"{where}there is a {kind.__qualname__}, which is no plain data")
+            self._refuse(f"{where}there is a {kind.__qualname__}, which is no plain data")
         if depth >= _DEPTH_MAX:
-            raise self._error(f"it is deeper than {_DEPTH_MAX} levels")
+            self._refuse(f"it is deeper than {_DEPTH_MAX} levels")
         self._count(_OVERHEAD_BYTES)
         if kind is dict:
             return self._table(value, place, depth)
@@ -68,7 +68,7 @@ class _Copier:
         for name, item in list(table.items()):
             if type(name) is not str:
                 text = f"a name {place and f'in {place} '}is a {type(name).__qualname__}, no str"
-                raise self._error(text)
+                self._refuse(text)
             self._count(_OVERHEAD_BYTES + len(name))
             found[name] = self.copy(item, f"{place}.{name}".lstrip("."), depth + 1)
         return found
@@ -76,7 +76,7 @@ class _Copier:
     def _count(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            raise self._error(f"it is larger than {self._max:,} bytes")
+            self._refuse(f"it is larger than {self._max:,} bytes")
 
-    def _error(self, text: str) -> errors.DwError:
-        return errors.new("plugin.option", f"the {self._what} can't be carried over: {text}")
+    def _refuse(self, text: str) -> NoReturn:
+        raise errors.new("plugin.option", f"the {self._what} can't be carried over: {text}")

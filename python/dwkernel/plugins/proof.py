@@ -93,12 +93,14 @@ def _referrers(value: Any, namespace: str) -> list[str]:
     return found[:_TOLD_MAX]
 
 
-def _described(referrer: Any, namespace: str) -> str:
+def _described(referrer: Any, namespace: str) -> str:  # noqa: PLR0911 - a case each
     if isinstance(referrer, types.FrameType):
         name = str(referrer.f_globals.get("__name__"))
         if name == __name__:
             return ""
-        return f"a running call of {referrer.f_code.co_qualname} in {_inner(name, namespace) or name}"
+        return (
+            f"a running call of {referrer.f_code.co_qualname} in {_inner(name, namespace) or name}"
+        )
     if isinstance(referrer, dict):
         return _described_dict(referrer, namespace)
     module = getattr(referrer, "__module__", None) or type(referrer).__module__
@@ -113,7 +115,9 @@ def _described(referrer: Any, namespace: str) -> str:
             if isinstance(one, dict) and (text := _described_dict(one, namespace, referrer))
         ]
         return owners[0] if owners else ""
-    if isinstance(referrer, types.BuiltinFunctionType | types.GetSetDescriptorType | types.CellType):
+    if isinstance(
+        referrer, types.BuiltinFunctionType | types.GetSetDescriptorType | types.CellType
+    ):
         return ""
     return f"an object of {type(referrer).__module__}.{type(referrer).__qualname__}"
 
@@ -128,7 +132,10 @@ def _described_dict(table: dict[Any, Any], namespace: str, value: Any = None) ->
     for owner in gc.get_referrers(table):
         if getattr(owner, "__dict__", None) is table and not isinstance(owner, types.ModuleType):
             kind = type(owner)
-            if kind.__module__.startswith(namespace) or getattr(owner, "__module__", "") == namespace:
+            if (
+                kind.__module__.startswith(namespace)
+                or getattr(owner, "__module__", "") == namespace
+            ):
                 return ""
             return f"an object of {kind.__module__}.{kind.__qualname__}"
     return ""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins.watchdog import bare
+from dwkernel.plugins.watchdog import bare, said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,9 @@ class ReloadReport:
 
     def __str__(self) -> str:
         """Say it in a line or two."""
-        text = f"{self.id} {self.before or '-'} -> {self.after} in {sum(self.seconds.values()):.3f} s"
+        text = (
+            f"{self.id} {self.before or '-'} -> {self.after} in {sum(self.seconds.values()):.3f} s"
+        )
         if self.paused_s:
             text += f", calls waited {self.paused_s * 1000:.1f} ms"
         for told in (*self.wrong, *self.alive):
@@ -79,7 +81,7 @@ class ReloadReport:
 class Reload:
     """One reload. It is run once, by one thread."""
 
-    def __init__(  # noqa: PLR0913 - a record, made in one place
+    def __init__(  # noqa: PLR0913, PLR0917 - a record, made in one place
         self,
         old: Version,
         found: Found,
@@ -126,7 +128,7 @@ class Reload:
             self._slot.thaw()
         told = self._discard()
         where = f"{self._found.id} {self._found.manifest.version}"
-        text = f"{where} could not take over at the step {self._step}: {cause}"
+        text = f"{where} could not take over at the step {self._step}: {said(cause)}"
         details: dict[str, object] = {
             "id": self._found.id,
             "step": self._step,

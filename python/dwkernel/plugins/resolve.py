@@ -1,9 +1,9 @@
-"""Which version of which plugin, and in which order they begin.
+r"""Which version of which plugin, and in which order they begin.
 
 >>> from dwkernel.plugins import manifest, resolve
 >>> def plugin(name, version, **requires):
-...     text = f'id="{name}"\\nversion="{version}"\\nkinds=["policy"]\\nentry="a:b"\\nkernel=">=1"\\n'
-...     text += "[requires]\\n" + "".join(f'{k} = "{v}"\\n' for k, v in requires.items())
+...     text = f'id="{name}"\nversion="{version}"\nkinds=["policy"]\nentry="a:b"\nkernel=">=1"\n'
+...     text += "[requires]\n" + "".join(f'{k} = "{v}"\n' for k, v in requires.items())
 ...     return manifest.parse(text.encode())
 >>> plan = resolve.resolve({"a": [plugin("a", "1.0", b=">=2")], "b": [plugin("b", "1.4")]}, ["a"])
 >>> plan.refused["a"].args[0].split(". ")[0]
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import resolvelib
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from dwkernel import errors
 from dwkernel.plugins.manifest import API_VERSION, Manifest
@@ -25,11 +24,12 @@ from dwkernel.plugins.manifest import API_VERSION, Manifest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from packaging.version import Version
+
 __all__ = ["Plan", "Row", "matrix", "resolve"]
 
 # A plugin that many want in ways that differ is tried again in another version, so often at most.
 _ROUNDS_MAX = 10_000
-
 
 
 class Plan(NamedTuple):
@@ -116,7 +116,7 @@ def _choose(
     try:
         result = resolver.resolve(needs, max_rounds=_ROUNDS_MAX)
     except resolvelib.ResolutionImpossible as error:
-        raise _explained(candidates, error.causes) from None
+        raise _explained(candidates, error.causes, roots) from None
     except resolvelib.ResolutionTooDeep:
         text = "the plugins' requirements can't be met in any of many ways"
         raise errors.new("plugin.dependency", text) from None
@@ -177,7 +177,7 @@ class _Provider(resolvelib.AbstractProvider):  # type: ignore[type-arg]  # gener
 
 
 def _explained(
-    candidates: Mapping[str, Sequence[Manifest]], causes: Iterable[Any]
+    candidates: Mapping[str, Sequence[Manifest]], causes: Iterable[Any], roots: Sequence[str]
 ) -> errors.DwError:
     """Say in a sentence who wants what of whom, and what is there."""
     several = [(one.requirement, one.parent) for one in _once(causes)]
@@ -186,7 +186,7 @@ def _explained(
     if not any(parent for _, parent in several) and there:
         return _other_kernel(there[-1])
     demands = [
-        f"{parent.id} {parent.version} needs {_shown(need)}"
+        f"{parent.id} {parent.version} needs {_shown(need)}{_behind(candidates, parent.id, roots[-1])}"
         for need, parent in several
         if parent is not None
     ]
@@ -202,6 +202,21 @@ def _explained(
             stock += ", which does not suit all of them"
     said = " and ".join(demands) or f"{wanted} is wanted"
     return errors.new("plugin.dependency", f"{said}, and {stock}", needs=wanted)
+
+
+def _behind(candidates: Mapping[str, Sequence[Manifest]], name: str, root: str) -> str:
+    """Say by whom a plugin is needed, up to the one that is wanted for itself."""
+    paths: dict[str, list[str]] = {root: []}
+    waiting = [root]
+    while waiting:
+        each = waiting.pop(0)
+        for one in reversed(candidates.get(each, ())):
+            for needed in one.requires:
+                if needed not in paths:
+                    paths[needed] = [f"{one.id} {one.version}", *paths[each]]
+                    waiting.append(needed)
+    chain = paths.get(name)
+    return f" (needed by {', needed by '.join(chain)})" if chain else ""
 
 
 def _once(causes: Iterable[Any]) -> Iterator[Any]:
@@ -229,7 +244,9 @@ def _ordered(
     while True:
         graph = {name: sorted(one.requires) for name, one in sorted(chosen.items())}
         try:
-            return [chosen[name] for name in graphlib.TopologicalSorter(graph).static_order()], refused
+            return [
+                chosen[name] for name in graphlib.TopologicalSorter(graph).static_order()
+            ], refused
         except graphlib.CycleError as error:
             circle: list[str] = list(reversed(error.args[1]))
         out = set(circle)
@@ -239,7 +256,7 @@ def _ordered(
             refused[name] = errors.new("plugin.dependency", text, chain=chain)
         while more := {n for n, one in chosen.items() if n not in out and out & set(one.requires)}:
             for name in more:
-                first = sorted(out & set(chosen[name].requires))[0]
+                first = min(out & set(chosen[name].requires))
                 text = f"{name} needs {first}, which can't begin: {chain} is a circle"
                 refused[name] = errors.new("plugin.dependency", text, chain=chain)
             out |= more

@@ -25,7 +25,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "array": (list, tuple),
     "object": (dict,),
 }
-_WORDS = {
+_WORDS: dict[str, type | tuple[type, ...]] = {
     "type": str,
     "properties": dict,
     "required": list,
@@ -108,7 +108,9 @@ def _properties(
     wrong += [
         f"{prefix}{name} is not known{_near(name, known)}" for name in value if name not in known
     ]
-    wrong += [f"{prefix}{name} is missing" for name in schema.get("required", ()) if name not in value]
+    wrong += [
+        f"{prefix}{name} is missing" for name in schema.get("required", ()) if name not in value
+    ]
     found = dict(value)
     for name, part in known.items():
         if name in value:

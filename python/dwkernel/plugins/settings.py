@@ -26,15 +26,19 @@ class _Section(BaseModel):
 class LimitsSection(_Section):
     """How long a plugin may take for each step of its life."""
 
-    load: Seconds = Field(30.0, description="To be imported and made.")
-    start: Seconds = Field(10.0, description="For the handshake and for starting, each.")
-    pause: Seconds = Field(5.0, description="To pause and to resume, each.")
-    state: Seconds = Field(10.0, description="To export and to import its state, each.")
-    health: Seconds = Field(5.0, description="To say how it does.")
-    drain: Seconds = Field(30.0, description="Until those who use it are done.")
-    stop: Seconds = Field(10.0, description="To stop.")
-    freeze: Seconds = Field(1.0, description="For how long calls wait for its state to be kept.")
-    call: Seconds = Field(10.0, description="For a call, if the plugin has no limit of its own.")
+    load: Seconds = Field(default=30.0, description="To be imported and made.")
+    start: Seconds = Field(default=10.0, description="For the handshake and for starting, each.")
+    pause: Seconds = Field(default=5.0, description="To pause and to resume, each.")
+    state: Seconds = Field(default=10.0, description="To export and to import its state, each.")
+    health: Seconds = Field(default=5.0, description="To say how it does.")
+    drain: Seconds = Field(default=30.0, description="Until those who use it are done.")
+    stop: Seconds = Field(default=10.0, description="To stop.")
+    freeze: Seconds = Field(
+        default=1.0, description="For how long calls wait for its state to be kept."
+    )
+    call: Seconds = Field(
+        default=10.0, description="For a call, if the plugin has no limit of its own."
+    )
 
     def limits(self) -> Limits:
         """Return them as the life cycle takes them."""
@@ -44,12 +48,20 @@ class LimitsSection(_Section):
 class HealthSection(_Section):
     """When a plugin that fails is not asked any more."""
 
-    failures_in_row: int = Field(5, ge=1, description="After so many it is left alone a while.")
-    pauses: tuple[Seconds, ...] = Field((1.0, 5.0, 30.0), min_length=1, description="How long.")
-    failures_max: int = Field(20, ge=1, description="After so many within `window`: quarantine.")
-    window: Seconds = Field(60.0, description="How far back failures count.")
+    failures_in_row: int = Field(
+        default=5, ge=1, description="After so many it is left alone a while."
+    )
+    pauses: tuple[Seconds, ...] = Field(
+        default=(1.0, 5.0, 30.0), min_length=1, description="How long."
+    )
+    failures_max: int = Field(
+        default=20, ge=1, description="After so many within `window`: quarantine."
+    )
+    window: Seconds = Field(default=60.0, description="How far back failures count.")
     quarantines: tuple[Seconds, ...] = Field(
-        (60.0, 600.0, 3600.0), min_length=1, description="How long, the first time and so on."
+        default=(60.0, 600.0, 3600.0),
+        min_length=1,
+        description="How long, the first time and so on.",
     )
 
     def rules(self) -> Rules:
@@ -62,31 +74,43 @@ class HealthSection(_Section):
 class TenantSection(_Section):
     """What differs for a tenant."""
 
-    enabled: tuple[str, ...] = Field((), description="Plugins that serve it, too.")
-    disabled: tuple[str, ...] = Field((), description="Plugins that do not serve it.")
+    enabled: tuple[str, ...] = Field(default=(), description="Plugins that serve it, too.")
+    disabled: tuple[str, ...] = Field(default=(), description="Plugins that do not serve it.")
 
 
 class PluginsSection(_Section):
     """Which plugins there are, which of them run, and what they may do."""
 
-    folders: tuple[Path, ...] = Field((), description="Folders of plugins.")
-    installed: bool = Field(True, description="Look for entry points of installed packages.")
-    enabled: tuple[str, ...] = Field((), description="Plugins that start; `*` means all.")
-    disabled: tuple[str, ...] = Field((), description="Plugins that do not, whoever asks.")
-    priority: dict[str, int] = Field({}, description="By id; of several the highest serves.")
-    priority_by_mode: dict[str, dict[str, int]] = Field(
-        {}, description="The same for an operating mode; it counts before `priority`."
+    folders: tuple[Path, ...] = Field(default=(), description="Folders of plugins.")
+    installed: bool = Field(
+        default=True, description="Look for entry points of installed packages."
     )
-    tenants: dict[str, TenantSection] = Field({}, description="What differs for a tenant.")
-    require_hash: bool = Field(False, description="Load only what `plugins.lock` lists.")
+    enabled: tuple[str, ...] = Field(default=(), description="Plugins that start; `*` means all.")
+    disabled: tuple[str, ...] = Field(default=(), description="Plugins that do not, whoever asks.")
+    priority: dict[str, int] = Field(
+        default={}, description="By id; of several the highest serves."
+    )
+    priority_by_mode: dict[str, dict[str, int]] = Field(
+        default={}, description="The same for an operating mode; it counts before `priority`."
+    )
+    tenants: dict[str, TenantSection] = Field(default={}, description="What differs for a tenant.")
+    require_hash: bool = Field(default=False, description="Load only what `plugins.lock` lists.")
     trusted_keys: tuple[str, ...] = Field(
-        (), description="Ed25519 keys in base64; if there are any, one has to have signed."
+        default=(), description="Ed25519 keys in base64; if there are any, one has to have signed."
     )
     grant: dict[str, tuple[str, ...]] = Field(
-        {}, description="By id, the permissions that it gets; `*` means what it asks for."
+        default={}, description="By id, the permissions that it gets; `*` means what it asks for."
     )
-    limits: LimitsSection = Field(LimitsSection(), description="How long steps may take.")
-    health: HealthSection = Field(HealthSection(), description="When it is not asked any more.")
-    watch: bool = Field(False, description="Reload a plugin when its files change (developers).")
-    stage: Path | None = Field(None, description="Where copies run from; must allow programs.")
-    config: dict[str, dict[str, Any]] = Field({}, description="By id, its own configuration.")
+    limits: LimitsSection = Field(default=LimitsSection(), description="How long steps may take.")
+    health: HealthSection = Field(
+        default=HealthSection(), description="When it is not asked any more."
+    )
+    watch: bool = Field(
+        default=False, description="Reload a plugin when its files change (developers)."
+    )
+    stage: Path | None = Field(
+        default=None, description="Where copies run from; must allow programs."
+    )
+    config: dict[str, dict[str, Any]] = Field(
+        default={}, description="By id, its own configuration."
+    )

@@ -21,11 +21,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwkernel import errors
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+    from dwkernel import errors
 
 __all__ = ["Held", "Slot", "Use"]
 

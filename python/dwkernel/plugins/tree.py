@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dwkernel import errors, hashing
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["FILES_MAX", "SIGNATURE_NAME", "TREE_BYTES_MAX", "Tree", "copy", "look"]
 
@@ -105,7 +107,9 @@ def _names(home: Path) -> list[str]:
 
 def _content(path: Path, bytes_max: int) -> bytes:
     # Without following a link that somebody puts there meanwhile, nor waiting for a pipe.
-    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    opened = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    )
     with open(opened, "rb") as file:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise errors.new("plugin.load", f"{path} is no plain file", path=path)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Version", "Workshop"]
 
 
-
 @dataclass
 class Version:
     """A version of a plugin.
@@ -77,7 +76,11 @@ class Version:
 class Workshop:
     """Makes versions of plugins, as the section says."""
 
-    def __init__(self, section: Callable[[], PluginsSection], confine: Callable[[Found, str, Mapping[str, Any]], Any] | None = None) -> None:
+    def __init__(
+        self,
+        section: Callable[[], PluginsSection],
+        confine: Callable[[Found, str, Mapping[str, Any]], Any] | None = None,
+    ) -> None:
         """Begin.
 
         Args:
@@ -125,7 +128,9 @@ class Workshop:
         instance = make()
         for kind in found.manifest.kinds:
             kinds.check(kind, instance)
-        return Version(found, "", instance, Life(instance, watchdog, self._section().limits.limits()))
+        return Version(
+            found, "", instance, Life(instance, watchdog, self._section().limits.limits())
+        )
 
     def context(
         self, version: Version, log: Log, watchdog: Watchdog, needs: Mapping[str, Slot[Any]]
@@ -176,7 +181,9 @@ class Workshop:
         instance = self._confine(found, looked.hash, config)
         for kind in found.manifest.kinds:
             kinds.check(kind, instance)
-        return Version(found, looked.hash, instance, Life(instance, watchdog, section.limits.limits()))
+        return Version(
+            found, looked.hash, instance, Life(instance, watchdog, section.limits.limits())
+        )
 
     def _vouch(self, found: Found, tree_hash: str) -> None:
         section = self._section()
@@ -184,9 +191,7 @@ class Workshop:
             found, tree_hash, require_hash=section.require_hash, keys=section.trusted_keys
         )
 
-    def _loaded(
-        self, found: Found, log: Log, watchdog: Watchdog, limit_s: float
-    ) -> loader.Loaded:
+    def _loaded(self, found: Found, log: Log, watchdog: Watchdog, limit_s: float) -> loader.Loaded:
         """Import it, on a thread of its own; one that comes too late is unloaded there."""
         lock = threading.Lock()
         is_late = False

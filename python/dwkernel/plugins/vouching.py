@@ -1,4 +1,4 @@
-"""What vouches for a plugin's files: a lock file beside them, and a signature in them.
+r"""What vouches for a plugin's files: a lock file beside them, and a signature in them.
 
 `plugins.lock` in a folder of plugins is JSON: `{"version": 1, "plugins": {"id version": {"folder",
 "hash"}}}`. What it lists has that hash or is refused. A signature is Ed25519 (RFC 8032) over the

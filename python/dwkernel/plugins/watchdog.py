@@ -18,13 +18,13 @@ from dwkernel.plugins.output import Log, captured
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PluginRaisedError", "Watchdog", "bare", "told"]
+__all__ = ["PluginRaisedError", "Watchdog", "bare", "said", "told"]
 
 _TEXT_LETTERS = 500
 _TRACE_LETTERS = 8000
 # What a child process of a plugin's fork ends with, when it comes back to the kernel.
 CHILD_STATUS = 70
-# Steps of all plugins, one after the other: what one does to the process is told from what others do.
+# Steps of all plugins, one after the other: what each does to the process is told apart.
 _one_at_a_time = threading.RLock()
 
 
@@ -174,3 +174,9 @@ def bare(error: errors.DwError) -> errors.DwError:
     if error.__cause__ is not None:
         error.__cause__.__traceback__ = error.__cause__.__context__ = None
     return error
+
+
+def said(error: errors.DwError) -> str:
+    """Return what an error says, with its code and without its advice: another's follows."""
+    advice = errors.registry()[error.code].advice
+    return str(error).replace(f". {advice} [{error.code}]", f" [{error.code}]")
