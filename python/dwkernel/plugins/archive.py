@@ -153,8 +153,8 @@ class _Budget:
         self.allowed = min(tree.TREE_BYTES_MAX, _RATIO_FREE_BYTES + packed * _RATIO_MAX)
         self.left = self.allowed
         self.files = tree.FILES_MAX
-        # What was written, as file systems without cases see it: name, is it a folder, of whom.
-        self.names: dict[str, tuple[str, bool, str]] = {}
+        # What was written, as file systems without cases see it: name, is it a folder, of which.
+        self.names: dict[str, tuple[str, bool, int]] = {}
 
     def take(self, count: int) -> None:
         self.left -= count
@@ -171,8 +171,8 @@ class _Budget:
             part = "/".join(parts[:count])
             is_inner = count < len(parts) or is_folder
             folded = unicodedata.normalize("NFC", part).casefold()
-            known = self.names.setdefault(folded, (part, is_inner, name))
-            if known[2] != name and (known[:2] != (part, is_inner) or not is_inner):
+            known = self.names.setdefault(folded, (part, is_inner, self.files))
+            if known[2] != self.files and (known[:2] != (part, is_inner) or not is_inner):
                 raise _refused(self.archive, f"{name!r} collides with {known[0]!r}")
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "Stages", "load"]
 
 _PREFIX = "dwkernel_plugin_"
+_MISSING = object()
 _count = itertools.count(1)
 _true_import = builtins.__import__
 
@@ -159,10 +160,10 @@ class Loaded:
             raise errors.new("plugin.load", text, id=self._found.id, traceback=trace) from cause
         value: Any = module
         for name in attribute.split("."):
-            value = getattr(value, name, None)
+            value = getattr(value, name, _MISSING)
         if not callable(value):
             text = f"{self._found.id} names the entry {self._found.manifest.entry}, "
-            text += "which is not there" if value is None else "which can't be called"
+            text += "which is not there" if value is _MISSING else "which can't be called"
             raise errors.new("plugin.load", text, id=self._found.id)
         self._agree(module)
         self._factory = value

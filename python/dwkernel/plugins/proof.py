@@ -18,6 +18,24 @@ __all__ = ["Proof"]
 
 _PAUSE_S = 0.02
 _TOLD_MAX = 5
+# How far and how broadly a holder is looked for.
+_DEPTH_MAX = 8
+_WIDTH_MAX = 200
+# What holds something only for somebody else.
+_THROUGH = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    types.CellType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.GetSetDescriptorType,
+    types.MappingProxyType,
+    staticmethod,
+    classmethod,
+    property,
+)
 
 
 class Proof:
@@ -84,61 +102,53 @@ def _clear_caches() -> None:
 
 
 def _referrers(value: Any, namespace: str) -> list[str]:
-    """Return who refers to something from outside of its namespace."""
-    found = []
-    for referrer in gc.get_referrers(value):
-        text = _described(referrer, namespace)
-        if text and text not in found:
-            found.append(text)
-    return found[:_TOLD_MAX]
+    """Return who holds something from outside of its namespace: near ones, going from it."""
+    level = [value]
+    seen = {id(value), id(level)}
+    for _ in range(_DEPTH_MAX):
+        found: list[str] = []
+        inner: list[Any] = []
+        referrers = gc.get_referrers(*level)
+        seen |= {id(found), id(inner), id(referrers)}
+        for referrer in referrers:
+            if id(referrer) in seen:
+                continue
+            seen.add(id(referrer))
+            text = _described(referrer, namespace, level)
+            if text:
+                found.append(text)
+            elif text is not None:
+                inner.append(referrer)
+        if found:
+            return sorted(set(found))[:_TOLD_MAX]
+        level = inner[:_WIDTH_MAX]
+    return []
 
 
-def _described(referrer: Any, namespace: str) -> str:  # noqa: PLR0911 - a case each
+def _described(referrer: Any, namespace: str, level: list[Any]) -> str | None:
+    """Name a holder; empty if it is itself held by somebody, None if it is our own."""
     if isinstance(referrer, types.FrameType):
         name = str(referrer.f_globals.get("__name__"))
+        code = referrer.f_code
         if name == __name__:
-            return ""
-        return (
-            f"a running call of {referrer.f_code.co_qualname} in {_inner(name, namespace) or name}"
-        )
+            return None
+        return f"a running call of {code.co_qualname} in {_inner(name, namespace) or name}"
     if isinstance(referrer, dict):
-        return _described_dict(referrer, namespace)
-    module = getattr(referrer, "__module__", None) or type(referrer).__module__
-    if isinstance(module, str) and f"{module}.".startswith(f"{namespace}."):
+        name = str(referrer.get("__name__"))
+        if vars(sys.modules.get(name, types)) is not referrer:
+            return ""
+        held = {id(one) for one in level}
+        keys = [str(key) for key, one in list(referrer.items()) if id(one) in held]
+        return f"{name}.{keys[0]}" if keys else name
+    if isinstance(referrer, _THROUGH):
         return ""
-    if isinstance(referrer, type):
-        return "" if referrer.__module__.startswith(namespace) else f"class {referrer.__qualname__}"
-    if isinstance(referrer, list | tuple | set | frozenset):
-        owners = [
-            text
-            for one in gc.get_referrers(referrer)
-            if isinstance(one, dict) and (text := _described_dict(one, namespace, referrer))
-        ]
-        return owners[0] if owners else ""
-    if isinstance(
-        referrer, types.BuiltinFunctionType | types.GetSetDescriptorType | types.CellType
-    ):
+    named = isinstance(referrer, type | types.FunctionType | types.ModuleType)
+    holder = referrer if named else type(referrer)
+    module = str(getattr(holder, "__module__", None) or getattr(holder, "__name__", ""))
+    if f"{module}.".startswith(f"{namespace}."):
         return ""
-    return f"an object of {type(referrer).__module__}.{type(referrer).__qualname__}"
-
-
-def _described_dict(table: dict[Any, Any], namespace: str, value: Any = None) -> str:
-    for name, module in list(sys.modules.items()):
-        if getattr(module, "__dict__", None) is table:
-            if name.startswith(namespace):
-                return ""
-            names = [key for key, one in list(table.items()) if one is value]
-            return f"{name}.{names[0]}" if names else f"the module {name}"
-    for owner in gc.get_referrers(table):
-        if getattr(owner, "__dict__", None) is table and not isinstance(owner, types.ModuleType):
-            kind = type(owner)
-            if (
-                kind.__module__.startswith(namespace)
-                or getattr(owner, "__module__", "") == namespace
-            ):
-                return ""
-            return f"an object of {kind.__module__}.{kind.__qualname__}"
-    return ""
+    text = f"{module}.{getattr(holder, '__qualname__', '')}".rstrip(".")
+    return text if named else f"an object of {text}"
 
 
 def _inner(name: str, namespace: str) -> str:
