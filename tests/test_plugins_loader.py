@@ -24,7 +24,6 @@ from dwkernel.plugins.output import Log
 from expect import code_of, until
 
 
-
 @pytest.fixture
 def stages(tmp_path: Path) -> loader.Stages:
     return loader.Stages(tmp_path)
@@ -49,7 +48,9 @@ def test_two_versions_live_side_by_side_with_their_own_modules(
             tmp_path / f"v{number}",
             "def say(self): return (rules.NUMBER, inner.rules.NUMBER, deep.of(), here.NUMBER)",
             files={
-                "main.py": plugin_maker.POLICY.replace("class", "import rules, inner.rules, json\nfrom inner import deep\nfrom . import rules as here\nclass",
+                "main.py": plugin_maker.POLICY.replace(
+                    "class",
+                    "import rules, inner.rules, json\nfrom inner import deep\nfrom . import rules as here\nclass",
                 )
                 + "\n    def say(self): return (rules.NUMBER, inner.rules.NUMBER, deep.of(), here.NUMBER, json.dumps(1))\n",
                 "rules.py": f"NUMBER = {number}",
