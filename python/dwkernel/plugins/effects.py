@@ -186,6 +186,11 @@ def put_back(before: Before) -> list[str]:
     for (name, cls), had in before.classes.items():
         holder = getattr(sys.modules[name], cls)
         told += _put_back_functions(f"{name}.{cls}", holder, had)
+        # What it only inherited before can be patched by adding to it.
+        for added in _functions(vars(holder)).keys() - had.keys():
+            with contextlib.suppress(AttributeError, TypeError):
+                delattr(holder, added)
+            told.append(f"patched {name}.{cls}.{added}")
     return told
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
-from dwkernel.plugins.watchdog import PluginRaisedError, told
+from dwkernel.plugins.watchdog import PluginRaisedError, bare, told
 
 if TYPE_CHECKING:
     from dwkernel.plugins.health import Health
@@ -63,55 +63,52 @@ class Handle:
 
         """
         self.health.admit()
-        try:
-            with self.slot.use() as instance:
-                result = self._made(instance, method, arguments, limit_s)
-        except _AnsweredError as answer:
+        # Raised in here and not below, where frames hold the instance: who keeps the error would
+        # keep all of that version.
+        result = self._result(method, arguments, limit_s)
+        if not isinstance(result, _Failure):
             self.health.succeeded()
-            raise answer.error from None
-        except errors.DwError as error:
-            if error.code in ("plugin.failed", "plugin.timeout"):
-                self.health.failed(error)
-            else:
-                self.health.answered()
-            raise
-        self.health.succeeded()
-        return result
+            return result
+        error = result.error
+        if result.is_answer:
+            self.health.succeeded()
+        elif error.code in ("plugin.failed", "plugin.timeout"):
+            self.health.failed(error)
+        else:
+            self.health.answered()
+        raise error
 
-    def _made(
-        self, instance: Any, method: str, arguments: tuple[Any, ...], limit_s: float | None
-    ) -> Any:
+    def _result(self, method: str, arguments: tuple[Any, ...], limit_s: float | None) -> Any:
+        """Return what it returns, or how it failed."""
+
         def direct() -> Any:
             try:
                 return getattr(instance, method)(*arguments)
             except errors.DwError as error:
-                # Without the frames, which would keep the plugin's version alive.
-                return _AnsweredError(error.with_traceback(None))
+                return _Failure(bare(error), is_answer=True)
 
-        if limit_s is not None:
-            result = self._watchdog.call(method, direct, limit_s)
-        else:
-            cause: PluginRaisedError | None = None
-            try:
-                result = direct()
-            except KeyboardInterrupt:
-                raise  # the program's own thread: Ctrl-C is for the program
-            except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is its own
-                cause = told(error)
-            if cause is not None:
-                # Raised out here: within, it would refer to the plugin's own as its context.
-                text = f"{method} of {self.id} raised {cause}"
-                raise errors.new(
-                    "plugin.failed", text, id=self.id, step=method, traceback=cause.trace
-                ) from cause
-        if isinstance(result, _AnsweredError):
-            raise result
-        return result
+        try:
+            with self.slot.use() as instance:
+                if limit_s is not None:
+                    return self._watchdog.call(method, direct, limit_s)
+                try:
+                    return direct()
+                except KeyboardInterrupt:
+                    raise  # the program's own thread: Ctrl-C is for the program
+                except BaseException as error:  # noqa: BLE001 - what a plugin raises is its own
+                    return self._failed(method, told(error))
+        except errors.DwError as error:
+            return _Failure(bare(error))
+
+    def _failed(self, method: str, cause: PluginRaisedError) -> _Failure:
+        text = f"{method} of {self.id} raised {cause}"
+        error = errors.new("plugin.failed", text, id=self.id, step=method, traceback=cause.trace)
+        error.__cause__ = cause
+        return _Failure(error)
 
 
-class _AnsweredError(Exception):
-    """An error of dwkernel that a plugin raised as its answer."""
+class _Failure(NamedTuple):
+    """How a call failed; what dwkernel's errors a plugin raises are its answer."""
 
-    def __init__(self, error: errors.DwError) -> None:
-        super().__init__()
-        self.error = error
+    error: errors.DwError
+    is_answer: bool = False
