@@ -22,8 +22,12 @@ class Handle:
         id: the plugin's.
         slot: where its instance is.
         health: counts how it does.
+        is_required: whether what it decides is refused when it can't be asked; policies say
+            `on_failure = "allow"` if not.
 
     """
+
+    is_required = True
 
     def __init__(self, plugin_id: str, slot: Slot[Any], health: Health, watchdog: Watchdog) -> None:
         """Made by the kernel."""

@@ -133,6 +133,11 @@ class Plugins(Closing):
         self._check()
         return self._registry.find(kind, capability, tenant)
 
+    @property
+    def registry(self) -> Registry:
+        """What serves what, for those who ask it often."""
+        return self._registry
+
     def on(self, observer: Callable[[str, dict[str, Any]], object]) -> Callable[[], None]:
         """Tell somebody what happens, on the thread where it does; return what ends that."""
         return self._observers.add(observer)

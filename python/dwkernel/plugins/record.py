@@ -75,6 +75,7 @@ class Record:
         """Let callers at a version that has started."""
         self.version = version
         self.error = None
+        self.handle.is_required = version.is_required
         self.slot.swap(version.instance)
         self.slot.refuse(None)
 
@@ -82,6 +83,7 @@ class Record:
         """Note that a version is in the place of another."""
         self.version = version
         self.found = version.found
+        self.handle.is_required = version.is_required
         self.error = None
         self.reloads += 1
 
@@ -91,11 +93,14 @@ class Record:
 
     def lift(self) -> None:
         """Let callers in again, if it is started."""
+        self._cancel()
+        if self.version is not None and self.version.life.state == "started":
+            self.slot.refuse(None)
+
+    def _cancel(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-        if self.version is not None and self.version.life.state == "started":
-            self.slot.refuse(None)
 
     def quarantine(self, wait_s: float) -> None:
         """Let callers fail for a while."""
@@ -120,7 +125,7 @@ class Record:
         version = self.version
         if version is None:
             return []
-        self.lift()
+        self._cancel()
         self.slot.refuse(_refusal(self.id, "is stopped"))
         wrong = []
         held = self.slot.swap(None)
@@ -140,7 +145,9 @@ class Record:
         self._ended = True
         proof = version.unload()
         quick = bool(names or leaked or self.watchdog.stuck)
-        wrong += [f"still there: {one}" for one in proof.settle(0.0 if quick else _PROOF_S)]
+        wrong += [
+            f"still there: {one}" for one in proof.settle(0.0 if quick else min(drain_s, _PROOF_S))
+        ]
         for text in wrong:
             self.log.notice(f"at its end: {text}")
         return wrong

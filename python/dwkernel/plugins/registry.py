@@ -84,9 +84,17 @@ class Registry:
             self._entries = {**self._entries, plugin_id: entry}
 
     def find(
-        self, kind: str, capability: str | None = None, tenant: str | None = None
+        self,
+        kind: str,
+        capability: str | None = None,
+        tenant: str | None = None,
+        *,
+        closed: bool = False,
     ) -> list[Handle]:
-        """Return all that serve, the first to be asked first: by priority, then by id."""
+        """Return all that serve, the first to be asked first: by priority, then by id.
+
+        With `closed` also those that take no calls now.
+        """
         mode = self._mode()
         fitting = [
             (-entry.by_mode.get(mode, entry.priority), name, entry.handle)
@@ -94,7 +102,7 @@ class Registry:
             if kind in entry.manifest.kinds
             and (capability is None or capability in entry.manifest.capabilities.get(kind, ()))
             and entry.serves(tenant)
-            and entry.handle.is_open
+            and (closed or entry.handle.is_open)
         ]
         return [handle for _, _, handle in sorted(fitting, key=lambda one: one[:2])]
 

@@ -40,10 +40,11 @@ class Held(Generic[T]):
         instance: what they use.
         is_open: whether new ones get in without further questions.
         users: who is in, with the thread that it came on.
+        kept: what callers made of the instance; it goes with it.
 
     """
 
-    __slots__ = ("__weakref__", "empty", "instance", "is_open", "is_watched", "users")
+    __slots__ = ("__weakref__", "empty", "instance", "is_open", "is_watched", "kept", "users")
 
     def __init__(self, instance: T) -> None:
         """Hold an instance."""
@@ -51,6 +52,7 @@ class Held(Generic[T]):
         self.is_open = True
         self.is_watched = False
         self.users: dict[Use[T], int] = {}
+        self.kept: dict[Any, Any] = {}
         self.empty = threading.Event()
 
 
@@ -62,6 +64,11 @@ class Use(Generic[T]):
     def __init__(self, slot: Slot[T]) -> None:
         """Made by `Slot.use`."""
         self._slot = slot
+
+    @property
+    def held(self) -> Held[T]:
+        """What is used, within the `with`."""
+        return self._held
 
     def __enter__(self) -> T:
         """Return the instance, which stays as it is until the end."""
@@ -125,6 +132,12 @@ class Slot(Generic[T]):
     def is_open(self) -> bool:
         """Whether it refuses nobody; a frozen one lets everybody in, in a moment."""
         return self._refusal is None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it refuses for a reason that is no failure."""
+        refusal = self._refusal
+        return refusal is not None and refusal().code == "plugin.state"
 
     @property
     def in_flight(self) -> int:

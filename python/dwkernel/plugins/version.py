@@ -12,6 +12,8 @@ from dwkernel.plugins.life import Context, Life
 from dwkernel.plugins.manifest import API_VERSION
 from dwkernel.plugins.proof import Proof
 
+from dwkernel.plugins.watchdog import bare
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -41,6 +43,7 @@ class Version:
     instance: Any
     life: Life
     loaded: loader.Loaded | None = None
+    is_required: bool = True
 
     @property
     def namespace(self) -> str:
@@ -116,12 +119,12 @@ class Workshop:
         loaded = self._loaded(found, log, watchdog, limits.load)
         try:
             instance = watchdog.step("making", loaded.make, limits.load)
-            _hold_to_kinds(found, instance, watchdog, limits.load)
+            is_required = _hold_to_kinds(found, instance, watchdog, limits.load)
         except BaseException:
             loaded.unload()
             raise
         life = Life(instance, watchdog, limits)
-        return Version(found, loaded.hash, instance, life, loaded)
+        return Version(found, loaded.hash, instance, life, loaded, is_required)
 
     def own(self, found: Found, make: Callable[[], Any], watchdog: Watchdog) -> Version:
         """Make one of the kernel's own."""
@@ -219,15 +222,18 @@ class Workshop:
         return result
 
 
-def _hold_to_kinds(found: Found, instance: Any, watchdog: Watchdog, limit_s: float) -> None:
-    def look() -> errors.DwError | None:
+def _hold_to_kinds(found: Found, instance: Any, watchdog: Watchdog, limit_s: float) -> bool:
+    """Look at what it is, on a thread of its own: even attributes are the plugin's code."""
+
+    def look() -> errors.DwError | bool:
         try:
             for kind in found.manifest.kinds:
                 kinds.check(kind, instance)
         except errors.DwError as error:
-            return error
-        return None
+            return bare(error)
+        return getattr(instance, "on_failure", None) != "allow"
 
-    error = watchdog.step("looking at", look, limit_s)
-    if error is not None:
-        raise error
+    result = watchdog.step("looking at", look, limit_s)
+    if isinstance(result, errors.DwError):
+        raise result
+    return bool(result)

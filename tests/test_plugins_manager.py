@@ -1,0 +1,474 @@
+"""All plugins of a kernel: which serves, in which order they begin and end, who is asked."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import dwkernel as dw
+import plugin_maker
+from dwkernel import errors
+from dwkernel.plugins import Finished, Plugins, PluginsSection, Request, kinds
+from dwkernel.plugins.life import MOVES, Context, Life, Limits
+from dwkernel.plugins.output import Log
+from dwkernel.plugins.serving import PluginDrive, Policies
+from dwkernel.plugins.watchdog import Watchdog
+from expect import code_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE_S = 30.0
+
+
+def named(folder: Path, plugin_id: str, body: str = "", **fields: Any) -> Path:
+    return plugin_maker.write(folder / plugin_id, body, plugin_id=plugin_id, **fields)
+
+
+def ids(handles: list[Any]) -> list[str]:
+    return [handle.id for handle in handles]
+
+
+# --- Who serves ---
+
+
+def test_the_kernels_own_drives_and_sinks_are_plugins(tmp_path: Path) -> None:
+    with plugin_maker.plugins() as opened:
+        own = [info for info in opened.list() if info.source == "kernel"]
+        assert {info.id: info.state for info in own} == {
+            f"kernel.{name}": "started"
+            for name in (
+                "drive.file", "drive.memory", "sink.call", "sink.files", "sink.forward", "sink.webhook",
+            )
+        }  # fmt: skip
+        assert opened.get("drive", "memory").call("open", "memory://x") == "memory://x"
+        with opened.get("sink", "call").use() as sink:
+            assert isinstance(sink.make(print), dw.sinks.Call)
+        assert opened.check().is_good
+        assert code_of(lambda: opened.reload("kernel.drive.file")) == "plugin.state"
+        # Whoever brings the same is asked first.
+        drives = "class Plugin:\n    def open(self, location): return 'mine'"
+        named(
+            tmp_path,
+            "mine",
+            kinds=["drive"],
+            capabilities={"drive": ["memory"]},
+            files={"main.py": drives},
+        )
+        opened.load(tmp_path / "mine")
+        assert opened.get("drive", "memory").call("open", "") == "mine"
+        assert opened.get("drive", "file").id == "kernel.drive.file"
+        opened.disable("kernel.drive.file")
+        assert code_of(lambda: opened.get("drive", "file")) == "plugin.not_found"
+
+
+def test_the_highest_priority_of_the_operating_mode_serves(tmp_path: Path) -> None:
+    for name in "abc":
+        named(tmp_path, name)
+    section = PluginsSection.model_validate(
+        {
+            "folders": [tmp_path],
+            "installed": False,
+            "enabled": ["*"],
+            "priority": {"b": 5},
+            "priority_by_mode": {"nas": {"c": 9, "b": -1}},
+        }
+    )
+    mode = ["workstation"]
+    with Plugins(section, mode=lambda: mode[0]) as opened:
+        assert opened.start() == {}
+        assert ids(opened.find("policy")) == ["b", "a", "c"]
+        mode[0] = "nas"
+        assert ids(opened.find("policy")) == ["c", "a", "b"]
+
+
+def test_tenants_have_their_own_choice(tmp_path: Path) -> None:
+    for name in "ab":
+        named(tmp_path, name)
+    tenants = {"acme": {"disabled": ["a"]}, "zoo": {"enabled": ["b"]}}
+    with plugin_maker.plugins(folders=[tmp_path], enabled=["*"], tenants=tenants) as opened:
+        assert opened.start() == {}
+        assert ids(opened.find("policy")) == ["a", "b"]
+        assert ids(opened.find("policy", tenant="acme")) == ["b"]
+        opened.enable("a", "acme")
+        opened.disable("b", "acme")
+        assert ids(opened.find("policy", tenant="acme")) == ["a"]
+        assert ids(opened.find("policy", tenant="zoo")) == ["a", "b"]
+        opened.reload("a")
+        assert opened.info("a").tenants == {"acme": True}
+
+
+def test_what_is_not_enabled_does_not_start_and_can_be_enabled_later(tmp_path: Path) -> None:
+    for name in "abc":
+        named(tmp_path, name)
+    with plugin_maker.plugins(
+        folders=[tmp_path], enabled=["a", "b", "x"], disabled=["b"]
+    ) as opened:
+        wrong = opened.start()
+        assert {name: error.code for name, error in wrong.items()} == {"x": "plugin.not_found"}
+        states = {name: opened.info(name).state for name in "abc"}
+        assert states == {"a": "started", "b": "discovered", "c": "discovered"}
+        assert code_of(lambda: opened.load("b")) == "plugin.state"
+        opened.enable("b")
+        assert opened.info("b").state == "started"
+        opened.disable("a")
+        assert (opened.info("a").state, ids(opened.find("policy"))) == ("stopped", ["b"])
+        assert code_of(lambda: opened.load("a")) == "plugin.state"
+        opened.enable("a")
+        assert ids(opened.find("policy")) == ["a", "b"]
+        assert code_of(lambda: opened.info("x")) == "plugin.not_found"
+        assert code_of(lambda: opened.enable("x")) == "plugin.not_found"
+
+
+def test_plugins_begin_after_those_that_they_need_and_end_before_them(tmp_path: Path) -> None:
+    heard: list[tuple[str, str]] = []
+    named(tmp_path, "a", requires={"b": ">=1"})
+    named(tmp_path, "b", requires={"c": ">=1"})
+    named(tmp_path, "c")
+    named(tmp_path, "d", "def start(self): raise ValueError('no')")
+    named(tmp_path, "e", requires={"d": ">=1"})
+    with plugin_maker.plugins(folders=[tmp_path], enabled=["a", "e"]) as opened:
+        opened.on(lambda subject, data: heard.append((subject, data["id"])))
+        wrong = opened.start()
+    assert {name: error.code for name, error in wrong.items()} == {
+        "d": "plugin.failed",
+        "e": "plugin.dependency",
+    }
+    assert "e 1.0 needs d, which does not run (plugin.failed)" in str(wrong["e"])
+    loaded = [name for subject, name in heard if subject == "plugin.loaded"]
+    stopped = [name for subject, name in heard if subject == "plugin.stopped"]
+    assert (loaded, stopped) == (["c", "b", "a"], ["a", "b", "c"])
+
+
+def test_a_second_folder_with_the_same_id_is_refused(tmp_path: Path) -> None:
+    one = plugin_maker.write(tmp_path / "one")
+    two = plugin_maker.write(tmp_path / "two")
+    with plugin_maker.plugins() as opened:
+        opened.load(one)
+        assert code_of(lambda: opened.load(two)) == "plugin.exists"
+        assert opened.load(one).reloads == 0
+    with plugin_maker.plugins(folders=[tmp_path]) as opened:
+        assert code_of(lambda: opened.load("p")) == "plugin.exists"
+        assert list(opened.check().wrong) == ["p"]
+
+
+def test_check_tells_what_does_not_fit_without_loading(tmp_path: Path) -> None:
+    named(tmp_path, "a", requires={"b": ">=2"}, files={"main.py": "raise SystemExit"})
+    named(tmp_path, "b", version="1.4")
+    with plugin_maker.plugins(folders=[tmp_path]) as opened:
+        check = opened.check()
+        assert not check.is_good
+        assert list(check.wrong) == ["a"]
+        row = next(row for row in check.rows if row.needs == "b")
+        assert (row.plugin, row.found, row.is_met) == ("a", "1.4", False)
+
+
+def test_after_closing_everything_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with plugin_maker.plugins() as opened:
+        opened.load(plugin_maker.write(tmp_path / "p"))
+        handle = opened.get("policy")
+    opened.close()
+    assert opened.closed
+    for call in (opened.list, opened.start, lambda: opened.load("p"), lambda: opened.reload("p")):
+        assert code_of(call) == "plugin.state"
+    assert code_of(lambda: handle.call("after", [])) == "plugin.state"
+    assert not [name for name in sys.modules if name.startswith("dwkernel_plugin_")]
+
+
+def test_closing_takes_no_longer_than_it_may(tmp_path: Path) -> None:
+    opened = Plugins(PluginsSection.model_validate({"installed": False, "limits": {"stop": 0.1}}))
+    opened.load(
+        plugin_maker.write(tmp_path / "p", "def stop(self):\n    import time\n    time.sleep(2)")
+    )
+    with opened.get("policy").use():
+        threading.Timer(20, lambda: None)
+        opened.close(deadline="0.2s")
+    assert opened.closed
+
+
+def test_many_threads_may_do_everything_at_once(tmp_path: Path) -> None:
+    for name in "abcd":
+        named(tmp_path, name)
+    allowed = {"plugin.state", "plugin.not_found"}
+    met: list[BaseException] = []
+    with plugin_maker.plugins(folders=[tmp_path], enabled=["*"]) as opened:
+        opened.start()
+
+        def work(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(30):
+                name = chance.choice("abcd")
+                try:
+                    chance.choice(
+                        [
+                            lambda name=name: opened.enable(name),
+                            lambda name=name: opened.disable(name),
+                            lambda name=name: opened.pause(name),
+                            lambda name=name: opened.resume(name),
+                            lambda name=name: opened.reload(name),
+                            lambda name=name: opened.info(name),
+                            opened.list,
+                            lambda: opened.get("policy").call("after", []),
+                        ]
+                    )()
+                except BaseException as error:  # noqa: BLE001 - it is looked at below
+                    if getattr(error, "code", "") not in allowed:
+                        met.append(error)
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert met == []
+        for name in "abcd":
+            opened.enable(name)
+            if opened.info(name).state == "paused":
+                opened.resume(name)
+        assert ids(opened.find("policy")) == list("abcd")
+    assert not [name for name in sys.modules if name.startswith("dwkernel_plugin_")]
+
+
+# --- A life against its model ---
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_life_goes_only_where_its_model_does(seed: int) -> None:
+    chance = random.Random(seed)
+    calls: list[str] = []
+
+    class Instance:
+        raises = False
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in MOVES:
+                raise AttributeError(name)
+
+            def method(*_: Any) -> None:
+                calls.append(name)
+                if self.raises:
+                    raise SystemExit
+
+            return method
+
+    instance = Instance()
+    log = Log("p")
+    life = Life(instance, Watchdog("p", log), Limits(start=PATIENCE_S, pause=PATIENCE_S))
+    context = Context("p", "1.0", "1.0", {}, log, {})
+    arguments: dict[str, tuple[Any, ...]] = {"handshake": (context,), "drain": (PATIENCE_S,)}
+    # The model: what each state leads to, written down by hand.
+    model = {
+        ("loaded", "handshake"): ("greeted", "failed"),
+        ("greeted", "start"): ("started", "failed"),
+        ("started", "pause"): ("paused", "started"),
+        ("paused", "resume"): ("started", "paused"),
+        ("started", "drain"): ("draining", "draining"),
+        ("paused", "drain"): ("draining", "draining"),
+        **{
+            (state, "stop"): ("stopped", "stopped")
+            for state in ("loaded", "greeted", "started", "paused", "draining", "failed")
+        },
+    }
+    state = "loaded"
+    for _ in range(60):
+        step = chance.choice([*MOVES, "handshake", "start"])
+        instance.raises = chance.random() < 0.15
+        before = len(calls)
+        if step == "stop" and (state == "stopped" or chance.random() < 0.7):
+            continue
+        expected = model.get((state, step))
+        try:
+            getattr(life, step)(*arguments.get(step, ()))
+            code = None
+        except errors.DwError as error:
+            code = error.code
+        if expected is None:
+            assert (code, len(calls)) == ("plugin.state", before)
+        else:
+            assert code == ("plugin.failed" if instance.raises else None)
+            assert calls[before:] == [step]
+            state = expected[instance.raises]
+        assert life.state == state
+
+
+# --- Policies ---
+
+
+REQUESTS = [Request("put", "a/1"), Request("get", "a/2"), Request("put", "b/1", tenant="acme")]
+
+
+def test_policies_are_asked_in_turn_and_the_first_refusal_counts(tmp_path: Path) -> None:
+    refuses = """
+def before(self, requests):
+    return [Verdict.refuse("no puts") if one.verb == "put" else Verdict.annotate({"a": one.key}) for one in requests]
+"""
+    counts = """
+def before(self, requests):
+    self.seen = [one.key for one in requests]
+    return [Verdict.annotate({"b": "2"}) for _ in requests]
+def after(self, finished):
+    self.ended = [one.request.key for one in finished]
+"""
+    named(tmp_path, "a", refuses)
+    named(tmp_path, "b", counts)
+    tenants = {"acme": {"disabled": ["a"]}}
+    with plugin_maker.plugins(folders=[tmp_path], enabled=["*"], tenants=tenants) as opened:
+        opened.start()
+        for limit_s in (None, PATIENCE_S):
+            verdicts = Policies(opened.registry, limit_s).before(REQUESTS)
+            assert [one.kind for one in verdicts] == ["refuse", "allow", "allow"]
+            assert verdicts[0].reason == "no puts"
+            assert verdicts[1].annotations == {"a": "a/2", "b": "2"}
+        with opened.find("policy")[1].use() as instance:
+            assert instance.seen == ["b/1"]
+            Policies(opened.registry).after([Finished(REQUESTS[1])])
+            assert instance.ended == ["a/2"]
+        del instance
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "def before(self, requests): raise SystemExit",
+        "def before(self, requests): return []",
+        "def before(self, requests): return None",
+        "def before(self, requests): return [True] * len(requests)",
+        "def before(self, requests):\n    import time\n    time.sleep(1)",
+    ],
+)
+def test_a_policy_that_fails_refuses_unless_it_says_otherwise(body: str, tmp_path: Path) -> None:
+    for allows in (False, True):
+        code = body + ("\non_failure = 'allow'" if allows else "")
+        with plugin_maker.plugins(health={"failures_max": 4, "failures_in_row": 99}) as opened:
+            opened.load(plugin_maker.write(tmp_path / "p", code))
+            policies = Policies(opened.registry, 0.2)
+            # After the fourth it is in quarantine, and that must not let anybody through.
+            for _ in range(6):
+                (verdict,) = policies.before(REQUESTS[:1])
+                assert verdict.kind == ("allow" if allows else "refuse")
+            opened.enable("p")
+            opened.pause("p")
+            assert policies.before(REQUESTS[:1])[0].kind == "allow"
+
+
+# --- Drives ---
+
+DRIVE = """
+import threading
+from dwkernel import errors
+
+class Plugin:
+    def __init__(self):
+        self.blobs = {}
+        self.locks = {}
+        self.opened = 0
+        self.lock = threading.Lock()
+
+    def open(self, location):
+        self.opened += 1
+        return Drive(self)
+
+    def export_state(self):
+        return {"blobs": self.blobs, "locks": self.locks}
+
+    def import_state(self, state, from_version):
+        self.blobs, self.locks = state["blobs"], state["locks"]
+
+class Drive:
+    def __init__(self, plugin):
+        self.plugin = plugin
+        self.blobs = plugin.blobs
+
+    def put(self, name, parts):
+        with self.plugin.lock:
+            if name in self.plugin.blobs:
+                raise errors.new("blob.exists", f"{name} is there")
+            self.plugin.blobs[name] = b"".join(parts)
+
+    def read(self, name, offset, length):
+        if name == "broken":
+            raise OSError("sector")
+        return self.plugin.blobs[name][offset : offset + length]
+
+    def list(self, folder, after, limit):
+        return sorted((name, len(blob)) for name, blob in self.plugin.blobs.items())[:limit]
+
+    def lock(self, holder, *, shared):
+        self.plugin.locks["t1"] = holder["pid"]
+        return "t1"
+
+    def unlock(self, token):
+        del self.plugin.locks[token]
+
+    def log(self):
+        return self
+
+    def list_logs(self):
+        return [("log", 4096)]
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+"""
+
+
+def test_a_drive_of_a_plugin_is_one_over_reloads(tmp_path: Path) -> None:
+    def write() -> Path:
+        return plugin_maker.write(
+            tmp_path / "p",
+            kinds=["drive"],
+            capabilities={"drive": ["mine"]},
+            files={"main.py": DRIVE},
+            keep_state=True,
+            state_version=1,
+        )
+
+    limits = dict.fromkeys(("freeze", "drain", "load", "state"), PATIENCE_S)
+    wrong: list[BaseException] = []
+    written = [0] * 16
+    stop = threading.Event()
+    with plugin_maker.plugins(limits=limits) as opened:
+        opened.load(write())
+        drive = PluginDrive(opened.get("drive", "mine").slot, "mine://d1")
+        token = drive.lock({"pid": "1"}, shared=False)
+
+        def client(number: int) -> None:
+            try:
+                while not stop.is_set():
+                    name = f"{number}-{written[number]}"
+                    drive.put(name, [name.encode(), b"!"])
+                    assert drive.read(name, 1, 99) == name.encode()[1:] + b"!"
+                    written[number] += 1
+                    stop.wait(0.002)
+            except BaseException as error:  # noqa: BLE001 - it is what is looked for
+                wrong.append(error)
+
+        threads = [threading.Thread(target=client, args=(n,)) for n in range(len(written))]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            report = opened.reload("p", write())
+            assert report.is_unloaded, report
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert len(drive.list(None, None, 10**6)) == sum(written) > len(written)
+        assert code_of(lambda: drive.put("0-0", [])) == "blob.exists"
+        assert code_of(lambda: drive.read("broken", 0, 1)) == "drive.io"
+        drive.unlock(token)
+        log = drive.log()
+        assert log is not None
+        assert log.list_logs() == [("log", 4096)]
+
+
+def test_a_plugin_drive_has_all_that_a_drive_has() -> None:
+    from dwkernel.plugins.kinds import drive as kind
+
+    drive = PluginDrive(Plugins().get("drive", "file").slot, "file:///nowhere")
+    wanted = {name for name in vars(kind.Drive) if not name.startswith("_")}
+    assert wanted <= set(dir(drive))
+    assert kinds.missing("drive", object()) == ["open(location)"]
