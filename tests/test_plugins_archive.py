@@ -50,7 +50,7 @@ def tarred(
     return path
 
 
-MAKERS = {"p.zip": zipped, "p.tar.gz": tarred}
+MAKERS: dict[str, Callable[..., Path]] = {"p.zip": zipped, "p.tar.gz": tarred}
 
 
 def refused(path: Path, folder: Path) -> str:

@@ -40,25 +40,39 @@ def traces(namespace: str) -> list[str]:
     return found
 
 
+SIDE_BY_SIDE = (
+    """
+import json, rules, inner.rules
+from inner import deep
+from . import rules as here
+"""
+    + plugin_maker.POLICY
+    + """
+    def say(self):
+        return (rules.NUMBER, inner.rules.NUMBER, deep.of(), here.NUMBER, json.dumps(1))
+"""
+)
+DEEP = """
+from .rules import NUMBER
+
+def of():
+    import rules
+    return NUMBER + rules.NUMBER
+"""
+
+
 def test_two_versions_live_side_by_side_with_their_own_modules(
     tmp_path: Path, stages: loader.Stages
 ) -> None:
     def version(number: int) -> Path:
-        return plugin_maker.write(
-            tmp_path / f"v{number}",
-            "def say(self): return (rules.NUMBER, inner.rules.NUMBER, deep.of(), here.NUMBER)",
-            files={
-                "main.py": plugin_maker.POLICY.replace(
-                    "class",
-                    "import rules, inner.rules, json\nfrom inner import deep\nfrom . import rules as here\nclass",
-                )
-                + "\n    def say(self): return (rules.NUMBER, inner.rules.NUMBER, deep.of(), here.NUMBER, json.dumps(1))\n",
-                "rules.py": f"NUMBER = {number}",
-                "inner/__init__.py": "",
-                "inner/rules.py": f"NUMBER = {number * 10}",
-                "inner/deep.py": "from .rules import NUMBER\ndef of():\n    import rules\n    return NUMBER + rules.NUMBER\n",
-            },
-        )
+        files = {
+            "main.py": SIDE_BY_SIDE,
+            "rules.py": f"NUMBER = {number}",
+            "inner/__init__.py": "",
+            "inner/rules.py": f"NUMBER = {number * 10}",
+            "inner/deep.py": DEEP,
+        }
+        return plugin_maker.write(tmp_path / f"v{number}", files=files)
 
     before = list(sys.path)
     one, two = load(version(1), stages), load(version(2), stages)

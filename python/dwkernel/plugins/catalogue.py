@@ -99,12 +99,12 @@ class Catalogue:
         known = self.found().plugins.get(found.id, [])
         if any(_is_same(one, found) for one in known):
             return found.id
-        before = self._named.get(found.id) or running.get(found.id) or (known or [None])[-1]
-        if before is not None and not _is_same(before, found):
-            places = f"{before.place} and {found.place}"
-            raise errors.new(
-                "plugin.exists", f"{found.id} is in {places}", id=found.id, places=places
-            )
+        for other in (self._named.get(found.id), running.get(found.id), *known):
+            if other is not None and not _is_same(other, found):
+                text = f"{other.place} and {found.place}"
+                raise errors.new(
+                    "plugin.exists", f"{found.id} is in {text}", id=found.id, places=text
+                )
         self._named[found.id] = found
         return found.id
 

@@ -343,7 +343,7 @@ def _source(
 
 
 _finder = _Finder()
-sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]  # it has what is used
+sys.meta_path.insert(0, _finder)
 
 
 def _take_modules(namespace: str) -> list[types.ModuleType]:
@@ -382,8 +382,10 @@ def _forget(namespace: str, stage: str) -> None:
     for kind in [one for one in list(copyreg.dispatch_table) if _of(one, namespace)]:
         copyreg.dispatch_table.pop(kind, None)
     known = logging.Logger.manager.loggerDict
-    for logger in [logging.root, *list(known.values())]:
-        for handler in list(getattr(logger, "handlers", ())):
+    # The names between loggers have entries, too, which are none.
+    loggers = [one for one in list(known.values()) if isinstance(one, logging.Logger)]
+    for logger in [logging.root, *loggers]:
+        for handler in list(logger.handlers):
             if _of(type(handler), namespace):
                 logger.removeHandler(handler)
     for name in [one for one in list(known) if f"{one}.".startswith(f"{namespace}.")]:

@@ -125,7 +125,7 @@ def _referrers(value: Any, namespace: str) -> list[str]:
     return []
 
 
-def _described(referrer: Any, namespace: str, level: list[Any]) -> str | None:
+def _described(referrer: Any, namespace: str, level: list[Any]) -> str | None:  # noqa: PLR0911 - a case each
     """Name a holder; empty if it is itself held by somebody, None if it is our own."""
     if isinstance(referrer, types.FrameType):
         name = str(referrer.f_globals.get("__name__"))

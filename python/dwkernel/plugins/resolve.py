@@ -186,7 +186,8 @@ def _explained(
     if not any(parent for _, parent in several) and there:
         return _other_kernel(there[-1])
     demands = [
-        f"{parent.id} {parent.version} needs {_shown(need)}{_behind(candidates, parent.id, roots[-1])}"
+        f"{parent.id} {parent.version} needs {_shown(need)}"
+        f"{_behind(candidates, parent.id, roots[-1])}"
         for need, parent in several
         if parent is not None
     ]

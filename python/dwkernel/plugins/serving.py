@@ -1,7 +1,7 @@
 """How the kernel's door and its pool ask plugins, whatever version is there.
 
-`Policies` asks all policies that serve; `PluginDrive` is a drive that a plugin opened, and stays one
-over reloads.
+`Policies` asks all policies that serve; `PluginDrive` is a drive that a plugin opened, and stays
+one over reloads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.registry import Registry
     from dwkernel.plugins.swap import Slot
 
-__all__ = ["Policies", "PluginDrive"]
+__all__ = ["PluginDrive", "Policies"]
 
 
 class Policies:

@@ -11,7 +11,6 @@ from dwkernel.plugins import effects, kinds, loader, schema, vouching
 from dwkernel.plugins.life import Context, Life
 from dwkernel.plugins.manifest import API_VERSION
 from dwkernel.plugins.proof import Proof
-
 from dwkernel.plugins.watchdog import bare
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from dwkernel import errors
+from dwkernel.plugins import tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,7 @@ class Watcher:
             if not homes:
                 self._end.wait(_LOOK_MS / 1000)
                 continue
+            missed = True
             for changes in watchfiles.watch(
                 *homes,
                 stop_event=self._end,
@@ -72,10 +74,19 @@ class Watcher:
             ):
                 changed = {path for _, path in changes}
                 for home, name in homes.items():
-                    if any(path.startswith(f"{home}/") for path in changed):
+                    is_changed = any(path.startswith(f"{home}/") for path in changed)
+                    if is_changed or (missed and self._differs(home, name)):
                         self._reload(name)
+                missed = False
                 if self._homes() != homes:
                     break
+
+    def _differs(self, home: Path, name: str) -> bool:
+        """Return whether files changed between loading and watching."""
+        try:
+            return tree.look(home).hash != self._plugins.info(name).hash
+        except errors.DwError:
+            return False  # half written or closed: a change follows, or nothing does
 
     def _homes(self) -> dict[Path, str]:
         """Return the folders of the plugins that run."""
