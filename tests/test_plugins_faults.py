@@ -97,6 +97,11 @@ EFFECTS = {
         socket.getdefaulttimeout,
         "changed sockets' default timeout",
     ),
+    "finders": (
+        "class Own: pass\nimport sys; sys.meta_path.insert(0, Own()); sys.path_hooks.clear()",
+        lambda: (list(sys.meta_path), list(sys.path_hooks)),
+        "changed sys.meta_path",
+    ),
     "collector": ("import gc; gc.disable()", lambda: __import__("gc").isenabled(), "the collector"),
 }
 
@@ -121,6 +126,21 @@ def test_what_a_plugin_does_to_the_process_is_undone_and_told(
     assert any(says in one for one in told), told
     assert all(one.startswith("importing" if when == "import" else when) for one in told)
     assert any("the plugin" in line for line in opened.info("p").lines)
+
+
+def test_the_finder_of_a_library_stays_when_a_plugin_imports_that(
+    opened: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    code = "import sys\nclass Finder:\n    find_spec = staticmethod(lambda *_: None)\n"
+    (library / "finding_library.py").write_text(code + "sys.meta_path.append(Finder())")
+    monkeypatch.syspath_prepend(library)
+    monkeypatch.setattr(sys, "meta_path", sys.meta_path)
+    opened.load(at_import(tmp_path / "p", "import finding_library"))
+    last = sys.meta_path.pop()
+    assert type(last).__module__ == "finding_library"
+    assert opened.info("p").effects == []
 
 
 def test_an_effect_that_can_not_be_undone_is_told(tmp_path: Path) -> None:

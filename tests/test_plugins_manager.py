@@ -128,6 +128,17 @@ def test_what_is_not_enabled_does_not_start_and_can_be_enabled_later(tmp_path: P
         assert code_of(lambda: opened.enable("x")) == "plugin.not_found"
 
 
+def test_a_handle_stays_good_when_its_plugin_is_disabled_and_enabled(tmp_path: Path) -> None:
+    with plugin_maker.plugins(folders=[named(tmp_path, "a")]) as opened:
+        opened.load("a")
+        handle = opened.get("policy")
+        opened.disable("a")
+        assert code_of(lambda: handle.call("after", [])) == "plugin.state"
+        opened.enable("a")
+        assert handle.call("after", []) is None
+        assert opened.get("policy") is handle
+
+
 def test_plugins_begin_after_those_that_they_need_and_end_before_them(tmp_path: Path) -> None:
     heard: list[tuple[str, str]] = []
     named(tmp_path, "a", requires={"b": ">=1"})
@@ -223,6 +234,7 @@ def test_many_threads_may_do_everything_at_once(tmp_path: Path) -> None:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             assert len(opened.list()) == 10
+            time.sleep(0.005)
         assert met == []
         for name in "abcd":
             opened.enable(name)

@@ -494,3 +494,11 @@ print(sorted(heavy & set(sys.modules)))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ}
     )
     assert out.stdout.strip() == "[]"
+
+
+def test_the_authors_page_names_every_field_and_kind() -> None:
+    page = (plugin_maker.EXAMPLE.parents[1] / "docs" / "plugins.md").read_text()
+    for section, names in (("The manifest", manifest._FIELDS), ("Kinds", kinds.KINDS)):
+        rows = page.split(f"## {section}\n")[1].split("\n## ")[0].splitlines()
+        listed = [row.split("`")[1] for row in rows if row.startswith("| `")]
+        assert listed == list(names)

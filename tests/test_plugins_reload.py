@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 import plugin_maker
 from dwkernel import errors
-from dwkernel.plugins import Plugins, Request
+from dwkernel.plugins import Plugins, Request, swap, vouching
 from dwkernel.plugins.swap import Slot
 from expect import code_of, until
 
@@ -90,6 +91,23 @@ def test_a_use_keeps_what_it_found_and_the_next_has_what_is_there() -> None:
             assert (first, second) == ("old", "new")
             assert slot.drain(old, 0.0) == [threading.current_thread().name]
     assert slot.drain(old, 0.0) == []
+    assert slot.in_flight == 0
+
+
+def test_a_use_that_is_overtaken_by_a_swap_goes_on_to_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot = Slot("old")
+
+    def overtaken() -> int:
+        """Swap and drain in the moment before a use writes itself down."""
+        monkeypatch.setattr(swap, "_get_ident", threading.get_ident)
+        assert slot.drain(slot.swap("new"), 0.0) == []
+        return threading.get_ident()
+
+    monkeypatch.setattr(swap, "_get_ident", overtaken)
+    with slot.use() as instance:
+        assert instance == "new"
     assert slot.in_flight == 0
 
 
@@ -366,6 +384,39 @@ def test_a_version_that_does_not_fit_is_refused_before_it_is_loaded(
     assert error.details["step"] == "resolve"
     assert says in str(error)
     assert opened.info("p").version == "1.0"
+
+
+def test_files_that_nobody_vouches_for_do_not_take_over(tmp_path: Path) -> None:
+    home = counter(tmp_path / "p", 1)
+    with plugin_maker.plugins(trusted_keys=[vouching.sign(home, os.urandom(32))]) as opened:
+        opened.load(home)
+        error = reloading_fails(opened, counter(tmp_path / "next", 2))
+        assert (error.details["step"], error.details["cause"]) == ("verify", "plugin.signature")
+        assert opened.get("policy").call("add") == 1
+
+
+def test_calls_that_began_before_a_pause_lose_nothing_in_a_reload(tmp_path: Path) -> None:
+    with plugin_maker.plugins() as opened:
+        opened.load(counter(tmp_path / "p", 1))
+        handle = opened.get("policy")
+        inside, leave = threading.Event(), threading.Event()
+
+        def user() -> None:
+            with handle.use() as instance:
+                inside.set()
+                leave.wait(PATIENCE_S)
+                instance.add()
+
+        thread = threading.Thread(target=user)
+        thread.start()
+        assert inside.wait(PATIENCE_S)
+        opened.pause("p")
+        threading.Timer(0.1, leave.set).start()
+        opened.reload("p", counter(tmp_path / "next", 2))
+        thread.join()
+        opened.resume("p")
+        with handle.use() as instance:
+            assert instance.count == 1
 
 
 def test_an_older_version_may_follow_where_that_is_meant(opened: Plugins, tmp_path: Path) -> None:

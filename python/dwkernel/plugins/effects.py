@@ -106,6 +106,13 @@ def _put_list(target: list[Any]) -> Callable[[list[Any]], None]:
     return put
 
 
+def _is_own(finder: Any) -> bool:
+    """Return whether a finder is a plugin's; those of libraries are needed by who imports them."""
+    named = isinstance(finder, type | types.FunctionType)
+    module = getattr(finder if named else type(finder), "__module__", None)
+    return str(module).startswith("dwkernel_plugin_")
+
+
 def _attribute(holder: Any, name: str) -> _Setting:
     label = f"{holder.__name__}.{name}"
     return _Setting(
@@ -122,8 +129,6 @@ _SETTINGS = (
     ),
     _Setting("the umask", _umask, _put_umask),
     _Setting("sys.path", lambda: list(sys.path), _put_list(sys.path)),
-    _Setting("sys.meta_path", lambda: list(sys.meta_path), _put_list(sys.meta_path)),
-    _Setting("sys.path_hooks", lambda: list(sys.path_hooks), _put_list(sys.path_hooks)),
     _Setting("os.environ", lambda: dict(os.environ), _put_environment),
     _Setting("the filters of warnings", lambda: list(warnings.filters), _put_filters),
     _Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -139,10 +144,17 @@ _SETTINGS = (
 )
 
 
+_FINDERS: tuple[tuple[str, list[Any]], ...] = (
+    ("sys.meta_path", sys.meta_path),
+    ("sys.path_hooks", sys.path_hooks),
+)
+
+
 class Before(NamedTuple):
     """How the process stood."""
 
     settings: list[Any]
+    finders: list[list[Any]]
     signals: dict[int, Any]
     modules: dict[str, dict[str, Any]]
     classes: dict[tuple[str, str], dict[str, Any]]
@@ -154,6 +166,7 @@ def look() -> Before:
     loaded = {name: sys.modules[name] for name in _WATCHED if name in sys.modules}
     return Before(
         [setting.get() for setting in _SETTINGS],
+        [list(finders) for _, finders in _FINDERS],
         {number: signal.getsignal(number) for number in signal.valid_signals()},
         {name: _functions(vars(module)) for name, module in loaded.items()},
         {
@@ -177,6 +190,8 @@ def put_back(before: Before) -> list[str]:
         except Exception as error:  # noqa: BLE001 - a folder may be gone; it is told
             said += f", which can't be put back: {type(error).__name__}"
         told.append(said)
+    for (label, finders), stood in zip(_FINDERS, before.finders, strict=True):
+        told += _put_back_finders(label, finders, stood)
     told += _put_back_signals(before.signals)
     for name, module in before.loaded.items():
         if sys.modules.get(name) is not module:
@@ -215,6 +230,18 @@ def _put_back_functions(label: str, holder: Any, had: dict[str, Any]) -> list[st
                 setattr(holder, name, value)
             told.append(f"patched {label}.{name}")
     return told
+
+
+def _put_back_finders(label: str, finders: list[Any], had: list[Any]) -> list[str]:
+    """Take out a plugin's own finders, and leave those of libraries that it imported."""
+    before = {id(one) for one in had}
+    kept = [one for one in finders if id(one) in before or not _is_own(one)]
+    if [id(one) for one in kept if id(one) in before] != [id(one) for one in had]:
+        kept = [*(one for one in kept if id(one) not in before), *had]
+    if [id(one) for one in kept] == [id(one) for one in finders]:
+        return []
+    finders[:] = kept
+    return [f"changed {label}"]
 
 
 def _put_back_signals(had: dict[int, Any]) -> list[str]:

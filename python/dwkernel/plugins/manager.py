@@ -455,8 +455,12 @@ class Plugins(Closing):
 
     def _begin(self, found: Found) -> None:
         section = self._section()
-        record = Record(found, section, lambda wait_s: self._quarantined(found.id, wait_s))
-        self._records[found.id] = record
+        record = self._records.get(found.id)
+        if record is None:
+            record = Record(found, section, lambda wait_s: self._quarantined(found.id, wait_s))
+            self._records[found.id] = record
+        else:
+            record.again(found)  # those who ask it keep their handle
         version = None
         try:
             self._may_run(found.id)

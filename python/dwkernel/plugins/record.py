@@ -71,6 +71,12 @@ class Record:
             raise errors.new("plugin.state", f"{self.id} does not run", id=self.id)
         return self.version.life
 
+    def again(self, found: Found) -> None:
+        """Forget what was, and be ready to begin anew."""
+        self.found = found
+        self.error = None
+        self.health.reset()
+
     def began(self, version: Version) -> None:
         """Let callers at a version that has started."""
         self.version = version

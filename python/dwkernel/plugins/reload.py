@@ -126,6 +126,8 @@ class Reload:
             self._end_step()
         if self._frozen_at is not None:
             self._slot.thaw()
+        if cause.code in ("plugin.hash", "plugin.signature"):
+            self._step = "verify"  # a part of loading: what is verified is the copy that runs
         told = self._discard()
         where = f"{self._found.id} {self._found.manifest.version}"
         text = f"{where} could not take over at the step {self._step}: {said(cause)}"
@@ -162,12 +164,11 @@ class Reload:
         manifest = self._old.found.manifest
         if manifest.keep_state or self._found.manifest.keep_state:
             self._begin_step("freeze")
-            if self._slot.is_open:  # a paused one is not called anyway
-                began = time.monotonic()
-                if not self._slot.freeze(self._limits.freeze):
-                    text = f"calls of {self._found.id} did not end in {self._limits.freeze:g} s"
-                    raise errors.new("plugin.timeout", text, id=self._found.id)
-                self._frozen_at = began
+            began = time.monotonic()
+            if not self._slot.freeze(self._limits.freeze):
+                text = f"calls of {self._found.id} did not end in {self._limits.freeze:g} s"
+                raise errors.new("plugin.timeout", text, id=self._found.id)
+            self._frozen_at = began
         self._begin_step("export")
         state = old_life.export_state(self._left())
         self._begin_step("import")

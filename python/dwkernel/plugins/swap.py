@@ -176,7 +176,7 @@ class Slot(Generic[T]):
 
         """
         with self._change:
-            if self._frozen or self._refusal is not None:
+            if self._frozen:
                 return False
             self._frozen = True
             held = self._held
