@@ -268,6 +268,10 @@ def test_a_hash_is_over_names_and_contents_and_refuses_links(tmp_path: Path) -> 
     (home / "a").write_text("2")
     (home / "b").write_text("1")
     assert tree.look(home).hash != first.hash
+    (home / "a").write_text("1")
+    (home / "b").rename(home / "bb")
+    (home / "bb").write_text("2")
+    assert tree.look(home).hash != first.hash
     (home / "a").unlink()
     (home / "a").symlink_to("/etc/passwd")
     assert code_of(lambda: tree.look(home)) == "plugin.load"

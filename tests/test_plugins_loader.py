@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import linecache
 import logging
 import shutil
@@ -353,4 +352,16 @@ def test_compiled_versions_load_side_by_side_from_paths_of_their_own(
     assert again.make().say() == (1, 1)
     for loaded in (one, two, again):
         loaded.unload()
-    importlib.invalidate_caches()
+
+
+def test_a_compiled_plugin_is_reloaded_while_it_is_used(tmp_path: Path) -> None:
+    with plugin_maker.plugins() as opened:
+        opened.load(compiled(tmp_path / "p", 1))
+        handle = opened.get("policy")
+        for number in (2, 3):
+            with handle.use() as instance:
+                assert instance.say() == (number - 1, 1)
+            del instance
+            report = opened.reload("p", compiled(tmp_path / "p", number))
+            assert report.is_unloaded, report
+        assert handle.call("say") == (3, 1)

@@ -106,6 +106,23 @@ def test_tenants_have_their_own_choice(tmp_path: Path) -> None:
         assert opened.info("a").tenants == {"acme": True}
 
 
+def test_what_only_a_tenant_has_enabled_serves_that_one_only(tmp_path: Path) -> None:
+    for name in "ab":
+        named(tmp_path, name)
+    with plugin_maker.plugins(
+        folders=[tmp_path], enabled=[], tenants={"zoo": {"enabled": ["a"]}}
+    ) as opened:
+        assert opened.start() == {}
+        opened.enable("b", "acme")
+        found = {who: ids(opened.find("policy", tenant=who)) for who in (None, "zoo", "acme")}
+        assert found == {None: [], "zoo": ["a"], "acme": ["b"]}
+        opened.enable("b")
+        assert ids(opened.find("policy")) == ["b"]
+        opened.reload("a")
+        assert ids(opened.find("policy", tenant="zoo")) == ["a", "b"]
+        assert ids(opened.find("policy")) == ["b"]
+
+
 def test_what_is_not_enabled_does_not_start_and_can_be_enabled_later(tmp_path: Path) -> None:
     for name in "abc":
         named(tmp_path, name)
@@ -327,6 +344,79 @@ def test_a_life_goes_only_where_its_model_does(seed: int) -> None:
             assert calls[before:] == [step]
             state = expected[instance.raises]
         assert life.state == state
+
+
+GOOD, BAD = "def of(self): return NUMBER", "def start(self): raise ValueError('no')"
+
+
+class Model:
+    """How a plugin stands, by what was asked of it: written down by hand."""
+
+    def __init__(self) -> None:
+        self.state = "discovered"
+        self.runs = 0
+        self.is_disabled = False
+
+    def does(self, verb: str, number: int, *, good: bool) -> str | None:
+        """Return the code that a verb fails with; `number` is the version that is there."""
+        is_up = self.state in ("started", "paused")
+        if verb == "disable":
+            self.is_disabled = True
+            self.state = "stopped" if is_up else self.state
+            return None
+        if verb in ("pause", "resume"):
+            return self._rests(verb)
+        if verb == "enable":
+            self.is_disabled = False
+        if is_up:
+            return self._follows(number, good=good) if verb == "reload" else None
+        return "plugin.state" if self.is_disabled else self._begins(number, good=good)
+
+    def _rests(self, verb: str) -> str | None:
+        before, after = ("started", "paused") if verb == "pause" else ("paused", "started")
+        if self.state != before:
+            return "plugin.state"
+        self.state = after
+        return None
+
+    def _follows(self, number: int, *, good: bool) -> str | None:
+        self.runs = number if good else self.runs
+        return None if good else "plugin.reload"
+
+    def _begins(self, number: int, *, good: bool) -> str | None:
+        self.state, self.runs = ("started" if good else "failed"), number
+        return None if good else "plugin.failed"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_plugins_stand_as_their_model_says_after_any_history(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    models = {name: Model() for name in "ab"}
+    verbs = ["load", "enable", "disable", "pause", "resume", "reload", "reload"]
+
+    def write(name: str, number: int, *, good: bool) -> None:
+        body = GOOD.replace("NUMBER", str(number)) if good else BAD
+        plugin_maker.write(tmp_path / name, body, plugin_id=name, version=f"{number}.0")
+
+    for name in models:
+        write(name, 1, good=True)
+    with plugin_maker.plugins(folders=[tmp_path]) as opened:
+        for number in range(1, 30):
+            name, verb, good = chance.choice("ab"), chance.choice(verbs), chance.random() < 0.7
+            write(name, number, good=good)
+            opened.refresh()
+            code = models[name].does(verb, number, good=good)
+            found = None
+            try:
+                getattr(opened, verb)(name)
+            except errors.DwError as error:
+                found = error.code
+            assert found == code, (number, verb, name)
+            for each, model in models.items():
+                assert opened.info(each).state == model.state, (number, verb, name, each)
+            serving = [each for each, model in models.items() if model.state == "started"]
+            answers = [(handle.id, handle.call("of")) for handle in opened.find("policy")]
+            assert answers == [(each, models[each].runs) for each in serving]
 
 
 # --- Policies ---

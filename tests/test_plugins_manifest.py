@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import plugin_maker
 from dwkernel import errors
-from dwkernel.plugins import discovery, kinds, manifest, resolve, schema
+from dwkernel.plugins import Plugins, Request, discovery, kinds, manifest, resolve, schema
 from dwkernel.plugins.kinds.policy import Verdict
 from dwkernel.plugins.plain import plain
 from expect import code_of
@@ -113,6 +113,7 @@ type = "nubmer"
         ({"keep_state": "yes"}, "is a bool"),
         ({"config": {"model": "no"}}, "module:Class"),
         ({"plugin_id": "a" * 65}, "is no id"),
+        ({"plugin_id": "kernel.drive.file"}, "the kernel's own"),
         ({"plugin_id": "a..b"}, "is no id"),
     ],
 )
@@ -294,7 +295,9 @@ def test_installed_plugins_are_found_by_entry_points_without_importing_them(tmp_
     assert "says version 0.9, and the distribution 1.0" in str(found.wrong["old-plugin 1.0"])
 
 
-def test_the_example_is_a_plugin_from_its_folder_and_installed(tmp_path: Path) -> None:
+def test_the_example_is_a_plugin_from_its_folder_and_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert discovery.at(plugin_maker.EXAMPLE).id == "operation-counter"
     source = str(plugin_maker.EXAMPLE / "src")
     install(
@@ -302,6 +305,14 @@ def test_the_example_is_a_plugin_from_its_folder_and_installed(tmp_path: Path) -
     )
     found = discovery.discover([], [str(tmp_path), source])
     assert (list(found.plugins), found.wrong) == (["operation-counter"], {})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(source)
+    with Plugins() as opened:
+        assert opened.load("operation-counter").source == "installed"
+        verdicts = opened.get("policy", "counting").call("before", [Request("put", "frozen/x")])
+        assert verdicts[0].kind == "refuse"
+        assert opened.reload("operation-counter").is_unloaded
+    assert "dwkernel_example_plugin" not in sys.modules
     assert code_of(lambda: discovery.at(tmp_path)) == "plugin.not_found"
 
 

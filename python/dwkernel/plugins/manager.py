@@ -171,6 +171,9 @@ class Plugins(Closing):
             found = self._catalogue.found()
             section = self._section()
             wanted = self._catalogue.ids() if "*" in section.enabled else set(section.enabled)
+            only = {name for part in section.tenants.values() for name in part.enabled} - wanted
+            only -= set(self._running())
+            wanted |= only
             wanted -= set(section.disabled)
             wrong = {name: found.wrong[name] for name in found.wrong}
             for name in wanted - self._catalogue.ids() - set(wrong):
@@ -180,6 +183,8 @@ class Plugins(Closing):
             plan = resolve.resolve(self._candidates(), wanted - set(wrong))
             wrong |= plan.refused
             self._begin_all(plan.order, wrong)
+            for name in only:
+                self._registry.enable(name, None, is_enabled=False)
             self._watch()
         return wrong
 
@@ -227,6 +232,8 @@ class Plugins(Closing):
                 self._overrides[plugin_id] = True
             if plugin_id not in self._running():
                 self.load(plugin_id)
+                # Nobody asked for it but this tenant.
+                self._registry.enable(plugin_id, None, is_enabled=tenant is None)
             record = self._records[plugin_id]
             record.health.reset()
             record.lift()
@@ -472,6 +479,7 @@ class Plugins(Closing):
             version.life.health()
         except errors.DwError as error:
             record.error = str(error)
+            record.has_failed = True
             if version is not None:
                 if version.life.state != "loaded":
                     version.end()

@@ -185,6 +185,8 @@ class _Checker:
 
     def manifest(self) -> Manifest | None:
         self._names(self.table, _FIELDS, "")
+        if str(self.table.get("id", "")).startswith("kernel."):
+            self._say("id", "ids that begin with 'kernel.' are the kernel's own")
         for name in _NEEDED:
             if name not in self.table:
                 self._say("", f"{name!r} is missing")

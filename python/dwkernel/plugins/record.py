@@ -46,6 +46,7 @@ class Record:
         self.version: Version | None = None
         self.error: str | None = None
         self.reloads = 0
+        self.has_failed = False
         self._ended = False
         self._timer: threading.Timer | None = None
 
@@ -75,6 +76,7 @@ class Record:
         """Forget what was, and be ready to begin anew."""
         self.found = found
         self.error = None
+        self.has_failed = False
         self.health.reset()
 
     def began(self, version: Version) -> None:
@@ -189,7 +191,7 @@ class Record:
 
     def _state(self, health: str) -> str:
         if self.version is None:
-            return "failed" if self.error else "stopped" if self._ended else "discovered"
+            return "failed" if self.has_failed else "stopped" if self._ended else "discovered"
         return "quarantined" if health == "quarantined" else self.version.life.state
 
 
