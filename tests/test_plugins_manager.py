@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import pytest
 
 import dwkernel as dw
@@ -142,6 +143,47 @@ def test_what_is_not_enabled_does_not_start_and_can_be_enabled_later(tmp_path: P
         assert ids(opened.find("policy")) == ["a", "b"]
         assert code_of(lambda: opened.info("x")) == "plugin.not_found"
         assert code_of(lambda: opened.enable("x")) == "plugin.not_found"
+
+
+def test_a_changed_section_is_applied_to_what_runs(tmp_path: Path) -> None:
+    for name in "abc":
+        named(tmp_path, name)
+    named(tmp_path, "d", requires={"c": ">=1"})
+    section: dict[str, Any] = {"folders": [tmp_path], "installed": False, "enabled": ["a", "d"]}
+    now = [PluginsSection.model_validate(section)]
+    with Plugins(lambda: now[0]) as opened:
+        assert opened.start() == {}
+        opened.enable("a", "zoo")
+        assert ids(opened.find("policy")) == ["a", "c", "d"]
+        named(tmp_path, "e")
+        changed = {"enabled": ["b", "e", "x"], "disabled": ["a", "c"], "priority": {"e": 1}}
+        now[0] = PluginsSection.model_validate({**section, **changed})
+        wrong = opened.apply()
+        assert {name: error.code for name, error in wrong.items()} == {
+            "x": "plugin.not_found",
+            "c": "plugin.dependency",
+        }
+        assert ids(opened.find("policy")) == ["e", "b", "c", "d"]
+        now[0] = PluginsSection.model_validate({**section, "tenants": {"zoo": {"disabled": ["b"]}}})
+        assert opened.apply() == {}
+        assert ids(opened.find("policy")) == ["a", "b", "c", "d", "e"]
+        assert ids(opened.find("policy", tenant="zoo")) == ["a", "c", "d", "e"]
+
+
+def test_a_section_says_what_each_field_is_and_refuses_nonsense() -> None:
+    fields = PluginsSection.model_fields
+    assert all(one.description for one in fields.values())
+    live = {name for name, one in fields.items() if one.json_schema_extra == {"live": True}}
+    assert set(fields) - live == {"watch", "stage"}
+    assert PluginsSection.model_validate({"limits": {"drain": "1min"}}).limits.drain == 60
+    nonsense: list[dict[str, Any]] = [
+        {"enable": []},
+        {"limits": {"drain": 0}},
+        {"health": {"pauses": []}},
+    ]
+    for wrong in nonsense:
+        with pytest.raises(pydantic.ValidationError):
+            PluginsSection.model_validate(wrong)
 
 
 def test_a_handle_stays_good_when_its_plugin_is_disabled_and_enabled(tmp_path: Path) -> None:

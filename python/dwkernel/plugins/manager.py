@@ -14,7 +14,7 @@ from dwkernel.plugins import builtin, resolve
 from dwkernel.plugins.catalogue import Catalogue, may_follow
 from dwkernel.plugins.observers import Observers
 from dwkernel.plugins.record import Record
-from dwkernel.plugins.registry import Entry, Registry
+from dwkernel.plugins.registry import Registry
 from dwkernel.plugins.reload import Reload, ReloadReport
 from dwkernel.plugins.report import Check, PluginInfo
 from dwkernel.plugins.settings import PluginsSection
@@ -188,6 +188,33 @@ class Plugins(Closing):
             self._watch()
         return wrong
 
+    def apply(self) -> dict[str, errors.DwError]:
+        """Do as the section says now: look anew, start and stop, serve by the new priorities.
+
+        Plugins that run keep their limits, permissions and configuration until they are reloaded.
+
+        Returns:
+            What does not run though it should, as `start` does; and what runs on because others
+            need it
+
+        """
+        self._check()
+        with self._doing:
+            self._catalogue.refresh()
+            wrong = self.start()
+            for name in self._section().disabled:
+                if name in self._running() and not self._overrides.get(name):
+                    try:
+                        self.disable(name)
+                    except errors.DwError as error:
+                        wrong[name] = bare(error)
+                    else:
+                        del self._overrides[name]  # the section said it, and may take it back
+            for record in self._records.values():
+                if record.version is not None:
+                    self._register(record)
+        return wrong
+
     def load(self, path_or_id: str | os.PathLike[str]) -> PluginInfo:
         """Start a plugin, and those that it needs; one that runs is left as it is.
 
@@ -216,7 +243,7 @@ class Plugins(Closing):
                 if name in plan.refused:
                     raise plan.refused[name]
                 wrong: dict[str, errors.DwError] = {}
-                self._begin_all(self._behind(plan.order, name), wrong)
+                self._begin_all(resolve.needed(plan.order, name), wrong)
                 if name in wrong:
                     raise wrong[name]
         return self.info(name)
@@ -491,26 +518,7 @@ class Plugins(Closing):
         self._observers.tell("plugin.loaded", **record.told())
 
     def _register(self, record: Record) -> None:
-        section = self._section()
-        is_own = record.found.source == "kernel"
-        tenants = {}
-        for tenant, part in section.tenants.items():
-            if record.id in part.enabled or record.id in part.disabled:
-                tenants[tenant] = record.id not in part.disabled
-        before = self._registry.entry(record.id)
-        entry = Entry(
-            manifest=record.found.manifest,
-            handle=record.handle,
-            is_enabled=before.is_enabled if before else True,
-            tenants={**tenants, **(before.tenants if before else {})},
-            priority=section.priority.get(record.id, builtin.PRIORITY if is_own else 0),
-            by_mode={
-                mode: ids[record.id]
-                for mode, ids in section.priority_by_mode.items()
-                if record.id in ids
-            },
-        )
-        self._registry.put(entry)
+        self._registry.put(record.entry(self._section(), self._registry.entry(record.id)))
 
     def _end(self, record: Record, drain_s: float) -> None:
         version = record.version
@@ -563,17 +571,6 @@ class Plugins(Closing):
             for name in self._running()
             if plugin_id in self._records[name].found.manifest.requires
         )
-
-    def _behind(self, order: Manifests, plugin_id: str) -> Manifests:
-        """Return those of an order that a plugin needs, and itself."""
-        by_id = {one.id: one for one in order}
-        wanted, waiting = set(), [plugin_id]
-        while waiting:
-            name = waiting.pop()
-            if name not in wanted:
-                wanted.add(name)
-                waiting += by_id[name].requires
-        return [one for one in order if one.id in wanted]
 
     def _check(self) -> None:
         if os.getpid() != self._pid:

@@ -7,9 +7,11 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel.plugins import builtin
 from dwkernel.plugins.handle import Handle
 from dwkernel.plugins.health import Health
 from dwkernel.plugins.output import Log
+from dwkernel.plugins.registry import Entry
 from dwkernel.plugins.report import PluginInfo
 from dwkernel.plugins.swap import Slot
 from dwkernel.plugins.watchdog import Watchdog, bare
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.life import Life
-    from dwkernel.plugins.registry import Entry
     from dwkernel.plugins.settings import PluginsSection
     from dwkernel.plugins.version import Version
 
@@ -164,6 +165,24 @@ class Record:
         """Return what observers hear of it."""
         return {"id": self.id, "version": str(self.found.manifest.version)}
 
+    def entry(self, section: PluginsSection, before: Entry | None) -> Entry:
+        """Return how it serves: as the section says, and as somebody said since."""
+        tenants = {}
+        for tenant, part in section.tenants.items():
+            if self.id in part.enabled or self.id in part.disabled:
+                tenants[tenant] = self.id not in part.disabled
+        is_own = self.found.source == "kernel"
+        modes = section.priority_by_mode.items()
+        return Entry(
+            manifest=self.found.manifest,
+            handle=self.handle,
+            is_enabled=before.is_enabled if before else True,
+            tenants=tenants,
+            told=before.told if before else {},
+            priority=section.priority.get(self.id, builtin.PRIORITY if is_own else 0),
+            by_mode={mode: ids[self.id] for mode, ids in modes if self.id in ids},
+        )
+
     def info(self, entry: Entry | None) -> PluginInfo:
         """Return what is known of it."""
         said = self.found.manifest
@@ -175,7 +194,7 @@ class Record:
             capabilities=dict(said.capabilities),
             state=self._state(health.state),
             is_enabled=entry.is_enabled if entry else False,
-            tenants=dict(entry.tenants) if entry else {},
+            tenants={**entry.tenants, **entry.told} if entry else {},
             source=self.found.source,
             place=self.found.place,
             summary=said.summary,

@@ -28,7 +28,8 @@ class Entry:
         manifest: what it says of itself.
         handle: how it is asked.
         is_enabled: whether it serves tenants that say nothing else.
-        tenants: whether it serves those that do.
+        tenants: whether it serves those for which the configuration says so.
+        told: whether it serves those for which somebody said so since; it counts first.
         priority: of several for one capability the highest serves; the kernel's own have -100.
         by_mode: the same in an operating mode, before `priority`.
 
@@ -38,6 +39,7 @@ class Entry:
     handle: Handle
     is_enabled: bool = True
     tenants: Mapping[str, bool] = field(default_factory=dict)
+    told: Mapping[str, bool] = field(default_factory=dict)
     priority: int = 0
     by_mode: Mapping[str, int] = field(default_factory=dict)
 
@@ -45,7 +47,7 @@ class Entry:
         """Return whether it serves a tenant; None stands for none in particular."""
         if tenant is None:
             return self.is_enabled
-        return self.tenants.get(tenant, self.is_enabled)
+        return self.told.get(tenant, self.tenants.get(tenant, self.is_enabled))
 
 
 class Registry:
@@ -80,7 +82,7 @@ class Registry:
             if tenant is None:
                 entry = replace(entry, is_enabled=is_enabled)
             else:
-                entry = replace(entry, tenants={**entry.tenants, tenant: is_enabled})
+                entry = replace(entry, told={**entry.told, tenant: is_enabled})
             self._entries = {**self._entries, plugin_id: entry}
 
     def find(

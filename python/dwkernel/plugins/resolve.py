@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-__all__ = ["Plan", "Row", "matrix", "resolve"]
+__all__ = ["Plan", "Row", "matrix", "needed", "resolve"]
 
 # A plugin that many want in ways that differ is tried again in another version, so often at most.
 _ROUNDS_MAX = 10_000
@@ -262,6 +262,19 @@ def _ordered(
                 refused[name] = errors.new("plugin.dependency", text, chain=chain)
             out |= more
         chosen = {name: one for name, one in chosen.items() if name not in out}
+
+
+def needed(order: Sequence[Manifest], name: str) -> list[Manifest]:
+    """Return those of an order that a plugin needs, and itself."""
+    by_id = {one.id: one for one in order}
+    wanted: set[str] = set()
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each not in wanted:
+            wanted.add(each)
+            waiting += by_id[each].requires
+    return [one for one in order if one.id in wanted]
 
 
 def matrix(candidates: Mapping[str, Sequence[Manifest]]) -> list[Row]:

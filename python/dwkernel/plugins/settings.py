@@ -1,4 +1,8 @@
-"""The section `plugins` of the configuration."""
+"""The section `plugins` of the configuration.
+
+All of it is live but for `watch` and `stage`: `Plugins.apply` does as it says now, and what a
+plugin was started with counts until it is reloaded.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,14 @@ __all__ = ["HealthSection", "LimitsSection", "PluginsSection", "TenantSection"]
 
 _DAY_S = 86_400.0
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=_DAY_S)]
+
+
+def _live(default: Any, description: str) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"live": True})
+
+
+def _restart(default: Any, description: str) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"live": False})
 
 
 class _Section(BaseModel):
@@ -81,36 +93,36 @@ class TenantSection(_Section):
 class PluginsSection(_Section):
     """Which plugins there are, which of them run, and what they may do."""
 
-    folders: tuple[Path, ...] = Field(default=(), description="Folders of plugins.")
-    installed: bool = Field(
+    folders: tuple[Path, ...] = _live(default=(), description="Folders of plugins.")
+    installed: bool = _live(
         default=True, description="Look for entry points of installed packages."
     )
-    enabled: tuple[str, ...] = Field(default=(), description="Plugins that start; `*` means all.")
-    disabled: tuple[str, ...] = Field(default=(), description="Plugins that do not, whoever asks.")
-    priority: dict[str, int] = Field(
+    enabled: tuple[str, ...] = _live(default=(), description="Plugins that start; `*` means all.")
+    disabled: tuple[str, ...] = _live(default=(), description="Plugins that do not, whoever asks.")
+    priority: dict[str, int] = _live(
         default={}, description="By id; of several the highest serves."
     )
-    priority_by_mode: dict[str, dict[str, int]] = Field(
+    priority_by_mode: dict[str, dict[str, int]] = _live(
         default={}, description="The same for an operating mode; it counts before `priority`."
     )
-    tenants: dict[str, TenantSection] = Field(default={}, description="What differs for a tenant.")
-    require_hash: bool = Field(default=False, description="Load only what `plugins.lock` lists.")
-    trusted_keys: tuple[str, ...] = Field(
+    tenants: dict[str, TenantSection] = _live(default={}, description="What differs for a tenant.")
+    require_hash: bool = _live(default=False, description="Load only what `plugins.lock` lists.")
+    trusted_keys: tuple[str, ...] = _live(
         default=(), description="Ed25519 keys in base64; if there are any, one has to have signed."
     )
-    grant: dict[str, tuple[str, ...]] = Field(
+    grant: dict[str, tuple[str, ...]] = _live(
         default={}, description="By id, the permissions that it gets; `*` means what it asks for."
     )
-    limits: LimitsSection = Field(default=LimitsSection(), description="How long steps may take.")
-    health: HealthSection = Field(
+    limits: LimitsSection = _live(default=LimitsSection(), description="How long steps may take.")
+    health: HealthSection = _live(
         default=HealthSection(), description="When it is not asked any more."
     )
-    watch: bool = Field(
+    watch: bool = _restart(
         default=False, description="Reload a plugin when its files change (developers)."
     )
-    stage: Path | None = Field(
+    stage: Path | None = _restart(
         default=None, description="Where copies run from; must allow programs."
     )
-    config: dict[str, dict[str, Any]] = Field(
+    config: dict[str, dict[str, Any]] = _live(
         default={}, description="By id, its own configuration."
     )
