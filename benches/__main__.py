@@ -16,6 +16,7 @@ from benches import (
     metrics,
     native,
     plot,
+    plugins,
     queue_shared,
     queues,
     sinks,
@@ -35,6 +36,7 @@ PARTS = {
     "metrics": metrics.rows,
     "sinks": sinks.rows,
     "brokers": brokers.rows,
+    "plugins": plugins.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

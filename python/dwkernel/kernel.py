@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from dwkernel.bus import Bus
     from dwkernel.metrics import Snapshot
+    from dwkernel.plugins import Plugins
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
@@ -176,6 +177,7 @@ class Kernel(Closing):
         """Take an open store; use `dwkernel.open`."""
         self._store = store
         self._bus: Bus | None = None
+        self._plugins: Plugins | None = None
         self._lock = threading.Lock()
         self._caller = caller
         self._timeout_s = timeout_s
@@ -357,6 +359,9 @@ class Kernel(Closing):
 
         """
         left = parse_duration(timeout)
+        plugins, self._plugins = self._plugins, None
+        if plugins is not None:
+            plugins.close(left)
         bus, self._bus = self._bus, None
         try:
             if bus is not None:
@@ -380,6 +385,24 @@ class Kernel(Closing):
             with self._lock:
                 bus = self._bus = self._bus or Bus(native, limit=self._limit)
         return bus
+
+    @property
+    def plugins(self) -> Plugins:
+        """Plugins: found, started, reloaded. What happens to them is published on the bus.
+
+        Raises:
+            State: `store.closed`
+
+        """
+        plugins = self._plugins
+        if plugins is None:
+            from dwkernel.plugins.joining import join  # noqa: PLC0415 - who has some pays for it
+
+            with self._lock:
+                if self._store.closed:
+                    raise errors.new("store.closed", "the store is closed")
+                plugins = self._plugins = self._plugins or join(self)
+        return plugins
 
     @property
     def closed(self) -> bool:
