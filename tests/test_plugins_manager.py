@@ -55,7 +55,7 @@ def test_the_kernels_own_drives_and_sinks_are_plugins(tmp_path: Path) -> None:
         assert opened.check().is_good
         assert code_of(lambda: opened.reload("kernel.drive.file")) == "plugin.state"
         # Whoever brings the same is asked first.
-        drives = "class Plugin:\n    def open(self, location): return 'mine'"
+        drives = "class Plugin:\n    def open(self, location, make): return 'mine'"
         named(
             tmp_path,
             "mine",

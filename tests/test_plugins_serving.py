@@ -97,7 +97,7 @@ class Plugin:
         self.opened = 0
         self.lock = threading.Lock()
 
-    def open(self, location):
+    def open(self, location, make):
         self.opened += 1
         return Drive(self)
 

@@ -359,15 +359,18 @@ class Kernel(Closing):
 
         """
         left = parse_duration(timeout)
-        plugins, self._plugins = self._plugins, None
-        if plugins is not None:
-            plugins.close(left)
         bus, self._bus = self._bus, None
         try:
             if bus is not None:
                 bus.close(left)
         finally:
-            self._store.close(self._caller, left)
+            try:
+                self._store.close(self._caller, left)
+            finally:
+                # The last ones: drives and policies are plugins, too.
+                plugins, self._plugins = self._plugins, None
+                if plugins is not None:
+                    plugins.close(left)
 
     @property
     def bus(self) -> Bus:

@@ -28,7 +28,7 @@ class NativeDrives:
         """Stand for a scheme of URLs."""
         self.scheme = scheme
 
-    def open(self, location: str) -> Any:
+    def open(self, location: str, make: bool) -> Any:  # noqa: ARG002 - as its kind has it
         """Return the location as it is: `dwkernel.open` takes it."""
         return location
 

@@ -17,6 +17,7 @@ from dwkernel.plugins.record import Record
 from dwkernel.plugins.registry import Registry
 from dwkernel.plugins.reload import Reload, ReloadReport
 from dwkernel.plugins.report import Check, PluginInfo
+from dwkernel.plugins.schemes import Schemes
 from dwkernel.plugins.settings import PluginsSection
 from dwkernel.plugins.version import Workshop
 from dwkernel.plugins.watchdog import bare, said
@@ -73,6 +74,8 @@ class Plugins(Closing):
         self._section: Callable[[], PluginsSection] = given if callable(given) else lambda: given
         self._observers = Observers(announce)
         self._registry = Registry(mode)
+        self._schemes = Schemes(self._registry)
+        self._observers.add(lambda *_: self._schemes.renew())
         self._workshop = Workshop(self._section, confine)
         self._doing = threading.RLock()
         self._records: dict[str, Record] = {}
@@ -132,6 +135,11 @@ class Plugins(Closing):
         """Return all plugins that serve a kind, the first to be asked first."""
         self._check()
         return self._registry.find(kind, capability, tenant)
+
+    @property
+    def section(self) -> PluginsSection:
+        """What the configuration says of plugins now."""
+        return self._section()
 
     @property
     def registry(self) -> Registry:
@@ -265,6 +273,7 @@ class Plugins(Closing):
             record.health.reset()
             record.lift()
             self._registry.enable(plugin_id, tenant, is_enabled=True)
+            self._schemes.renew()
 
     def disable(self, plugin_id: str, tenant: str | None = None) -> None:
         """Let a plugin serve a tenant no more, or nobody: it is stopped then.
@@ -332,6 +341,7 @@ class Plugins(Closing):
             order = resolve.resolve({one.id: [one] for one in running}, [one.id for one in running])
             for one in reversed(order.order):
                 self._end(self._records[one.id], max(0.0, end - time.monotonic()))
+            self._schemes.close()
             self._closed = True
 
     @property

@@ -108,6 +108,15 @@ class Registry:
         ]
         return [handle for _, _, handle in sorted(fitting, key=lambda one: one[:2])]
 
+    def capabilities(self, kind: str) -> frozenset[str]:
+        """Return all that plugins which serve a kind can do."""
+        return frozenset(
+            name
+            for entry in self._entries.values()
+            if entry.is_enabled
+            for name in entry.manifest.capabilities.get(kind, ())
+        )
+
     def get(self, kind: str, capability: str | None = None, tenant: str | None = None) -> Handle:
         """Return the one that is asked.
 

@@ -104,10 +104,11 @@ class PluginDrive:
     What a drive raises and is no error of dwkernel becomes `drive.io`.
     """
 
-    def __init__(self, slot: Slot[Any], location: str) -> None:
-        """Open nothing yet."""
+    def __init__(self, slot: Slot[Any], location: str, *, make: bool = False) -> None:
+        """Open nothing yet; with `make` it may be a new one."""
         self._slot = slot
         self._location = location
+        self._make = make
         self._opening = threading.Lock()
 
     def describe(self) -> Mapping[str, str]:
@@ -186,7 +187,7 @@ class PluginDrive:
                 drive = kept.get(self)
                 if drive is None:
                     with self._opening:
-                        drive = kept.get(self) or source.open(self._location)
+                        drive = kept.get(self) or source.open(self._location, self._make)
                         kept[self] = drive
                 return call(drive)
             except errors.DwError:

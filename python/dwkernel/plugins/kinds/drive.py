@@ -107,8 +107,10 @@ class DriveLog(Protocol):
 class DriveSource(Protocol):
     """What a plugin of the kind `drive` is: it opens drives; capabilities are schemes of URLs."""
 
-    def open(self, location: str) -> Drive:
+    def open(self, location: str, make: bool) -> Drive:
         """Open the drive at a URL. Called once for each drive, and again after a reload.
+
+        With `make` it may be a new one; without, one that is not there is `drive.missing`.
 
         It must not take the lock, nor write. May take seconds; raises `drive.url`, `drive.io`.
         """

@@ -20,21 +20,29 @@ class Request:
     """An operation that wants to begin.
 
     Attributes:
-        verb: `"put"`, `"get"`, `"delete"` and so on, as the door calls it.
-        key: `container/name`, or the container alone, or empty where neither is meant.
-        size_bytes: how much is to be written, if that is known.
+        operation: its stable name, such as `"object.put"`.
+        key: `container/name`, the container, the stream, or empty where none is meant.
+        access: what it does: `"read"`, `"write"` or `"administer"`.
+        resource: what `key` names: `"object"`, `"container"`, `"containers"`, `"stream"`, `"bus"`,
+            `"records"` or `"pool"`.
         principal: who asks.
         tenant: for whom.
         correlation_id: 32 hexadecimal digits that tie everything about it together.
 
     """
 
-    verb: str
+    operation: str
     key: str = ""
-    size_bytes: int | None = None
+    access: str = "write"
+    resource: str = "object"
     principal: str = ""
     tenant: str = ""
     correlation_id: str = ""
+
+    @property
+    def verb(self) -> str:
+        """The operation's last word, such as `"put"`."""
+        return self.operation.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,7 @@ class Finished:
     Attributes:
         request: what it was.
         code: the code of its error; None if it went well.
-        seconds: how long it took.
-        size_bytes: how much was read or written, if that is known.
+        seconds: how long it took, without the question.
         annotations: what policies said of it before.
 
     """
@@ -53,7 +60,6 @@ class Finished:
     request: Request
     code: str | None = None
     seconds: float = 0.0
-    size_bytes: int | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
