@@ -200,4 +200,4 @@ def test_a_plugin_drive_has_all_that_a_drive_has() -> None:
     drive = PluginDrive(Plugins().get("drive", "file").slot, "file:///nowhere")
     wanted = {name for name in vars(kind.Drive) if not name.startswith("_")}
     assert wanted <= set(dir(drive))
-    assert kinds.missing("drive", object()) == ["open(location)"]
+    assert kinds.missing("drive", object()) == ["open(location, make)"]
