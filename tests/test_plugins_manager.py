@@ -49,7 +49,7 @@ def test_the_kernels_own_drives_and_sinks_are_plugins(tmp_path: Path) -> None:
                 "sink.call", "sink.files", "sink.forward", "sink.webhook",
             )
         }  # fmt: skip
-        assert opened.get("drive", "memory").call("open", "memory://x", make=False) == "memory://x"
+        assert opened.get("drive", "memory").call("open", "memory://x", False) == "memory://x"  # noqa: FBT003 - as the pool calls it
         with opened.get("sink", "call").use() as sink:
             assert isinstance(sink.make(print), dw.sinks.Call)
         assert opened.check().is_good
@@ -64,7 +64,7 @@ def test_the_kernels_own_drives_and_sinks_are_plugins(tmp_path: Path) -> None:
             files={"main.py": drives},
         )
         opened.load(tmp_path / "mine")
-        assert opened.get("drive", "memory").call("open", "", make=False) == "mine"
+        assert opened.get("drive", "memory").call("open", "", False) == "mine"  # noqa: FBT003 - the same
         assert opened.get("drive", "file").id == "kernel.drive.file"
         opened.disable("kernel.drive.file")
         assert code_of(lambda: opened.get("drive", "file")) == "plugin.not_found"
