@@ -57,7 +57,7 @@ class Plugins(Closing):
         *,
         announce: Callable[[str, dict[str, Any]], object] | None = None,
         mode: Callable[[], str] = lambda: "workstation",
-        confine: Callable[[Found, str, Mapping[str, Any]], Any] | None = None,
+        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
     ) -> None:
         """Begin with the kernel's own plugins; nothing is looked for yet.
 
@@ -65,8 +65,7 @@ class Plugins(Closing):
             section: which plugins there are; a function is asked at each step.
             announce: hears what happens, as observers do.
             mode: returns the operating mode, which priorities go by.
-            confine: makes plugins that run confined (see `dwkernel.plugins.version.Workshop`);
-                without it these are refused.
+            confine: makes plugins that run confined (see `dwkernel.plugins.version.Workshop`).
 
         """
         given = section if section is not None else PluginsSection()
