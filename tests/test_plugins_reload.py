@@ -317,12 +317,15 @@ def test_one_that_failed_to_start_is_started_by_a_reload(opened: Plugins, tmp_pa
 
 def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
     heard: list[tuple[str, dict[str, Any]]] = []
+    told: list[str | None] = []
     with Plugins(announce=lambda subject, data: heard.append((subject, data))) as opened:
 
-        def bad(_: str, __: dict[str, Any]) -> None:
+        def bad(_: str, data: dict[str, Any]) -> None:
+            data.clear()
             raise ValueError
 
         remove = opened.on(bad)
+        opened.on(lambda _, data: told.append(data.get("id")))
         opened.load(counter(tmp_path / "p", 1))
         opened.reload("p", counter(tmp_path / "next", 2, version="1.1"))
         reloading_fails(opened, counter(tmp_path / "bad", 3, FAILURES["start"], version="1.2"))
@@ -338,6 +341,7 @@ def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
         ("plugin.failed", "q", "1.0"),
         ("plugin.stopped", "p", "1.1"),
     ]
+    assert told == [data["id"] for _, data in heard]
     assert heard[2][1]["report"]["before"] == "1.0"
     assert heard[4][1]["step"] == "start"
 
