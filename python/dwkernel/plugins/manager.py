@@ -503,7 +503,7 @@ class Plugins(Closing):
             version.life.handshake(context)
             version.life.start()
             version.life.health()
-        except errors.DwError as error:
+        except BaseException as error:
             record.error = str(error)
             record.has_failed = True
             if version is not None:
