@@ -130,7 +130,7 @@ def _unpack(archive: Path, file: IO[bytes], target: Path) -> None:
     except errors.DwError:
         raise
     except Exception as error:
-        # Over damage the libraries fall in many ways: IndexError, zlib.error, struct.error and more.
+        # Over damage libraries fall in many ways: IndexError, zlib.error, struct.error and more.
         raise _refused(archive, f"it can't be unpacked: {error}") from error
 
 
