@@ -78,8 +78,9 @@ def write(
 
 @contextlib.contextmanager
 def plugins(**section: Any) -> Iterator[Plugins]:
-    """Open plugins that look for installed ones nowhere, with short limits."""
-    limits = {"load": 5, "start": 5, "pause": 5, "state": 5, "health": 5, "drain": 5, "stop": 5}
+    """Open plugins that look for installed ones nowhere; limits are for a busy machine."""
+    steps = ("load", "start", "pause", "state", "health", "drain", "stop", "freeze")
+    limits = dict.fromkeys(steps, 30.0)
     given = {"installed": False, **section}
     given["limits"] = {**limits, **given.get("limits", {})}
     with Plugins(PluginsSection.model_validate(given)) as opened:

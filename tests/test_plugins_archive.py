@@ -187,6 +187,11 @@ def test_broken_and_strange_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "no plain file" in refused(tmp_path / "pipe", folder)
     assert code_of(lambda: archive.install(tmp_path / "gone.zip", folder)) == "plugin.not_found"
+    # A member without a name, over which the library itself falls.
+    nameless = zipped(tmp_path / "nameless.zip", {**GOOD, "p/": ""}).read_bytes()
+    path = tmp_path / "nameless.zip"
+    path.write_bytes(nameless.replace(b"p/PK", b"\0/PK"))
+    assert "can't be unpacked" in refused(path, folder)
     no_manifest = zipped(tmp_path / "no.zip", {"p/main.py": ""})
     assert code_of(lambda: archive.install(no_manifest, folder)) == "plugin.not_found"
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def opened() -> Iterator[Plugins]:
-    with plugin_maker.plugins(limits={"load": 0.5, "start": 0.5, "stop": 0.5}) as opened:
+    with plugin_maker.plugins() as opened:
         yield opened
 
 
@@ -219,7 +219,7 @@ def test_a_plugin_that_hangs_is_left_alone_and_counted(where: str, tmp_path: Pat
     hang = "import time\nwhile not __import__('os').path.exists({!r}): time.sleep(0.01)".format(
         str(tmp_path / "end")
     )
-    limits = {"load": 0.3, "start": 0.3, "health": 0.3, "stop": 0.3}
+    limits = dict.fromkeys(("load", "start", "health", "stop"), 1.0)
     with plugin_maker.plugins(limits=limits) as opened:
         if where == "import":
             home = at_import(tmp_path / "p", hang)
@@ -233,7 +233,7 @@ def test_a_plugin_that_hangs_is_left_alone_and_counted(where: str, tmp_path: Pat
             opened.disable("p")
         else:
             assert code_of(lambda: opened.load(home)) == "plugin.timeout"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert opened.info("p").stuck == 1
         assert opened.load(plugin_maker.write(tmp_path / "q", plugin_id="q")).state == "started"
         (tmp_path / "end").touch()
@@ -243,7 +243,7 @@ def test_a_plugin_that_hangs_is_left_alone_and_counted(where: str, tmp_path: Pat
 
 
 def test_a_slow_import_holds_up_nobody_who_calls_others(tmp_path: Path) -> None:
-    with plugin_maker.plugins(limits={"load": 1.0}) as opened:
+    with plugin_maker.plugins() as opened:
         opened.load(plugin_maker.write(tmp_path / "q", plugin_id="q"))
         handle = opened.get("policy")
         slow = at_import(tmp_path / "p", "import time\ntime.sleep(0.7)")
@@ -373,6 +373,7 @@ def test_a_model_of_the_plugin_checks_its_configuration(tmp_path: Path) -> None:
         opened.load(home)
         with opened.get("policy").use() as instance:
             assert instance.size == 7
+        del instance
     with plugin_maker.plugins(config={"p": {"size": "many"}}) as opened:
         assert code_of(lambda: opened.load(home)) == "plugin.option"
 

@@ -280,6 +280,12 @@ def test_a_manifest_that_lies_about_its_version_is_found_at_loading(
     assert code_of(lambda: load(home, stages)) == "plugin.manifest"
 
 
+def test_a_place_for_stages_that_is_not_there_is_a_coded_error(tmp_path: Path) -> None:
+    home = plugin_maker.write(tmp_path / "p")
+    with plugin_maker.plugins(stage=tmp_path / "gone") as opened:
+        assert code_of(lambda: opened.load(home)) == "plugin.load"
+
+
 def test_stages_are_removed_with_what_they_were_for(tmp_path: Path) -> None:
     stages = loader.Stages(tmp_path)
     load(plugin_maker.write(tmp_path / "p"), stages).unload()

@@ -142,6 +142,29 @@ def test_an_export_that_fails_leaves_the_old_one_running(opened: Plugins, tmp_pa
     assert opened.get("policy").call("add") == 1
 
 
+@pytest.mark.parametrize("place", ["Life.export_state", "Life.health", "Slot.freeze"])
+def test_a_reload_that_is_interrupted_lets_calls_go_on(
+    place: str, opened: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.load(counter(tmp_path / "p", 1))
+    before = namespaces()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if place == "Slot.freeze":
+            patched.setattr("dwkernel.plugins.swap._drained", interrupted)
+        else:
+            patched.setattr(f"dwkernel.plugins.life.{place}", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened.reload("p", counter(tmp_path / "next", 2))
+    handle = opened.get("policy")
+    assert handle.slot.held.is_open
+    assert (handle.call("add"), namespaces()) == (1, before)
+    assert opened.reload("p", tmp_path / "next").state
+
+
 def test_steps_that_hang_are_left_alone_after_their_time(tmp_path: Path) -> None:
     hang = "import time\ndef {}: self.time.sleep({})"
     with plugin_maker.plugins(limits={"start": 0.1, "freeze": 0.2}) as opened:
@@ -155,7 +178,7 @@ def test_steps_that_hang_are_left_alone_after_their_time(tmp_path: Path) -> None
 
 
 def test_calls_that_do_not_end_in_time_keep_the_old_one(tmp_path: Path) -> None:
-    with plugin_maker.plugins(limits={"freeze": 0.1, "drain": 0.1}) as opened:
+    with plugin_maker.plugins(limits={"freeze": 0.5, "drain": 0.5}) as opened:
         opened.load(counter(tmp_path / "p", 1))
         handle = opened.get("policy")
         with handle.use():
@@ -167,7 +190,7 @@ def test_calls_that_do_not_end_in_time_keep_the_old_one(tmp_path: Path) -> None:
         with handle.use() as old:
             report = opened.reload("p", counter(tmp_path / "last", 4, keep_state=False))
             assert not report.unused
-            assert "still used after 0.1 s by MainThread" in report.wrong[0]
+            assert "still used after 0.5 s by MainThread" in report.wrong[0]
             assert (old.add(), handle.call("add")) == (3, 4)
         assert not report.is_unloaded
 
@@ -265,6 +288,7 @@ def test_calls_that_began_before_a_pause_lose_nothing_in_a_reload(tmp_path: Path
         opened.resume("p")
         with handle.use() as instance:
             assert instance.count == 1
+        del instance
 
 
 def test_an_older_version_may_follow_where_that_is_meant(opened: Plugins, tmp_path: Path) -> None:
@@ -317,12 +341,15 @@ def test_one_that_failed_to_start_is_started_by_a_reload(opened: Plugins, tmp_pa
 
 def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
     heard: list[tuple[str, dict[str, Any]]] = []
+    told: list[str | None] = []
     with Plugins(announce=lambda subject, data: heard.append((subject, data))) as opened:
 
-        def bad(_: str, __: dict[str, Any]) -> None:
+        def bad(_: str, data: dict[str, Any]) -> None:
+            data.clear()
             raise ValueError
 
         remove = opened.on(bad)
+        opened.on(lambda _, data: told.append(data.get("id")))
         opened.load(counter(tmp_path / "p", 1))
         opened.reload("p", counter(tmp_path / "next", 2, version="1.1"))
         reloading_fails(opened, counter(tmp_path / "bad", 3, FAILURES["start"], version="1.2"))
@@ -338,6 +365,7 @@ def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
         ("plugin.failed", "q", "1.0"),
         ("plugin.stopped", "p", "1.1"),
     ]
+    assert told == [data["id"] for _, data in heard]
     assert heard[2][1]["report"]["before"] == "1.0"
     assert heard[4][1]["step"] == "start"
 

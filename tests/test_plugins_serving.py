@@ -185,10 +185,15 @@ def test_a_drive_of_a_plugin_is_one_over_reloads(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+        # Nobody uses it now: what was opened goes with its version all the same.
+        assert opened.reload("p", write()).is_unloaded
         assert len(drive.list(None, None, 10**6)) == sum(written) > len(written)
         assert code_of(lambda: drive.put("0-0", [])) == "blob.exists"
         assert code_of(lambda: drive.read("broken", 0, 1)) == "drive.io"
         drive.unlock(token)
+        with opened.get("drive", "mine").use() as plugin:
+            assert plugin.opened == 1
+        del plugin
         log = drive.log()
         assert log is not None
         assert log.list_logs() == [("log", 4096)]

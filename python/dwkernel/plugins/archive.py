@@ -18,7 +18,6 @@ import tarfile
 import tempfile
 import unicodedata
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -45,17 +44,6 @@ _PACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-_BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-    lzma.LZMAError,
-    zlib.error,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-)
 
 
 class _Member(NamedTuple):
@@ -141,7 +129,8 @@ def _unpack(archive: Path, file: IO[bytes], target: Path) -> None:
             _write(archive, member, target, budget)
     except errors.DwError:
         raise
-    except _BROKEN as error:
+    except Exception as error:
+        # Over damage libraries fall in many ways: IndexError, zlib.error, struct.error and more.
         raise _refused(archive, f"it can't be unpacked: {error}") from error
 
 

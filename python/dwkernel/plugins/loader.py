@@ -64,10 +64,19 @@ class Stages:
         self._root: Path | None = None
 
     def new(self, name: str) -> Path:
-        """Return a name in it, for a folder that is not there."""
+        """Return a name in it, for a folder that is not there.
+
+        Raises:
+            Invalid: `plugin.load`: nothing can be written there
+
+        """
         with self._lock:
             if self._root is None:
-                made = tempfile.mkdtemp(prefix="dwkernel-plugins-", dir=self._place)
+                try:
+                    made = tempfile.mkdtemp(prefix="dwkernel-plugins-", dir=self._place)
+                except OSError as error:
+                    text = f"no folder for plugins' files can be made: {error}"
+                    raise errors.new("plugin.load", text) from error
                 self._root = Path(made)
                 weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
             return self._root / name

@@ -58,7 +58,7 @@ class Plugins(Closing):
         *,
         announce: Callable[[str, dict[str, Any]], object] | None = None,
         mode: Callable[[], str] = lambda: "workstation",
-        confine: Callable[[Found, str, Mapping[str, Any]], Any] | None = None,
+        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
     ) -> None:
         """Begin with the kernel's own plugins; nothing is looked for yet.
 
@@ -66,8 +66,7 @@ class Plugins(Closing):
             section: which plugins there are; a function is asked at each step.
             announce: hears what happens, as observers do.
             mode: returns the operating mode, which priorities go by.
-            confine: makes plugins that run confined (see `dwkernel.plugins.version.Workshop`);
-                without it these are refused.
+            confine: makes plugins that run confined (see `dwkernel.plugins.version.Workshop`).
 
         """
         given = section if section is not None else PluginsSection()
@@ -514,7 +513,7 @@ class Plugins(Closing):
             version.life.handshake(context)
             version.life.start()
             version.life.health()
-        except errors.DwError as error:
+        except BaseException as error:
             record.error = str(error)
             record.has_failed = True
             if version is not None:

@@ -122,6 +122,12 @@ class Reload:
             return self._take_over()
         except errors.DwError as error:
             cause = bare(error)
+        except BaseException:
+            # Ctrl-C, on the thread of who reloads: those who call must not wait for ever.
+            if self._held is None:
+                self._slot.thaw()
+                self._discard()
+            raise
         finally:
             self._end_step()
         if self._frozen_at is not None:

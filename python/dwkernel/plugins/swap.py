@@ -181,10 +181,13 @@ class Slot(Generic[T]):
             self._frozen = True
             held = self._held
             held.is_open = False
-        if _drained(held, limit_s):
-            self.thaw()
-            return False
-        return True
+        is_empty = False
+        try:
+            is_empty = not _drained(held, limit_s)
+        finally:
+            if not is_empty:
+                self.thaw()
+        return is_empty
 
     def thaw(self) -> None:
         """Let those who wait in, to the instance that is there."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import effects, kinds, loader, schema, vouching
+from dwkernel.plugins import effects, kinds, loader, schema, tree, vouching
 from dwkernel.plugins.life import Context, Life
 from dwkernel.plugins.manifest import API_VERSION
 from dwkernel.plugins.proof import Proof
@@ -15,6 +17,7 @@ from dwkernel.plugins.watchdog import bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.output import Log
@@ -43,6 +46,7 @@ class Version:
     life: Life
     loaded: loader.Loaded | None = None
     is_required: bool = True
+    stage: Path | None = None
 
     @property
     def namespace(self) -> str:
@@ -63,6 +67,8 @@ class Version:
         proof = self.loaded.unload() if self.loaded else Proof("", [])
         if self.loaded is not None:
             proof.watch("its instance", self.instance)
+        if self.stage is not None:
+            shutil.rmtree(self.stage, ignore_errors=True)
         self.life.forget()
         self.instance = self.loaded = None
         return proof
@@ -81,19 +87,20 @@ class Workshop:
     def __init__(
         self,
         section: Callable[[], PluginsSection],
-        confine: Callable[[Found, str, Mapping[str, Any]], Any] | None = None,
+        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
     ) -> None:
         """Begin.
 
         Args:
             section: returns the section as it is now.
             confine: makes an object that stands for a plugin in a process of its own, from what
-                was found, its hash and its configuration. The object has the methods of the
-                plugin's kinds, and those of the life cycle.
+                was found, a copy of its files, and its configuration. The object has the methods
+                of the plugin's kinds, and those of the life cycle. By default
+                `dwkernel.plugins.remote.confine`.
 
         """
         self._section = section
-        self._confine = confine
+        self._confine = confine or _confine
         self._stages = loader.Stages(section().stage)
 
     def make(self, found: Found, log: Log, watchdog: Watchdog) -> Version:
@@ -170,22 +177,33 @@ class Workshop:
             raise errors.new("plugin.permission", text, id=found.id, permissions=", ".join(asked))
 
     def _confined(self, found: Found, watchdog: Watchdog) -> Version:
-        if self._confine is None:
-            text = f"{found.id} wants to run confined, and this kernel has no way to do that"
-            raise errors.new("plugin.sandbox", text, id=found.id)
-        from dwkernel.plugins import tree  # noqa: PLC0415 - here only
-
+        """Start it in a process of its own, from a copy that nobody changes."""
         assert found.home is not None  # noqa: S101 - the kernel's own are trusted
         section = self._section()
-        looked = tree.look(found.home)
-        self._vouch(found, looked.hash)
         config = schema.filled(found.manifest.config, section.config.get(found.id, {}))
-        instance = self._confine(found, looked.hash, config)
-        for kind in found.manifest.kinds:
-            kinds.check(kind, instance)
-        return Version(
-            found, looked.hash, instance, Life(instance, watchdog, section.limits.limits())
-        )
+        stage = self._stages.new(f"{found.id}-{secrets.token_hex(4)}")
+        stage.mkdir(mode=0o700)
+        # A package is imported by its name: the folder is the one that it is in.
+        module = found.manifest.entry.partition(":")[0].partition(".")[0]
+        is_package = (found.home / "__init__.py").is_file()
+        try:
+            files = tree.copy(found.home, stage / (module if is_package else "files"))
+            self._vouch(found, files.hash)
+            folder = stage if is_package else stage / "files"
+            instance = self._confine(found, folder, config)
+            life = Life(instance, watchdog, section.limits.limits())
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+        version = Version(found, files.hash, instance, life, stage=stage)
+        try:
+            for kind in found.manifest.kinds:
+                kinds.check(kind, instance)
+        except BaseException:
+            version.end()
+            version.unload()
+            raise
+        return version
 
     def _vouch(self, found: Found, tree_hash: str) -> None:
         section = self._section()
@@ -236,3 +254,9 @@ def _hold_to_kinds(found: Found, instance: Any, watchdog: Watchdog, limit_s: flo
     if isinstance(result, errors.DwError):
         raise result
     return bool(result)
+
+
+def _confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Any:
+    from dwkernel.plugins import remote  # noqa: PLC0415 - who confines pays for it
+
+    return remote.confine(found, folder, config)
