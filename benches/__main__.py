@@ -18,6 +18,7 @@ from benches import (
     metrics,
     native,
     plot,
+    plugins,
     queue_shared,
     queues,
     sinks,
@@ -39,6 +40,7 @@ PARTS = {
     "sinks": sinks.rows,
     "brokers": brokers.rows,
     "config": config.rows,
+    "plugins": plugins.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 from dwkernel._native import __version__
 
 if TYPE_CHECKING:
-    from dwkernel import aio, bus, config, erasure, errors, hashing, metrics, queue, sinks, units
+    from dwkernel import (
+        aio,
+        bus,
+        config,
+        erasure,
+        errors,
+        hashing,
+        metrics,
+        plugins,
+        queue,
+        sinks,
+        units,
+    )
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
@@ -42,6 +54,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "hashing": ("dwkernel.hashing", None),
     "metrics": ("dwkernel.metrics", None),
     "open": ("dwkernel.kernel", "open"),
+    "plugins": ("dwkernel.plugins", None),
     "queue": ("dwkernel.queue", None),
     "sinks": ("dwkernel.sinks", None),
     "units": ("dwkernel.units", None),
@@ -69,6 +82,7 @@ __all__ = [
     "hashing",
     "metrics",
     "open",
+    "plugins",
     "queue",
     "sinks",
     "units",

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from dwkernel.bus import Bus
     from dwkernel.config import Configuration
     from dwkernel.metrics import Snapshot
+    from dwkernel.plugins import Plugins
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
@@ -128,6 +129,16 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
 
 
 def _opened(settings: Settings, create: str) -> Kernel:
+    plugins = settings.plugins()
+    try:
+        return _kernel(settings, create, plugins)
+    except BaseException:
+        if plugins is not None:
+            plugins.close()
+        raise
+
+
+def _kernel(settings: Settings, create: str, plugins: Plugins | None) -> Kernel:
     caller = _native.Caller(principal())
     store = _native.Store.open(
         caller,
@@ -143,7 +154,7 @@ def _opened(settings: Settings, create: str) -> Kernel:
         settings=settings.tuning(),
     )
     try:
-        return Kernel(store, caller, settings)
+        return Kernel(store, caller, settings, plugins)
     except BaseException:
         # Such as a warning that the program has made an error.
         store.close(caller, settings.timeout_s)
@@ -170,10 +181,17 @@ class Kernel(Closing):
     The GIL is released while the store works.
     """
 
-    def __init__(self, store: _native.Store, caller: _native.Caller, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: _native.Store,
+        caller: _native.Caller,
+        settings: Settings,
+        plugins: Plugins | None = None,
+    ) -> None:
         """Take an open store; use `dwkernel.open`."""
         self._store = store
         self._bus: Bus | None = None
+        self._plugins: Plugins | None = None
         self._lock = threading.Lock()
         self._caller = caller
         # A subscriber to `limits.timeout` changes it.
@@ -182,6 +200,8 @@ class Kernel(Closing):
         self.containers = Containers(self)
         self.pool = Pool(store.pool, caller)
         settings.attach(self)
+        if plugins is not None:
+            self._plugins = settings.join(self, plugins)
 
     def put(  # noqa: PLR0913 - each option stands alone
         self,
@@ -363,8 +383,14 @@ class Kernel(Closing):
             if bus is not None:
                 bus.close(left)
         finally:
-            self._store.close(self._caller, left)
-            self._settings.close()
+            try:
+                self._store.close(self._caller, left)
+            finally:
+                # The last ones: drives and policies are plugins, too.
+                plugins, self._plugins = self._plugins, None
+                if plugins is not None:
+                    plugins.close(left)
+                self._settings.close()
 
     @property
     def config(self) -> Configuration:
@@ -387,6 +413,22 @@ class Kernel(Closing):
             with self._lock:
                 bus = self._bus = self._bus or Bus(native, limit=self._limit)
         return bus
+
+    @property
+    def plugins(self) -> Plugins:
+        """Plugins: found, started, reloaded. What happens to them is published on the bus.
+
+        Raises:
+            State: `store.closed`
+
+        """
+        plugins = self._plugins
+        if plugins is None:
+            with self._lock:
+                if self._store.closed:
+                    raise errors.new("store.closed", "the store is closed")
+                plugins = self._plugins = self._plugins or self._settings.join(self)
+        return plugins
 
     @property
     def closed(self) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dwkernel.config.manager import Configuration
     from dwkernel.kernel import Kernel
+    from dwkernel.plugins import Plugins
     from dwkernel.units import Duration
 
 __all__ = ["Settings"]
@@ -81,6 +82,23 @@ class Settings:
         from dwkernel.config._native import opening_of  # noqa: PLC0415 - only with a configuration
 
         return opening_of(self._made.current)
+
+    def plugins(self) -> Plugins | None:
+        """Return the plugins that the configuration enables, started; they may open drives."""
+        if self._made is None:
+            return None
+        from dwkernel.plugins.joining import before_opening  # noqa: PLC0415 - who has some pays
+
+        return before_opening(self._made)
+
+    def join(self, kernel: Kernel, plugins: Plugins | None = None) -> Plugins:
+        """Let a kernel have plugins, those of its configuration unless others are given."""
+        from dwkernel.plugins import joining  # noqa: PLC0415 - as above
+
+        configuration = self.configuration
+        joined = joining.adopt(kernel, plugins or joining.configured(configuration))
+        self._stops.append(joining.follow(joined, configuration))
+        return joined
 
     @property
     def configuration(self) -> Configuration:

@@ -101,9 +101,15 @@ class Config(Section):
 
 
 def _rebuilt(values: dict[str, Any]) -> Config:
+    from dwkernel.config.registry import shape  # noqa: PLC0415 - it is made of these sections
+
     others = {
         name: type(value) for name, value in values.items() if name not in Config.model_fields
     }
+    known = shape().model
+    there = {name: one.annotation for name, one in known.model_fields.items() if name in others}
+    if there == others and values.keys() == known.model_fields.keys():
+        return known.model_construct(**values)
     fields: dict[str, Any] = {name: (kind, ...) for name, kind in others.items()}
     model = create_model("Config", __base__=Config, **fields) if fields else Config
     return model.model_construct(**values)

@@ -1,0 +1,153 @@
+"""Plugins: a use of a slot, a reload, what a reload adds to calls, finding and resolving 200.
+
+Limited by the interpreter: a use is two steps of a dict; a reload compiles the plugin's source and
+starts a thread for each step. Calls beside reloads come from 64 threads, each at a pace of its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benches.duel import Row, duel
+from dwkernel.plugins import Plugins, PluginsSection, discovery, resolve
+from dwkernel.plugins.swap import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USES = 100_000
+RELOADS = 50
+USERS = 64
+PACE_S = 0.005
+SECONDS = 6.0
+COUNT = 200
+
+MANIFEST = """id = "{id}"
+version = "1.0"
+kinds = ["policy"]
+entry = "main:Counter"
+kernel = ">=1.0,<2"
+state_version = 1
+keep_state = true
+[requires]
+{needs}
+"""
+CODE = """
+class Counter:
+    def __init__(self): self.count = 0
+    def before(self, requests): self.count += 1; return []
+    def after(self, finished): pass
+    def export_state(self): return self.count
+    def import_state(self, state, version): self.count = state
+"""
+
+
+def rows() -> Iterator[Row]:
+    """Measure uses, reloads, calls beside reloads, and finding."""
+    yield uses()
+    with tempfile.TemporaryDirectory() as folder:
+        home = write(Path(folder), "p")
+        with Plugins(PluginsSection(installed=False)) as plugins:
+            plugins.load(home)
+            yield reloads(plugins)
+            yield from beside(plugins)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(COUNT):
+            write(Path(folder), f"p{number}", f'p{number - 1} = ">=1"' if number % 10 else "")
+        yield finding(Path(folder))
+
+
+def write(folder: Path, name: str, needs: str = "") -> Path:
+    home = folder / name
+    home.mkdir()
+    (home / "plugin.toml").write_text(MANIFEST.format(id=name, needs=needs))
+    (home / "main.py").write_text(CODE)
+    return home
+
+
+def uses() -> Row:
+    slot = Slot(1)
+
+    def through_slot() -> None:
+        for _ in range(USES):
+            with slot.use():
+                pass
+
+    lock = threading.Lock()
+
+    def under_lock() -> None:
+        for _ in range(USES):
+            with lock:
+                pass
+
+    what = "plugins: a use of a slot, beside a lock that would hold up others"
+    row = duel(what, USES, {"dwkernel": through_slot, "lock": under_lock})
+    row.unit = "/s"
+    return row
+
+
+def reloads(plugins: Plugins) -> Row:
+    took, paused = [], []
+    for _ in range(RELOADS):
+        start = time.perf_counter()
+        report = plugins.reload("p")
+        took.append(time.perf_counter() - start)
+        paused.append(report.paused_s)
+        assert report.is_unloaded
+    what = "plugins: a reload with state, until the old version is proved to be gone"
+    what += f" (calls wait {statistics.median(paused) * 1e6:.0f} us of it)"
+    return Row(what, 1, {"dwkernel": statistics.median(took)}, {"dwkernel": min(took)}, unit="/s")
+
+
+def beside(plugins: Plugins) -> Iterator[Row]:
+    """Call for a while without reloads, and for a while with some each second."""
+    calm = calls(plugins, reloading=False)
+    busy = calls(plugins, reloading=True)
+    for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
+        quiet, loud = (late[min(len(late) - 1, int(len(late) * share))] for late in (calm, busy))
+        what = f"plugins: a call from {USERS} threads, {name}: {quiet * 1e6:.0f} us"
+        what += f", beside reloads {loud * 1e6:.0f} us"
+        yield Row(what, 1, {"dwkernel": loud}, {"dwkernel": loud}, unit="/s")
+
+
+def calls(plugins: Plugins, *, reloading: bool) -> list[float]:
+    """Return how long calls took, sorted."""
+    handle = plugins.get("policy")
+    stop = threading.Event()
+    took: list[list[float]] = [[] for _ in range(USERS)]
+
+    def user(own: list[float]) -> None:
+        while not stop.wait(PACE_S):
+            start = time.perf_counter()
+            with handle.use() as instance:
+                instance.before(())
+            own.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=user, args=(own,)) for own in took]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if reloading:
+            plugins.reload("p")
+        time.sleep(0.1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return sorted(one for own in took for one in own)
+
+
+def finding(folder: Path) -> Row:
+    def find() -> None:
+        found = discovery.discover([folder], [])
+        versions = {name: [one.manifest for one in some] for name, some in found.plugins.items()}
+        assert len(resolve.resolve(versions, versions).order) == COUNT
+
+    row = duel(f"plugins: finding and resolving {COUNT}", COUNT, {"dwkernel": find})
+    row.unit = "/s"
+    return row

@@ -1,0 +1,3 @@
+"""An example of a plugin of dwkernel."""
+
+__version__ = "1.0.0"

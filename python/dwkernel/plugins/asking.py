@@ -1,0 +1,97 @@
+"""Who answers when the kernel's door asks policies: a thread that takes all questions at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from dwkernel.plugins.kinds.policy import Finished, Request, Verdict
+from dwkernel.plugins.serving import Policies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dwkernel._native import PolicyBatch, PolicyDesk
+    from dwkernel.plugins.registry import Registry
+
+__all__ = ["Asking"]
+
+_TAKE = 256
+_PATIENCE_S = 1.0
+# Each policy has its own limit; the door waits for all of them, and this long for the thread.
+_GRACE_S = 1.0
+
+_logger = logging.getLogger("dwkernel.plugins")
+
+
+class Asking:
+    """Serves a kernel's desk while there are policies. Safe from any thread.
+
+    Questions are answered on one thread, policy after policy, each with its time limit; operations
+    wait for that as long as all policies may take together, and are refused with `plugin.timeout`
+    then. While there is no policy nobody is asked, which costs operations nothing.
+    """
+
+    def __init__(self, desk: PolicyDesk, registry: Registry, limit_s: float) -> None:
+        """Ask the policies of a registry; each may take `limit_s` seconds for a call."""
+        self._desk = desk
+        self._registry = registry
+        self._limit_s = limit_s
+        self._policies = Policies(registry, limit_s)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def renew(self) -> None:
+        """Serve if there are policies, else leave; call it when some come or go."""
+        with self._lock:
+            count = len(self._registry.find("policy", closed=True))
+            if count == 0:
+                self._desk.leave()
+                return
+            self._desk.serve(count * self._limit_s + _GRACE_S)
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="dwk-policies", daemon=True)
+                self._thread = thread
+                thread.start()
+
+    def leave(self) -> None:
+        """Ask nobody any more; what waits may go on."""
+        with self._lock:
+            self._desk.leave()
+
+    def _run(self) -> None:
+        while (batch := self._desk.take(_TAKE, _PATIENCE_S)) is not None:
+            try:
+                self._answer(batch)
+            except Exception:
+                # What was not answered is refused as soon as the batch is gone.
+                _logger.exception("policies could not be asked")
+
+    def _answer(self, batch: PolicyBatch) -> None:
+        requests = batch.requests
+        if requests:
+            verdicts = self._policies.before([_request(one) for one in requests])
+            batch.answer([_plain(verdict) for verdict in verdicts])
+        finished = batch.finished
+        if finished:
+            self._policies.after([_finished(*one) for one in finished])
+        if batch.dropped:
+            _logger.warning("policies were not told of %d operations: too many", batch.dropped)
+
+
+def _request(native: Sequence[Any]) -> Request:
+    operation, access, resource, key, principal, tenant, correlation_id = native
+    return Request(operation, key, access, resource, principal, tenant or "", correlation_id)
+
+
+def _plain(verdict: Verdict) -> tuple[str | None, dict[str, str] | None]:
+    if verdict.kind == "refuse":
+        return (verdict.reason or "a policy refuses it", None)
+    return (None, dict(verdict.annotations) or None)
+
+
+def _finished(
+    request: Sequence[Any], code: str | None, seconds: float, notes: dict[str, str]
+) -> Finished:
+    return Finished(_request(request), code, seconds, annotations=notes)

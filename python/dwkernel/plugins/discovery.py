@@ -1,0 +1,195 @@
+"""Which plugins are there: in folders, and as entry points of installed distributions.
+
+Nothing of a plugin runs for it: manifests are read as files. An entry point of the group
+`dwkernel.plugins` has the plugin's id as its name and the package that holds `plugin.toml` as its
+value.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import machinery, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from packaging.version import InvalidVersion, Version
+
+from dwkernel import errors
+from dwkernel.plugins import manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dwkernel.plugins.manifest import Manifest
+
+__all__ = ["GROUP", "Discovery", "Found", "at", "discover"]
+
+GROUP = "dwkernel.plugins"
+_FOUND_MAX = 10_000
+# Where a project may have its package with the manifest.
+_WITHIN = ("*/plugin.toml", "src/*/plugin.toml")
+
+
+class Found(NamedTuple):
+    """A plugin that is there.
+
+    Attributes:
+        manifest: what it says of itself.
+        home: the folder with its manifest; None for the kernel's own.
+        source: `"folder"`, `"installed"` or `"kernel"`.
+        place: the folder or distribution, for people.
+
+    """
+
+    manifest: Manifest
+    home: Path | None
+    source: Literal["folder", "installed", "kernel"]
+    place: str
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.manifest.id
+
+
+class Discovery(NamedTuple):
+    """What was found.
+
+    Attributes:
+        plugins: by id; several of one id are versions of it, side by side in one folder.
+        wrong: what can't be used, by where it is.
+
+    """
+
+    plugins: dict[str, list[Found]]
+    wrong: dict[str, errors.DwError]
+
+
+def discover(folders: Iterable[Path] = (), path: Sequence[str] | None = None) -> Discovery:
+    """Look through folders and installed distributions; nothing of a plugin is imported.
+
+    Args:
+        folders: each holds a folder for each plugin, or is one itself.
+        path: where distributions are; by default `sys.path`.
+
+    An id that is found in two places is in `wrong` with both, and in `plugins` with neither.
+
+    """
+    wrong: dict[str, errors.DwError] = {}
+    found: list[tuple[str, Found]] = []  # with the place that it counts as being in
+    for folder in folders:
+        found += [(str(folder), one) for one in _in_folder(Path(folder), wrong)]
+    found += [("", one) for one in _installed(path, wrong)]
+    plugins: dict[str, list[Found]] = {}
+    places: dict[str, dict[str, list[Found]]] = {}
+    for place, one in found[:_FOUND_MAX]:
+        places.setdefault(one.id, {}).setdefault(place, []).append(one)
+    for name, by_place in places.items():
+        several = [one for group in by_place.values() for one in group]
+        versions = {one.manifest.version for one in several}
+        if len(by_place) > 1 or len(versions) < len(several):
+            wrong[name] = _twice(name, several)
+        else:
+            plugins[name] = sorted(several, key=lambda one: one.manifest.version)
+    return Discovery(plugins, wrong)
+
+
+def at(path: Path) -> Found:
+    """Return the plugin at a folder, or of a project's folder.
+
+    Raises:
+        NotFound: `plugin.not_found`: no manifest is there
+        Invalid: `plugin.manifest`
+
+    """
+    if (path / manifest.FILE_NAME).is_file():
+        return Found(manifest.read(path / manifest.FILE_NAME), path, "folder", str(path))
+    inner = [place for pattern in _WITHIN for place in path.glob(pattern)]
+    if len(inner) != 1:
+        text = f"{path} holds {len(inner) or 'no'} {manifest.FILE_NAME}"
+        raise errors.new("plugin.not_found", text, path=path)
+    return Found(manifest.read(inner[0]), inner[0].parent, "folder", str(path))
+
+
+def _twice(name: str, several: list[Found]) -> errors.DwError:
+    places = " and ".join(one.place for one in several)
+    return errors.new("plugin.exists", f"{name} is in {places}", id=name, places=places)
+
+
+def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
+    if (folder / manifest.FILE_NAME).is_file():
+        candidates = [folder]
+    else:
+        try:
+            candidates = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        except OSError as error:
+            text = f"the folder {folder} can't be read: {error.strerror}"
+            wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
+            return []
+    found = []
+    for home in candidates:
+        path = home / manifest.FILE_NAME
+        if path.is_file():
+            try:
+                found.append(Found(manifest.read(path), home, "folder", str(home)))
+            except errors.DwError as error:
+                wrong[str(home)] = error
+    return found
+
+
+def _installed(path: Sequence[str] | None, wrong: dict[str, errors.DwError]) -> list[Found]:
+    search = list(sys.path) if path is None else list(path)
+    found: dict[tuple[str, str], Found] = {}
+    for distribution in metadata.distributions(path=search):
+        for point in distribution.entry_points:
+            if point.group != GROUP:
+                continue
+            name = distribution.metadata["Name"]
+            # A distribution that is on the path twice shadows its second self.
+            if (name, point.name) in found:
+                continue
+            place = f"{name} {distribution.version}"
+            try:
+                home = _package_folder(point.value, search)
+                one = Found(manifest.read(home / manifest.FILE_NAME), home, "installed", place)
+                _agree(one, point.name, distribution.version)
+                found[name, point.name] = one
+            except errors.DwError as error:
+                wrong[place] = error
+    return list(found.values())
+
+
+def _package_folder(package: str, search: list[str]) -> Path:
+    """Return a package's folder without importing it, nor what it is in."""
+    first, _, rest = package.partition(":")[0].strip().partition(".")
+    spec = machinery.PathFinder.find_spec(first, search)
+    if spec is None and search == sys.path:
+        # Editable installations have finders of their own.
+        finders = [one for one in sys.meta_path if one is not machinery.PathFinder]
+        specs = (one.find_spec(first, None) for one in finders if hasattr(one, "find_spec"))
+        spec = next((one for one in specs if one is not None), None)
+    for place in (spec and spec.submodule_search_locations) or ():
+        home = Path(place, *rest.split(".")) if rest else Path(place)
+        if (home / manifest.FILE_NAME).is_file():
+            return home
+    text = f"the package {package!r} of an entry point has no {manifest.FILE_NAME}"
+    raise errors.new("plugin.manifest", text)
+
+
+def _agree(found: Found, name: str, version: str) -> None:
+    """Hold a manifest against the distribution that brings it."""
+    said = found.manifest
+    text = ""
+    if said.id != name:
+        text = f"the entry point calls it {name!r}, and its manifest {said.id!r}"
+    elif said.package is not None and _differs(version, said.version):
+        text = f"its manifest says version {said.version}, and the distribution {version}"
+    if text:
+        raise errors.new("plugin.manifest", f"{found.place}: {text}", path=found.home)
+
+
+def _differs(version: str, said: Version) -> bool:
+    try:
+        return Version(version) != said
+    except InvalidVersion:
+        return True

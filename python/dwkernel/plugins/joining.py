@@ -1,0 +1,103 @@
+"""What joins plugins to a kernel and its configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from dwkernel import errors
+from dwkernel.plugins.asking import Asking
+from dwkernel.plugins.manager import Plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwkernel.config import Configuration
+    from dwkernel.kernel import Kernel
+
+__all__ = ["adopt", "before_opening", "configured", "follow"]
+
+# A subscriber that holds publishers back must not hold up plugins.
+_TELL_S = 0.1
+
+_logger = logging.getLogger("dwkernel.plugins")
+
+
+def configured(configuration: Configuration) -> Plugins:
+    """Return plugins that go by a configuration's section `plugins`; none is started."""
+    return Plugins(
+        lambda: configuration.current.plugins,
+        mode=lambda: configuration.current.mode,
+    )
+
+
+def before_opening(configuration: Configuration) -> Plugins | None:
+    """Start what the configuration enables: a store's drives may be among it.
+
+    What does not start is logged, and in `kernel.plugins.list()`; the others do.
+    """
+    if not configuration.current.plugins.enabled:
+        return None
+    plugins = configured(configuration)
+    _tell(plugins.start())
+    return plugins
+
+
+def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
+    """Let a kernel's door ask the policies of these plugins from now on; return them.
+
+    What happens to them is published on its bus, in memory: subjects as `Plugins` has them, JSON.
+    """
+    there = weakref.ref(kernel)
+
+    def announce(subject: str, data: dict[str, Any]) -> None:
+        kernel = there()
+        if kernel is not None:
+            with contextlib.suppress(errors.DwError):  # one that closes has no bus any more
+                text = json.dumps(data, default=str).encode()
+                kernel.bus.publish(subject, text, timeout=_TELL_S)
+
+    desk = kernel._store.policies(kernel._caller, kernel._limit(None))  # noqa: SLF001 - of this package
+    asking = Asking(desk, plugins.registry, plugins.section.limits.call)
+    plugins.on(lambda *_: asking.renew())
+    plugins.on(announce)
+    asking.renew()
+    return plugins
+
+
+def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]:
+    """Do as the section says whenever it changes, on a thread of its own; return what ends that.
+
+    A change of the configuration does not wait for plugins that start or stop.
+    """
+    changed, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while True:
+            changed.wait()
+            changed.clear()
+            if ended.is_set():
+                return
+            try:
+                _tell(plugins.apply())
+            except errors.State:
+                return  # closed meanwhile
+
+    threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
+    stop = configuration.on_change("plugins", lambda *_: changed.set())
+
+    def end() -> None:
+        stop()
+        ended.set()
+        changed.set()
+
+    return end
+
+
+def _tell(wrong: dict[str, errors.DwError]) -> None:
+    for name, error in wrong.items():
+        _logger.warning("the plugin %s does not run: %s", name, error)

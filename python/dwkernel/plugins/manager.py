@@ -1,0 +1,593 @@
+"""`kernel.plugins`: all plugins of a kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from dwkernel import errors
+from dwkernel._closing import Closing
+from dwkernel.plugins import builtin, resolve
+from dwkernel.plugins.catalogue import Catalogue, may_follow
+from dwkernel.plugins.observers import Observers
+from dwkernel.plugins.record import Record
+from dwkernel.plugins.registry import Registry
+from dwkernel.plugins.reload import Reload, ReloadReport
+from dwkernel.plugins.report import Check, PluginInfo
+from dwkernel.plugins.schemes import Schemes
+from dwkernel.plugins.settings import PluginsSection
+from dwkernel.plugins.version import Workshop
+from dwkernel.plugins.watchdog import bare, said
+from dwkernel.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from dwkernel.plugins.discovery import Found
+    from dwkernel.plugins.handle import Handle
+    from dwkernel.plugins.manifest import Manifest
+    from dwkernel.plugins.swap import Slot
+    from dwkernel.units import Duration
+
+__all__ = ["Plugins"]
+
+if TYPE_CHECKING:
+    # Within the class `list` is its method.
+    Manifests = list[Manifest]
+    Handles = list[Handle]
+    Names = list[str]
+
+_CLOSE_TIMEOUT = "30s"
+
+
+class Plugins(Closing):
+    """All plugins of a kernel. Safe from any thread; steps of a life are one at a time.
+
+    What happens is told to observers as `observer(subject, data)`; subjects are `plugin.loaded`,
+    `plugin.failed`, `plugin.paused`, `plugin.resumed`, `plugin.reloading`, `plugin.reloaded`,
+    `plugin.reload_failed`, `plugin.quarantined` and `plugin.stopped`, data has `id` and `version`.
+    """
+
+    def __init__(
+        self,
+        section: PluginsSection | Callable[[], PluginsSection] | None = None,
+        *,
+        announce: Callable[[str, dict[str, Any]], object] | None = None,
+        mode: Callable[[], str] = lambda: "workstation",
+        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
+    ) -> None:
+        """Begin with the kernel's own plugins; nothing is looked for yet.
+
+        Args:
+            section: which plugins there are; a function is asked at each step.
+            announce: hears what happens, as observers do.
+            mode: returns the operating mode, which priorities go by.
+            confine: makes plugins that run confined (see `dwkernel.plugins.version.Workshop`).
+
+        """
+        given = section if section is not None else PluginsSection()
+        self._section: Callable[[], PluginsSection] = given if callable(given) else lambda: given
+        self._observers = Observers(announce)
+        self._registry = Registry(mode)
+        self._schemes = Schemes(self._registry)
+        self._observers.add(lambda *_: self._schemes.renew())
+        self._workshop = Workshop(self._section, confine)
+        self._doing = threading.RLock()
+        self._records: dict[str, Record] = {}
+        self._catalogue = Catalogue(self._section)
+        self._overrides: dict[str, bool] = {}
+        self._watcher: Any = None
+        self._pid = os.getpid()
+        self._closed = False
+        for found, make in builtin.builtins():
+            self._begin_own(found, make)
+
+    # --- Looking ---
+
+    def list(self) -> list[PluginInfo]:
+        """Return what is known of every plugin that is there, by id."""
+        self._check()
+        ids = {*self._records, *self._catalogue.ids()}
+        return [self.info(name) for name in sorted(ids)]
+
+    def info(self, plugin_id: str) -> PluginInfo:
+        """Return what is known of a plugin.
+
+        Raises:
+            NotFound: `plugin.not_found`
+
+        """
+        self._check()
+        record = self._records.get(plugin_id)
+        entry = self._registry.entry(plugin_id)
+        if record is not None:
+            return record.info(entry)
+        found = self._catalogue.newest(plugin_id)
+        return Record(found, self._section(), lambda _: None).info(None)
+
+    def check(self) -> Check:
+        """Return whether what is there fits together; nothing is loaded."""
+        self._check()
+        there = self._candidates()
+        wrong = {name: str(error) for name, error in self._catalogue.found().wrong.items()}
+        plan = resolve.resolve(there, there)
+        wrong |= {name: str(error) for name, error in plan.refused.items()}
+        return Check(resolve.matrix(there), wrong)
+
+    def get(self, kind: str, capability: str | None = None, *, tenant: str | None = None) -> Handle:
+        """Return the plugin that serves a kind: of several the one with the highest priority.
+
+        Raises:
+            NotFound: `plugin.not_found`
+
+        """
+        self._check()
+        return self._registry.get(kind, capability, tenant)
+
+    def find(
+        self, kind: str, capability: str | None = None, *, tenant: str | None = None
+    ) -> Handles:
+        """Return all plugins that serve a kind, the first to be asked first."""
+        self._check()
+        return self._registry.find(kind, capability, tenant)
+
+    @property
+    def section(self) -> PluginsSection:
+        """What the configuration says of plugins now."""
+        return self._section()
+
+    @property
+    def registry(self) -> Registry:
+        """What serves what, for those who ask it often."""
+        return self._registry
+
+    def on(self, observer: Callable[[str, dict[str, Any]], object]) -> Callable[[], None]:
+        """Tell somebody what happens, on the thread where it does; return what ends that."""
+        return self._observers.add(observer)
+
+    def homes(self) -> dict[Path, str]:
+        """Return the folders of the plugins that run, with their ids: what a watcher looks at."""
+        found = {}
+        for name in self._running():
+            home = self._records[name].home
+            if home is not None and self._records[name].found.source == "folder":
+                found[home.resolve()] = name
+        return found
+
+    def refresh(self) -> None:
+        """Look for plugins anew."""
+        self._check()
+        with self._doing:
+            self._catalogue.refresh()
+
+    # --- Beginning and ending ---
+
+    def start(self) -> dict[str, errors.DwError]:
+        """Start all that the section enables, each after those that it needs.
+
+        Returns:
+            Why some do not run, by id or place; the others do.
+
+        """
+        self._check()
+        with self._doing:
+            found = self._catalogue.found()
+            section = self._section()
+            wanted = self._catalogue.ids() if "*" in section.enabled else set(section.enabled)
+            only = {name for part in section.tenants.values() for name in part.enabled} - wanted
+            only -= set(self._running())
+            wanted |= only
+            wanted -= set(section.disabled)
+            wrong = {name: found.wrong[name] for name in found.wrong}
+            for name in wanted - self._catalogue.ids() - set(wrong):
+                wrong[name] = errors.new(
+                    "plugin.not_found", f"no plugin has the id {name!r}", id=name
+                )
+            plan = resolve.resolve(self._candidates(), wanted - set(wrong))
+            wrong |= plan.refused
+            self._begin_all(plan.order, wrong)
+            for name in only:
+                self._registry.enable(name, None, is_enabled=False)
+            self._watch()
+        return wrong
+
+    def apply(self) -> dict[str, errors.DwError]:
+        """Do as the section says now: look anew, start and stop, serve by the new priorities.
+
+        Plugins that run keep their limits, permissions and configuration until they are reloaded.
+
+        Returns:
+            What does not run though it should, as `start` does; and what runs on because others
+            need it
+
+        """
+        self._check()
+        with self._doing:
+            self._catalogue.refresh()
+            wrong = self.start()
+            for name in self._section().disabled:
+                if name in self._running() and not self._overrides.get(name):
+                    try:
+                        self.disable(name)
+                    except errors.DwError as error:
+                        wrong[name] = bare(error)
+                    else:
+                        del self._overrides[name]  # the section said it, and may take it back
+            for record in self._records.values():
+                if record.version is not None:
+                    self._register(record)
+        return wrong
+
+    def load(self, path_or_id: str | os.PathLike[str]) -> PluginInfo:
+        """Start a plugin, and those that it needs; one that runs is left as it is.
+
+        Args:
+            path_or_id: an id, or a folder with a manifest (what has a `/` in it, or is a `Path`).
+
+        Raises:
+            NotFound: `plugin.not_found`
+            Exists: `plugin.exists`
+            Conflict: `plugin.dependency`
+            Unsupported: `plugin.api`, `plugin.sandbox`
+            Denied: `plugin.permission`, `plugin.signature`
+            Corrupt: `plugin.hash`
+            Invalid: `plugin.manifest`, `plugin.load`, `plugin.kind`, `plugin.option`
+            Internal: `plugin.failed`; Timeout: `plugin.timeout`
+            State: `plugin.state`: it is disabled, or this is closed
+
+        """
+        self._check()
+        with self._doing:
+            name = self._catalogue.known(path_or_id, self._running())
+            record = self._records.get(name)
+            if record is None or record.version is None:
+                self._may_run(name)
+                plan = resolve.resolve(self._candidates(), {name, *self._running()})
+                if name in plan.refused:
+                    raise plan.refused[name]
+                wrong: dict[str, errors.DwError] = {}
+                self._begin_all(resolve.needed(plan.order, name), wrong)
+                if name in wrong:
+                    raise wrong[name]
+        return self.info(name)
+
+    def enable(self, plugin_id: str, tenant: str | None = None) -> None:
+        """Let a plugin serve a tenant, or all; it is started if it does not run, and forgiven.
+
+        Raises as `load`.
+        """
+        self._check()
+        with self._doing:
+            if tenant is None:
+                self._overrides[plugin_id] = True
+            if plugin_id not in self._running():
+                self.load(plugin_id)
+                # Nobody asked for it but this tenant.
+                self._registry.enable(plugin_id, None, is_enabled=tenant is None)
+            record = self._records[plugin_id]
+            record.health.reset()
+            record.lift()
+            self._registry.enable(plugin_id, tenant, is_enabled=True)
+            self._schemes.renew()
+
+    def disable(self, plugin_id: str, tenant: str | None = None) -> None:
+        """Let a plugin serve a tenant no more, or nobody: it is stopped then.
+
+        Raises:
+            NotFound: `plugin.not_found`
+            Conflict: `plugin.dependency`: others that run need it
+
+        """
+        self._check()
+        with self._doing:
+            if plugin_id not in self._records:
+                self._catalogue.newest(plugin_id)
+            if tenant is not None:
+                self._registry.enable(plugin_id, tenant, is_enabled=False)
+                return
+            needy = self._dependants(plugin_id)
+            if needy:
+                text = f"{plugin_id} is needed by {', '.join(needy)}"
+                raise errors.new("plugin.dependency", text, id=plugin_id)
+            self._overrides[plugin_id] = False
+            if plugin_id in self._running():
+                self._end(self._records[plugin_id], self._section().limits.drain)
+
+    def pause(self, plugin_id: str) -> None:
+        """Let a plugin rest: calls are refused with `plugin.state` until it is resumed.
+
+        Raises:
+            NotFound: `plugin.not_found`; State: `plugin.state`
+            Internal: `plugin.failed`; Timeout: `plugin.timeout`: it goes on
+
+        """
+        with self._doing:
+            record = self._runs(plugin_id)
+            record.refuse()
+            try:
+                record.life.pause()
+            except BaseException:
+                record.lift()
+                raise
+            self._observers.tell("plugin.paused", **record.told())
+
+    def resume(self, plugin_id: str) -> None:
+        """Let a plugin go on; raises as `pause`, and it rests then."""
+        with self._doing:
+            record = self._runs(plugin_id)
+            record.life.resume()
+            record.lift()
+            self._observers.tell("plugin.resumed", **record.told())
+
+    def close(self, deadline: Duration = _CLOSE_TIMEOUT) -> None:
+        """Stop all, those first that need others; a second call does nothing.
+
+        What does not end in time is left alone.
+        """
+        if os.getpid() != self._pid:
+            return
+        end = time.monotonic() + parse_duration(deadline)
+        if self._watcher is not None:
+            self._watcher.close()
+        with self._doing:
+            if self._closed:
+                return
+            running = [self._records[name].found.manifest for name in self._running()]
+            order = resolve.resolve({one.id: [one] for one in running}, [one.id for one in running])
+            for one in reversed(order.order):
+                self._end(self._records[one.id], max(0.0, end - time.monotonic()))
+            self._schemes.close()
+            self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    # --- Reloading ---
+
+    def reload(
+        self,
+        plugin_id: str,
+        source: str | os.PathLike[str] | None = None,
+        *,
+        downgrade: bool = False,
+    ) -> ReloadReport:
+        """Put another version of a plugin in its place while it is used; calls go on.
+
+        With `keep_state` in its manifest calls wait while its state is carried over, for a second
+        at most (`plugins.limits.freeze`); else what calls change of the state in that moment is
+        lost. Others that need it have the new version from the next use on.
+
+        Args:
+            plugin_id: which.
+            source: a folder with the new version; by default where it came from, as it is now.
+            downgrade: an older version may follow a newer one.
+
+        Raises:
+            NotFound: `plugin.not_found`
+            Conflict: `plugin.reload`: the old version runs on; the details `step` and `cause` say
+                where and why, `__cause__` is the error itself
+
+        One that does not run is started, and raises as `load` does.
+
+        """
+        self._check()
+        with self._doing:
+            record = self._records.get(plugin_id)
+            if record is not None and record.found.source == "kernel":
+                text = f"{plugin_id} is the kernel's own, and is updated with it"
+                raise errors.new("plugin.state", text, id=plugin_id)
+            if record is None or record.version is None:
+                return self._reload_stopped(plugin_id, source)
+            self._observers.tell("plugin.reloading", **record.told())
+            try:
+                found = self._newer(record, source, downgrade=downgrade)
+                report = self._exchange(record, found)
+            except errors.DwError as error:
+                record.error = str(error)
+                step = error.details.get("step", "resolve")
+                self._observers.tell(
+                    "plugin.reload_failed", **record.told(), step=step, error=str(error)
+                )
+                raise
+            self._observers.tell("plugin.reloaded", **record.told(), report=report.to_dict())
+            return report
+
+    def _reload_stopped(
+        self, plugin_id: str, source: str | os.PathLike[str] | None
+    ) -> ReloadReport:
+        record = self._records.get(plugin_id)
+        found = self._catalogue.again(plugin_id, source, record.found if record else None)
+        if found not in self._catalogue.found().plugins.get(plugin_id, ()):
+            self._catalogue.name(found)
+        info = self.load(plugin_id)
+        return ReloadReport(plugin_id, None, info.version)
+
+    def _newer(
+        self, record: Record, source: str | os.PathLike[str] | None, *, downgrade: bool
+    ) -> Found:
+        """Find what is to take over, and hold it against those that run."""
+        try:
+            found = self._catalogue.again(record.id, source, record.found)
+            may_follow(record.found.manifest, found.manifest, downgrade=downgrade)
+            for name in self._dependants(record.id):
+                wanted = self._records[name].found.manifest.requires[record.id]
+                if found.manifest.version not in wanted:
+                    version = self._records[name].found.manifest.version
+                    text = f"{name} {version} needs {record.id} {wanted}"
+                    text += f", and this is {found.manifest.version}"
+                    raise errors.new("plugin.dependency", text, id=record.id)
+            candidates = {
+                **self._candidates(),
+                record.id: [found.manifest],
+            }
+            plan = resolve.resolve(candidates, {record.id, *self._running()})
+            if record.id in plan.refused:
+                raise plan.refused[record.id]
+            wrong: dict[str, errors.DwError] = {}
+            self._begin_all([one for one in plan.order if one.id in found.manifest.requires], wrong)
+            for error in wrong.values():
+                raise error
+        except errors.DwError as error:
+            cause = bare(error)
+        else:
+            return found
+        text = f"{record.id} could not take over at the step resolve: {said(cause)}"
+        raise errors.new(
+            "plugin.reload", text, id=record.id, step="resolve", cause=cause.code
+        ) from cause
+
+    def _exchange(self, record: Record, found: Found) -> ReloadReport:
+        assert record.version is not None  # noqa: S101 - it runs
+        needs = self._slots(found.manifest)
+        work = Reload(
+            record.version,
+            found,
+            record.handle.slot,
+            self._workshop,
+            record.watchdog,
+            record.log,
+            self._section().limits.limits(),
+            needs,
+        )
+        was_paused = record.life.state == "paused"
+        new = work.take_over()
+        record.took_over(new)
+        if found not in self._catalogue.found().plugins.get(record.id, ()):
+            self._catalogue.name(found)
+        self._register(record)
+        record.health.reset()
+        if was_paused:
+            with contextlib.suppress(errors.DwError):
+                record.life.pause()
+        else:
+            record.lift()
+        return work.finish()
+
+    # --- Inside ---
+
+    def _begin_own(self, found: Found, make: Callable[[], Any]) -> None:
+        record = Record(found, self._section(), lambda _: None)
+        version = self._workshop.own(found, make, record.watchdog)
+        version.life.state = "started"
+        record.began(version)
+        self._records[found.id] = record
+        self._register(record)
+
+    def _begin_all(self, order: Manifests, wrong: dict[str, errors.DwError]) -> None:
+        """Start plugins in their order; note what goes wrong, and go on with the others."""
+        for one in order:
+            if one.id in self._running():
+                continue
+            missing = [name for name in one.requires if name not in self._running()]
+            if missing:
+                text = f"{one.id} {one.version} needs {missing[0]}, which does not run"
+                if missing[0] in wrong:
+                    text += f" ({wrong[missing[0]].code})"
+                wrong[one.id] = errors.new("plugin.dependency", text, id=one.id)
+                continue
+            try:
+                self._begin(self._catalogue.of(one))
+            except errors.DwError as error:
+                wrong[one.id] = bare(error)
+
+    def _begin(self, found: Found) -> None:
+        section = self._section()
+        record = self._records.get(found.id)
+        if record is None:
+            record = Record(found, section, lambda wait_s: self._quarantined(found.id, wait_s))
+            self._records[found.id] = record
+        else:
+            record.again(found)  # those who ask it keep their handle
+        version = None
+        try:
+            self._may_run(found.id)
+            version = self._workshop.make(found, record.log, record.watchdog)
+            needs = self._slots(found.manifest)
+            context = self._workshop.context(version, record.log, record.watchdog, needs)
+            version.life.handshake(context)
+            version.life.start()
+            version.life.health()
+        except BaseException as error:
+            record.error = str(error)
+            record.has_failed = True
+            if version is not None:
+                if version.life.state != "loaded":
+                    version.end()
+                version.unload()
+            self._observers.tell("plugin.failed", **record.told(), error=str(error))
+            raise
+        record.began(version)
+        self._register(record)
+        self._observers.tell("plugin.loaded", **record.told())
+
+    def _register(self, record: Record) -> None:
+        self._registry.put(record.entry(self._section(), self._registry.entry(record.id)))
+
+    def _end(self, record: Record, drain_s: float) -> None:
+        version = record.version
+        if version is None:
+            return
+        wrong = record.end(drain_s)
+        self._registry.remove(record.id)
+        if record.found.source != "kernel":
+            self._observers.tell("plugin.stopped", **record.told(), wrong=wrong)
+
+    def _quarantined(self, plugin_id: str, wait_s: float) -> None:
+        record = self._records.get(plugin_id)
+        if record is not None:
+            record.quarantine(wait_s)
+            self._observers.tell("plugin.quarantined", **record.told(), wait_s=wait_s)
+
+    def _watch(self) -> None:
+        if self._section().watch and self._watcher is None:
+            from dwkernel.plugins.watch import Watcher  # noqa: PLC0415 - developers only
+
+            self._watcher = Watcher(self)
+
+    def _slots(self, manifest: Manifest) -> dict[str, Slot[Any]]:
+        return {name: self._records[name].handle.slot for name in manifest.requires}
+
+    def _candidates(self) -> dict[str, Manifests]:
+        return self._catalogue.candidates(self._running())
+
+    def _may_run(self, plugin_id: str) -> None:
+        is_out = plugin_id in self._section().disabled and not self._overrides.get(plugin_id)
+        if is_out or self._overrides.get(plugin_id) is False:
+            text = f"{plugin_id} is disabled: enable it first"
+            raise errors.new("plugin.state", text, id=plugin_id)
+
+    def _running(self) -> dict[str, Found]:
+        records = list(self._records.items())
+        return {name: one.found for name, one in records if one.version is not None}
+
+    def _runs(self, plugin_id: str) -> Record:
+        self._check()
+        record = self._records.get(plugin_id)
+        if record is None or record.version is None:
+            self.info(plugin_id)
+            raise errors.new("plugin.state", f"{plugin_id} does not run", id=plugin_id)
+        return record
+
+    def _dependants(self, plugin_id: str) -> Names:
+        return sorted(
+            name
+            for name in self._running()
+            if plugin_id in self._records[name].found.manifest.requires
+        )
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            text = "these plugins are another process's, which was forked"
+            raise errors.new("plugin.state", text)
+        if self._closed:
+            raise errors.new("plugin.state", "the plugins are closed")
+
+    def __repr__(self) -> str:
+        """Say how many run."""
+        return f"<dwkernel.Plugins, {len(self._running())} run>"

@@ -1,0 +1,295 @@
+"""Plugins where they count: policies at the door, drives under a store, while they are reloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import dwkernel as dw
+import plugin_maker
+from dwkernel import errors
+from expect import code_of, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+URLS = [f"memory://door-{number}" for number in range(3)]
+
+COUNTS = """
+    def __init__(self):
+        import collections
+        self.seen, self.ended = collections.Counter(), []
+
+    def before(self, requests):
+        self.seen.update(one.operation for one in requests)
+        return [
+            Verdict.refuse(f"{one.principal} may not") if one.key.startswith("c/no") else
+            Verdict.annotate({"v": "1"}) for one in requests
+        ]
+
+    def after(self, finished):
+        self.ended += [(one.request.operation, one.code, dict(one.annotations)) for one in finished]
+
+    def export_state(self):
+        return {"seen": dict(self.seen)}
+
+    def import_state(self, state, from_version):
+        self.seen.update(state["seen"])
+"""
+
+
+CLIENTS = 64
+
+
+@contextlib.contextmanager
+def hammered(turn: Callable[[int, int], None]) -> Iterator[None]:
+    """Have many clients do `turn(client, count)` again and again meanwhile; none may fail."""
+    stop, wrong, done = threading.Event(), list[BaseException](), [0] * CLIENTS
+
+    def work(number: int) -> None:
+        try:
+            while not stop.is_set():
+                turn(number, done[number])
+                done[number] += 1
+        except BaseException as error:  # noqa: BLE001 - whatever it is
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+        until(lambda: wrong or min(done) > 0)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert not wrong, wrong[0]
+
+
+@pytest.fixture
+def kernel() -> Iterator[dw.Kernel]:
+    with dw.open(drives=URLS, geometry="2+1", create=True) as kernel:
+        kernel.containers.create("c")
+        yield kernel
+
+
+def test_a_policy_decides_at_the_door_and_hears_how_things_ended(
+    kernel: dw.Kernel, tmp_path: Path
+) -> None:
+    kernel.plugins.load(plugin_maker.write(tmp_path / "p", COUNTS))
+    kernel.put("c/yes", b"1")
+    assert code_of(lambda: kernel.put("c/no/1", b"1")) == "policy.refused"
+    assert code_of(lambda: kernel["c/missing"]) == "object.not_found"
+    assert "c/no/1" not in list(kernel)
+    policy = kernel.plugins.get("policy")
+
+    def ended() -> list[tuple[str, str | None, dict[str, str]]]:
+        with policy.use() as instance:
+            return list(instance.ended)
+
+    until(lambda: ("object.get", "object.not_found", {"v": "1"}) in ended())
+    assert ended().count(("object.put", None, {"v": "1"})) == 1
+    with policy.use() as instance:
+        assert instance.seen["object.put"] == 2
+    del instance
+    kernel.plugins.disable("p")
+    kernel.put("c/no/1", b"nobody is asked any more")
+
+
+def test_a_policy_that_hangs_costs_its_time_and_the_operation_is_refused(tmp_path: Path) -> None:
+    hangs = """
+    timeout_s = 0.2
+    def before(self, requests):
+        import time
+        time.sleep(1)
+"""
+    with dw.open(drives=[f"{url}-hang" for url in URLS], geometry="2+1", create=True) as kernel:
+        kernel.plugins.load(plugin_maker.write(tmp_path / "p", hangs))
+        assert code_of(lambda: kernel.containers.create("c")) in {
+            "policy.refused",
+            "plugin.timeout",
+        }
+        kernel.plugins.disable("p")
+        kernel.containers.create("c")
+
+
+def test_no_operation_fails_because_a_policy_is_reloaded(kernel: dw.Kernel, tmp_path: Path) -> None:
+    home = plugin_maker.write(
+        tmp_path / "p", COUNTS, version="1.0", keep_state=True, state_version=1
+    )
+    kernel.plugins.load(home)
+    kernel.put("c/x", b"1")
+    done = [0] * CLIENTS
+
+    def turn(number: int, count: int) -> None:
+        assert kernel["c/x"] == b"1"
+        done[number] = count + 1
+
+    with hammered(turn):
+        failed = 0
+        for version in range(1, 101):
+            raises = "\n    def start(self): raise ValueError\n" if version % 10 == 0 else ""
+            plugin_maker.write(
+                home, COUNTS + raises, version=f"1.{version}", keep_state=True, state_version=1
+            )
+            try:
+                kernel.plugins.reload("p")
+            except errors.Conflict:
+                failed += 1
+    assert failed == 10
+    with kernel.plugins.get("policy").use() as instance:
+        # Each read asks for the object and for its bytes; nothing that was counted is lost.
+        assert instance.seen["object.get"] == sum(done)
+    del instance
+
+
+DRIVES = """
+import threading
+from pathlib import Path
+from dwkernel import errors
+
+class Plugin:
+    def __init__(self):
+        self.locks = {}
+
+    def open(self, location, make):
+        home = Path(location.removeprefix("kv://"))
+        if not home.is_dir() and not make:
+            raise errors.new("drive.missing", f"no drive at {location}")
+        home.mkdir(parents=True, exist_ok=True)
+        return Drive(home, self.locks.setdefault(location, []))
+
+    def export_state(self):
+        return self.locks
+
+    def import_state(self, state, from_version):
+        self.locks = state
+
+class Drive:
+    def __init__(self, home, locks):
+        self.home, self.locks = home, locks
+    def at(self, name):
+        return self.home / name.replace("/", "@")
+    def describe(self):
+        return {"kind": "files"}
+    def put(self, name, parts):
+        try:
+            with self.at(name).open("xb") as file:
+                file.writelines(parts)
+        except FileExistsError:
+            raise errors.new("blob.exists", name)
+    def read(self, name, offset, length):
+        try:
+            return self.at(name).read_bytes()[offset:offset + length]
+        except FileNotFoundError:
+            raise errors.new("blob.not_found", name)
+    def list(self, folder, after, limit):
+        names = sorted(one.name.replace("@", "/") for one in self.home.iterdir())
+        names = [n for n in names if n.rpartition("/")[0] == (folder or "")]
+        names = [n for n in names if not n.startswith("slot.") and (after is None or n > after)]
+        return [(name, self.stat(name)) for name in names[:limit]]
+    def delete(self, name):
+        self.at(name).unlink()
+    def stat(self, name):
+        try:
+            return self.at(name).stat().st_size
+        except FileNotFoundError:
+            raise errors.new("blob.not_found", name)
+    def capacity(self):
+        return (1 << 30, 1 << 29)
+    def sync(self, tag):
+        pass
+    def read_superblock(self, slot):
+        path = self.home / f"slot.{slot}"
+        return path.read_bytes() if path.exists() else None
+    def write_superblock(self, slot, content):
+        (self.home / f"slot.{slot}").write_bytes(content)
+    def lock(self, holder, *, shared):
+        if self.locks and not shared:
+            raise errors.new("store.locked", "it is held")
+        self.locks.append("t")
+        return "t"
+    def unlock(self, token):
+        self.locks.remove(token)
+    def holder(self):
+        return None
+    def log(self):
+        return None
+"""
+
+# A version that fails, at each step of a reload in turn.
+BROKEN = [
+    ("import threading", "import nothing_of_that_name"),
+    ("self.locks = {}", "raise OSError"),
+    ("    def open(self, location, make):", "    def closed(self, location, make):"),
+    ("self.locks = state", "raise SystemExit(3)"),
+    ("    def export_state", "    def start(self): raise ValueError\n    def export_state"),
+    ("    def export_state", "    def health(self): raise ValueError\n    def export_state"),
+    (
+        "    def export_state",
+        "    def handshake(self, context): raise ValueError\n    def export_state",
+    ),
+    ("class Plugin:", "class Other:"),
+    ("self.locks = {}", "import sys; sys.exit(1)"),
+    ("self.locks = state", "import os; os.chdir('/nowhere')"),
+]
+
+
+def test_no_operation_fails_because_the_plugin_of_its_drives_is_reloaded(tmp_path: Path) -> None:
+    def write(version: str, old: str = "", new: str = "") -> Path:
+        return plugin_maker.write(
+            tmp_path / "d",
+            plugin_id="d",
+            version=version,
+            kinds=["drive"],
+            capabilities={"drive": ["kv"]},
+            keep_state=True,
+            state_version=1,
+            files={"main.py": DRIVES.replace(old, new) if old else DRIVES},
+        )
+
+    long = os.urandom(100_000)
+    urls = [f"kv://{tmp_path}/drive-{number}" for number in range(3)]
+    with plugin_maker.plugins() as plugins:
+        plugins.load(write("1.0"))
+        with dw.open(drives=urls, geometry="2+1", create=True) as kernel:
+            kernel.containers.create("c")
+            kernel.put("c/x", long)
+
+            def turn(number: int, count: int) -> None:
+                key = f"c/{number}-{count}"
+                kernel.put(key, long[: 1000 * (number + 1)])
+                assert kernel[key] == long[: 1000 * (number + 1)]
+                assert kernel["c/x"] == long
+                del kernel[key]
+
+            with hammered(turn):
+                failed = 0
+                for version in range(1, 101):
+                    broken = BROKEN[version // 10 - 1] if version % 10 == 0 else ()
+                    write(f"1.{version}", *broken)
+                    try:
+                        plugins.reload("d")
+                    except errors.Conflict:
+                        failed += 1
+            assert failed == 10
+            assert {drive.state for drive in kernel.pool.status().drives} == {"ok"}
+        with dw.open(drives=urls) as kernel:
+            assert kernel["c/x"] == long
+    assert code_of(lambda: dw.open(drives=urls)) == "drive.url", "nobody opens them any more"
+
+
+def test_what_happens_to_plugins_is_published(kernel: dw.Kernel, tmp_path: Path) -> None:
+    with kernel.bus.subscribe("plugin.>") as heard:
+        kernel.plugins.load(plugin_maker.write(tmp_path / "p"))
+        message = heard.next("20s")
+        assert message is not None
+        assert message.subject == "plugin.loaded"
+        assert json.loads(message.data)["id"] == "p"
