@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel.bus import Bus
+    from dwkernel.jobs import Jobs
     from dwkernel.metrics import Snapshot
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
@@ -176,6 +177,7 @@ class Kernel(Closing):
         """Take an open store; use `dwkernel.open`."""
         self._store = store
         self._bus: Bus | None = None
+        self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._caller = caller
         self._timeout_s = timeout_s
@@ -353,16 +355,18 @@ class Kernel(Closing):
 
         Raises:
             Timeout: `context.deadline`: something is still under way; nothing new gets in.
-                `bus.timeout`: handlers of the bus still run; everything else is closed
+                `bus.timeout`: handlers of the bus still run, or, with the detail `jobs`,
+                `context.deadline`: jobs still run; everything else is closed
 
         """
         left = parse_duration(timeout)
         bus, self._bus = self._bus, None
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self._store.close, self._caller, left)
             if bus is not None:
-                bus.close(left)
-        finally:
-            self._store.close(self._caller, left)
+                closing.callback(bus.close, left)
+            if self._jobs is not None:
+                self._jobs.close(min(left, parse_duration(self._jobs.settings.stop_timeout)))
 
     @property
     def bus(self) -> Bus:
@@ -380,6 +384,21 @@ class Kernel(Closing):
             with self._lock:
                 bus = self._bus = self._bus or Bus(native, limit=self._limit)
         return bus
+
+    @property
+    def jobs(self) -> Jobs:
+        """Work that outlives the process: submit, schedule, look, cancel.
+
+        What an earlier opening left goes on when this one submits something, or with
+        `kernel.jobs.start()`.
+        """
+        jobs = self._jobs
+        if jobs is None:
+            from dwkernel.jobs.wiring import jobs_of  # noqa: PLC0415 - most programs have none
+
+            with self._lock:
+                jobs = self._jobs = self._jobs or jobs_of(self)
+        return jobs
 
     @property
     def closed(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from dwkernel import _native
+from dwkernel.pool import Pool
 from dwkernel.units import parse_size
 
 if TYPE_CHECKING:
@@ -101,15 +101,15 @@ class Rebuild(_OfPool):
 class Pack(_OfPool):
     """Gives back the room of what was deleted, and packs what is half empty.
 
-    The keeper does that by itself when it is worth it; this does all that can be done, now. It ends
-    early between two steps only when the store is closed.
+    The keeper does that by itself when it is worth it; this does all that can be done, now. It does
+    not look whether it is to end: closing waits for it, and a cancellation comes too late.
     """
 
     name = "pack"
 
     def run(self, context: JobContext) -> Any:
         """Pack."""
-        return context.kernel.pool.pack(timeout=_TIMEOUT_S)
+        return context.kernel.pool.collect(timeout=_TIMEOUT_S)
 
 
 def _telling(context: JobContext) -> Callable[[Progress], object]:
@@ -124,6 +124,6 @@ def _telling(context: JobContext) -> Callable[[Progress], object]:
 def builtin_kinds() -> list[JobKind]:
     """Return the kinds that this build has."""
     kinds: list[JobKind] = [Scrub(), Rebuild()]
-    if hasattr(_native.Pool, "collect"):
+    if hasattr(Pool, "collect"):
         kinds.append(Pack())
     return kinds

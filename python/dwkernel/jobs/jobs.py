@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from dwkernel import errors
@@ -25,6 +24,7 @@ from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from dwkernel._records import Records
     from dwkernel.jobs.kinds import JobKind

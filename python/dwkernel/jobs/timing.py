@@ -76,7 +76,14 @@ class Cron:
 
     def until(self, moment_ms: int) -> int | None:
         """As `Timing.until`."""
-        return next((due for due in self._times(moment_ms, -1) if due <= moment_ms), None)
+        last = next((due for due in self._times(moment_ms, -1) if due <= moment_ms), None)
+        # Backwards, an hour that occurs twice is taken for the first of the two.
+        while last is not None:
+            due = self.after(last)
+            if due is None or due > moment_ms:
+                break
+            last = due
+        return last
 
     def _times(self, moment_ms: int, direction: int) -> Iterator[int]:
         moment = datetime.fromtimestamp(moment_ms / 1000, UTC).replace(microsecond=0)
