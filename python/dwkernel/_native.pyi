@@ -148,6 +148,19 @@ class Store:
     @property
     def closed(self) -> bool: ...
     def close(self, caller: Caller, timeout_s: float) -> None: ...
+    def commit_records(
+        self,
+        caller: Caller,
+        timeout_s: float,
+        space: str,
+        changes: list[tuple[str, bytes | None, int | None]],
+    ) -> int: ...
+    def get_record(
+        self, caller: Caller, timeout_s: float, space: str, key: str
+    ) -> tuple[bytes, int] | None: ...
+    def list_records(
+        self, caller: Caller, timeout_s: float, space: str, after: str, limit: int
+    ) -> builtins.list[tuple[str, bytes, int]]: ...
     def create_container(
         self, caller: Caller, timeout_s: float, name: str, options: bytes
     ) -> _ContainerTuple: ...

@@ -23,6 +23,7 @@ mod key;
 mod list;
 mod put;
 mod read;
+mod records;
 
 pub use catalog::Catalog;
 pub use commit::{Commit, Happening};
@@ -32,3 +33,7 @@ pub use key::{ContainerName, Key};
 pub use list::{Entry, ListOptions, PAGE_ENTRIES_MAX, Page};
 pub use put::{Progress, PutOptions, Source};
 pub use read::ObjectReader;
+pub use records::{
+    Expected, RECORD_CHANGES_MAX, RECORD_KEY_BYTES_MAX, RECORD_SPACE_BYTES_MAX,
+    RECORD_VALUE_BYTES_MAX, Record, RecordChange, Records,
+};

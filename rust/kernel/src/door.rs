@@ -31,6 +31,8 @@ pub enum Resource {
     Bus,
     /// One stream of it.
     Stream(String),
+    /// A space of what the control plane keeps.
+    Records(String),
     /// All containers.
     Containers,
     /// One container.

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Result, Seams};
-use dwk_catalog::{ContainerInfo, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions};
+use dwk_catalog::{
+    ContainerInfo, ContainerName, Entry, Expected, Key, ListOptions, ObjectInfo, PutOptions,
+    Record, RecordChange,
+};
 use dwk_kernel::operations::{
-    self, CreateContainer, Delete, DeleteContainer, Get, GetContainer, Head, List, ListContainers,
-    Put,
+    self, CommitRecords, CreateContainer, Delete, DeleteContainer, Get, GetContainer, GetRecord,
+    Head, List, ListContainers, ListRecords, Put,
 };
 use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal};
 use pyo3::prelude::*;
@@ -128,6 +131,18 @@ pub(crate) fn run<T: Send>(
     })
 }
 
+/// Key, value or None to remove it, and the version that it must be at: None for any, 0 for absent.
+type Changed = (String, Option<Vec<u8>>, Option<u64>);
+
+fn record_change((key, value, version): Changed) -> RecordChange {
+    let expected = match version {
+        None => Expected::Any,
+        Some(0) => Expected::Absent,
+        Some(version) => Expected::Version(version),
+    };
+    RecordChange { key, value, expected }
+}
+
 #[pymethods]
 impl Store {
     /// The caller's tenant's part of the bus.
@@ -195,6 +210,53 @@ impl Store {
     /// Waits for what is under way and lets the drives go.
     fn close(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<()> {
         self.run(py, caller, timeout_s, Kernel::close)
+    }
+
+    /// Changes records of a space, all or none; their version.
+    fn commit_records(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        space: &str,
+        changes: Vec<Changed>,
+    ) -> PyResult<u64> {
+        let changes: Vec<_> = changes.into_iter().map(record_change).collect();
+        self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, CommitRecords { space, changes: &changes })
+        })
+    }
+
+    /// A record's value and version.
+    fn get_record<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+        space: &str,
+        key: &str,
+    ) -> PyResult<Option<(Bound<'py, PyBytes>, u64)>> {
+        let found = self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, GetRecord { space, key })
+        })?;
+        Ok(found.map(|record| (PyBytes::new(py, &record.value), record.version)))
+    }
+
+    /// A page of records: key, value, version.
+    fn list_records<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+        space: &str,
+        after: &str,
+        limit: usize,
+    ) -> PyResult<Vec<(String, Bound<'py, PyBytes>, u64)>> {
+        let page = self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, ListRecords { space, after, limit })
+        })?;
+        let told = |Record { key, value, version }| (key, PyBytes::new(py, &value), version);
+        Ok(page.into_iter().map(told).collect())
     }
 
     /// Makes a container.

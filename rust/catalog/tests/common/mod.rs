@@ -1,5 +1,7 @@
 //! A catalog over a pool in memory.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +13,20 @@ use dwk_meta::{Meta, Options};
 use dwk_pool::{NewDrive, Pool, PoolOptions};
 
 pub(crate) fn catalog(containers: &[&str]) -> Catalog {
-    let drives = (1..=3).map(|n| Arc::new(MemoryDrive::new(format!("memory://{n}"))) as _);
-    catalog_on(drives.collect(), containers)
+    catalog_on(memory(), containers)
+}
+
+pub(crate) fn meta() -> Arc<Meta> {
+    meta_on(memory(), &Seams::seeded(1))
+}
+
+fn memory() -> Vec<Arc<dyn Drive>> {
+    (1..=3).map(|n| Arc::new(MemoryDrive::new(format!("memory://{n}"))) as _).collect()
 }
 
 pub(crate) fn catalog_on(drives: Vec<Arc<dyn Drive>>, containers: &[&str]) -> Catalog {
     let seams = Seams::seeded(1);
-    let catalog = Catalog::new(meta(drives, &seams), seams);
+    let catalog = Catalog::new(meta_on(drives, &seams), seams);
     for container in containers {
         let made = catalog.create_container(&name(container), b"", &soon());
         made.expect("a new container can be made");
@@ -25,7 +34,7 @@ pub(crate) fn catalog_on(drives: Vec<Arc<dyn Drive>>, containers: &[&str]) -> Ca
     catalog
 }
 
-fn meta(drives: Vec<Arc<dyn Drive>>, seams: &Seams) -> Arc<Meta> {
+fn meta_on(drives: Vec<Arc<dyn Drive>>, seams: &Seams) -> Arc<Meta> {
     let named = |(n, drive): (usize, _)| NewDrive {
         drive,
         name: format!("d{}", n + 1),

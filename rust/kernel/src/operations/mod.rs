@@ -6,6 +6,7 @@ mod consumers;
 mod containers;
 mod objects;
 mod pool;
+mod records;
 mod streams;
 
 pub use bus::Bus;
@@ -16,6 +17,7 @@ pub use consumers::{
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
+pub use records::{CommitRecords, GetRecord, ListRecords};
 pub use streams::{
     CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishAsync, PublishLater,
     PublishTogether, PurgeStream, Purged, ReadStream, StatStream,
