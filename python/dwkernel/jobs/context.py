@@ -8,6 +8,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
+from dwkernel import errors
 from dwkernel.jobs.record import CHECKPOINT_BYTES_MAX, plain_data
 
 if TYPE_CHECKING:
@@ -158,20 +159,26 @@ class JobContext:
                 last is remembered, and durable within about a second.
 
         Returns:
-            Whether it is durable already.
+            Whether it is durable already. Without `now` a store that does not take it now is no
+            error: it is tried again.
 
         Raises:
             Stop: the job is to end; the checkpoint is kept all the same
             Invalid: `job.option`: it is no plain data, or too much
+            DwError: as commits raise them, with `now`; `store.closed` and its like in any case
 
         """
         self.checkpoint = plain_data(checkpoint, "the checkpoint", CHECKPOINT_BYTES_MAX)
         self.is_dirty = self.has_saved = True
-        is_due = now or time.monotonic() - self._written_s >= SAVE_EVERY_S
-        if is_due and not self.is_abandoned:
-            self.write()
+        if now or time.monotonic() - self._written_s >= SAVE_EVERY_S:
+            try:
+                self.write()
+            except errors.DwError as error:
+                if now or isinstance(error, errors.State):
+                    raise
+                self.log.warning("a checkpoint cannot be kept now: %s", error)
         self.check()
-        return is_due
+        return not self.is_dirty
 
     def write(self) -> None:
         """Write checkpoint and progress; called by others, too."""

@@ -115,12 +115,21 @@ class Ledger:
             except errors.Conflict:
                 entry.is_stale = True
                 continue
-            except BaseException:
+            except BaseException as error:
                 entry.is_stale = True
-                raise
+                if not isinstance(error, errors.DwError) or not self._took_place(entry, after):
+                    raise
             entry.record = after
             return before
         raise errors.new("record.conflict", f"the job {entry.record.id} changes all the time")
+
+    def _took_place(self, entry: Entry, after: JobRecord) -> bool:
+        """Look whether a commit that failed, as it seems, is there all the same."""
+        try:
+            self._refresh(entry)
+        except errors.DwError:
+            return False
+        return entry.record == after
 
     @staticmethod
     def _moves(entry: Entry, after: JobRecord) -> list[Change]:

@@ -40,6 +40,9 @@ class _Kept:
         self.timing: Timing = record.timing()
 
 
+_NONE = _Kept(ScheduleRecord("", "", {}, every_s=1.0), 0)
+
+
 class Schedules:
     """Keeps schedules and submits their jobs."""
 
@@ -85,8 +88,14 @@ class Schedules:
                 record = replace(record, next_ms=first, set_ms=now_ms)
             expected = 0 if before is None else before.version
             change = (record.key, record.to_bytes(), expected)
-            version = self._core.ledger.records.commit_records(SPACE, [change])
-            self._kept[record.name] = _Kept(record, version)
+            try:
+                version = self._core.ledger.records.commit_records(SPACE, [change])
+                self._kept[record.name] = _Kept(record, version)
+            except errors.DwError:
+                # It may be there all the same.
+                self._refresh(record.name)
+                if self._kept.get(record.name, _NONE).record != record:
+                    raise
         with self._core.change:
             self._core.change.notify_all()
         return record
@@ -99,8 +108,13 @@ class Schedules:
             if found is None:
                 return False
             change = (found.record.key, None, None)
-            self._core.ledger.records.commit_records(SPACE, [change])
-            del self._kept[name]
+            try:
+                self._core.ledger.records.commit_records(SPACE, [change])
+            except errors.DwError:
+                self._refresh(name)
+                if name in self._kept:
+                    raise
+            self._kept.pop(name, None)
             return True
 
     def hold_to(self, wanted: Iterable[ScheduleRecord]) -> None:
@@ -145,7 +159,7 @@ class Schedules:
             else:
                 after, kept.version = self._submit(after, due_ms, kept.version)
         except errors.DwError:
-            self._refresh(kept)
+            self._refresh(before.name)
             raise
         kept.record = after
         kept.timing = after.timing() if after.anchor_ms != before.anchor_ms else kept.timing
@@ -158,9 +172,8 @@ class Schedules:
         _, version = self._core.submit(job, [(after.key, after.to_bytes(), version)])
         return after, version
 
-    def _refresh(self, kept: _Kept) -> None:
+    def _refresh(self, name: str) -> None:
         """Read a schedule again that may have changed, or may not."""
-        name = kept.record.name
         found = self._core.ledger.records.get_record(SPACE, _PREFIX + name)
         if found is None:
             self._kept.pop(name, None)
