@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from dwkernel.jobs import JobContext, Jobs, JobsSection, Stop, Submitter, runner
 from dwkernel.jobs.core import INTERRUPTIONS_MAX
 from dwkernel.jobs.ids import Ids
 from dwkernel.jobs.ledger import SPACE
-from dwkernel.jobs.record import JobRecord
+from dwkernel.jobs.record import Fault, JobRecord
 from expect import PATIENCE_S, code_of, until
 from jobs_world import (
     BEGIN_MS,
@@ -116,7 +117,7 @@ def test_what_is_kept_of_a_job_comes_back_as_it_was() -> None:
         unique="u",
         backoff_s=(1.0, 2.5),
         checkpoint={"at": [1]},
-        error=runner.Fault("pool.full", "no room", {"a": "b"}),
+        error=Fault("pool.full", "no room", {"a": "b"}),
         cancel=True,
     )
     assert JobRecord.from_bytes(full.to_bytes()) == full
@@ -257,17 +258,17 @@ def test_a_job_is_tried_as_often_as_it_may_be_and_goes_on_from_its_checkpoint(
 
 def test_waits_between_attempts_grow_and_the_last_one_repeats() -> None:
     record = JobRecord(id="x", kind="k", options={}, max_attempts=9, backoff_s=(1.0, 10.0))
-    fault = runner.Fault("job.failed", "x")
+    fault = Fault("job.failed", "x")
     waits = []
     for attempt in range(1, 5):
-        running = runner.replace(record, attempts=attempt, state="running", owner="o")
+        running = replace(record, attempts=attempt, state="running", owner="o")
         after = runner.retried(running, fault, BEGIN_MS, 0.5)
         assert (after.state, after.owner, after.error) == ("waiting", None, fault)
         waits.append(after.due_ms - BEGIN_MS)
     assert waits == [1000, 10_000, 10_000, 10_000]
     spread = [runner.retried(running, fault, 0, chance).due_ms for chance in (0.0, 1.0)]
     assert spread == [8000, 12_000]
-    over = runner.retried(runner.replace(running, attempts=9), fault, 0, 0.5)
+    over = runner.retried(replace(running, attempts=9), fault, 0, 0.5)
     assert over.state == "failed"
 
 
@@ -466,7 +467,8 @@ def test_of_cancelling_and_ending_one_counts(records: MemoryRecords) -> None:
 
 def test_a_cancelled_job_does_not_go_on_after_a_crash(records: MemoryRecords, gate: Gate) -> None:
     jobs = jobs_on(records, gate)
-    claimed = jobs.submit("gate", start=False) and jobs._core.claim()
+    jobs.submit("gate", start=False)
+    claimed = jobs._core.claim()
     assert claimed is not None
     assert jobs.cancel(claimed[0].record.id)
     # The process ends here: the job never looked.

@@ -72,7 +72,14 @@ class Cron:
 
     def after(self, moment_ms: int) -> int | None:
         """As `Timing.after`."""
-        return next((due for due in self._times(moment_ms, 1) if due > moment_ms), None)
+        due = next((due for due in self._times(moment_ms, 1) if due > moment_ms), None)
+        # Forwards, what lies right behind a change by half an hour is passed over.
+        while due is not None:
+            before = next((one for one in self._times(due - 1, -1) if one < due), moment_ms)
+            if before <= moment_ms:
+                break
+            due = before
+        return due
 
     def until(self, moment_ms: int) -> int | None:
         """As `Timing.until`."""
