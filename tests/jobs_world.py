@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dwkernel import errors
 from dwkernel._records import MemoryRecords
 from dwkernel.jobs import Jobs, JobsSection
+from expect import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,22 @@ class Kind:
 
     def run(self, context: JobContext) -> Any:
         return self._run(context)
+
+
+def count(context: JobContext) -> int:
+    done = context.checkpoint or 0
+    while done < context.options["to"]:
+        done += 1
+        context.progress(done, context.options["to"], f"at {done}", unit="steps")
+        context.save(done)
+    return int(done)
+
+
+COUNT = Kind("count", count)
+
+
+def hang(event: threading.Event) -> Kind:
+    return Kind("hang", lambda _: event.wait(PATIENCE_S))
 
 
 class Gate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -30,9 +30,6 @@ from jobs_world import (
     Kind,
     jobs_on,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NOTHING = Kind("nothing", lambda _: None)
 
@@ -347,13 +344,6 @@ def test_a_commit_that_fails_is_tried_again_and_one_that_did_not_is_not(what: st
 
 
 # --- As it runs -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 def test_a_schedule_runs_by_itself_and_closes_at_once() -> None:

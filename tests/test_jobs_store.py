@@ -22,7 +22,6 @@ from expect import PATIENCE_S, code_of, until
 from jobs_world import Gate, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from dwkernel._records import Change
@@ -37,13 +36,6 @@ def filled(path: Path) -> Path:
         for number in range(12):
             kernel.put(f"docs/{number}", os.urandom(1 << 20))
     return path
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.opened.set()
 
 
 def native(kernel: dw.Kernel) -> Records:
