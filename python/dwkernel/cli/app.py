@@ -18,6 +18,7 @@ from dwkernel.cli import cp as copying
 from dwkernel.cli import files, output
 from dwkernel.cli.arguments import Force, Json, Key, Recursive, Store, all_utf8, utf8
 from dwkernel.cli.bus import app as bus_app
+from dwkernel.cli.job import app as job_app
 from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
 from dwkernel.objects import ObjectInfo, Prefix
@@ -38,6 +39,7 @@ app = typer.Typer(
 drive_app = typer.Typer(help="Work on one drive of a store.", no_args_is_help=True)
 app.add_typer(drive_app, name="drive")
 app.add_typer(bus_app, name="bus")
+app.add_typer(job_app, name="job")
 
 
 def _version(wanted: bool) -> None:

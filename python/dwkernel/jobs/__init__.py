@@ -34,6 +34,8 @@ Cancellation. A job looks at `context.check()`: cancelling, pausing, closing, an
 time come that way. One that does not look in time is left alone, and named.
 """
 
+import logging
+
 from dwkernel.jobs.context import JobContext, JobProgress, Stop
 from dwkernel.jobs.job import Job
 from dwkernel.jobs.jobs import Jobs
@@ -54,3 +56,6 @@ __all__ = [
     "Stop",
     "Submitter",
 ]
+
+# Programs that set up logging hear of what goes wrong; others are told by the jobs themselves.
+logging.getLogger("dwkernel.jobs").addHandler(logging.NullHandler())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from dwkernel import errors
 from dwkernel.pool import Pool
 from dwkernel.units import parse_size
 
@@ -35,7 +36,10 @@ class _Rated(_Options):
     @classmethod
     def _size(cls, rate: str | int | None) -> str | int | None:
         if rate is not None:
-            parse_size(rate)
+            try:
+                parse_size(rate)
+            except errors.Invalid:
+                raise ValueError("write a size such as '50 MiB', for each second") from None  # noqa: TRY003 - it is shown as it is
         return rate
 
 

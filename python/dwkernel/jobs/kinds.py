@@ -126,7 +126,9 @@ def reason(error: Exception) -> str:
     if callable(details):
         try:
             found = [
-                f"{'.'.join(map(str, one['loc'])) or 'options'}: {one['msg']}" for one in details()
+                f"{'.'.join(map(str, one['loc'])) or 'options'}: "
+                f"{one['msg'].removeprefix('Value error, ')}"
+                for one in details()
             ]
             return "; ".join(found)
         except (TypeError, KeyError):

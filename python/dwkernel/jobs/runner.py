@@ -105,8 +105,9 @@ def _raised(
     if reason is not None and code in ("context.cancelled", "store.closed", "bus.closed"):
         # What it called was stopped, as it was itself.
         return _stopped(core, Stop(reason))
-    context.log.warning("the job %s (%s) raised", context.id, context.kind, exc_info=error)
     fault = Fault.of(error)
+    trace = None if isinstance(error, errors.DwError) else error
+    context.log.warning("%s %s failed: %s", context.kind, context.id, fault.text, exc_info=trace)
     return lambda record: _failed(core, record, fault)
 
 
