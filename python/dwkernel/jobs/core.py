@@ -310,11 +310,20 @@ class Core:
             self._groups.discard(group)
             self.line.free(f"group:{group}")
 
-    def write(self, entry: Entry) -> None:
-        """Write how far a running job is, and its checkpoint."""
+    def write(self, entry: Entry, wait_s: float = -1) -> None:
+        """Write how far a running job is, and its checkpoint.
+
+        With `wait_s` only if nothing else of the job is being written for so long.
+        """
         context = entry.context
-        if context is None:
+        if context is None or not entry.lock.acquire(timeout=wait_s):
             return
+        try:
+            self._write(entry, context)
+        finally:
+            entry.lock.release()
+
+    def _write(self, entry: Entry, context: JobContext) -> None:
         context.is_dirty = False
 
         def told(record: JobRecord) -> JobRecord | None:
@@ -323,7 +332,7 @@ class Core:
             return self._noted(record, context)
 
         try:
-            self.ledger.change(entry, told)
+            self.ledger.change_locked(entry, told)
         except BaseException:
             context.is_dirty = True
             raise
