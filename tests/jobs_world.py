@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -113,7 +114,15 @@ class FaultyRecords(MemoryRecords):
         # What happens at the next commits: "before" or "after" end the process; "fail" and "unsure"
         # raise an error, without the change and with it.
         self.plan: list[str | None] = []
+        # How long each commit takes, and whether nothing can be read.
+        self.slow_s = 0.0
+        self.is_blind = False
         self._is_dead = False
+
+    def get_record(self, space: str, key: str) -> tuple[bytes, int] | None:
+        if self.is_blind:
+            raise errors.new("drives.too_many_lost", "no drive answers")
+        return super().get_record(space, key)
 
     def revive(self) -> None:
         self._is_dead = False
@@ -123,6 +132,7 @@ class FaultyRecords(MemoryRecords):
         if self._is_dead:
             raise Crash
         self.commits += 1
+        time.sleep(self.slow_s)
         what = self.plan.pop(0) if self.plan else None
         if what == "before":
             self._is_dead = True

@@ -88,6 +88,45 @@ def test_a_submission_whose_outcome_was_unknown_is_known_by_looking() -> None:
         jobs.submit("count", {"to": 1}, start=False)
 
 
+def test_a_job_that_is_cancelled_while_it_is_taken_does_not_run(
+    records: MemoryRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = jobs_on(records, COUNT)
+    job = jobs.submit("count", {"to": 1}, start=False)
+    line = jobs._core.line
+    pick = line.pick
+
+    def cancelled(*given: Any) -> Any:
+        entry = pick(*given)
+        assert job.cancel()
+        return entry
+
+    monkeypatch.setattr(line, "pick", cancelled)
+    assert jobs._core.claim() is None
+    assert (job.state, jobs.list()) == ("cancelled", [])
+
+
+def test_a_change_behind_our_back_is_seen_before_a_job_runs(records: MemoryRecords) -> None:
+    jobs = jobs_on(records, COUNT)
+    job = jobs.submit("count", {"to": 1}, start=False)
+    assert jobs_on(records, COUNT).cancel(job.id)
+    assert jobs._core.claim() is None
+    assert (job.state, jobs.list()) == ("cancelled", [])
+    assert [key for key, _, _ in records.list_records(SPACE, "", 9)] == [f"done/{job.id}"]
+
+
+def test_a_commit_whose_outcome_nobody_knows_is_looked_up_before_the_next() -> None:
+    records = FaultyRecords()
+    jobs = jobs_on(records, COUNT)
+    job = jobs.submit("count", {"to": 1}, start=False)
+    records.plan, records.is_blind = ["unsure"], True
+    assert code_of(job.cancel) == "context.deadline"
+    records.is_blind = False
+    before = records.commits
+    assert jobs._core.claim() is None
+    assert (job.state, records.commits) == ("cancelled", before)
+
+
 def test_a_job_whose_row_was_removed_behind_its_back_is_forgotten(
     records: MemoryRecords, gate: Gate
 ) -> None:

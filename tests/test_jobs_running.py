@@ -17,6 +17,7 @@ from jobs_world import (
     COUNT,
     HOUR_MS,
     Clock,
+    FaultyRecords,
     Gate,
     Kind,
     hang,
@@ -112,7 +113,10 @@ def test_of_a_group_one_runs_at_a_time_and_others_go_meanwhile(records: MemoryRe
     jobs.close()
 
 
-def test_a_unique_job_is_there_once_until_it_has_ended(records: MemoryRecords, gate: Gate) -> None:
+def test_a_unique_job_is_there_once_until_it_has_ended(gate: Gate) -> None:
+    records = FaultyRecords()
+    # So that all of them come while the first one is on its way.
+    records.slow_s = 0.05
     jobs = jobs_on(records, gate)
     barrier, found = threading.Barrier(8), []
 
@@ -247,8 +251,8 @@ def test_a_job_that_hangs_is_named_and_does_not_hang_the_close(records: MemoryRe
         jobs.close(0.05)
     assert time.monotonic() - began < 10
     assert caught.value.details["jobs"] == f"hang {job.id}"
-    event.set()
     assert jobs_on(records).get(job.id).state == "interrupted"
+    event.set()
 
 
 def test_a_job_may_close_what_runs_it(records: MemoryRecords) -> None:

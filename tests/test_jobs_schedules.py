@@ -78,6 +78,13 @@ def test_a_line_with_a_star_follows_the_time_that_passes() -> None:
     ]
 
 
+def test_a_change_by_half_an_hour_passes_over_nothing() -> None:
+    # At 02:00 on Lord Howe it is 01:30 again: 02:15 comes an hour later than otherwise.
+    line = Cron("15 */2 * * *", "Australia/Lord_Howe")
+    found = times(line, ms("2026-04-04T13:00"), 3)
+    assert [shown(due) for due in found] == ["04-04 13:15", "04-04 15:45", "04-04 17:45"]
+
+
 LINES = ["30 2 * * *", "*/20 * * * *", "0 2,3 * * *", "15 */2 * * *", "0 3 * * sun", "0 0 L * *"]
 
 
