@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dwkernel._records import MemoryRecords
-from dwkernel.jobs import Jobs, JobsSection, ScheduleSection
+from dwkernel.jobs import Jobs, JobsSection, ScheduleSection, Submitter
 from dwkernel.jobs.schedule import BACK_MAX_MS, GRACE_MS, ScheduleRecord
 from dwkernel.jobs.schedules import QUEUED_MAX
 from dwkernel.jobs.timing import Cron, Every
@@ -409,6 +409,32 @@ def test_a_wrong_configuration_of_jobs_says_what_is_wrong() -> None:
     ):
         with pytest.raises(ValueError, match="validation error"):
             JobsSection.model_validate(wrong)
+
+
+def test_a_store_that_takes_nothing_is_not_asked_all_the_time() -> None:
+    records = FaultyRecords()
+    jobs = jobs_on(records, NOTHING)
+    jobs.schedule("s", "nothing", every="1s", start=False)
+    jobs.start()
+    records.plan = ["fail"] * 1000
+    until(lambda: records.commits >= 4)
+    began, before = time.monotonic(), records.commits
+    until(lambda: records.commits >= before + 2)
+    assert time.monotonic() - began > 1
+    records.plan = []
+    until(lambda: jobs.schedules()[0].submitted == 1)
+    jobs.close()
+
+
+def test_saying_an_equal_schedule_again_commits_nothing() -> None:
+    records = FaultyRecords()
+    for correlation in ("a", "b"):
+        who = Submitter("alice", correlation_id=correlation)
+        jobs = jobs_on(records, NOTHING, submitter=lambda who=who: who)
+        jobs.schedule("s", "nothing", cron="0 3 * * *", start=False)
+    assert records.commits == 1
+    jobs.schedule("s", "nothing", cron="0 3 * * *", priority=1, start=False)
+    assert records.commits == 2
 
 
 def test_a_schedule_is_started_by_a_program_that_runs_long() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -334,6 +335,26 @@ def test_a_forked_child_is_refused(kernel: dw.Kernel) -> None:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert kernel.jobs.submit("scrub").wait(PATIENCE_S)
+
+
+def test_coroutines_have_the_same_verbs(path: Path) -> None:
+    async def main() -> None:
+        async with dw.aio.open(path, drives=3, create=True) as kernel:
+            job = await kernel.jobs.submit("scrub", {"restart": True}, priority=3)
+            assert set(await job.done()) >= {"stripes"}
+            later = await kernel.jobs.submit("scrub", delay="1h")
+            assert [one.id for one in await kernel.jobs.list()] == [later.id]
+            assert await kernel.jobs.cancel(later.id)
+            assert [one.id for one in await kernel.jobs.history(5)] == [later.id, job.id]
+            assert (await kernel.jobs.get(job.id)).priority == 3
+            assert (await kernel.jobs.schedule("s", "scrub", every="1h")).name == "s"
+            assert [one.name for one in await kernel.jobs.schedules()] == ["s"]
+            assert await kernel.jobs.unschedule("s")
+            await kernel.jobs.pause()
+            await kernel.jobs.resume()
+            await kernel.jobs.start()
+
+    asyncio.run(main())
 
 
 def test_everything_of_jobs_lies_in_one_space(kernel: dw.Kernel) -> None:

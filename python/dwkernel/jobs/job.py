@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel.jobs.context import JobProgress
 from dwkernel.jobs.schedule import moment
+from dwkernel.reports import table
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Job:
         record = self._record
         if record.started_ms is None:
             return None
-        ended_ms = record.ended_ms if record.is_finished else time.time_ns() // 1_000_000
+        ended_ms = record.ended_ms if record.is_finished else self._core.clock()
         return max(0, (ended_ms or 0) - record.started_ms) / 1000
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,6 +248,10 @@ class Job:
             "unique": record.unique,
             **{name: None if at is None else at.isoformat() for name, at in shown.items()},
         }
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        return table(("", ""), self.to_dict().items())
 
     def __repr__(self) -> str:
         """Return what it is and how it stands."""

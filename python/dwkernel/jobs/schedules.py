@@ -83,6 +83,8 @@ class Schedules:
                 raise errors.new("job.schedule", f"there are {SCHEDULES_MAX:,} schedules already")
             if before is not None:
                 record = _carried(before.record, record)
+                if record == before.record:
+                    return record
             if record.next_ms is None:
                 first = record.timing().after(now_ms)
                 record = replace(record, next_ms=first, set_ms=now_ms)
@@ -132,9 +134,10 @@ class Schedules:
             times = [one.record.next_ms for one in self._kept.values()]
         return min((time for time in times if time is not None), default=None)
 
-    def look(self) -> None:
-        """Submit what is due. What cannot be kept now is tried at the next look."""
+    def look(self) -> bool:
+        """Submit what is due; False if something cannot be kept now: look again."""
         self.load()
+        is_well = True
         with self._lock:
             for kept in list(self._kept.values()):
                 try:
@@ -143,6 +146,8 @@ class Schedules:
                     raise
                 except errors.DwError as error:
                     _log.warning("the schedule %s submits nothing now: %s", kept.record.name, error)
+                    is_well = False
+        return is_well
 
     def _look_at(self, kept: _Kept) -> None:
         before = kept.record
@@ -193,6 +198,8 @@ def _carried(before: ScheduleRecord, record: ScheduleRecord) -> ScheduleRecord:
 
     Where it is due at the same times it goes on, so that saying it again at each start is harmless.
     """
+    if record.submitter.principal == before.submitter.principal:
+        record = replace(record, submitter=before.submitter)
     counts = {name: getattr(before, name) for name in _COUNTS}
     times = ("cron", "every_s", "zone")
     if all(getattr(before, name) == getattr(record, name) for name in times):

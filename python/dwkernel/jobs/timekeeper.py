@@ -21,6 +21,8 @@ __all__ = ["OVERDUE_S", "Timekeeper"]
 
 # Progress and checkpoints are written as often, each job's in one commit.
 _WRITE_EVERY_S = 1.0
+# What the store does not take now is tried as often.
+_AGAIN_S = 1.0
 # Without anything to do it looks as often, so that a clock that jumps is noticed.
 _LOOK_S = 5.0
 _TRIM_EVERY_S = 60.0
@@ -45,8 +47,9 @@ class Timekeeper:
     def _keep(self) -> None:
         core = self._core
         while True:
+            is_well = False
             try:
-                self.look()
+                is_well = self.look()
             except errors.State as error:
                 _log.warning("the store's schedules stand still: %s", error)
                 return
@@ -55,14 +58,13 @@ class Timekeeper:
             with core.change:
                 if core.phase in ("closing", "closed"):
                     return
-                core.change.wait(self._wait_s())
+                core.change.wait(self._wait_s() if is_well else _AGAIN_S)
                 if core.phase in ("closing", "closed"):
                     return
 
-    def look(self) -> None:
-        """Do what is due now."""
-        if not self._core.is_paused:
-            self._schedules.look()
+    def look(self) -> bool:
+        """Do what is due now; False if something must be tried again soon."""
+        is_well = self._core.is_paused or self._schedules.look()
         self.write()
         self._abandon()
         now_s = time.monotonic()
@@ -70,6 +72,7 @@ class Timekeeper:
         if is_due:
             self._trimmed_s = now_s
         self._archive.trim(slack=0 if is_due else SLACK)
+        return is_well
 
     def write(self) -> None:
         """Write the progress of all that run."""
