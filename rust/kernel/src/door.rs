@@ -5,11 +5,15 @@
 //! process, and every error carries the operation's correlation id.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use dwk_base::{Error, Result, codes};
 
 use crate::Context;
+use crate::limits::{Live, Snapshot};
+use crate::policies::Visit;
 
 /// What an operation does to what it touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,12 +56,59 @@ pub struct Request {
     pub resource: Resource,
 }
 
+/// An operation on its way through the door.
+pub struct Pass<'a> {
+    context: &'a Context,
+    request: &'a Request,
+    live: &'a Live,
+    snapshot: RefCell<Arc<Snapshot>>,
+    visit: RefCell<Option<Visit>>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(context: &'a Context, request: &'a Request, live: &'a Live) -> Self {
+        let (snapshot, visit) = (RefCell::new(live.now()), RefCell::default());
+        Self { context, request, live, snapshot, visit }
+    }
+
+    /// Who asks, and until when.
+    pub fn context(&self) -> &Context {
+        self.context
+    }
+
+    /// For what.
+    pub fn request(&self) -> &Request {
+        self.request
+    }
+
+    /// The settings that it goes by.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// What policies were asked about it, for when it leaves.
+    pub(crate) fn remember(&self, visit: Visit) {
+        *self.visit.borrow_mut() = Some(visit);
+    }
+
+    pub(crate) fn recall(&self) -> Option<Visit> {
+        self.visit.borrow_mut().take()
+    }
+
+    /// From here on it goes by the settings that count now: for one that waited while they changed.
+    pub(crate) fn renew(&self) {
+        *self.snapshot.borrow_mut() = self.live.now();
+    }
+}
+
 /// Where in the door a stage stands. The order of the variants is the order in which an operation meets
 /// them; the deadline comes before all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// May this principal do that? First, so that nobody learns anything else before.
     Authorisation,
+    /// Does any rule of the owner's own speak against it?
+    Policy,
     /// Not too often?
     Limits,
     /// Not too much?
@@ -81,26 +132,27 @@ pub trait Stage: Send + Sync {
     ///
     /// # Errors
     /// Whatever keeps it out.
-    fn enter(&self, context: &Context, request: &Request) -> Result<()>;
+    fn enter(&self, pass: &Pass<'_>) -> Result<()>;
 
     /// Told how an operation ended that it let in.
-    fn leave(&self, context: &Context, request: &Request, outcome: Result<(), &Error>);
+    fn leave(&self, pass: &Pass<'_>, outcome: Result<(), &Error>);
 }
 
 /// The stages of a kernel.
 #[derive(Default)]
 pub struct Door {
     stages: Vec<Box<dyn Stage>>,
+    live: Arc<Live>,
 }
 
 impl Door {
-    /// A door with these stages, set in the order of their places.
-    pub fn new(mut stages: Vec<Box<dyn Stage>>) -> Self {
+    /// A door with these stages, set in the order of their places, for operations that go by `live`.
+    pub fn new(mut stages: Vec<Box<dyn Stage>>, live: Arc<Live>) -> Self {
         stages.sort_by_key(|stage| stage.place());
-        Self { stages }
+        Self { stages, live }
     }
 
-    /// Takes an operation through.
+    /// Takes an operation through. `work` is shown the settings that it goes by.
     ///
     /// # Errors
     /// `context.deadline`, a stage's refusal, what `work` returns; `internal.bug` if it panics
@@ -108,32 +160,28 @@ impl Door {
         &self,
         context: &Context,
         request: &Request,
-        work: impl FnOnce() -> Result<T>,
+        work: impl FnOnce(&Snapshot) -> Result<T>,
     ) -> Result<T> {
-        let outcome = context.deadline().check().and_then(|()| self.staged(context, request, work));
+        let pass = Pass::new(context, request, &self.live);
+        let outcome = context.deadline().check().and_then(|()| self.staged(&pass, work));
         outcome.map_err(|error| error.in_operation(context.correlation()))
     }
 
-    fn staged<T>(
-        &self,
-        context: &Context,
-        request: &Request,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    fn staged<T>(&self, pass: &Pass<'_>, work: impl FnOnce(&Snapshot) -> Result<T>) -> Result<T> {
         let mut inside = 0;
         let mut enter = || {
             for stage in &self.stages {
-                caught(|| stage.enter(context, request))?;
+                caught(|| stage.enter(pass))?;
                 inside += 1;
             }
             Ok(())
         };
-        let outcome = enter().and_then(|()| caught(work));
+        let outcome = enter().and_then(|()| caught(|| work(&pass.snapshot())));
         for stage in self.stages[..inside].iter().rev() {
             let told = outcome.as_ref().map(|_| ());
             // What a stage makes of it afterwards does not change what happened.
             let _ = caught(|| {
-                stage.leave(context, request, told);
+                stage.leave(pass, told);
                 Ok(())
             });
         }
@@ -182,12 +230,13 @@ mod tests {
             self.0
         }
 
-        fn enter(&self, _: &Context, _: &Request) -> Result<()> {
+        fn enter(&self, _: &Pass<'_>) -> Result<()> {
             self.1.lock().unwrap().push(format!("enter {:?}", self.0));
             if self.2 { Ok(()) } else { Err(Error::new(&codes::POOL_FULL, "refused")) }
         }
 
-        fn leave(&self, _: &Context, request: &Request, outcome: Result<(), &Error>) {
+        fn leave(&self, pass: &Pass<'_>, outcome: Result<(), &Error>) {
+            let request = pass.request();
             let how = outcome.map_or_else(|error| error.code().name, |()| "ok");
             self.1.lock().unwrap().push(format!("leave {:?} {} {how}", self.0, request.operation));
         }
@@ -205,9 +254,12 @@ mod tests {
     fn stages_are_passed_in_order_and_left_backwards() {
         let log = Log::default();
         let stage = |place, lets| Box::new(Noted(place, log.clone(), lets)) as Box<dyn Stage>;
-        let door = Door::new(vec![stage(Place::Audit, true), stage(Place::Authorisation, true)]);
+        let door = Door::new(
+            vec![stage(Place::Audit, true), stage(Place::Authorisation, true)],
+            Arc::default(),
+        );
         let clock = Arc::new(ManualClock::default());
-        assert_eq!(door.pass(&context(&clock), &REQUEST, || Ok(7)).ok(), Some(7));
+        assert_eq!(door.pass(&context(&clock), &REQUEST, |_| Ok(7)).ok(), Some(7));
         let expected = [
             "enter Authorisation",
             "enter Audit",
@@ -217,12 +269,15 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), expected);
 
         log.lock().unwrap().clear();
-        let door = Door::new(vec![
-            stage(Place::Metrics, true),
-            stage(Place::Quota, false),
-            stage(Place::Authorisation, true),
-        ]);
-        assert!(door.pass(&context(&clock), &REQUEST, || Ok(7)).is_err());
+        let door = Door::new(
+            vec![
+                stage(Place::Metrics, true),
+                stage(Place::Quota, false),
+                stage(Place::Authorisation, true),
+            ],
+            Arc::default(),
+        );
+        assert!(door.pass(&context(&clock), &REQUEST, |_| Ok(7)).is_err());
         let expected =
             ["enter Authorisation", "enter Quota", "leave Authorisation object.get pool.full"];
         assert_eq!(*log.lock().unwrap(), expected);
@@ -233,7 +288,7 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let context = context(&clock);
         let error = Door::default()
-            .pass::<()>(&context, &REQUEST, || panic!("on purpose, in a test"))
+            .pass::<()>(&context, &REQUEST, |_| panic!("on purpose, in a test"))
             .unwrap_err();
         assert!(error.is(&codes::INTERNAL_BUG) && error.message().contains("on purpose"));
         assert_eq!(error.correlation(), Some(context.correlation()));
@@ -244,7 +299,7 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let context = context(&clock);
         clock.advance(Duration::from_secs(1));
-        let refused = Door::default().pass::<()>(&context, &REQUEST, || unreachable!());
+        let refused = Door::default().pass::<()>(&context, &REQUEST, |_| unreachable!());
         assert!(refused.is_err_and(|error| error.is(&codes::CONTEXT_DEADLINE)));
     }
 }

@@ -14,8 +14,10 @@ use dwk_stream::Streams;
 
 use crate::events::Herald;
 use crate::flights::Flights;
+use crate::limits::{Limits, Snapshot};
 use crate::operations::sealed::Run;
 use crate::pointers::Pointers;
+use crate::policies::Desk;
 use crate::{Context, Door, Guarded};
 
 /// How long a kernel that is dropped without having been closed waits for what is under way.
@@ -37,11 +39,29 @@ pub struct Opened {
     pub(crate) pointers: Option<PathBuf>,
     pub(crate) warnings: Vec<String>,
     pub(crate) holder: Holder,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) desk: Arc<Desk>,
+}
+
+/// What an operation works on, and the settings that it goes by.
+pub struct Entered<'a> {
+    opened: &'a Opened,
+    pub(crate) snapshot: &'a Snapshot,
+}
+
+impl std::ops::Deref for Entered<'_> {
+    type Target = Opened;
+
+    fn deref(&self) -> &Opened {
+        self.opened
+    }
 }
 
 struct Inside {
     door: Door,
     flights: Flights,
+    limits: Arc<Limits>,
+    desk: Arc<Desk>,
     opened: RwLock<Option<Arc<Opened>>>,
 }
 
@@ -57,8 +77,10 @@ impl Kernel {
         let id = opened.pool.id();
         let opened = Arc::new(opened);
         Herald::begin(&opened);
+        let (limits, desk) = (Arc::clone(&opened.limits), Arc::clone(&opened.desk));
         let opened = RwLock::new(Some(opened));
-        let inside = Guarded::new(Inside { door, flights: Flights::default(), opened });
+        let inside =
+            Guarded::new(Inside { door, flights: Flights::default(), limits, desk, opened });
         Self { inside, id, seams }
     }
 
@@ -83,7 +105,9 @@ impl Kernel {
         let _flight = inside.flights.begin().map_err(tied)?;
         let opened = inside.opened().map_err(tied)?;
         let request = operation.request();
-        inside.door.pass(context, &request, || operation.run(&opened, context))
+        inside.door.pass(context, &request, |snapshot| {
+            operation.run(&Entered { opened: &opened, snapshot }, context)
+        })
     }
 
     /// True once it was closed.
@@ -104,7 +128,9 @@ impl Kernel {
 
     fn close_until(&self, deadline: &Deadline) -> Result<()> {
         let inside = self.inside.get()?;
+        inside.limits.end();
         inside.flights.close(deadline)?;
+        inside.desk.end();
         let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
         opened.map_or(Ok(()), |opened| opened.close(deadline))
     }

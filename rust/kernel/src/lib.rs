@@ -21,19 +21,24 @@ mod disk;
 mod door;
 mod events;
 mod flights;
+mod foreign;
 mod forks;
 mod holder;
 mod kernel;
+mod limits;
 mod locate;
 mod making;
 mod open;
 pub mod operations;
 mod pointers;
+pub mod policies;
 
 pub use context::{Context, Principal};
-pub use door::{Access, Door, Place, Request, Resource, Stage};
+pub use door::{Access, Door, Pass, Place, Request, Resource, Stage};
+pub use foreign::{DriveSource, register_drives, unregister_drives};
 pub use forks::Guarded;
 pub use kernel::{Kernel, Operation};
+pub use limits::{Live, Settings, Snapshot};
 pub use locate::{Drives, forget_memory_drives};
 pub use open::{Create, OpenSpec};
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dwk_base::{Error, Result, codes};
 use dwk_drive::{Drive, LocalDrive, MemoryDrive};
 
+use crate::foreign::source_of;
 use crate::making::{check_new, unfinished};
 
 /// The most drives that a number may ask for.
@@ -17,7 +18,7 @@ const COUNT_MAX: usize = 1000;
 pub enum Drives {
     /// As many directories under the store's path: `d1`, `d2`, …
     Count(usize),
-    /// Each a path or a URL (`file://`, `memory://`).
+    /// Each a path or a URL (`file://`, `memory://`, or of a scheme that was [registered](crate::register_drives)).
     At(Vec<String>),
 }
 
@@ -41,6 +42,8 @@ pub(crate) enum Find {
 pub(crate) enum Place {
     Directory(PathBuf),
     Memory(String),
+    /// A URL that somebody else opens.
+    Foreign(String),
 }
 
 impl Locator {
@@ -132,7 +135,14 @@ fn place(location: &str) -> Result<Place> {
             unescaped(path).ok_or_else(|| bad("bad % escape"))?
         }
         Some(("file", _)) => return Err(bad("write file:///absolute/path")),
-        Some((scheme, _)) => return Err(bad(&format!("{scheme}:// drives are not built in"))),
+        Some((scheme, _)) if source_of(scheme).is_some() => {
+            return Ok(Place::Foreign(location.to_owned()));
+        }
+        Some((scheme, _)) => {
+            return Err(bad(&format!(
+                "{scheme}:// drives are not built in, and no plugin opens them"
+            )));
+        }
         None if location.is_empty() => return Err(bad("it is empty")),
         None => location.to_owned(),
     };
@@ -147,13 +157,14 @@ impl Place {
     pub(crate) fn real(&self) -> Self {
         match self {
             Self::Directory(path) => Self::Directory(real(path)),
-            Self::Memory(name) => Self::Memory(name.clone()),
+            other => other.clone(),
         }
     }
 
     pub(crate) fn drive(&self, find: Find) -> Result<Arc<dyn Drive>> {
         match self {
             Self::Memory(name) => memory(name, find),
+            Self::Foreign(location) => foreign(location, find),
             Self::Directory(path) => local(path, find),
         }
     }
@@ -199,6 +210,15 @@ fn memory(name: &str, find: Find) -> Result<Arc<dyn Drive>> {
     }
     let drive = drives.entry(name.to_owned()).or_insert_with(|| MemoryDrive::new(name));
     Ok(Arc::new(drive.clone()))
+}
+
+fn foreign(location: &str, find: Find) -> Result<Arc<dyn Drive>> {
+    let scheme = location.split_once("://").map_or("", |(scheme, _)| scheme);
+    let source = source_of(scheme).ok_or_else(|| {
+        let text = format!("nobody opens {scheme}:// drives any more");
+        Error::new(&codes::DRIVE_MISSING, text).with("drive", location)
+    })?;
+    source.open(location, find == Find::Making)
 }
 
 /// A store's path as it is kept: absolute, so that it stays the same place wherever the process goes.

@@ -99,7 +99,7 @@ fn check_apart(places: &[Place]) -> Result<()> {
         .iter()
         .filter_map(|place| match place.real() {
             Place::Directory(path) => Some(path),
-            Place::Memory(_) => None,
+            Place::Memory(_) | Place::Foreign(_) => None,
         })
         .collect();
     // What lies inside another one comes after it, with nothing but its like between.

@@ -18,7 +18,8 @@ use crate::kernel::Opened;
 use crate::locate::{Drives, Locator, store_path, text_of};
 use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
-use crate::{Context, Deadline, Door, Kernel, holder};
+use crate::policies::Asking;
+use crate::{Context, Deadline, Door, Kernel, holder, limits};
 
 /// What to do if there is no store, or if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,11 @@ impl Kernel {
             Ok(opened)
         });
         let opened = opened.map_err(|error| error.in_operation(context.correlation()))?;
-        Ok(Self::new(opened, Door::default(), seams.clone()))
+        let limits = Arc::clone(&opened.limits);
+        let mut stages = limits.stages();
+        stages.push(Box::new(Asking::new(&opened.desk, &seams.clock)));
+        let door = Door::new(stages, Arc::clone(limits.live()));
+        Ok(Self::new(opened, door, seams.clone()))
     }
 }
 
@@ -248,7 +253,20 @@ impl Opening<'_> {
             let _ = meta.close();
         })?;
         let herald = Herald::new(&meta, &pool.roster());
-        Ok(Opened { pool, meta, catalog, bus, streams, herald, pointers, warnings, holder })
+        let limits = limits::Limits::new(&self.seams.clock);
+        Ok(Opened {
+            pool,
+            meta,
+            catalog,
+            bus,
+            streams,
+            herald,
+            pointers,
+            warnings,
+            holder,
+            limits,
+            desk: Arc::default(),
+        })
     }
 
     fn holder(&self) -> Holder {

@@ -39,12 +39,26 @@ fn the_deadline_holds_at_every_step_of_opening_and_no_drive_stays_locked() {
     drop(open(Create::New, 1_000_000).unwrap());
     let mut refused = 0;
     for limit_s in 1.. {
-        match open(Create::Never, limit_s) {
+        match open_when_free(limit_s) {
             Ok(_) => break,
             Err(error) => assert!(error.is(&codes::CONTEXT_DEADLINE), "{limit_s}: {error}"),
         }
         refused += 1;
     }
     assert!(refused > 5, "only {refused} steps looked at the deadline");
-    drop(open(Create::Never, 1_000_000).unwrap());
+    drop(open_when_free(1_000_000).unwrap());
+}
+
+/// An opening that was given up lets go of a drive when that has answered, which may be a moment later.
+fn open_when_free(limit_s: u64) -> dwk_base::Result<Kernel> {
+    let begin = std::time::Instant::now();
+    loop {
+        match open(Create::Never, limit_s) {
+            Err(error) if error.is(&codes::STORE_LOCKED) => {
+                assert!(begin.elapsed() < Duration::from_secs(10), "it stays locked: {error}");
+                std::thread::yield_now();
+            }
+            outcome => return outcome,
+        }
+    }
 }

@@ -1,10 +1,15 @@
 //! `base::Error` as Python exceptions. The classes live in `dwkernel.errors`; the kind picks one.
 
+use std::collections::BTreeMap;
+
 use dwk_base::{Error, codes};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
+
+/// Details that an error from Python keeps.
+const CARRIED: [&str; 4] = ["pid", "host", "since", "program"];
 
 static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -30,6 +35,25 @@ pub(crate) fn to_py(py: Python<'_>, error: &Error) -> PyErr {
             plain
         }
     }
+}
+
+/// The error for an exception that came out of Python: the code that it has if it is one of dwkernel's, else
+/// `drive.io`, for it was a drive that raised it.
+pub(crate) fn from_py(py: Python<'_>, raised: &PyErr) -> Error {
+    let value = raised.value(py);
+    let name = value.getattr("code").and_then(|code| code.extract::<String>());
+    let known = name.ok().and_then(|name| codes::REGISTRY.iter().find(|code| code.name == name));
+    let text = value.str().map_or_else(|_| String::new(), |text| text.to_string());
+    let kind = raised.get_type(py).name().map_or_else(|_| String::new(), |name| name.to_string());
+    let Some(code) = known else {
+        return Error::new(&codes::DRIVE_IO, format!("it raised {kind}: {text}"));
+    };
+    // What to do is added again to whatever comes of it.
+    let said = text.split_once(code.advice).map_or(&*text, |(said, _)| said).trim_end_matches(". ");
+    let details = value.getattr("details").and_then(|details| details.extract());
+    let mut details: BTreeMap<String, String> = details.unwrap_or_default();
+    let carried = CARRIED.into_iter().filter_map(|name| Some((name, details.remove(name)?)));
+    carried.fold(Error::new(code, said), |error, (name, value)| error.with(name, value))
 }
 
 /// Every error code: `(name, kind, retryable, advice)`, sorted by name.

@@ -9,10 +9,12 @@ mod buffers;
 mod bus;
 mod bytes_queue;
 mod detach;
+mod drives;
 mod erasure;
 mod errors;
 mod forks;
 mod hashing;
+mod policies;
 mod pool;
 mod queue;
 mod reader;
@@ -36,6 +38,8 @@ mod _native {
     #[pymodule_export]
     use super::bytes_queue::SharedQueue;
     #[pymodule_export]
+    use super::drives::{register, unregister};
+    #[pymodule_export]
     use super::erasure::{PyCode, PyGeometry, levels};
     #[pymodule_export]
     use super::errors::error_registry;
@@ -44,6 +48,8 @@ mod _native {
     #[pymodule_export]
     use super::hashing::{blake3, blake3_many, crc64_join, crc64nvme};
 
+    #[pymodule_export]
+    use super::policies::{PolicyBatch, PolicyDesk};
     #[pymodule_export]
     use super::pool::Pool;
     #[cfg(unix)]

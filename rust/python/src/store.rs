@@ -5,21 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Result, Seams};
+use dwk_base::{Error, Result, Seams, codes};
 use dwk_catalog::{
     ContainerInfo, ContainerName, Entry, Expected, Key, ListOptions, ObjectInfo, PutOptions,
     Record, RecordChange,
 };
 use dwk_kernel::operations::{
-    self, CommitRecords, CreateContainer, Delete, DeleteContainer, Get, GetContainer, GetRecord,
-    Head, List, ListContainers, ListRecords, Put,
+    self, CommitRecords, Configure, CreateContainer, Delete, DeleteContainer, Get, GetContainer,
+    GetDesk, GetRecord, GetSettings, Head, List, ListContainers, ListRecords, Put,
 };
-use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal};
+use dwk_kernel::{
+    Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal, Settings, Snapshot,
+};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::bus::{BusSpace, outgoing};
 use crate::detach::detach;
+use crate::errors::to_py;
+use crate::policies::PolicyDesk;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
 use crate::sources::{Origin, Watcher};
@@ -45,7 +49,7 @@ impl Caller {
         roles: Vec<String>,
     ) -> PyResult<Self> {
         let principal = Principal::new(principal);
-        let principal = principal.map_err(|error| crate::errors::to_py(py, &error))?;
+        let principal = principal.map_err(|error| to_py(py, &error))?;
         Ok(Self { principal, tenant, roles })
     }
 }
@@ -143,6 +147,31 @@ fn record_change((key, value, version): Changed) -> RecordChange {
     RecordChange { key, value, expected }
 }
 
+/// Settings by name; what is left out is not limited.
+fn settings_of(given: &Bound<'_, PyDict>) -> PyResult<Settings> {
+    let py = given.py();
+    let mut settings = Settings::default();
+    for (name, value) in given.iter() {
+        let name = name.extract::<&str>()?;
+        let taken = match name {
+            "operations" => value.extract().map(|value| settings.operations = value),
+            "rate" => value.extract().map(|value| settings.rate = value),
+            "burst" => value.extract().map(|value| settings.burst = value),
+            "object_size" => value.extract().map(|value| settings.object_bytes_max = value),
+            _ => {
+                let text = format!("there is no limit {name:?}");
+                return Err(to_py(py, &Error::new(&codes::CONFIG_UNKNOWN, text)));
+            }
+        };
+        taken.map_err(|_| {
+            let text = format!("limits.{name}: {value:?} is no such number");
+            let error = Error::new(&codes::CONFIG_VALUE, text);
+            to_py(py, &error.with("field", format!("limits.{name}")))
+        })?;
+    }
+    Ok(settings)
+}
+
 #[pymethods]
 impl Store {
     /// The caller's tenant's part of the bus.
@@ -210,6 +239,46 @@ impl Store {
     /// Waits for what is under way and lets the drives go.
     fn close(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<()> {
         self.run(py, caller, timeout_s, Kernel::close)
+    }
+
+    /// Sets everything that can be set while the store is open, in one step; the version of the settings.
+    fn configure(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        settings: &Bound<'_, PyDict>,
+    ) -> PyResult<u64> {
+        let settings = settings_of(settings)?;
+        self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, Configure { settings })
+        })
+    }
+
+    /// The settings that count now, by name, with their version.
+    fn settings<'py>(
+        &self,
+        py: Python<'py>,
+        caller: &Caller,
+        timeout_s: f64,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let snapshot = self
+            .run(py, caller, timeout_s, |kernel, context| kernel.execute(context, GetSettings))?;
+        let Snapshot { version, settings } = *snapshot;
+        let dict = PyDict::new(py);
+        dict.set_item("version", version)?;
+        dict.set_item("operations", settings.operations)?;
+        dict.set_item("rate", settings.rate)?;
+        dict.set_item("burst", settings.burst)?;
+        dict.set_item("object_size", settings.object_bytes_max)?;
+        Ok(dict)
+    }
+
+    /// Where questions to policies lie.
+    fn policies(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<PolicyDesk> {
+        let desk =
+            self.run(py, caller, timeout_s, |kernel, context| kernel.execute(context, GetDesk))?;
+        Ok(PolicyDesk { desk })
     }
 
     /// Changes records of a space, all or none; their version.

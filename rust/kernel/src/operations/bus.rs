@@ -4,7 +4,7 @@ use dwk_base::Result;
 use dwk_bus::Space;
 
 use super::sealed::Run;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::{Access, Context, Request, Resource};
 
 /// The context's tenant's part of the bus. It ends with the kernel.
@@ -18,7 +18,7 @@ impl Run for Bus {
         Request { operation: "bus.open", access: Access::Write, resource: Resource::Bus }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Space> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Space> {
         store.bus.space(context.tenant().unwrap_or_default())
     }
 }

@@ -8,7 +8,7 @@ use dwk_stream::consumer::Token;
 use dwk_stream::{Buried, Consumer, ConsumerConfig, ConsumerStatus, Delivery, Stream};
 
 use super::sealed::Run;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::{Access, Context, Request, Resource};
 
 fn request(operation: &'static str, access: Access, stream: &str, consumer: &str) -> Request {
@@ -32,7 +32,7 @@ impl Run for CreateConsumer<'_> {
         request("consumer.create", Access::Administer, stream.name(), &config.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Consumer> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Consumer> {
         store.streams.create_consumer(self.stream, self.config, context.deadline())
     }
 }
@@ -53,7 +53,7 @@ impl Run for GetConsumer<'_> {
         request("consumer.get", Access::Read, self.stream.name(), self.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Consumer> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Consumer> {
         store.streams.consumer(self.stream, self.name, context.deadline())
     }
 }
@@ -72,7 +72,7 @@ impl Run for ListConsumers<'_> {
         request("consumer.list", Access::Read, self.stream.name(), "")
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Vec<Consumer>> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Vec<Consumer>> {
         store.streams.consumers(self.stream, context.deadline())
     }
 }
@@ -93,7 +93,7 @@ impl Run for DeleteConsumer<'_> {
         request("consumer.delete", Access::Administer, self.stream.name(), self.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<()> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<()> {
         store.streams.delete_consumer(self.stream, self.name, context.deadline())
     }
 }
@@ -116,7 +116,7 @@ impl Run for Fetch<'_> {
         request("consumer.fetch", Access::Read, self.consumer.stream(), self.consumer.name())
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Vec<Delivery>> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Vec<Delivery>> {
         let clock = Arc::clone(&store.pool.seams().clock);
         let patience = Deadline::after(clock, self.patience);
         self.consumer.fetch(self.limit, &patience, context.deadline())
@@ -156,7 +156,7 @@ impl Run for Settle<'_> {
         request("consumer.settle", Access::Write, self.consumer.stream(), self.consumer.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<()> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<()> {
         let Self { consumer, token, verdict } = self;
         let deadline = context.deadline();
         match verdict {
@@ -201,7 +201,7 @@ impl Run for SteerConsumer<'_> {
         request("consumer.steer", Access::Administer, self.consumer.stream(), self.consumer.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<()> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<()> {
         let deadline = context.deadline();
         match self.steer {
             Steer::Flush => self.consumer.flush(deadline),
@@ -226,7 +226,7 @@ impl Run for StatConsumer<'_> {
         request("consumer.status", Access::Read, self.consumer.stream(), self.consumer.name())
     }
 
-    fn run(self, _: &Opened, _: &Context) -> Result<(ConsumerStatus, u64)> {
+    fn run(self, _: &Entered<'_>, _: &Context) -> Result<(ConsumerStatus, u64)> {
         self.consumer.check()?;
         Ok(self.consumer.status())
     }
@@ -250,7 +250,7 @@ impl Run for DeadLetters<'_> {
         request("consumer.dead_letters", Access::Read, self.consumer.stream(), self.consumer.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<Vec<Buried>> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<Vec<Buried>> {
         self.consumer.dead_letters(self.after, self.limit, context.deadline())
     }
 }
@@ -276,7 +276,7 @@ impl Run for Redrive<'_> {
         )
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<bool> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<bool> {
         self.consumer.redrive(self.sequence, context.deadline())
     }
 }

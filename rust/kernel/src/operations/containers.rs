@@ -5,7 +5,7 @@ use dwk_catalog::{ContainerInfo, ContainerName};
 
 use super::sealed::Run;
 use crate::events;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::{Access, Context, Request, Resource};
 
 /// Makes a container: `container.exists`.
@@ -25,7 +25,7 @@ impl Run for CreateContainer<'_> {
         Request { operation: "container.create", access: Access::Write, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<ContainerInfo> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<ContainerInfo> {
         let commit = events::commit(store, context, store.streams.outbox());
         store.catalog.create_container_with(self.name, self.options, context.deadline(), commit)
     }
@@ -46,7 +46,7 @@ impl Run for GetContainer<'_> {
         Request { operation: "container.get", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<ContainerInfo> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<ContainerInfo> {
         store.catalog.container(self.name)
     }
 }
@@ -68,7 +68,7 @@ impl Run for ListContainers<'_> {
         Request { operation: "container.list", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<Vec<ContainerInfo>> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<Vec<ContainerInfo>> {
         store.catalog.containers(self.after, self.limit.min(dwk_catalog::PAGE_ENTRIES_MAX))
     }
 }
@@ -88,7 +88,7 @@ impl Run for DeleteContainer<'_> {
         Request { operation: "container.delete", access: Access::Write, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<()> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<()> {
         let commit = events::commit(store, context, store.streams.outbox());
         store.catalog.delete_container_with(self.name, context.deadline(), commit)
     }

@@ -5,8 +5,10 @@ mod bus;
 mod consumers;
 mod containers;
 mod objects;
+mod policies;
 mod pool;
 mod records;
+mod settings;
 mod streams;
 
 pub use bus::Bus;
@@ -16,8 +18,10 @@ pub use consumers::{
 };
 pub use containers::{CreateContainer, DeleteContainer, GetContainer, ListContainers};
 pub use objects::{Delete, Get, Head, List, Put, Read};
+pub use policies::GetDesk;
 pub use pool::{Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
 pub use records::{CommitRecords, GetRecord, ListRecords};
+pub use settings::{Configure, GetSettings};
 pub use streams::{
     CreateStream, DeleteStream, GetStream, ListStreams, Publish, PublishAsync, PublishLater,
     PublishTogether, PurgeStream, Purged, ReadStream, StatStream,
@@ -27,7 +31,7 @@ pub use streams::{
 pub(crate) mod sealed {
     use dwk_base::Result;
 
-    use crate::kernel::Opened;
+    use crate::kernel::Entered;
     use crate::{Context, Request};
 
     /// How an operation is described and done.
@@ -42,6 +46,6 @@ pub(crate) mod sealed {
         ///
         /// # Errors
         /// The operation's own
-        fn run(self, store: &Opened, context: &Context) -> Result<Self::Outcome>;
+        fn run(self, store: &Entered<'_>, context: &Context) -> Result<Self::Outcome>;
     }
 }

@@ -6,7 +6,8 @@ use dwk_catalog::{Key, ListOptions, ObjectInfo, ObjectReader, Page, Progress, Pu
 
 use super::sealed::Run;
 use crate::events;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
+use crate::limits;
 use crate::{Access, Context, Request, Resource};
 
 /// Writes an object, whole or not at all: `object.conflict`, `source.failed`, `pool.full`, …
@@ -31,14 +32,21 @@ impl Run for Put<'_> {
         Request { operation: "object.put", access: Access::Write, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<ObjectInfo> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<ObjectInfo> {
         let Self { key, source, options, progress, publish } = self;
         let mut outbox = store.streams.outbox();
         for (envelope, id) in publish {
             outbox.route(envelope, id.as_deref())?;
         }
         let commit = events::commit(store, context, outbox);
-        store.catalog.put_with(key, source, options, context.deadline(), (progress, commit))
+        if let Source::Bytes(bytes) = &source {
+            limits::check_object_bytes(store.snapshot, bytes.len() as u64)?;
+        }
+        let mut checked = |taken| {
+            limits::check_object_bytes(store.snapshot, taken)?;
+            progress(taken)
+        };
+        store.catalog.put_with(key, source, options, context.deadline(), (&mut checked, commit))
     }
 }
 
@@ -57,7 +65,7 @@ impl Run for Get<'_> {
         Request { operation: "object.get", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<ObjectReader> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<ObjectReader> {
         store.catalog.get(self.key, context.deadline())
     }
 }
@@ -85,7 +93,7 @@ impl Run for Read<'_> {
         Request { operation: "object.read", access: Access::Read, resource }
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<usize> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<usize> {
         let mut filled = 0;
         self.reader.set_deadline(context.deadline());
         // An empty read is asked too: the last look of a whole read is at the end.
@@ -116,7 +124,7 @@ impl Run for Head<'_> {
         Request { operation: "object.head", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<ObjectInfo> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<ObjectInfo> {
         store.catalog.head(self.key)
     }
 }
@@ -136,7 +144,7 @@ impl Run for List<'_> {
         Request { operation: "object.list", access: Access::Read, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Page> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Page> {
         store.catalog.list(self.options, context.deadline())
     }
 }
@@ -158,7 +166,7 @@ impl Run for Delete<'_> {
         Request { operation: "object.delete", access: Access::Write, resource }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<()> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<()> {
         let commit = events::commit(store, context, store.streams.outbox());
         store.catalog.delete_with(self.key, self.if_match, context.deadline(), commit)
     }

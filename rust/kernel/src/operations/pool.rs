@@ -10,7 +10,7 @@ use dwk_pool::{Control, PoolStatus, Progress, RebuildReport, ScrubReport};
 use super::bookmark::Bookmark;
 use super::sealed::Run;
 use crate::events::Event;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::locate::Locator;
 use crate::{Access, Context, Request, Resource};
 
@@ -36,7 +36,7 @@ impl Run for Status {
         request("pool.status", Access::Read)
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<StoreStatus> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<StoreStatus> {
         let mut pool = store.pool.status(&*store.meta)?;
         // A drive that took another one's place has its name: this is the order of `drives=`.
         pool.drives.sort_by(|one, other| in_order(&one.name).cmp(&in_order(&other.name)));
@@ -120,7 +120,7 @@ impl Run for Scrub {
         request("pool.scrub", Access::Administer)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<ScrubReport> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<ScrubReport> {
         let _healing = store.meta.pause_healing(context.deadline())?;
         let bookmark = Arc::new(Bookmark::new(&store.meta));
         let after = bookmark.read()?.filter(|_| !self.restart);
@@ -155,7 +155,7 @@ impl Run for Rebuild<'_> {
         request("pool.rebuild", Access::Administer)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<RebuildReport> {
         let _healing = store.meta.pause_healing(context.deadline())?;
         let control = self.work.control(context, None);
         let report = store.pool.rebuild(&*store.meta, self.drive, &control)?;
@@ -184,7 +184,7 @@ impl Run for Replace<'_> {
         request("pool.replace", Access::Administer)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<RebuildReport> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<RebuildReport> {
         // Before a directory is made for it.
         store.pool.roster().named(self.old)?;
         store.pool.check_writable()?;
@@ -205,7 +205,7 @@ impl Run for Replace<'_> {
 
 impl Replace<'_> {
     /// Under whatever spelling.
-    fn refuse_member(&self, store: &Opened) -> Result<()> {
+    fn refuse_member(&self, store: &Entered<'_>) -> Result<()> {
         let roster = store.pool.roster();
         let here = roster.seats.iter().filter(|seat| seat.drive.is_some());
         for seat in here {
@@ -230,7 +230,7 @@ impl Run for Collect {
         request("pool.collect", Access::Administer)
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<CollectReport> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<CollectReport> {
         store.meta.collect()
     }
 }

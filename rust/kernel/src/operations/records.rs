@@ -4,7 +4,7 @@ use dwk_base::Result;
 use dwk_catalog::{Record, RecordChange, Records};
 
 use super::sealed::Run;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::{Access, Context, Request, Resource};
 
 fn request(operation: &'static str, access: Access, space: &str) -> Request {
@@ -27,7 +27,7 @@ impl Run for CommitRecords<'_> {
         request("records.commit", Access::Write, self.space)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<u64> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<u64> {
         Records::new(&store.meta).commit(self.space, self.changes, context.deadline())
     }
 }
@@ -48,7 +48,7 @@ impl Run for GetRecord<'_> {
         request("records.get", Access::Read, self.space)
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<Option<Record>> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<Option<Record>> {
         Records::new(&store.meta).get(self.space, self.key)
     }
 }
@@ -71,7 +71,7 @@ impl Run for ListRecords<'_> {
         request("records.list", Access::Read, self.space)
     }
 
-    fn run(self, store: &Opened, _: &Context) -> Result<Vec<Record>> {
+    fn run(self, store: &Entered<'_>, _: &Context) -> Result<Vec<Record>> {
         Records::new(&store.meta).list(self.space, self.after, self.limit)
     }
 }

@@ -10,7 +10,7 @@ use dwk_stream::{
 };
 
 use super::sealed::Run;
-use crate::kernel::Opened;
+use crate::kernel::Entered;
 use crate::{Access, Context, Request, Resource};
 
 fn request(operation: &'static str, access: Access, stream: &str) -> Request {
@@ -37,7 +37,7 @@ impl Run for CreateStream<'_> {
         request("stream.create", Access::Administer, self.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Stream> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Stream> {
         store.streams.create(tenant(context), self.name, self.config, context.deadline())
     }
 }
@@ -56,7 +56,7 @@ impl Run for GetStream<'_> {
         request("stream.get", Access::Read, self.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Stream> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Stream> {
         store.streams.get(tenant(context), self.name)
     }
 }
@@ -72,7 +72,7 @@ impl Run for ListStreams {
         Request { operation: "stream.list", access: Access::Read, resource: Resource::Bus }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Vec<Stream>> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Vec<Stream>> {
         Ok(store.streams.list(tenant(context)))
     }
 }
@@ -91,7 +91,7 @@ impl Run for DeleteStream<'_> {
         request("stream.delete", Access::Administer, self.name)
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<()> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<()> {
         store.streams.delete(tenant(context), self.name, context.deadline())
     }
 }
@@ -112,7 +112,7 @@ impl Run for Publish<'_> {
         request("stream.publish", Access::Write, self.stream.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<Vec<Result<Published>>> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<Vec<Result<Published>>> {
         match self.messages {
             [(envelope, id)] => {
                 Ok(vec![self.stream.publish(envelope, id.as_deref(), context.deadline())])
@@ -139,7 +139,7 @@ impl Run for PublishAsync<'_> {
         request("stream.publish", Access::Write, self.stream.name())
     }
 
-    fn run(self, _: &Opened, _: &Context) -> Result<Publishing> {
+    fn run(self, _: &Entered<'_>, _: &Context) -> Result<Publishing> {
         self.stream.publish_async(self.messages)
     }
 }
@@ -164,7 +164,7 @@ impl Run for PublishLater<'_> {
         request("stream.publish_later", Access::Write, self.stream.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<()> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<()> {
         let Self { stream, envelope, message_id, delay } = self;
         stream.publish_after(envelope, message_id, delay, context.deadline())
     }
@@ -188,7 +188,7 @@ impl Run for PublishTogether<'_> {
         }
     }
 
-    fn run(self, store: &Opened, context: &Context) -> Result<Vec<Routed>> {
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<Vec<Routed>> {
         let mut outbox = store.streams.outbox();
         for (envelope, id) in self.messages {
             outbox.route(envelope, id.as_deref())?;
@@ -217,7 +217,7 @@ impl Run for ReadStream<'_> {
         request("stream.read", Access::Read, self.stream)
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<Vec<Stored>> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<Vec<Stored>> {
         self.cursor.next_many(self.messages, self.bytes, context.deadline())
     }
 }
@@ -247,7 +247,7 @@ impl Run for PurgeStream<'_> {
         request("stream.purge", Access::Administer, self.stream.name())
     }
 
-    fn run(self, _: &Opened, context: &Context) -> Result<u64> {
+    fn run(self, _: &Entered<'_>, context: &Context) -> Result<u64> {
         match self.which {
             Purged::UpTo(sequence) => self.stream.purge(sequence, context.deadline()),
             Purged::Subjects(pattern) => self.stream.purge_subjects(pattern, context.deadline()),
@@ -269,7 +269,7 @@ impl Run for StatStream<'_> {
         request("stream.status", Access::Read, self.stream.name())
     }
 
-    fn run(self, _: &Opened, _: &Context) -> Result<StreamStatus> {
+    fn run(self, _: &Entered<'_>, _: &Context) -> Result<StreamStatus> {
         Ok(self.stream.status())
     }
 }
