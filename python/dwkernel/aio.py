@@ -214,7 +214,7 @@ class AsyncJobs:
 
     async def schedules(self) -> builtins.list[Schedule]:
         """Return all schedules."""
-        return await _on_thread(lambda: self._kernel.jobs.schedules())
+        return await _on_thread(lambda: self._kernel.jobs.schedules())  # noqa: PLW0108 - as said above
 
     async def unschedule(self, name: str) -> bool:
         """Remove a schedule."""
@@ -222,15 +222,15 @@ class AsyncJobs:
 
     async def start(self) -> None:
         """Begin to run what waits."""
-        await _on_thread(lambda: self._kernel.jobs.start())
+        await _on_thread(lambda: self._kernel.jobs.start())  # noqa: PLW0108 - as said above
 
     async def pause(self) -> None:
         """Run nothing until `resume`."""
-        await _on_thread(lambda: self._kernel.jobs.pause())
+        await _on_thread(lambda: self._kernel.jobs.pause())  # noqa: PLW0108 - as said above
 
     async def resume(self) -> None:
         """Run jobs again."""
-        await _on_thread(lambda: self._kernel.jobs.resume())
+        await _on_thread(lambda: self._kernel.jobs.resume())  # noqa: PLW0108 - as said above
 
 
 class AsyncReader:
