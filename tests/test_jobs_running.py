@@ -11,6 +11,7 @@ import pytest
 
 from dwkernel import errors
 from dwkernel.jobs import JobContext, JobsSection, Stop
+from dwkernel.jobs.runner import run
 from expect import PATIENCE_S, code_of, until
 from jobs_world import (
     BEGIN_MS,
@@ -301,6 +302,38 @@ def test_jobs_of_a_kind_that_is_gone_wait_until_it_comes_back(
     jobs.register(gate)
     assert (job.wait(PATIENCE_S), other.wait(PATIENCE_S)) == ("through", "through")
     unregister()
+    jobs.close()
+
+
+def test_a_kind_that_is_taken_away_while_it_runs_holds_up_nobody_of_its_group(
+    records: MemoryRecords, gate: Gate
+) -> None:
+    gate.group = "g"  # type: ignore[attr-defined]
+    jobs = jobs_on(records, Kind("other", lambda _: "end", group="g"))
+    unregister = jobs.register(gate)
+    job = jobs.submit("gate")
+    until(lambda: gate.inside)
+    other = jobs.submit("other")
+    unregister()
+    assert other.wait(PATIENCE_S) == "end"
+    assert job.state == "interrupted"
+    jobs.close()
+
+
+def test_a_kind_that_is_taken_away_while_a_job_is_taken_does_not_fail_it(
+    records: MemoryRecords,
+) -> None:
+    jobs = jobs_on(records)
+    unregister = jobs.register(Kind("k", lambda _: "old"))
+    job = jobs.submit("k", start=False)
+    claimed = jobs._core.claim()
+    assert claimed is not None
+    unregister()
+    run(jobs._core, *claimed)
+    assert job.state == "interrupted"
+    jobs.register(Kind("k", lambda _: "new"))
+    jobs.start()
+    assert (job.wait(PATIENCE_S), job.attempts) == ("new", 1)
     jobs.close()
 
 

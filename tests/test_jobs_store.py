@@ -99,7 +99,7 @@ def test_records_of_the_store_do_what_those_in_memory_do(kernel: dw.Kernel) -> N
 
 def test_scrub_and_rebuild_run_as_jobs(filled: Path) -> None:
     with dw.open(filled) as kernel:
-        assert {"scrub", "rebuild"} <= set(kernel.jobs.kinds())
+        assert {"pack", "scrub", "rebuild"} == set(kernel.jobs.kinds())
         scrub = kernel.jobs.submit("scrub", {"restart": True})
         assert scrub.wait(PATIENCE_S)["stripes"] >= 12
         lost = kernel.pool.status().drives[1].path
@@ -110,6 +110,20 @@ def test_scrub_and_rebuild_run_as_jobs(filled: Path) -> None:
         assert kernel.jobs.submit("scrub").wait(PATIENCE_S)["absent_shards"] == 0
         wrong = kernel.jobs.submit("rebuild", {"drive": "d9"}, max_attempts=1)
         assert code_of(lambda: wrong.wait(PATIENCE_S)) == "drive.unknown"
+
+
+def test_packing_gives_back_the_room_of_what_was_deleted(filled: Path) -> None:
+    with dw.open(filled) as kernel:
+        for number in range(0, 12, 2):
+            kernel.delete(f"docs/{number}")
+        report = kernel.jobs.submit("pack").wait(PATIENCE_S)
+        assert report["dropped_stripes"] >= 6
+        assert report["freed_bytes"] >= 6 << 20
+        nothing = kernel.pool.pack()
+        assert (nothing.dropped_stripes, nothing.freed_bytes) == (0, 0)
+        assert str(nothing).startswith("nothing to pack in ")
+        assert kernel.pool.scrub().lost_stripes == 0
+        assert code_of(lambda: kernel.jobs.submit("pack", {"rate": 1})) == "job.option"
 
 
 @pytest.mark.parametrize(

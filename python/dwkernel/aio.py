@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dwkernel.metrics import Snapshot
     from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader
     from dwkernel.pool import Pool
-    from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
+    from dwkernel.reports import PackReport, PoolStatus, RebuildReport, ScrubReport
 
 __all__ = ["AsyncContainers", "AsyncJobs", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
 
@@ -314,6 +314,10 @@ class AsyncPool:
     async def rebuild(self, drive: str | None = None, **options: Any) -> RebuildReport:
         """Restore what is missing."""
         return await _on_thread(self.sync.rebuild, drive, **options)
+
+    async def pack(self, **options: Any) -> PackReport:
+        """Give back room and pack what is half empty."""
+        return await _on_thread(self.sync.pack, **options)
 
     async def replace(self, old: str, new: str | os.PathLike[str], **options: Any) -> RebuildReport:
         """Put a new drive in an old one's place."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from dwkernel import errors
-from dwkernel.pool import Pool
 from dwkernel.units import parse_size
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Rebuild(_OfPool):
 
 
 class Pack(_OfPool):
-    """Gives back the room of what was deleted, and packs what is half empty.
+    """Gives back the room of what was deleted, and packs what is half empty; see `Pool.pack`.
 
     The keeper does that by itself when it is worth it; this does all that can be done, now. It does
     not look whether it is to end: closing waits for it, and a cancellation comes too late.
@@ -113,7 +112,7 @@ class Pack(_OfPool):
 
     def run(self, context: JobContext) -> Any:
         """Pack."""
-        return context.kernel.pool.collect(timeout=_TIMEOUT_S)
+        return context.kernel.pool.pack(timeout=_TIMEOUT_S)
 
 
 def _telling(context: JobContext) -> Callable[[Progress], object]:
@@ -126,8 +125,5 @@ def _telling(context: JobContext) -> Callable[[Progress], object]:
 
 
 def builtin_kinds() -> list[JobKind]:
-    """Return the kinds that this build has."""
-    kinds: list[JobKind] = [Scrub(), Rebuild()]
-    if hasattr(Pool, "collect"):
-        kinds.append(Pack())
-    return kinds
+    """Return them."""
+    return [Scrub(), Rebuild(), Pack()]

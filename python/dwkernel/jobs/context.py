@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwkernel.jobs.entry import Entry
+    from dwkernel.jobs.kinds import JobKind
     from dwkernel.jobs.record import JobRecord, Submitter
 
 __all__ = ["CURRENT", "JobContext", "JobProgress", "Stop", "StopReason"]
@@ -69,6 +70,7 @@ class JobContext:
         self,
         entry: Entry,
         record: JobRecord,
+        does: JobKind,
         *,
         kernel: Any,
         write: Callable[[Entry], None],
@@ -83,6 +85,7 @@ class JobContext:
         self._written_s = 0.0
         self.id = record.id
         self.kind = record.kind
+        self.does = does
         self.options: dict[str, Any] = record.options
         self.checkpoint: Any = record.checkpoint
         self.latest: JobProgress | None = (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dwkernel._records import Change, Records
     from dwkernel.jobs.context import StopReason
+    from dwkernel.jobs.kinds import JobKind
     from dwkernel.jobs.record import Submitter
     from dwkernel.jobs.settings import JobsSection
 
@@ -103,7 +104,8 @@ class Core:
                 if kept is not None:
                     self.is_paused = bool(versioned(kept[0], _STATE_VERSION).get("paused"))
                 for entry in found:
-                    self._enter(entry)
+                    self._know(entry)
+                    self.line.add(entry)
                     with contextlib.suppress(ValueError):
                         self.ids.saw(entry.record.id)
                 self._is_loaded = True
@@ -114,14 +116,13 @@ class Core:
         self.change.notify_all()
         self.ready.notify_all()
 
-    def _enter(self, entry: Entry) -> None:
+    def _know(self, entry: Entry) -> None:
         record = entry.record
         self.live[record.id] = entry
         if record.unique is not None:
             self.uniques[record.unique] = entry
         if record.schedule is not None:
             self.of_schedule.setdefault(record.schedule, set()).add(record.id)
-        self.line.add(entry)
 
     def _leave(self, entry: Entry) -> None:
         record = entry.record
@@ -186,9 +187,13 @@ class Core:
                     del self.uniques[entry.record.unique or ""]
             raise
         with self.change:
-            self._enter(entry)
-            self.ready.notify()
+            self._know(entry)
+        # Before it can begin.
         self.tell("submitted", entry.record)
+        with self.change:
+            if entry.record.id in self.live:
+                self.line.add(entry)
+            self.ready.notify()
         return version
 
     # --- Running ----------------------------------------------------------------------------------
@@ -206,13 +211,15 @@ class Core:
             entry = self.line.pick(self.clock(), self._hindrance)
             if entry is None:
                 return None
-            group = self._group(entry.record)
+            # Who runs it, whatever becomes of that name meanwhile.
+            kind = self.kinds.get(entry.record.kind)
+            group = _group_of(kind)
             if group is not None:
                 self._groups.add(group)
         try:
             with entry.lock:
                 self.ledger.change_locked(entry, self._begin)
-                context = self._started(entry)
+                context = self._started(entry, kind)
         except errors.NotFound:
             self.lost(entry, group)
             return None
@@ -230,12 +237,8 @@ class Core:
         record = entry.record
         if self.kinds.get(record.kind) is None and not record.cancel:
             return f"kind:{record.kind}"
-        group = self._group(record)
+        group = _group_of(self.kinds.get(record.kind))
         return f"group:{group}" if group in self._groups else None
-
-    def _group(self, record: JobRecord) -> str | None:
-        group: str | None = getattr(self.kinds.get(record.kind), "group", None)
-        return group
 
     def _begin(self, record: JobRecord) -> JobRecord | None:
         if record.is_finished:
@@ -258,13 +261,14 @@ class Core:
             started_ms=now_ms if record.started_ms is None else record.started_ms,
         )
 
-    def _started(self, entry: Entry) -> JobContext | None:
+    def _started(self, entry: Entry, kind: JobKind | None) -> JobContext | None:
         record = entry.record
-        if record.state != "running" or record.owner != self.owner:
+        if kind is None or record.state != "running" or record.owner != self.owner:
             return None
         context = JobContext(
             entry,
             record,
+            kind,
             kernel=self._kernel_of(record.submitter),
             write=self.write,
             clock=self.clock,
@@ -275,6 +279,8 @@ class Core:
                 # The timekeeper looks more often while something runs.
                 self.change.notify_all()
             self.running[record.id] = context
+            if self.kinds.get(record.kind) is not kind:
+                context.stop("kind")
             if self.is_paused:
                 context.stop("pause")
             if self.phase in ("closing", "closed"):
@@ -372,7 +378,7 @@ class Core:
         try:
             self.ledger.change(entry, ended)
         except errors.NotFound:
-            self.lost(entry, self._group(entry.record))
+            self.lost(entry, _group_of(context.does))
             return
         self.release(entry, context)
 
@@ -399,7 +405,7 @@ class Core:
                 return
             del self.running[record.id]
             entry.context = None
-            self._free_group(self._group(record))
+            self._free_group(_group_of(context.does))
             if not record.is_finished:
                 self.line.add(entry)
             self.ready.notify_all()
@@ -478,3 +484,8 @@ class Core:
             self._announce(f"job.{what}", data)
         except Exception as error:  # noqa: BLE001 - jobs go on, whoever cannot be told
             _log.warning("job.%s of %s cannot be announced: %s", what, record.id, error)
+
+
+def _group_of(kind: JobKind | None) -> str | None:
+    group: str | None = getattr(kind, "group", None)
+    return group

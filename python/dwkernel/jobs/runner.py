@@ -67,9 +67,8 @@ def _outcome(core: Core, context: JobContext) -> Callable[[JobRecord], JobRecord
     """Call the kind; return what makes of the job's record what becomes of it."""
     token = CURRENT.set(context)
     try:
-        kind = core.kinds.named(context.kind)
         context.check()
-        value = kind.run(context)
+        value = context.does.run(context)
         result = plain_data(plain(value), f"the result of {context.kind}", RESULT_BYTES_MAX)
     except Stop as stop:
         return _stopped(core, stop)
