@@ -242,6 +242,7 @@ def test_an_attempt_ends_with_its_time(records: MemoryRecords, gate: Gate) -> No
     job = jobs.submit("gate", timeout=0.05)
     assert code_of(lambda: job.wait(PATIENCE_S)) == "context.deadline"
     assert job.state == "failed"
+    assert "left alone" not in str(job.error)
     jobs.close()
 
 
@@ -285,6 +286,17 @@ def test_a_job_runs_as_who_submitted_it_and_so_do_its_children(records: MemoryRe
     assert seen == [(alice, "kernel of alice")] * 2
     assert (child.parent, job.parent) == (job.id, None)
     assert child.submitter == alice
+    jobs.close()
+
+
+def test_who_hears_of_a_job_may_cancel_it(records: MemoryRecords) -> None:
+    def announce(subject: str, data: dict[str, Any]) -> None:
+        if subject == "job.submitted":
+            assert jobs.cancel(data["id"])
+
+    jobs = jobs_on(records, COUNT, announce=announce)
+    job = jobs.submit("count", {"to": 1})
+    assert (job.state, jobs.list()) == ("cancelled", [])
     jobs.close()
 
 

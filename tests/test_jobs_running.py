@@ -337,6 +337,16 @@ def test_a_kind_that_is_taken_away_while_a_job_is_taken_does_not_fail_it(
     jobs.close()
 
 
+def test_what_was_taken_is_done_by_the_kind_that_was_there_then(records: MemoryRecords) -> None:
+    jobs = jobs_on(records, Kind("k", lambda _: "old"))
+    job = jobs.submit("k", start=False)
+    claimed = jobs._core.claim()
+    assert claimed is not None
+    jobs.register(Kind("k", lambda _: "new"), replace=True)
+    run(jobs._core, *claimed)
+    assert job.result == "old"
+
+
 def test_taking_away_a_kind_that_was_replaced_takes_nothing_away(records: MemoryRecords) -> None:
     jobs = jobs_on(records)
     unregister = jobs.register(Kind("k", lambda _: 1))

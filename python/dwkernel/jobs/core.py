@@ -155,8 +155,10 @@ class Core:
             entry = Entry(record, 0)
             with entry.lock:
                 other = self._reserve(entry)
-                if other is None:
-                    return entry, self._insert(entry, also)
+                version = 0 if other is not None else self._insert(entry, also)
+            if other is None:
+                self._welcome(entry)
+                return entry, version
             # It may be on its way: it counts when it is durable.
             with other.lock:
                 if other.version and not other.record.is_finished:
@@ -188,13 +190,15 @@ class Core:
             raise
         with self.change:
             self._know(entry)
-        # Before it can begin.
+        return version
+
+    def _welcome(self, entry: Entry) -> None:
+        """Announce a new job, and then let it wait: so that nothing of it is told before."""
         self.tell("submitted", entry.record)
         with self.change:
             if entry.record.id in self.live:
                 self.line.add(entry)
             self.ready.notify()
-        return version
 
     # --- Running ----------------------------------------------------------------------------------
 
