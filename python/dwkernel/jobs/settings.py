@@ -23,6 +23,11 @@ Length = Annotated[str | float, AfterValidator(_duration)]
 """Seconds, or text such as `"30s"`."""
 
 
+def _live(default: Any, about: str, **limits: Any) -> Any:
+    """Return a field whose change counts at once."""
+    return Field(default, description=about, json_schema_extra={"live": True}, **limits)
+
+
 class ScheduleSection(BaseModel):
     """A schedule of the configuration: `[jobs.schedules.NAME]`."""
 
@@ -65,14 +70,17 @@ class JobsSection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=2, ge=1, le=64)
-    keep_count: int = Field(default=1000, ge=0, le=100_000)
-    keep_age: Length = "30d"
-    history_page: int = Field(default=50, ge=1, le=10_000)
-    waiting_max: int = Field(default=100_000, ge=1, le=1_000_000)
-    max_attempts: int = Field(default=1, ge=1, le=ATTEMPTS_MAX)
-    backoff: tuple[Length, ...] = Field(
-        default=("10s", "1min", "10min"), min_length=1, max_length=STEPS_MAX
+    workers: int = _live(2, "so many jobs run at a time", ge=1, le=64)
+    keep_count: int = _live(1000, "so many finished jobs are remembered", ge=0, le=100_000)
+    keep_age: Length = _live("30d", "none is remembered for longer")
+    history_page: int = _live(50, "so many a history shows by itself", ge=1, le=10_000)
+    waiting_max: int = _live(100_000, "so many may be unfinished", ge=1, le=1_000_000)
+    max_attempts: int = _live(1, "how often a job is tried", ge=1, le=ATTEMPTS_MAX)
+    backoff: tuple[Length, ...] = _live(
+        ("10s", "1min", "10min"),
+        "waits between attempts; the last repeats",
+        min_length=1,
+        max_length=STEPS_MAX,
     )
-    stop_timeout: Length = "30s"
-    schedules: dict[str, ScheduleSection] = Field(default_factory=dict)
+    stop_timeout: Length = _live("30s", "how long closing waits for running jobs")
+    schedules: dict[str, ScheduleSection] = _live({}, "what is submitted again and again")
