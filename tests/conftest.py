@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dwkernel._records import MemoryRecords
     from dwkernel.bus import Stream
+    from jobs_world import Gate
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +184,21 @@ def here(
 def on_disk(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
     """`dwkernel bus` on a store that other processes find, too."""
     return Here(_with_orders(path, 3), monkeypatch, capfd)
+
+
+@pytest.fixture
+def records() -> MemoryRecords:
+    """Where jobs are kept that need no store."""
+    from dwkernel._records import MemoryRecords
+
+    return MemoryRecords()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A kind of job that waits until it is let go."""
+    from jobs_world import Gate
+
+    gate = Gate()
+    yield gate
+    gate.opened.set()

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from dwkernel.errors import DwError
     from dwkernel.kernel import Kernel, NotEnforcedWarning, open  # noqa: A004 - `dw.open`
     from dwkernel.objects import ContainerInfo, ObjectInfo, Prefix, Reader
-    from dwkernel.reports import DriveStatus, PoolStatus, Progress, RebuildReport, ScrubReport
+    from dwkernel.reports import (
+        DriveStatus,
+        PackReport,
+        PoolStatus,
+        Progress,
+        RebuildReport,
+        ScrubReport,
+    )
 
 # What `dw.name` means: the module that defines it, and its name there (None: the module itself).
 _LAZY: dict[str, tuple[str, str | None]] = {
@@ -40,6 +47,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Kernel": ("dwkernel.kernel", "Kernel"),
     "NotEnforcedWarning": ("dwkernel.kernel", "NotEnforcedWarning"),
     "ObjectInfo": ("dwkernel.objects", "ObjectInfo"),
+    "PackReport": ("dwkernel.reports", "PackReport"),
     "PoolStatus": ("dwkernel.reports", "PoolStatus"),
     "Prefix": ("dwkernel.objects", "Prefix"),
     "Progress": ("dwkernel.reports", "Progress"),
@@ -67,6 +75,7 @@ __all__ = [
     "Kernel",
     "NotEnforcedWarning",
     "ObjectInfo",
+    "PackReport",
     "PoolStatus",
     "Prefix",
     "Progress",

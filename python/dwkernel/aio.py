@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dwkernel.jobs import Job, Schedule
     from dwkernel.metrics import Snapshot
     from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader
     from dwkernel.pool import Pool
-    from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
+    from dwkernel.reports import PackReport, PoolStatus, RebuildReport, ScrubReport
 
-__all__ = ["AsyncContainers", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
+__all__ = ["AsyncContainers", "AsyncJobs", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
 
 
 _Given = ParamSpec("_Given")
@@ -109,6 +110,11 @@ class AsyncKernel:
         self.containers = AsyncContainers(kernel.containers)
         self.pool = AsyncPool(kernel.pool)
 
+    @property
+    def jobs(self) -> AsyncJobs:
+        """Work that outlives the process."""
+        return AsyncJobs(self.sync)
+
     async def put(
         self, key: str, data: Buffer | BinaryIO | os.PathLike[str], **options: Any
     ) -> ObjectInfo:
@@ -171,6 +177,60 @@ class AsyncListing:
         while page := await _on_thread(next, pages, None):
             for entry in page:
                 yield entry
+
+
+class AsyncJobs:
+    """The jobs of a store; every verb as on `kernel.jobs`. A `Job` is awaited by `job.done()`."""
+
+    # The first use imports, and so it belongs on the thread: hence the lambdas.
+
+    def __init__(self, kernel: sync.Kernel) -> None:
+        """Take an open store; use `kernel.jobs`."""
+        self._kernel = kernel
+
+    async def submit(self, kind: str, /, *args: Any, **options: Any) -> Job:
+        """Submit a job."""
+        return await _on_thread(lambda: self._kernel.jobs.submit(kind, *args, **options))
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job by its id."""
+        return await _on_thread(lambda: self._kernel.jobs.get(job_id))
+
+    async def list(self, **options: Any) -> builtins.list[Job]:
+        """Return jobs that have not ended."""
+        return await _on_thread(lambda: self._kernel.jobs.list(**options))
+
+    async def history(self, *args: Any, **options: Any) -> builtins.list[Job]:
+        """Return jobs that have ended."""
+        return await _on_thread(lambda: self._kernel.jobs.history(*args, **options))
+
+    async def cancel(self, job_id: str) -> bool:
+        """Cancel a job."""
+        return await _on_thread(lambda: self._kernel.jobs.cancel(job_id))
+
+    async def schedule(self, name: str, kind: str, **options: Any) -> Schedule:
+        """Submit a job again and again."""
+        return await _on_thread(lambda: self._kernel.jobs.schedule(name, kind, **options))
+
+    async def schedules(self) -> builtins.list[Schedule]:
+        """Return all schedules."""
+        return await _on_thread(lambda: self._kernel.jobs.schedules())  # noqa: PLW0108 - as said above
+
+    async def unschedule(self, name: str) -> bool:
+        """Remove a schedule."""
+        return await _on_thread(lambda: self._kernel.jobs.unschedule(name))
+
+    async def start(self) -> None:
+        """Begin to run what waits."""
+        await _on_thread(lambda: self._kernel.jobs.start())  # noqa: PLW0108 - as said above
+
+    async def pause(self) -> None:
+        """Run nothing until `resume`."""
+        await _on_thread(lambda: self._kernel.jobs.pause())  # noqa: PLW0108 - as said above
+
+    async def resume(self) -> None:
+        """Run jobs again."""
+        await _on_thread(lambda: self._kernel.jobs.resume())  # noqa: PLW0108 - as said above
 
 
 class AsyncReader:
@@ -254,6 +314,10 @@ class AsyncPool:
     async def rebuild(self, drive: str | None = None, **options: Any) -> RebuildReport:
         """Restore what is missing."""
         return await _on_thread(self.sync.rebuild, drive, **options)
+
+    async def pack(self, **options: Any) -> PackReport:
+        """Give back room and pack what is half empty."""
+        return await _on_thread(self.sync.pack, **options)
 
     async def replace(self, old: str, new: str | os.PathLike[str], **options: Any) -> RebuildReport:
         """Put a new drive in an old one's place."""

@@ -13,10 +13,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from dwkernel import _native, errors
@@ -33,7 +31,8 @@ from dwkernel._options import (
 )
 from dwkernel._progress import showing
 from dwkernel.config._opening import Settings
-from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader, moment
+from dwkernel.containers import Containers, NotEnforcedWarning
+from dwkernel.objects import Listing, ObjectInfo, Prefix, Reader
 from dwkernel.pool import Pool, place
 from dwkernel.units import Duration, parse_duration
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
     from dwkernel.bus import Bus
     from dwkernel.config import Configuration
+    from dwkernel.jobs import Jobs
     from dwkernel.metrics import Snapshot
     from dwkernel.plugins import Plugins
     from dwkernel.queue import BoundedQueue, BytesQueue
@@ -53,14 +53,8 @@ __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "forget_memory_drives",
 
 _CLOSE_TIMEOUT = "5min"
 _PAGE_ENTRIES = 1000
-# Options of a container that are kept, and that nothing holds to yet.
-_CONTAINER_OPTIONS = ("quota", "compress")
 
 Location = str | os.PathLike[str]
-
-
-class NotEnforcedWarning(UserWarning):
-    """An option is kept with the store, and this version does not act on it yet."""
 
 
 def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
@@ -192,6 +186,8 @@ class Kernel(Closing):
         self._store = store
         self._bus: Bus | None = None
         self._plugins: Plugins | None = None
+        self._has_ended = False
+        self._jobs: Jobs | None = None
         self._lock = threading.Lock()
         self._caller = caller
         # A subscriber to `limits.timeout` changes it.
@@ -374,23 +370,32 @@ class Kernel(Closing):
 
         Raises:
             Timeout: `context.deadline`: something is still under way; nothing new gets in.
-                `bus.timeout`: handlers of the bus still run; everything else is closed
+                `bus.timeout`: handlers of the bus still run, or, with the detail `jobs`,
+                `context.deadline`: jobs still run; everything else is closed
 
         """
         left = parse_duration(timeout)
         bus, self._bus = self._bus, None
-        try:
+        with contextlib.ExitStack() as closing:
+            # From the last one up: the store needs its plugins until it has let the drives go.
+            closing.callback(self._end, left)
+            closing.callback(self._close_store, left)
             if bus is not None:
-                bus.close(left)
-        finally:
-            try:
-                self._store.close(self._caller, left)
-            finally:
-                # The last ones: drives and policies are plugins, too.
-                plugins, self._plugins = self._plugins, None
-                if plugins is not None:
-                    plugins.close(left)
-                self._settings.close()
+                closing.callback(bus.close, left)
+            if self._jobs is not None:
+                self._jobs.close(min(left, parse_duration(self._jobs.settings.stop_timeout)))
+
+    def _close_store(self, left: float) -> None:
+        self._store.close(self._caller, left)
+        self._has_ended = True
+
+    def _end(self, left: float) -> None:
+        if not self._has_ended:
+            return  # it is closed again
+        plugins, self._plugins = self._plugins, None
+        if plugins is not None:
+            plugins.close(left)
+        self._settings.close()
 
     @property
     def config(self) -> Configuration:
@@ -431,6 +436,21 @@ class Kernel(Closing):
         return plugins
 
     @property
+    def jobs(self) -> Jobs:
+        """Work that outlives the process: submit, schedule, look, cancel.
+
+        What an earlier opening left goes on when this one submits something, or with
+        `kernel.jobs.start()`.
+        """
+        jobs = self._jobs
+        if jobs is None:
+            from dwkernel.jobs.wiring import jobs_of  # noqa: PLC0415 - most programs have none
+
+            with self._lock:
+                jobs = self._jobs = self._jobs or jobs_of(self)
+        return jobs
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._store.closed
@@ -468,94 +488,6 @@ class Kernel(Closing):
 
     def _limit(self, timeout: Duration | None) -> float:
         return self._timeout_s if timeout is None else parse_duration(timeout)
-
-
-class Containers:
-    """The containers of a store: `kernel.containers`."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        """Take an open store; use `kernel.containers`."""
-        self._store = kernel._store  # noqa: SLF001 - of this module
-        self._caller = kernel._caller  # noqa: SLF001
-        self._limit = kernel._limit  # noqa: SLF001
-        self._defaults = kernel._settings.container_options  # noqa: SLF001
-
-    def create(
-        self, name: str, *, timeout: Duration | None = None, **options: Any
-    ) -> ContainerInfo:
-        """Make a container.
-
-        Args:
-            name: 1 to 255 bytes of UTF-8 without `/`.
-            timeout: the operation's deadline.
-            options: kept with it, on top of the configuration's section `containers`; `quota` and
-                `compress` are known but not acted on yet, which a `NotEnforcedWarning` says.
-
-        Raises:
-            Exists: `container.exists`
-            Invalid: `container.name`, `store.option`
-
-        """
-        for option in options:
-            if option not in _CONTAINER_OPTIONS:
-                text = f"a container has no option {option!r}, only {', '.join(_CONTAINER_OPTIONS)}"
-                raise errors.new("store.option", text, option=option)
-        options = {**self._defaults(), **options}
-        if options:
-            text = f"kept with the container, not acted on yet: {', '.join(options)}"
-            warnings.warn(text, NotEnforcedWarning, stacklevel=2)
-        kept = json.dumps(options, sort_keys=True).encode() if options else b""
-        native = self._store.create_container(self._caller, self._limit(timeout), name, kept)
-        return _container(native)
-
-    def get(self, name: str, *, timeout: Duration | None = None) -> ContainerInfo:
-        """Return what is known of a container.
-
-        Raises:
-            NotFound: `container.not_found`
-
-        """
-        return _container(self._store.get_container(self._caller, self._limit(timeout), name))
-
-    def list(self, *, timeout: Duration | None = None) -> list[ContainerInfo]:
-        """Return all containers, in the order of UTF-8 bytes."""
-        found: list[ContainerInfo] = []
-        while True:
-            after = found[-1].name if found else None
-            page = self._store.list_containers(
-                self._caller, self._limit(timeout), after, _PAGE_ENTRIES
-            )
-            found += [_container(native) for native in page]
-            if len(page) < _PAGE_ENTRIES:
-                return found
-
-    def delete(self, name: str, *, timeout: Duration | None = None) -> None:
-        """Delete an empty container.
-
-        Raises:
-            NotFound: `container.not_found`
-            Conflict: `container.not_empty`
-
-        """
-        self._store.delete_container(self._caller, self._limit(timeout), name)
-
-    def __iter__(self) -> Iterator[ContainerInfo]:
-        """Iterate over all containers."""
-        return iter(self.list())
-
-    def __contains__(self, name: object) -> bool:
-        """Return whether there is such a container."""
-        if not isinstance(name, str):
-            return False
-        with contextlib.suppress(errors.NotFound):
-            self.get(name)
-            return True
-        return False
-
-
-def _container(native: tuple[str, int, bytes]) -> ContainerInfo:
-    name, created_unix_ns, options = native
-    return ContainerInfo(name, moment(created_unix_ns), json.loads(options) if options else {})
 
 
 def _entry(native: _native._ObjectTuple | str) -> ObjectInfo | Prefix:

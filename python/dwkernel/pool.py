@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dwkernel import errors
 from dwkernel._progress import showing
-from dwkernel.reports import PoolStatus, RebuildReport, ScrubReport
+from dwkernel.reports import PackReport, PoolStatus, RebuildReport, ScrubReport
 from dwkernel.units import Duration, Size, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -90,6 +90,18 @@ class Pool:
                 self._caller, parse_duration(timeout), drive, _rate(rate), show
             )
         return RebuildReport(**native)
+
+    def pack(self, *, timeout: Duration = _WORK_TIMEOUT) -> PackReport:
+        """Give back the room of what was deleted, and pack stripes that are half empty.
+
+        The store does it by itself when it is worth it; this does all that can be done, now, beside
+        reads and writes. It cannot be stopped in between.
+
+        Args:
+            timeout: the deadline.
+
+        """
+        return PackReport(**self._native.collect(self._caller, parse_duration(timeout)))
 
     def replace(
         self,

@@ -12,7 +12,15 @@ from dwkernel.units import format_duration, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["DriveStatus", "PoolStatus", "Progress", "RebuildReport", "Report", "ScrubReport"]
+__all__ = [
+    "DriveStatus",
+    "PackReport",
+    "PoolStatus",
+    "Progress",
+    "RebuildReport",
+    "Report",
+    "ScrubReport",
+]
 
 
 DRIVE_STATES = ("ok", "missing", "failed", "suspect", "stale", "draining", "foreign")
@@ -264,3 +272,25 @@ class RebuildReport(_Work):
 
     __slots__ = ()
     _NOTHING = "nothing missing"
+
+
+class PackReport(_Work):
+    """What packing gave back and moved; each number is an attribute too.
+
+    `dropped_stripes` held nothing any more, `freed_bytes` of content lay on them and on those that
+    were emptied, `packed_bytes` were moved, `unreadable_pieces` could not be and stay.
+    """
+
+    __slots__ = ()
+    _NOTHING = "nothing to pack"
+
+    def _looked(self) -> str:
+        return ""
+
+    def _moved(self) -> list[str]:
+        moved = (("freed", "freed_bytes"), ("moved", "packed_bytes"))
+        return [
+            f"{format_size(self.numbers[name])} {verb}"
+            for verb, name in moved
+            if self.numbers.get(name)
+        ]

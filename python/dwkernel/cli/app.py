@@ -19,6 +19,7 @@ from dwkernel.cli import files, output
 from dwkernel.cli.arguments import Force, Json, Key, Recursive, Store, all_utf8, utf8
 from dwkernel.cli.bus import app as bus_app
 from dwkernel.cli.config import app as config_app
+from dwkernel.cli.job import app as job_app
 from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
 from dwkernel.objects import ObjectInfo, Prefix
@@ -40,6 +41,7 @@ drive_app = typer.Typer(help="Work on one drive of a store.", no_args_is_help=Tr
 app.add_typer(drive_app, name="drive")
 app.add_typer(bus_app, name="bus")
 app.add_typer(config_app, name="config")
+app.add_typer(job_app, name="job")
 
 
 def _version(wanted: bool) -> None:

@@ -100,6 +100,12 @@ class Settings:
         self._stops.append(joining.follow(joined, configuration))
         return joined
 
+    def follow(self, path: str, use: Callable[[Any], object]) -> None:
+        """Have somebody use what stands at a path, now and after each change."""
+        configuration = self.configuration
+        self._stops.append(configuration.on_change(path, lambda _, new: use(new)))
+        use(getattr(configuration.current, path))
+
     @property
     def configuration(self) -> Configuration:
         """The configuration; without a file it is made now."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LATER", "Shape", "joining", "leave", "register", "shape", "unregister"]
 
-LATER: list[str] = ["dwkernel.plugins.registering"]
+LATER: list[str] = ["dwkernel.jobs.registering", "dwkernel.plugins.registering"]
 """Modules of dwkernel that register sections: loaded before the first model is made."""
 
 _KEY_LETTERS_MAX = 64

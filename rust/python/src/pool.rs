@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use dwk_base::{Error, Result, StripeId, codes};
-use dwk_kernel::operations::{Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work};
+use dwk_kernel::operations::{
+    Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work,
+};
 use dwk_kernel::{Context, Kernel};
 use dwk_pool::{Progress, RebuildReport};
 use pyo3::prelude::*;
@@ -157,6 +159,23 @@ impl Pool {
             kernel.execute(context, Rebuild { drive: drive.as_deref(), work })
         })?;
         Ok(rebuilt(&report))
+    }
+
+    /// Gives back the room of what is dead and packs what is half empty.
+    fn collect(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<WorkOut> {
+        let clock = Arc::clone(&self.kernel.seams().clock);
+        let start = clock.monotonic();
+        let report = run(py, &self.kernel, caller, timeout_s, |kernel, context| {
+            kernel.execute(context, Collect)
+        })?;
+        let numbers = BTreeMap::from([
+            ("dropped_stripes", report.dropped_stripes),
+            ("freed_bytes", report.freed_bytes),
+            ("packed_bytes", report.packed_bytes),
+            ("unreadable_pieces", report.unreadable_pieces),
+        ]);
+        let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
+        Ok(WorkOut { seconds, numbers, notes: Vec::new() })
     }
 
     /// Puts a new drive in another one's place and rebuilds onto it.

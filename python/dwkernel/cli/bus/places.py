@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dwkernel.cli.output import Output
     from dwkernel.kernel import Kernel
 
-__all__ = ["bus_at", "is_broker", "looks"]
+__all__ = ["bus_at", "is_broker", "looks", "store_at"]
 
 # A command that has the store open is done soon, and a reader may be: it is worth a moment.
 _PATIENCE_S = 2.0
@@ -29,7 +29,7 @@ _AGAIN_S = 0.05
 _COMMANDS = frozenset({"dwkernel", "dw"})
 _HELD = (
     "a store has one writer or many readers at a time: ask again when that process has ended, or "
-    "ask inside it, kernel.bus"
+    "ask inside it, "
 )
 
 
@@ -55,6 +55,28 @@ def bus_at(
             return
         with _store(place, writes=writes, force=force) as kernel:
             yield kernel.bus
+
+
+@contextlib.contextmanager
+def store_at(
+    place: str,
+    out: Output,
+    *,
+    inside: str,
+    writes: bool = False,
+    force: bool = False,
+    stopped: str = "stopped",
+) -> Iterator[Kernel]:
+    """Open the store at `place` for one command, with errors told.
+
+    `inside` is what a program that holds the store asks instead.
+    """
+    with (
+        out.errors_told(stopped),
+        _holders_told(out, inside),
+        _store(place, writes=writes, force=force) as kernel,
+    ):
+        yield kernel
 
 
 def looks(place: str, out: Output, *, every_s: float, force: bool) -> Iterator[Bus]:
@@ -111,12 +133,12 @@ def _is_soon_over(error: errors.DwError) -> bool:
 
 
 @contextlib.contextmanager
-def _holders_told(out: Output) -> Iterator[None]:
+def _holders_told(out: Output, inside: str = "kernel.bus") -> Iterator[None]:
     try:
         yield
     except errors.Unavailable as error:
         if error.code != "store.locked":
             raise
         status = out.tell(error)
-        out.note(_HELD)
+        out.note(_HELD + inside)
         raise typer.Exit(status) from None

@@ -1,0 +1,67 @@
+"""How the jobs of a kernel hang together with it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from dwkernel import errors
+from dwkernel._options import principal
+from dwkernel._records import NativeRecords
+from dwkernel.jobs.builtin import builtin_kinds
+from dwkernel.jobs.jobs import Jobs
+from dwkernel.jobs.record import Submitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwkernel.kernel import Kernel
+
+__all__ = ["jobs_of"]
+
+# At the interpreter's exit jobs that were not closed have so long to come to a checkpoint.
+_EXIT_S = 5.0
+_ALL: weakref.WeakSet[Jobs] = weakref.WeakSet()
+
+
+def jobs_of(kernel: Kernel) -> Jobs:
+    """Return the jobs of an open store, with the kinds that every store has."""
+    records = NativeRecords(kernel._store, kernel._caller, kernel._limit)  # noqa: SLF001 - of this package
+    who = principal()
+    made = Jobs(
+        records,
+        # Whoever submits, as long as a kernel has one principal only.
+        kernel_of=lambda _: kernel,
+        submitter=lambda: Submitter(principal=who, correlation_id=os.urandom(16).hex()),
+        announce=_announcing(kernel),
+    )
+    for kind in builtin_kinds():
+        made.register(kind)
+    kernel._settings.follow("jobs", made.apply)  # noqa: SLF001 - of this package
+    _ALL.add(made)
+    return made
+
+
+def _announcing(kernel: Kernel) -> Callable[[str, dict[str, Any]], object]:
+    """Return what publishes events of jobs on the kernel's bus, if anybody can be listening."""
+
+    def announce(subject: str, data: dict[str, Any]) -> None:
+        bus = kernel._bus  # noqa: SLF001 - it is not made for this alone
+        if bus is not None:
+            with contextlib.suppress(errors.State):
+                bus.publish(subject, json.dumps(data).encode())
+
+    return announce
+
+
+def _close_all() -> None:
+    for jobs in list(_ALL):
+        with contextlib.suppress(Exception):
+            jobs.close(_EXIT_S)
+
+
+atexit.register(_close_all)
