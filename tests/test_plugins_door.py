@@ -286,6 +286,39 @@ def test_no_operation_fails_because_the_plugin_of_its_drives_is_reloaded(tmp_pat
     assert code_of(lambda: dw.open(drives=urls)) == "drive.url", "nobody opens them any more"
 
 
+def test_a_configuration_brings_drives_and_policies_and_takes_them_away(tmp_path: Path) -> None:
+    plugin_maker.write(
+        tmp_path / "plugins" / "d",
+        plugin_id="d",
+        kinds=["drive"],
+        capabilities={"drive": ["kv"]},
+        files={"main.py": DRIVES},
+    )
+    plugin_maker.write(tmp_path / "plugins" / "p", COUNTS, state_version=1)
+    values = {
+        "store": {"drives": [f"kv://{tmp_path}/drive-{number}" for number in range(3)]},
+        "plugins": {
+            "folders": [str(tmp_path / "plugins")],
+            "installed": False,
+            "enabled": ["d", "p"],
+        },
+    }
+    with dw.open(config=values, create=True, geometry="2+1") as kernel:
+        assert {one.id for one in kernel.plugins.list()} >= {"d", "p"}
+        kernel.containers.create("c")
+        assert code_of(lambda: kernel.put("c/no", b"1")) == "policy.refused"
+        kernel.config.set({"plugins.disabled": ["p"]})
+        until(lambda: kernel.plugins.info("p").state != "started")
+        kernel.put("c/no", b"1")
+        kernel.config.set({"plugins.disabled": []})
+        until(lambda: kernel.plugins.info("p").state == "started")
+        assert code_of(lambda: kernel.put("c/no", b"2")) == "policy.refused"
+    with dw.open(config=values) as kernel:
+        assert "c/no" in list(kernel)
+    values["plugins"]["enabled"] = ["p"]  # type: ignore[index]
+    assert code_of(lambda: dw.open(config=values)) == "drive.url"
+
+
 def test_what_happens_to_plugins_is_published(kernel: dw.Kernel, tmp_path: Path) -> None:
     with kernel.bus.subscribe("plugin.>") as heard:
         kernel.plugins.load(plugin_maker.write(tmp_path / "p"))
