@@ -20,6 +20,7 @@ from dwkernel.cli.arguments import Force, Json, Key, Recursive, Store, all_utf8,
 from dwkernel.cli.bus import app as bus_app
 from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
+from dwkernel.cli.plugin import app as plugin_app
 from dwkernel.objects import ObjectInfo, Prefix
 from dwkernel.units import format_size
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 drive_app = typer.Typer(help="Work on one drive of a store.", no_args_is_help=True)
 app.add_typer(drive_app, name="drive")
 app.add_typer(bus_app, name="bus")
+app.add_typer(plugin_app, name="plugin")
 
 
 def _version(wanted: bool) -> None:

@@ -54,6 +54,7 @@ __all__ = [
     "check",
     "name_of",
     "of",
+    "result_of",
     "run",
 ]
 
