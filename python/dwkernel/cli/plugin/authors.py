@@ -1,4 +1,4 @@
-"""`new` and `test` (`conform`, as pytest takes names that begin so for itself): for those who write plugins."""
+"""`new` and `test` (`conform` here): for those who write plugins."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import keyword
 import os
 import re
@@ -94,13 +93,14 @@ def _check(name: str) -> None:
 
 
 def _is_free(folder: Path, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if folder.is_symlink() or not folder.is_dir() or any(os.scandir(folder)):
-            raise _there(folder, name)
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
+        raise _there(folder, name)
 
 
 def _there(folder: Path, name: str) -> errors.DwError:
-    text = f"{folder} is there already, and not an empty folder: give another one with --dir"
+    text = f"{name} is to be made in {folder}, which is there already and no empty folder"
     return errors.new("plugin.exists", text, id=name, places=folder)
 
 

@@ -16,7 +16,7 @@ from dwkernel.cli.plugin.places import Config, Folders, PluginId, looked_at, sec
 from dwkernel.reports import counted
 
 if TYPE_CHECKING:
-    from dwkernel.plugins import PluginInfo
+    from dwkernel.plugins import PluginInfo, Plugins
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.report import Check
     from dwkernel.plugins.resolve import Row
@@ -76,7 +76,7 @@ def info(
     out = Output(as_json=as_json)
     with out.errors_told(), looked_at(config, folders) as plugins:
         told = plugins.info(plugin_id)
-        said = plugins.manifest(plugin_id)
+        said = _manifest(plugins, plugin_id)
         granted = plugins.section.grant.get(plugin_id, ())
         about = _about(told, said, granted)
         if as_json:
@@ -87,6 +87,16 @@ def info(
             out.lines(out.name(told.summary))
         rows = [(name, _shown(value)) for name, value in about.items() if name not in _FIRST]
         out.table(("", ""), [(name.replace("_", " "), text) for name, text in rows if text], set())
+
+
+def _manifest(plugins: Plugins, plugin_id: str) -> Manifest:
+    from dwkernel.plugins import builtin  # noqa: PLC0415 - only here
+    from dwkernel.plugins.catalogue import Catalogue  # noqa: PLC0415 - as above
+
+    own = {found.id: found.manifest for found, _ in builtin.builtins()}
+    if plugin_id in own:
+        return own[plugin_id]
+    return Catalogue(lambda: plugins.section).newest(plugin_id).manifest
 
 
 _FIRST = ("id", "version", "kinds", "summary", "config")
@@ -232,9 +242,7 @@ def _switch(plugin_id: str, config: str, *, enabled: bool, as_json: bool) -> Non
         with looked_at(config, None) as plugins:
             known = {one.id for one in plugins.list()}
         if plugin_id not in known:
-            out.note(
-                f"! no plugin {plugin_id} is found by that file's plugins.folders, nor installed"
-            )
+            out.note(f"! {plugin_id} is neither in that file's plugins.folders nor installed")
 
 
 _HOW = (
