@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dwkernel import errors
-from dwkernel.plugins import discovery, kinds
+from dwkernel.plugins import discovery, effects, kinds
 from dwkernel.plugins.manager import Plugins
 from dwkernel.plugins.settings import LimitsSection, PluginsSection
 
@@ -339,11 +339,13 @@ def result_of(case: Case, subject: Subject, limit_s: float) -> Result:
         subject.close()
         box.append(error)
 
+    before = effects.look()
     began = time.perf_counter()
     thread = threading.Thread(target=work, name=f"conformance:{case.name}", daemon=True)
     thread.start()
     thread.join(limit_s)
     seconds = time.perf_counter() - began
+    effects.put_back(before)  # what a call changed must not hide what the next one changes
     if not box:
         text = f"it did not end in {limit_s:g} s"
         return _result(case, "failed", text, seconds)

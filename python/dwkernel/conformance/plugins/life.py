@@ -7,6 +7,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dwkernel import errors
 from dwkernel.conformance.plugins.core import Cases, LeftOut, Running, Subject, hold
 from dwkernel.conformance.plugins.exercise import exercise
 from dwkernel.plugins import effects
@@ -136,7 +137,7 @@ def the_process_stays_as_it_was(subject: Subject) -> None:
         with subject.running() as running:
             exercise(running)
             _rest(running)
-            told += running.plugins.info(subject.id).effects
+            told += running.plugins.info(subject.id).effects  # of its end, too
     finally:
         later = effects.put_back(before)
     hold(not told + later, "it did this: " + "; ".join(told + later))
@@ -145,8 +146,10 @@ def the_process_stays_as_it_was(subject: Subject) -> None:
 def _rest(running: Running) -> None:
     """Take it through the steps in which it may do something to the process."""
     name = running.subject.id
-    running.plugins.pause(name)
-    running.plugins.resume(name)
+    # Whether it does that well is another case's.
+    with contextlib.suppress(errors.DwError):
+        running.plugins.pause(name)
+        running.plugins.resume(name)
     running.end()
 
 
