@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +55,8 @@ def new(
         place = Path(folder if folder is not None else name)
         files = make(kind, name, place)
         text = "\n".join([*map(str, files), f"now: dwkernel plugin test {place}"])
-        out.done({"id": name, "kind": kind, "folder": place, "files": files}, text)
+        names = [str(path) for path in files]
+        out.done({"id": name, "kind": kind, "folder": str(place), "files": names}, text)
 
 
 def conform(
@@ -97,8 +98,9 @@ def conform(
             if not as_json:
                 _tell(out, result)
         counts = Counter(result.status for result in results)
-        told = {"id": subject.id, "kind": subject.kind, "counts": counts, "results": results}
+        told: dict[str, Any] = {"id": subject.id, "kind": subject.kind, "counts": counts}
         texts = [f"{counts[name]} {name}" for name in ("passed", "failed", "left out")]
+        told["results"] = [result.to_dict() for result in results]
         out.done(told, f"{subject.id} as {subject.kind}: {', '.join(texts)}")
         if counts["failed"] or not results:
             raise typer.Exit(output.FAILED)
