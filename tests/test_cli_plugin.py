@@ -146,8 +146,8 @@ def test_check_shows_what_is_not_met_with_the_chain(plugin: Plugin) -> None:
     Path("plugins/bad").mkdir()
     Path("plugins/bad/plugin.toml").write_text("id = 'x'\nkind = 3\n")
     said = plugin("check", "plugins", status=1)
-    assert ["a", "1.0", "b", ">=2", "1.4", "failed"] in said.rows
-    assert ["b", "1.4", "kernel", "<2,>=1.0", "1.0", "ok"] in said.rows
+    assert ["a", "1.0", "b", ">=2", "1.4", "not met"] in said.rows
+    assert ["b", "1.4", "kernel", "<2,>=1.0", "1.0", "met"] in said.rows
     assert "a 1.0 needs b >=2 (needed by c 1.0), and only b 1.4 is there" in said.out
     assert "plugins/bad" in said.out
     assert "did you mean 'kinds'" in said.out

@@ -75,7 +75,8 @@ LIFE = [
     Mutant(
         "policy", {"nothing_is_left_of_an_old_version"},
         "    def export_state",
-        "    def start(self): import string; string._own = [*getattr(string, '_own', []), self]\n\n    def export_state",
+        "    def start(self):\n        import string\n"
+        "        string._own = [*getattr(string, '_own', []), self]\n\n    def export_state",
     ),
     Mutant(
         "policy", {"no_thread_is_left"},

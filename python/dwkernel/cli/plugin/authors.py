@@ -47,7 +47,10 @@ def new(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write an installable package with a plugin that works, to begin with."""
+    """Begin a plugin: a package that works.
+
+    It installs, has a test, and passes the conformance suite of its kind.
+    """
     from dwkernel.cli.plugin.making import make  # noqa: PLC0415 - only who begins needs it
 
     out = Output(as_json=as_json)
@@ -80,7 +83,10 @@ def conform(
     folders: Folders = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance suite of its kind: the plugin runs in this process."""
+    """Test what its kind must do.
+
+    The plugin runs in this process, with all that its manifest asks for.
+    """
     from dwkernel.conformance import plugins  # noqa: PLC0415 - only who tests needs it
     from dwkernel.units import parse_duration  # noqa: PLC0415 - as above
 

@@ -33,7 +33,10 @@ ConfigFile = Annotated[
 
 
 def list_(folders: Folders = None, config: Config = None, as_json: Json = False) -> None:
-    """List plugins that are found, and the kernel's own; none of them is started."""
+    """List plugins that are found.
+
+    The kernel's own are among them; none is started.
+    """
     out = Output(as_json=as_json)
     with out.errors_told(), looked_at(config, folders) as plugins:
         found = plugins.list()
@@ -72,7 +75,10 @@ def _starts(one: PluginInfo, section: Any) -> bool:
 def info(
     plugin_id: PluginId, folders: Folders = None, config: Config = None, as_json: Json = False
 ) -> None:
-    """Show what a plugin says of itself: what it needs, may do, and how it is configured."""
+    """Show what a plugin says of itself.
+
+    What it needs, what it may do, and how it is configured.
+    """
     out = Output(as_json=as_json)
     with out.errors_told(), looked_at(config, folders) as plugins:
         told = plugins.info(plugin_id)
@@ -150,7 +156,10 @@ def check(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Show what each plugin needs and whether that is met; exit status 1 if something is not."""
+    """Check what each needs, and its manifest.
+
+    Exit status 1 if something is not met, or can't be used.
+    """
     out = Output(as_json=as_json)
     with out.errors_told(), looked_at(config, places) as plugins:
         found = plugins.check()
@@ -173,7 +182,7 @@ def _show_check(out: Output, rows: list[Row], found: Check) -> None:
             row.needs,
             row.range,
             row.found or "-",
-            "ok" if row.is_met else "missing" if row.found is None else "failed",
+            "met" if row.is_met else "missing" if row.found is None else "not met",
         )
         for row in rows
     ]
@@ -201,7 +210,10 @@ def install(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Unpack a plugin into a folder of plugins, and write its hash into plugins.lock there."""
+    """Unpack a plugin into a folder.
+
+    Its hash is written into plugins.lock there.
+    """
     from dwkernel.plugins.archive import install as unpack  # noqa: PLC0415 - only here
 
     out = Output(as_json=as_json)
@@ -221,12 +233,15 @@ def install(
 
 
 def enable(plugin_id: PluginId, config: ConfigFile, as_json: Json = False) -> None:
-    """Let a plugin start: write it into plugins.enabled of a file."""
+    """Enable a plugin in a file of settings."""
     _switch(plugin_id, config, enabled=True, as_json=as_json)
 
 
 def disable(plugin_id: PluginId, config: ConfigFile, as_json: Json = False) -> None:
-    """Let a plugin not start, whoever asks: write it into plugins.disabled of a file."""
+    """Disable a plugin in a file of settings.
+
+    It does not start then, whoever asks for it.
+    """
     _switch(plugin_id, config, enabled=False, as_json=as_json)
 
 
@@ -261,7 +276,10 @@ def reload(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Try here whether a new version would take over: load, start, state, health, swap, unload."""
+    """Try whether a new version takes over.
+
+    All steps are gone through in this process: load, start, state, health, swap, unload.
+    """
     out = Output(as_json=as_json)
     with out.errors_told(), looked_at(config, folders) as plugins:
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
