@@ -22,6 +22,7 @@ class DictDrive:
         self.slots: dict[int, bytes] = {}
         self.logs: dict[str, bytearray] = {}
         self.held: dict[str, str] | None = None
+        self._tokens: dict[str, bool] = {}
         self.calls: list[str] = []
         # Raised by the next call of that name.
         self.fault: tuple[str, BaseException] | None = None
@@ -86,14 +87,18 @@ class DictDrive:
     def lock(self, holder: Mapping[str, str], *, shared: bool) -> str:
         self._note("lock")
         with self._lock:
-            if self.held is not None and not shared:
+            if self.held is not None and not (shared and all(self._tokens.values())):
                 raise errors.new("store.locked", "it is held", pid=self.held["pid"])
             self.held = dict(holder)
-        return "token"
+            token = f"token-{len(self.calls)}"
+            self._tokens[token] = shared
+        return token
 
     def unlock(self, token: str) -> None:
-        assert token == "token"  # noqa: S105 - it is no secret
-        self.held = None
+        with self._lock:
+            del self._tokens[token]
+            if not self._tokens:
+                self.held = None
 
     def holder(self) -> Mapping[str, str] | None:
         return self.held
@@ -110,6 +115,7 @@ class DictDrive:
     def write_log(self, name: str, offset: int, parts: Sequence[Buffer]) -> None:
         self._note("write_log")
         content = b"".join(parts)
+        self._within(name, offset, len(content))
         self.logs[name][offset : offset + len(content)] = content
 
     def sync_log(self, name: str, tag: str) -> None:
@@ -119,13 +125,21 @@ class DictDrive:
 
     def read_log(self, name: str, offset: int, length: int) -> bytes:
         self._note("read_log")
+        self._within(name, offset, length)
         return bytes(self.logs[name][offset : offset + length])
 
     def list_logs(self) -> Sequence[tuple[str, int]]:
         return [(name, len(content)) for name, content in self.logs.items()]
 
     def delete_log(self, name: str) -> None:
+        self._within(name, 0, 0)
         del self.logs[name]
+
+    def _within(self, name: str, offset: int, length: int) -> None:
+        if name not in self.logs:
+            raise errors.new("blob.not_found", name)
+        if offset + length > len(self.logs[name]):
+            raise errors.new("buffer.length", f"{name} ends before {offset + length}")
 
     def _blob(self, name: str) -> bytes:
         if name not in self.blobs:

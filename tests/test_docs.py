@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHOWN = ["README.md", "docs/guide.md"]
+SHOWN = ["README.md", "docs/guide.md", "docs/plugins.md"]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
 # Written by `make bench`, on the machine that it describes.
 MADE_LATER = {ROOT / "docs" / "benchmarks.md"}

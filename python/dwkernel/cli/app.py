@@ -22,6 +22,7 @@ from dwkernel.cli.config import app as config_app
 from dwkernel.cli.job import app as job_app
 from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
+from dwkernel.cli.plugin import app as plugin_app
 from dwkernel.objects import ObjectInfo, Prefix
 from dwkernel.units import format_size
 
@@ -42,6 +43,7 @@ app.add_typer(drive_app, name="drive")
 app.add_typer(bus_app, name="bus")
 app.add_typer(config_app, name="config")
 app.add_typer(job_app, name="job")
+app.add_typer(plugin_app, name="plugin")
 
 
 def _version(wanted: bool) -> None:

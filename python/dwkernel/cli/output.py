@@ -33,9 +33,9 @@ WRONG_USE = 2
 INTERRUPTED = 130
 
 _STYLES = {
-    **dict.fromkeys(("ok", "full"), "green"),
+    **dict.fromkeys(("ok", "full", "met"), "green"),
     **dict.fromkeys(("suspect", "stale", "degraded", "draining"), "yellow"),
-    **dict.fromkeys(("missing", "failed", "lost", "foreign"), "red"),
+    **dict.fromkeys(("missing", "failed", "lost", "foreign", "not met"), "red"),
 }
 # What moves the cursor, rings or begins an escape sequence: names from anywhere may hold it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

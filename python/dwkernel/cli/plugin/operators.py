@@ -1,0 +1,295 @@
+"""`list`, `info`, `check`, `install`, `enable`, `disable`, `reload`: for those who run plugins."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dwkernel import errors
+from dwkernel.cli import output
+from dwkernel.cli.arguments import Json, utf8
+from dwkernel.cli.output import Output
+from dwkernel.cli.plugin.places import Config, Folders, PluginId, looked_at, section_of
+from dwkernel.reports import counted
+
+if TYPE_CHECKING:
+    from dwkernel.plugins import PluginInfo, Plugins
+    from dwkernel.plugins.manifest import Manifest
+    from dwkernel.plugins.report import Check
+    from dwkernel.plugins.resolve import Row
+
+ConfigFile = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        help="the TOML file that the program follows; it is made if it is not there",
+        show_default=False,
+        callback=utf8,
+    ),
+]
+
+
+def list_(folders: Folders = None, config: Config = None, as_json: Json = False) -> None:
+    """List plugins that are found.
+
+    The kernel's own are among them; none is started.
+    """
+    out = Output(as_json=as_json)
+    with out.errors_told(), looked_at(config, folders) as plugins:
+        found = plugins.list()
+        wrong = plugins.check().wrong
+        section = plugins.section
+        starts = {one.id: _starts(one, section) for one in found}
+        if as_json:
+            shown = [{**one.to_dict(), "starts": starts[one.id]} for one in found]
+            out.done({"plugins": shown, "wrong": wrong})
+            return
+        head = ("plugin", "version", "kinds", "starts", "from", "place", "")
+        rows = [
+            (
+                one.id,
+                one.version,
+                " ".join(one.kinds),
+                "yes" if starts[one.id] else "",
+                one.source,
+                one.place,
+                one.summary,
+            )
+            for one in found
+        ]
+        out.table(head, rows, set())
+        for text in wrong.values():
+            out.note(f"! {text}")
+
+
+def _starts(one: PluginInfo, section: Any) -> bool:
+    if one.source == "kernel":
+        return True
+    is_named = one.id in section.enabled or "*" in section.enabled
+    return is_named and one.id not in section.disabled
+
+
+def info(
+    plugin_id: PluginId, folders: Folders = None, config: Config = None, as_json: Json = False
+) -> None:
+    """Show what a plugin says of itself.
+
+    What it needs, what it may do, and how it is configured.
+    """
+    out = Output(as_json=as_json)
+    with out.errors_told(), looked_at(config, folders) as plugins:
+        told = plugins.info(plugin_id)
+        said = _manifest(plugins, plugin_id)
+        granted = plugins.section.grant.get(plugin_id, ())
+        about = _about(told, said, granted)
+        if as_json:
+            out.done(about)
+            return
+        out.lines(f"{told.id} {told.version} ({', '.join(told.kinds)})")
+        if told.summary:
+            out.lines(out.name(told.summary))
+        rows = [(name, _shown(value)) for name, value in about.items() if name not in _FIRST]
+        out.table(("", ""), [(name.replace("_", " "), text) for name, text in rows if text], set())
+
+
+def _manifest(plugins: Plugins, plugin_id: str) -> Manifest:
+    from dwkernel.plugins import builtin  # noqa: PLC0415 - only here
+    from dwkernel.plugins.catalogue import Catalogue  # noqa: PLC0415 - as above
+
+    own = {found.id: found.manifest for found, _ in builtin.builtins()}
+    if plugin_id in own:
+        return own[plugin_id]
+    return Catalogue(lambda: plugins.section).newest(plugin_id).manifest
+
+
+_FIRST = ("id", "version", "kinds", "summary", "config")
+
+
+def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[str, Any]:
+    asked = said.permissions.names()
+    return {
+        "id": told.id,
+        "version": told.version,
+        "kinds": list(told.kinds),
+        "summary": told.summary,
+        "place": told.place,
+        "source": told.source,
+        "entry": said.entry,
+        "kernel": str(said.kernel),
+        "requires": {name: str(range_) for name, range_ in said.requires.items()},
+        "capabilities": {kind: list(names) for kind, names in told.capabilities.items()},
+        "runs": said.run,
+        "asks_for": asked,
+        "not_granted": [] if "*" in granted else [one for one in asked if one not in granted],
+        "state_version": said.state_version,
+        "keeps_state": said.keep_state,
+        "options": _options(said),
+        "config": dict(said.config),
+    }
+
+
+def _options(said: Manifest) -> dict[str, str]:
+    """Return its options with their types, defaults and descriptions, for people."""
+    found = {}
+    for name, part in said.config.get("properties", {}).items():
+        default = f" = {part['default']!r}" if "default" in part else ""
+        found[name] = f"{part.get('type', 'any')}{default}. {part.get('description', '')}".strip()
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_shown(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value in (0, False) else "yes" if value is True else str(value)
+
+
+def check(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FOLDER]...", help="folders of plugins, or of one each"),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Check what each needs, and its manifest.
+
+    Exit status 1 if something is not met, or can't be used.
+    """
+    out = Output(as_json=as_json)
+    with out.errors_told(), looked_at(config, places) as plugins:
+        found = plugins.check()
+        rows = [row for row in found.rows if not row.plugin.startswith("kernel.")]
+        if as_json:
+            shown = [row._asdict() for row in rows]
+            out.done({"is_good": found.is_good, "rows": shown, "wrong": found.wrong})
+        else:
+            _show_check(out, rows, found)
+        if not found.is_good:
+            raise typer.Exit(output.FAILED)
+
+
+def _show_check(out: Output, rows: list[Row], found: Check) -> None:
+    head = ("plugin", "version", "needs", "range", "there", "")
+    cells = [
+        (
+            row.plugin,
+            row.version,
+            row.needs,
+            row.range,
+            row.found or "-",
+            "met" if row.is_met else "missing" if row.found is None else "not met",
+        )
+        for row in rows
+    ]
+    out.table(head, cells, set())
+    if not rows and not found.wrong:
+        out.note("no plugin is there")
+    for where, text in found.wrong.items():
+        # A place that its sentence does not name is told before it.
+        out.lines(f"! {text}" if where in text else f"! {where}: {text}")
+    unmet = sum(not row.is_met for row in rows)
+    if unmet or found.wrong:
+        wrong = f"{counted(unmet, 'need')} not met, {counted(len(found.wrong), 'plugin')} unusable"
+        out.note(wrong)
+
+
+def install(
+    archive: Annotated[
+        str,
+        typer.Argument(metavar="ARCHIVE", help="a .zip or .tar.*", callback=utf8),
+    ],
+    folder: Annotated[
+        str | None,
+        typer.Option("--folder", "-f", help="the folder of plugins; else the first of --config's"),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Unpack a plugin into a folder.
+
+    Its hash is written into plugins.lock there.
+    """
+    from dwkernel.plugins.archive import install as unpack  # noqa: PLC0415 - only here
+
+    out = Output(as_json=as_json)
+    with out.errors_told():
+        known = section_of(config, [folder] if folder is not None else None).folders
+        if not known:
+            raise typer.BadParameter("give --folder, or --config with plugins.folders")  # noqa: TRY003
+        target = Path(folder) if folder is not None else known[0]
+        found = unpack(Path(archive), target)
+        version = str(found.manifest.version)
+        done = {"id": found.id, "version": version, "place": found.place}
+        text = f"{found.id} {version} is in {found.place}"
+        asked = found.manifest.permissions.names()
+        if asked:
+            text += f"\nit asks for {', '.join(asked)}: plugins.grant gives that, or not"
+        out.done({**done, "asks_for": asked}, text)
+
+
+def enable(plugin_id: PluginId, config: ConfigFile, as_json: Json = False) -> None:
+    """Enable a plugin in a file of settings."""
+    _switch(plugin_id, config, enabled=True, as_json=as_json)
+
+
+def disable(plugin_id: PluginId, config: ConfigFile, as_json: Json = False) -> None:
+    """Disable a plugin in a file of settings.
+
+    It does not start then, whoever asks for it.
+    """
+    _switch(plugin_id, config, enabled=False, as_json=as_json)
+
+
+def _switch(plugin_id: str, config: str, *, enabled: bool, as_json: bool) -> None:
+    from dwkernel.cli.plugin.settings import switch  # noqa: PLC0415 - only here
+
+    out = Output(as_json=as_json)
+    with out.errors_told():
+        changed = switch(Path(config), plugin_id, enabled=enabled)
+        word = "enabled" if enabled else "disabled"
+        text = f"{plugin_id} is {word} in {config}" + ("" if changed else ", as it was")
+        out.done({"id": plugin_id, "enabled": enabled, "changed": changed, "file": config}, text)
+        with looked_at(config, None) as plugins:
+            known = {one.id for one in plugins.list()}
+        if plugin_id not in known:
+            out.note(f"! {plugin_id} is neither in that file's plugins.folders nor installed")
+
+
+_HOW = (
+    "A program that runs takes it over by kernel.plugins.reload({id!r}) in that program, or by "
+    "itself when its files change if it has plugins.watch = true"
+)
+
+
+def reload(
+    plugin_id: PluginId,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="the folder of the new version", show_default=False),
+    ] = None,
+    folders: Folders = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Try whether a new version takes over.
+
+    All steps are gone through in this process: load, start, state, health, swap, unload.
+    """
+    out = Output(as_json=as_json)
+    with out.errors_told(), looked_at(config, folders) as plugins:
+        logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
+        plugins.load(plugin_id)
+        try:
+            report = plugins.reload(plugin_id, source)
+        except errors.Conflict as error:
+            raise error.with_traceback(None) from None
+        is_good = report.is_unloaded and not report.wrong
+        how = _HOW.format(id=plugin_id)
+        out.done({**report.to_dict(), "is_good": is_good, "how": how}, f"{report}\n{how}.")
+        if not is_good:
+            raise typer.Exit(output.FAILED)

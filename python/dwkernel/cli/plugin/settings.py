@@ -1,0 +1,56 @@
+"""`plugins.enabled` and `plugins.disabled` in a file of settings, with its comments kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwkernel import errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["switch"]
+
+
+def switch(path: Path, plugin_id: str, *, enabled: bool) -> bool:
+    """Let a plugin be enabled or disabled by a TOML file; the file is replaced whole, and durable.
+
+    Args:
+        path: the file; it is made if it is not there. A link stays one.
+        plugin_id: which; nobody looks whether there is such a plugin.
+        enabled: what it is from now on.
+
+    Returns:
+        Whether something was changed.
+
+    Raises:
+        Invalid: `config.syntax`: the file is no TOML; `config.value`: it has something else there
+        Unavailable: `config.file`: it cannot be read, or written
+
+    """
+    from dwkernel.config import editing, files  # noqa: PLC0415 - only who changes one pays for it
+
+    before = files.read_text(path) if path.exists() else ""
+    section = files.parsed(before, str(path)).get("plugins", {})
+    if not isinstance(section, dict):
+        raise errors.new("config.value", f"{path}: plugins is a table, not {section!r:.60}")
+    to, out = ("enabled", "disabled") if enabled else ("disabled", "enabled")
+    wanted = {out: [one for one in _ids(path, section, out) if one != plugin_id]}
+    there = _ids(path, section, to)
+    if plugin_id not in there and (not enabled or "*" not in there):
+        wanted[to] = [*there, plugin_id]
+    after = before
+    for name, ids in wanted.items():
+        if ids != section.get(name, []):
+            after = editing.with_value(after, ("plugins", name), ids, str(path))
+    if after == before:
+        return False
+    editing.write(path, before, after)
+    return True
+
+
+def _ids(path: Path, section: dict[str, Any], name: str) -> list[Any]:
+    ids = section.get(name, [])
+    if not isinstance(ids, list):
+        raise errors.new("config.value", f"{path}: plugins.{name} is a list, not {ids!r:.60}")
+    return ids

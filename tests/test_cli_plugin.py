@@ -1,0 +1,273 @@
+"""`dwkernel plugin`: what authors and those who run plugins do on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import plugin_maker
+from dwkernel.cli.plugin.settings import switch
+from dwkernel.plugins import KINDS
+from expect import code_of
+
+if TYPE_CHECKING:
+    from conftest import Said
+
+
+class Plugin:
+    """`dwkernel plugin …` in this process."""
+
+    def __init__(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(place)
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def __call__(self, *arguments: object, status: int = 0) -> Said:
+        from conftest import Said
+        from dwkernel.cli import app
+
+        self._capfd.readouterr()
+        words = ["dwkernel", "plugin", *map(str, arguments)]
+        self._monkeypatch.setattr(sys, "argv", words)
+        done = app.run()
+        said = Said(*self._capfd.readouterr())
+        assert done == status, (done, said)
+        assert "Traceback" not in said.err
+        return said
+
+    def code(self, *arguments: object, status: int) -> Any:
+        return self(*arguments, "--json", status=status).json["error"]["code"]
+
+
+@pytest.fixture
+def plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Plugin:
+    return Plugin(tmp_path, monkeypatch, capfd)
+
+
+# --- Authors ---
+
+
+def test_a_new_plugin_passes_its_tests_ruff_and_mypy_at_once(plugin: Plugin) -> None:
+    for kind in KINDS:
+        name = f"own-{kind.replace('_', '-')}"
+        made = plugin("new", kind, name, "--json").json
+        assert set(made["files"]) == {str(path) for path in Path(name).rglob("*") if path.is_file()}
+    package = Path(sys.modules["dwkernel"].__file__ or "").parents[1]
+    environment = {**os.environ, "MYPYPATH": str(package)}
+    for command in (
+        ["ruff", "check", "--no-cache", "."],
+        ["ruff", "format", "--no-cache", "--check", "."],
+        *(
+            ["mypy", "--strict", "--cache-dir=.cache", f"{home}/src"]
+            for home in sorted(Path().glob("own-*"))
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=environment, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+
+
+def test_a_new_plugin_is_tested_by_its_folder(plugin: Plugin) -> None:
+    plugin("new", "codec", "own", "--dir", "a/b")
+    told = plugin("test", "a/b", "--json").json
+    assert (told["id"], told["kind"], told["counts"].get("failed")) == ("own", "codec", None)
+    assert {one["status"] for one in told["results"]} == {"passed", "left out"}
+    source = Path("a/b/src/own/plugin.py")
+    source.write_text(source.read_text().replace("if len(content) != length", "if False"))
+    said = plugin("test", "a/b", "--only", "damaged", status=1)
+    assert "FAILED    what is damaged is noticed or has its length: 600 bytes came" in said.out
+    assert "Raise in decode if what it made is not `length` bytes long." in said.out
+    assert said.out.endswith("own as codec: 0 passed, 1 failed, 0 left out\n")
+    assert plugin.code("test", "a/b", "--kind", "drive", status=2) == "plugin.kind"
+    assert plugin.code("test", "nobody", status=1) == "plugin.not_found"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["polcy", "own"], "plugin.kind", "did you mean 'policy'"),
+        (["policy", "Own_Thing"], "plugin.option", "own-thing is one"),
+        (["policy", "json"], "plugin.option", "a module of Python"),
+        (["policy", "class"], "plugin.option", "a word"),
+        (["policy", "../x"], "plugin.option", "x is one"),
+        (["policy", "kernel-x"], "plugin.option", "the kernel's own"),
+        (["policy", ""], "plugin.option", "is no name"),
+        (["policy", "a" * 66], "plugin.option", "1 to 64"),
+    ],
+)
+def test_wrong_kinds_and_names_are_refused_with_what_is_meant(
+    plugin: Plugin, arguments: list[str], code: str, says: str
+) -> None:
+    error = plugin("new", *arguments, "--json", status=2).json["error"]
+    assert error["code"] == code
+    assert says in error["message"]
+    assert not list(Path().iterdir())
+
+
+def test_what_is_there_is_left_alone(plugin: Plugin) -> None:
+    Path("full").mkdir()
+    Path("full/mine").write_text("mine")
+    Path("file").write_text("mine")
+    Path("link").symlink_to("nowhere")
+    Path("empty").mkdir()
+    for place in ("full", "file", "link"):
+        assert plugin.code("new", "policy", "own", "--dir", place, status=1) == "plugin.exists"
+    assert Path("full/mine").read_text() == Path("file").read_text() == "mine"
+    plugin("new", "policy", "own", "--dir", "empty")
+    assert plugin.code("new", "policy", "own", "--dir", "empty", status=1) == "plugin.exists"
+    assert sorted(one.name for one in Path().iterdir()) == ["empty", "file", "full", "link"]
+
+
+# --- Operators ---
+
+
+def some(folder: str = "plugins") -> None:
+    plugin_maker.write(Path(folder, "a"), plugin_id="a", version="1.0", requires={"b": ">=2"})
+    plugin_maker.write(Path(folder, "b"), plugin_id="b", version="1.4", summary="B")
+
+
+def test_check_shows_what_is_not_met_with_the_chain(plugin: Plugin) -> None:
+    some()
+    plugin_maker.write(Path("plugins/c"), plugin_id="c", requires={"a": ">=1"})
+    Path("plugins/bad").mkdir()
+    Path("plugins/bad/plugin.toml").write_text("id = 'x'\nkind = 3\n")
+    said = plugin("check", "plugins", status=1)
+    assert ["a", "1.0", "b", ">=2", "1.4", "not met"] in said.rows
+    assert ["b", "1.4", "kernel", "<2,>=1.0", "1.0", "met"] in said.rows
+    assert "a 1.0 needs b >=2 (needed by c 1.0), and only b 1.4 is there" in said.out
+    assert "plugins/bad" in said.out
+    assert "did you mean 'kinds'" in said.out
+    told = plugin("check", "plugins", "--json", status=1).json
+    assert not told["is_good"]
+    assert set(told["wrong"]) == {"a", "c", "plugins/bad"}
+    plugin_maker.write(Path("plugins/b"), plugin_id="b", version="2.0")
+    (Path("plugins/bad/plugin.toml")).unlink()
+    assert plugin("check", "plugins", "--json").json["is_good"]
+
+
+def test_a_project_is_checked_by_its_folder(plugin: Plugin) -> None:
+    plugin("new", "policy", "own")
+    assert [row[0] for row in plugin("check", "own").rows] == ["own"]
+    assert plugin.code("check", "own", "--config", "none.toml", status=1) == "config.file"
+
+
+def test_list_and_info_say_what_a_plugin_is(plugin: Plugin) -> None:
+    some()
+    Path("c.toml").write_text("[plugins]\nfolders = ['plugins']\nenabled = ['b']\n")
+    rows = {row[0]: row for row in plugin("list", "--config", "c.toml").rows}
+    assert rows["b"][1:5] == ["1.4", "policy", "yes", "folder"]
+    assert rows["a"][3] == ""
+    assert rows["kernel.drive.file"][4] == "kernel"
+    assert {one["id"] for one in plugin("list", "-f", "plugins", "--json").json["plugins"]} > {"a"}
+    plugin("new", "policy", "own")
+    about = plugin("info", "own", "-f", "own", "--json").json
+    assert about["options"]["refuse_below"].startswith("string = 'frozen/'")
+    assert about["keeps_state"]
+    shown = plugin("info", "own", "-f", "own").out
+    assert "refuse_below: string = 'frozen/'" in shown
+    assert plugin("info", "kernel.drive.file", "--json").json["source"] == "kernel"
+    assert plugin.code("info", "nobody", status=1) == "plugin.not_found"
+
+
+def test_an_archive_is_installed_where_the_settings_say(plugin: Plugin) -> None:
+    home = plugin_maker.write(Path("new/p"), plugin_id="p", permissions={"network": True})
+    with zipfile.ZipFile("p.zip", "w") as archive:
+        for path in home.iterdir():
+            archive.write(path, f"p/{path.name}")
+    Path("c.toml").write_text("[plugins]\nfolders = ['plugins']\n")
+    assert plugin("install", "p.zip", status=2).err
+    said = plugin("install", "p.zip", "--config", "c.toml").out
+    assert "it asks for network" in said
+    assert "plugins/p-1.0" in said
+    about = plugin("info", "p", "--config", "c.toml", "--json").json
+    assert about["not_granted"] == ["network"]
+    with Path("c.toml").open("a") as file:
+        file.write("grant = { p = ['network'] }\n")
+    assert not plugin("info", "p", "--config", "c.toml", "--json").json["not_granted"]
+    assert plugin.code("install", "c.toml", "-f", "plugins", status=2) == "plugin.archive"
+
+
+def test_enabling_and_disabling_keep_the_files_comments(plugin: Plugin) -> None:
+    some()
+    text = "# ours\n[plugins]  # all of them\nfolders = ['plugins']\ndisabled = ['b']\n"
+    text += "\n[x]\ny = 1\n"
+    Path("c.toml").write_text(text)
+    Path("c.toml").chmod(0o640)
+    Path("link.toml").symlink_to("c.toml")
+    done = plugin("enable", "b", "--config", "link.toml", "--json").json
+    assert done == {"id": "b", "enabled": True, "changed": True, "file": "link.toml"}
+    now = Path("c.toml").read_text()
+    assert now.startswith("# ours\n[plugins]  # all of them\nfolders = ['plugins']\n")
+    assert now.endswith("[x]\ny = 1\n")
+    assert tomllib.loads(now)["plugins"] == {
+        "folders": ["plugins"], "disabled": [], "enabled": ["b"],
+    }  # fmt: skip
+    assert Path("c.toml").stat().st_mode & 0o777 == 0o640
+    assert Path("link.toml").is_symlink()
+    assert "as it was" in plugin("enable", "b", "--config", "c.toml").out
+    assert Path("c.toml").read_text() == now
+    plugin("disable", "b", "--config", "c.toml")
+    assert tomllib.loads(Path("c.toml").read_text())["plugins"]["disabled"] == ["b"]
+    assert tomllib.loads(Path("c.toml").read_text())["plugins"]["enabled"] == []
+    assert "neither in that file's" in plugin("enable", "z", "--config", "new.toml").err
+    assert tomllib.loads(Path("new.toml").read_text()) == {"plugins": {"enabled": ["z"]}}
+    assert {one.name for one in Path().iterdir()} == {"c.toml", "link.toml", "new.toml", "plugins"}
+
+
+def test_all_stay_enabled_where_a_star_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[plugins]\nenabled = ['*']\n")
+    assert not switch(path, "a", enabled=True)
+    assert switch(path, "a", enabled=False)
+    assert tomllib.loads(path.read_text())["plugins"] == {"enabled": ["*"], "disabled": ["a"]}
+
+
+def test_files_that_are_wrong_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    for text, code in [
+        ("[plugins\n", "config.syntax"),
+        ("plugins = 3\n", "config.value"),
+        ("[plugins]\nenabled = 'a'\n", "config.value"),
+    ]:
+        path.write_text(text)
+        assert code_of(lambda: switch(path, "a", enabled=True)) == code
+        assert path.read_text() == text
+    assert [one.name for one in tmp_path.iterdir()] == ["c.toml"]
+
+
+STATE = """
+    def export_state(self): return {"n": 1}
+    def import_state(self, state, from_version): self.n = state["n"]
+"""
+
+
+def test_reload_tries_whether_a_new_version_would_take_over(plugin: Plugin) -> None:
+    fields: dict[str, Any] = {"plugin_id": "p", "state_version": 1}
+    plugin_maker.write(Path("plugins/p"), STATE, version="1.0", **fields)
+    plugin_maker.write(Path("new/p"), STATE, version="1.1", **fields)
+    told = plugin("reload", "p", "-f", "plugins", "--from", "new/p", "--json").json
+    assert (told["before"], told["after"], told["state"], told["is_good"]) == (
+        "1.0", "1.1", True, True,
+    )  # fmt: skip
+    said = plugin("reload", "p", "-f", "plugins", "--from", "new/p").out
+    assert "kernel.plugins.reload('p')" in said
+    ill = STATE + "\n    def health(self): return False\n"
+    plugin_maker.write(Path("new/p"), ill, version="1.1", **fields)
+    error = plugin("reload", "p", "-f", "plugins", "--from", "new/p", "--json", status=1)
+    details = json.loads(error.out)["error"]
+    assert (details["code"], details["details"]["step"]) == ("plugin.reload", "health")
+    assert plugin.code("reload", "nobody", "-f", "plugins", status=1) == "plugin.not_found"
