@@ -335,7 +335,7 @@ def stop(self):
             "plugin.permission",
             "network, read:/etc",
         ),
-        ({"run": "confined"}, "plugin.sandbox", "no way"),
+        ({"run": "confined", "kinds": ["drive"]}, "plugin.sandbox", "can't be confined"),
         ({"config": {"required": ["a"]}}, "plugin.option", "a is missing"),
     ],
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -62,11 +61,8 @@ def confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Remote:
     if loose:
         text = f"{said.id} is a {loose[0]}, which can't be confined"
         raise errors.new("plugin.sandbox", text, id=said.id)
-    try:
-        confined: Any = importlib.import_module("dwkernel.plugins.confined")
-    except ImportError as error:
-        text = f"{said.id} wants to run confined, and this kernel has no way to do that"
-        raise errors.new("plugin.sandbox", text, id=said.id) from error
+    from dwkernel.plugins import confined  # noqa: PLC0415 - who has none starts no process
+
     asked = said.permissions
     permissions = confined.Permissions(
         read=asked.read,
