@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -326,3 +328,21 @@ def test_what_happens_to_plugins_is_published(kernel: dw.Kernel, tmp_path: Path)
         assert message is not None
         assert message.subject == "plugin.loaded"
         assert json.loads(message.data)["id"] == "p"
+
+
+def test_a_kernel_that_nobody_closed_leaves_no_thread_behind(tmp_path: Path) -> None:
+    def threads() -> set[int | None]:
+        return {thread.ident for thread in threading.enumerate()}
+
+    before = threads()
+    urls = [f"{url}-left" for url in URLS]
+    kernel = dw.open(drives=urls, geometry="2+1", create=True)
+    kernel.plugins.load(plugin_maker.write(tmp_path / "p", COUNTS, state_version=1))
+    assert len(threads() - before) == 2
+    left = weakref.ref(kernel)
+    del kernel
+    gc.collect()
+    assert left() is None
+    # What those threads held is garbage once they have ended.
+    until(lambda: gc.collect() >= 0 and not threads() - before)
+    dw.open(drives=urls).close()

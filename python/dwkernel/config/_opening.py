@@ -97,7 +97,9 @@ class Settings:
 
         configuration = self.configuration
         joined = joining.adopt(kernel, plugins or joining.configured(configuration))
-        self._stops.append(joining.follow(joined, configuration))
+        end = joining.follow(joined, configuration)
+        self._stops.append(end)
+        weakref.finalize(kernel, end)  # one that nobody closed
         return joined
 
     def follow(self, path: str, use: Callable[[Any], object]) -> None:

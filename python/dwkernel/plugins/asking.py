@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from dwkernel.plugins.kinds.policy import Finished, Request, Verdict
@@ -51,7 +52,10 @@ class Asking:
                 return
             self._desk.serve(count * self._limit_s + _GRACE_S)
             if self._thread is None or not self._thread.is_alive():
-                thread = threading.Thread(target=self._run, name="dwk-policies", daemon=True)
+                given = (self._desk, weakref.ref(self))
+                thread = threading.Thread(
+                    target=_serve, args=given, name="dwk-policies", daemon=True
+                )
                 self._thread = thread
                 thread.start()
 
@@ -60,15 +64,8 @@ class Asking:
         with self._lock:
             self._desk.leave()
 
-    def _run(self) -> None:
-        while (batch := self._desk.take(_TAKE, _PATIENCE_S)) is not None:
-            try:
-                self._answer(batch)
-            except Exception:
-                # What was not answered is refused as soon as the batch is gone.
-                _logger.exception("policies could not be asked")
-
-    def _answer(self, batch: PolicyBatch) -> None:
+    def answer(self, batch: PolicyBatch) -> None:
+        """Answer the questions of a batch, and tell policies what it tells."""
         requests = batch.requests
         if requests:
             verdicts = self._policies.before([_request(one) for one in requests])
@@ -78,6 +75,20 @@ class Asking:
             self._policies.after([_finished(*one) for one in finished])
         if batch.dropped:
             _logger.warning("policies were not told of %d operations: too many", batch.dropped)
+
+
+def _serve(desk: PolicyDesk, answering: weakref.ref[Asking]) -> None:
+    """Take and answer until the store is closed. While it waits it keeps no store alive."""
+    while (batch := desk.take(_TAKE, _PATIENCE_S)) is not None:
+        asking = answering()
+        if asking is None:
+            return
+        try:
+            asking.answer(batch)
+        except Exception:
+            # What was not answered is refused as soon as the batch is gone.
+            _logger.exception("policies could not be asked")
+        del asking, batch
 
 
 def _request(native: Sequence[Any]) -> Request:
