@@ -110,8 +110,8 @@ impl Stream {
     }
 
     /// [`publish_many`](Self::publish_many) as a future, for any executor: messages of any number of calls are
-    /// committed together. They are in line when this returns, in the order of the calls. A thread that comes
-    /// with the work waits for the drives.
+    /// committed together. They are in line when this returns, and are numbered in the order of the calls, except
+    /// that what a full drive refused is sent once more. A thread that comes with the work waits for the drives.
     ///
     /// # Errors
     /// Here, what can be told at once: `stream.subject`, `context.invalid`, `stream.option`. From the future, the

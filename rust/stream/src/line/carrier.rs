@@ -43,11 +43,11 @@ impl Line {
     }
 
     /// The next job, or nothing if there was none for a while.
-    fn next_job(self: &Arc<Self>) -> Option<Job> {
+    fn next_job(&self) -> Option<Job> {
         let mut queue = guard(&self.state);
         let mut is_late = false;
         loop {
-            let job = self.take_job(&mut queue);
+            let job = Self::take_job(&mut queue);
             if job.is_some() || queue.ended || is_late {
                 return job;
             }
@@ -59,19 +59,16 @@ impl Line {
         }
     }
 
-    fn take_job(self: &Arc<Self>, queue: &mut Queue) -> Option<Job> {
+    fn take_job(queue: &mut Queue) -> Option<Job> {
         if let Some(batch) = queue.left.pop() {
             queue.under_way += 1;
             return Some(Job::Arrive(batch));
         }
-        let batch = Arc::clone(queue.batches.front()?);
-        if queue.under_way >= UNDER_WAY_MAX || std::mem::replace(&mut batch.lock().led, true) {
+        let first = queue.batches.front()?;
+        if !queue.may_go() || std::mem::replace(&mut first.lock().led, true) {
             return None;
         }
-        queue.batches.pop_front();
-        queue.under_way += 1;
-        self.go_on(queue);
-        Some(Job::Lead(batch))
+        queue.take().map(Job::Lead)
     }
 }
 
@@ -81,7 +78,10 @@ impl Carrier {
         while let Some(job) = line.next_job() {
             let (Job::Lead(batch) | Job::Arrive(batch)) = &job;
             // If this ends early it tells the batch all the same.
-            let lead = Lead::of(line, batch);
+            let lead = match &job {
+                Job::Lead(_) => Lead::of(line, batch),
+                Job::Arrive(_) => Lead::of_left(line, batch),
+            };
             let Some(core) = line.core.upgrade() else {
                 // Nobody waits for it: a future keeps its stream.
                 return lead.end(Err(Error::new(&codes::STORE_CLOSED, "the stream was closed")));

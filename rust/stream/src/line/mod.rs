@@ -58,6 +58,8 @@ pub(crate) struct Line {
 struct Queue {
     batches: VecDeque<Arc<Batch>>,
     under_way: usize,
+    /// A batch was taken and is not submitted yet: the next one waits, so that they keep their order.
+    sending: bool,
     /// On their way and left by their leaders, with futures that wait.
     left: Vec<Arc<Batch>>,
     carriers: usize,
@@ -171,10 +173,8 @@ impl Line {
         let mut queue = guard(&self.state);
         loop {
             let is_first = queue.batches.front().is_some_and(|first| Arc::ptr_eq(first, batch));
-            if is_first && queue.under_way < UNDER_WAY_MAX {
-                queue.batches.pop_front();
-                queue.under_way += 1;
-                self.go_on(&mut queue);
+            if is_first && queue.may_go() {
+                queue.take();
                 return true;
             }
             let remaining = deadline.remaining();
@@ -188,13 +188,20 @@ impl Line {
     /// Tells whoever leads the first batch, if it may go.
     fn go_on(self: &Arc<Self>, queue: &mut Queue) {
         let Some(first) = queue.batches.front() else { return };
-        if queue.under_way < UNDER_WAY_MAX {
+        if queue.may_go() {
             if first.lock().led {
                 self.turn.notify_all();
             } else {
                 self.call(queue);
             }
         }
+    }
+
+    /// The batch that was taken is submitted, or will not be.
+    fn sent(self: &Arc<Self>) {
+        let mut queue = guard(&self.state);
+        queue.sending = false;
+        self.go_on(&mut queue);
     }
 
     /// A batch is not under way any more.
@@ -248,6 +255,19 @@ impl Queue {
         (state.join(batch, items, bytes, kind), is_led)
     }
 
+    /// True if the first batch may be taken.
+    fn may_go(&self) -> bool {
+        self.under_way < UNDER_WAY_MAX && !self.sending
+    }
+
+    /// Takes the first batch, to send it.
+    fn take(&mut self) -> Option<Arc<Batch>> {
+        let first = self.batches.pop_front()?;
+        self.under_way += 1;
+        self.sending = true;
+        Some(first)
+    }
+
     fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.left.is_empty() && self.under_way == 0
     }
@@ -257,16 +277,30 @@ impl Queue {
 struct Lead<'a> {
     line: &'a Arc<Line>,
     batch: &'a Arc<Batch>,
+    is_sending: bool,
     done: Option<Result<Outcomes>>,
 }
 
 impl<'a> Lead<'a> {
+    /// Of a batch that was taken.
     fn of(line: &'a Arc<Line>, batch: &'a Arc<Batch>) -> Self {
-        Self { line, batch, done: None }
+        Self { line, batch, is_sending: true, done: None }
+    }
+
+    /// Of one that is on its way.
+    fn of_left(line: &'a Arc<Line>, batch: &'a Arc<Batch>) -> Self {
+        Self { line, batch, is_sending: false, done: None }
+    }
+
+    /// Others may send.
+    fn sent(&mut self) {
+        if std::mem::take(&mut self.is_sending) {
+            self.line.sent();
+        }
     }
 
     /// Sends the batch and waits until it arrived.
-    fn carry(self, core: &Core, deadline: &Deadline) -> Led {
+    fn carry(mut self, core: &Core, deadline: &Deadline) -> Led {
         let items = self.batch.begin();
         let mut again = true;
         let done = loop {
@@ -278,6 +312,7 @@ impl<'a> Lead<'a> {
                 }
                 Err(error) => break Err(error),
             };
+            self.sent();
             self.batch.set(Stage::Sent(Arc::clone(&sent)));
             match core.arrive(&sent, deadline) {
                 Err(error) if is_unknown(&error) && deadline.check().is_err() => {
@@ -339,7 +374,8 @@ impl<'a> Lead<'a> {
     }
 
     /// Without telling the batch anything.
-    fn step_down(self) {
+    fn step_down(mut self) {
+        self.sent();
         self.line.step_down();
         std::mem::forget(self);
     }
@@ -347,6 +383,7 @@ impl<'a> Lead<'a> {
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
+        self.sent();
         self.line.step_down();
         // Without an outcome the leader panicked: nobody is to wait for ever.
         let bug = || Err(Error::new(&codes::INTERNAL_BUG, "publishing a batch panicked"));
