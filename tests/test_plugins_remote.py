@@ -68,7 +68,7 @@ class Here:
         found = getattr(self.plugin, method, None)
         if found is None:
             text = f"the plugin has no method {method}"
-            raise errors.new("plugin.failed", text, type="NotImplementedError")
+            raise errors.new("plugin.failed", text, type="NoMethodError")
         return plain(found(*plain(list(arguments))))
 
     def stop(self, deadline_s: float) -> None:

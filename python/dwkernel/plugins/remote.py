@@ -141,7 +141,7 @@ class Remote:
         try:
             return self._process.call(name, *arguments)
         except errors.Internal as error:
-            if error.details.get("type") != "NotImplementedError":
+            if error.details.get("type") != "NoMethodError":
                 raise
             return None
 

@@ -35,9 +35,10 @@ impl DriveSource for Source {
         with_python(|py| {
             let object = self.0.call1(py, (location, make))?;
             let has_log = !object.call_method0(py, "log")?.is_none(py);
-            let drive = Foreign { object: Arc::new(object), location: location.to_owned() };
+            let (object, location) = (Arc::new(object), location.to_owned());
+            let drive = Foreign { object, location, of_log: false };
             let description = OnceLock::new();
-            let log = has_log.then(|| ForeignLog(drive.clone()));
+            let log = has_log.then(|| ForeignLog(Foreign { of_log: true, ..drive.clone() }));
             Ok(Arc::new(ForeignDrive { drive, log, description }) as Arc<dyn Drive>)
         })
         .map_err(|error| error.with("drive", location))
@@ -55,6 +56,8 @@ fn with_python<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
 struct Foreign {
     object: Arc<Py<PyAny>>,
     location: String,
+    /// What is called are the drive's logs, which are asked for anew each time.
+    of_log: bool,
 }
 
 impl Foreign {
@@ -70,25 +73,9 @@ impl Foreign {
     {
         let done = with_python(|py| {
             let arguments = arguments(py)?;
-            take(&self.object.bind(py).call_method1(method, arguments)?)
-        });
-        done.map_err(|error| error.with("drive", &self.location))
-    }
-
-    /// What a log is asked for, which is asked for anew each time.
-    fn call_log<T, A>(
-        &self,
-        method: &str,
-        arguments: impl FnOnce(Python<'_>) -> PyResult<A>,
-        take: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
-    ) -> Result<T>
-    where
-        A: for<'py> pyo3::call::PyCallArgs<'py>,
-    {
-        let done = with_python(|py| {
-            let arguments = arguments(py)?;
-            let log = self.object.bind(py).call_method0("log")?;
-            take(&log.call_method1(method, arguments)?)
+            let drive = self.object.bind(py);
+            let called = if self.of_log { &drive.call_method0("log")? } else { drive };
+            take(&called.call_method1(method, arguments)?)
         });
         done.map_err(|error| error.with("drive", &self.location))
     }
@@ -235,22 +222,22 @@ impl Drive for ForeignDrive {
 
 impl Log for ForeignLog {
     fn create_log(&self, name: &BlobName, bytes: u64) -> Result<()> {
-        self.0.call_log("create_log", |_| Ok((name.as_str(), bytes)), nothing)
+        self.0.call("create_log", |_| Ok((name.as_str(), bytes)), nothing)
     }
 
     fn write_log(&self, name: &BlobName, offset: u64, parts: &[Bytes]) -> Result<()> {
         let arguments = |py: Python<'_>| Ok((name.as_str(), offset, parts_of(py, parts)?));
-        self.0.call_log("write_log", arguments, nothing)
+        self.0.call("write_log", arguments, nothing)
     }
 
     fn sync_log(&self, name: &BlobName, tag: &'static str) -> Result<()> {
-        self.0.call_log("sync_log", |_| Ok((name.as_str(), tag)), nothing)
+        self.0.call("sync_log", |_| Ok((name.as_str(), tag)), nothing)
     }
 
     fn read_log(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<()> {
         let length = into.len();
         let arguments = |_: Python<'_>| Ok((name.as_str(), offset, length));
-        let read = self.0.call_log("read_log", arguments, |read| copy(read, into))?;
+        let read = self.0.call("read_log", arguments, |read| copy(read, into))?;
         if read < length {
             let text = format!("{read} bytes came of a log where {length} were asked for");
             return Err(Error::new(&codes::DRIVE_IO, text).with("drive", &self.0.location));
@@ -259,11 +246,11 @@ impl Log for ForeignLog {
     }
 
     fn list_logs(&self) -> Result<Vec<BlobInfo>> {
-        self.0.call_log("list_logs", |_| Ok(()), infos)
+        self.0.call("list_logs", |_| Ok(()), infos)
     }
 
     fn delete_log(&self, name: &BlobName) -> Result<()> {
-        self.0.call_log("delete_log", |_| Ok((name.as_str(),)), nothing)
+        self.0.call("delete_log", |_| Ok((name.as_str(),)), nothing)
     }
 }
 

@@ -101,6 +101,10 @@ def _described(error: BaseException) -> dict[str, str]:
     return {name: value.encode("utf-8", "replace").decode() for name, value in given.items()}
 
 
+class NoMethodError(Exception):
+    """The plugin has no such method; nothing that a plugin raises itself is taken for it."""
+
+
 class _Child:
     """The plugin, and the line to the kernel."""
 
@@ -201,7 +205,7 @@ class _Child:
         found = None if name.startswith("_") else getattr(self.plugin, name, None)
         if not callable(found):
             text = f"the plugin has no method {name}"
-            raise NotImplementedError(text)
+            raise NoMethodError(text)
         return found
 
     @staticmethod
