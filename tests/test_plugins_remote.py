@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -134,10 +133,10 @@ def test_a_verdict_that_can_not_be_read_refuses() -> None:
     assert [one.kind for one in remote.before([])] == ["refuse"] * 4 + ["allow"]
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or importlib.util.find_spec("dwkernel.plugins.confined") is None,
-    reason="this system, or this build, has no confined processes",
-)
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="confined processes are Linux only")
+
+
+@LINUX
 def test_a_confined_plugin_runs_in_another_process(tmp_path: Path) -> None:
     with Plugins() as opened:
         try:
@@ -151,3 +150,16 @@ def test_a_confined_plugin_runs_in_another_process(tmp_path: Path) -> None:
         assert opened.reload("p").state
         assert handle.call("ask", "where", ()) not in (first, os.getpid())
         assert handle.call("before", REQUESTS)[0].annotations == {"count": "4"}
+
+
+@LINUX
+def test_what_a_confined_plugin_does_not_implement_is_not_taken_for_a_missing_method(
+    tmp_path: Path,
+) -> None:
+    code = CONFINED + "\n    def start(self):\n        raise NotImplementedError('not today')\n"
+    with Plugins() as opened:
+        home = plugin_maker.write(
+            tmp_path / "p", run="confined", config=CONFIG, files={"main.py": code}
+        )
+        with pytest.raises(errors.DwError, match="not today"):
+            opened.load(home)
