@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -314,7 +314,7 @@ def test_ctrl_c_in_the_middle_of_a_change_leaves_all_as_it_was(
     def hangs(old: Any, new: Any) -> None:
         told.append((old, new))
         if new == 2:
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             release.wait(PATIENCE_S)
 
     made.on_change("limits.rate", first, first.prepare)

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
@@ -330,7 +331,7 @@ def test_what_happens_to_plugins_is_published(kernel: dw.Kernel, tmp_path: Path)
         assert json.loads(message.data)["id"] == "p"
 
 
-def test_a_kernel_that_nobody_closed_leaves_no_thread_behind(tmp_path: Path) -> None:
+def test_a_kernel_that_nobody_closed_leaves_no_thread_and_no_module_behind(tmp_path: Path) -> None:
     def threads() -> set[int | None]:
         return {thread.ident for thread in threading.enumerate()}
 
@@ -345,4 +346,5 @@ def test_a_kernel_that_nobody_closed_leaves_no_thread_behind(tmp_path: Path) -> 
     assert left() is None
     # What those threads held is garbage once they have ended.
     until(lambda: gc.collect() >= 0 and not threads() - before)
+    until(lambda: gc.collect() >= 0 and not [name for name in sys.modules if "plugin_p_" in name])
     dw.open(drives=urls).close()

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
+from dwkernel._latch import Latch
 from dwkernel.config.layers import dotted
 from dwkernel.config.looking import MISSING, value_at
 
@@ -154,7 +155,8 @@ class _Asking:
 
     def __init__(self, told: Sequence[Told]) -> None:
         self.todo = deque(one for one in told if one.subscriber.prepare is not None)
-        self.change = threading.Condition()
+        self.lock = threading.Lock()
+        self.answered = Latch()
         self.asked: list[Subscriber] = []
         self.left = len(self.todo)
         self.refusals: list[tuple[Subscriber, BaseException]] = []
@@ -162,44 +164,47 @@ class _Asking:
         self.is_over = False
 
     def help(self) -> None:
-        self.helpers += 1
-        _Thread(self.work).start()
+        # Nobody is called before the thread has begun: who interrupts that would leave it halfway.
+        with self.lock:
+            if self.todo and self.helpers < _HELPERS_MAX:
+                self.helpers += 1
+                _Thread(self.work).start()
 
     def work(self) -> None:
         while True:
-            with self.change:
+            with self.lock:
                 if self.is_over or not self.todo:
                     return
                 one = self.todo.popleft()
                 self.asked.append(one.subscriber)
                 one.subscriber.is_busy = True
             refusal = _called(one.subscriber.prepare, one.old, one.new)
-            with self.change:
+            with self.lock:
                 one.subscriber.is_busy = False
                 self.asked.remove(one.subscriber)
                 self.left -= 1
                 if refusal is not None and not one.subscriber.is_gone:
                     self.refusals.append((one.subscriber, refusal))
                 if not self.left:
-                    self.change.notify_all()
+                    self.answered.open()
 
-    def wait(self, timeout_s: float) -> None:
+    def run(self, timeout_s: float) -> None:
         try:
-            self._wait(timeout_s)
+            self._run(timeout_s)
         finally:
             # Also after an interruption.
             self.is_over = True
 
-    def _wait(self, timeout_s: float) -> None:
+    def _run(self, timeout_s: float) -> None:
+        if not self.left:
+            return
         end = time.monotonic() + timeout_s
-        with self.change:
-            while self.left:
-                left_s = end - time.monotonic()
-                if left_s <= 0:
-                    break
-                self.change.wait(min(_HELP_AFTER_S, left_s))
-                if self.todo and self.helpers < _HELPERS_MAX:
-                    self.help()
+        self.help()
+        while not self.answered.wait(min(_HELP_AFTER_S, end - time.monotonic())):
+            if time.monotonic() >= end:
+                break
+            self.help()
+        with self.lock:
             self.is_over = True
             late = [*self.asked, *(one.subscriber for one in self.todo)]
             if self.refusals:
@@ -228,11 +233,7 @@ def ask(told: Sequence[Told], timeout_s: float) -> None:
     busy = [one.subscriber for one in told if one.subscriber.is_busy]
     if busy:
         raise _late(busy)
-    asking = _Asking(told)
-    if asking.left:
-        with asking.change:
-            asking.help()
-        asking.wait(timeout_s)
+    _Asking(told).run(timeout_s)
 
 
 class _Telling:
@@ -241,7 +242,8 @@ class _Telling:
     def __init__(self, told: Sequence[Told], *, is_back: bool) -> None:
         self.told = told
         self.is_back = is_back
-        self.change = threading.Condition()
+        self.lock = threading.Lock()
+        self.ended = Latch()
         self.done: list[Told] = []
         self.at: Told | None = None
         self.error: BaseException | None = None
@@ -249,7 +251,7 @@ class _Telling:
 
     def work(self) -> None:
         for one in self.told:
-            with self.change:
+            with self.lock:
                 if self.is_over:
                     return
                 if one.subscriber.is_gone:
@@ -259,12 +261,11 @@ class _Telling:
             error = _called(one.subscriber.callback, one.old, one.new)
             if not self._returned(one, error):
                 return
-        with self.change:
-            self.is_over = True
-            self.change.notify_all()
+        with self.lock:
+            self._end()
 
     def _returned(self, one: Told, error: BaseException | None) -> bool:
-        with self.change:
+        with self.lock:
             is_late = self.is_over
             if not is_late:
                 one.subscriber.is_busy = False
@@ -274,8 +275,8 @@ class _Telling:
                     if error is not None:
                         _log.error("%s raised while rolling back: %s", one.subscriber, _said(error))
                     return True
-                self.error, self.is_over = error, True
-                self.change.notify_all()
+                self.error = error
+                self._end()
                 return False
         # Nobody waits any more: the change was rolled back meanwhile, so it is told that, too.
         if not self.is_back and not one.subscriber.is_gone:
@@ -283,13 +284,17 @@ class _Telling:
         one.subscriber.is_busy = False
         return False
 
+    def _end(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.ended.open()
+
     def run(self, timeout_s: float) -> None:
         """Tell everybody; afterwards `at` is who hangs, `error` what somebody raised."""
-        end = time.monotonic() + timeout_s
-        _Thread(self.work).start()
-        with self.change:
-            while not self.is_over and (left_s := end - time.monotonic()) > 0:
-                self.change.wait(left_s)
+        with self.lock:
+            _Thread(self.work).start()
+        self.ended.wait(timeout_s)
+        with self.lock:
             self.is_over = True
 
 
@@ -304,7 +309,7 @@ def tell(told: Sequence[Told], timeout_s: float) -> tuple[BaseException | None, 
     try:
         telling.run(timeout_s)
     except BaseException as interruption:  # noqa: BLE001 - raised by who takes it back
-        with telling.change:
+        with telling.lock:
             telling.is_over = True
             return interruption, list(telling.done)
     if telling.error is not None:

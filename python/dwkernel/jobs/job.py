@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._latch import Latch
 from dwkernel.jobs.context import JobProgress
 from dwkernel.jobs.schedule import moment
 from dwkernel.reports import table
@@ -162,8 +162,8 @@ class Job:
             DwError: with the code that it failed with; `job.failed` for other exceptions
 
         """
-        over = threading.Event()
-        if self._listen(over.set) and not over.wait(
+        over = Latch()
+        if self._listen(over.open) and not over.wait(
             None if timeout is None else parse_duration(timeout)
         ):
             raise errors.new("context.deadline", f"the job {self.id} is {self.state}", job=self.id)
@@ -184,12 +184,12 @@ class Job:
             every: how often to look.
 
         """
-        over = threading.Event()
-        is_open = self._listen(over.set)
+        over = Latch()
+        is_open = self._listen(over.open)
         every_s = parse_duration(every)
         seen = None
         while True:
-            is_over = not is_open or over.is_set()
+            is_over = not is_open or over.is_open
             now = self.progress
             if now is not None and now != seen:
                 seen = now

@@ -150,6 +150,9 @@ class Loaded:
         table["print"] = log.print
         space.builtins = table
         self._space: _Space | None = space
+        # A kernel that nobody closed leaves nothing behind either.
+        self._left = weakref.finalize(self, _clear, namespace, stage)
+        self._left.atexit = False
 
     def begin(self) -> None:
         """Import the module with the entry; raises as `load`."""
@@ -215,14 +218,11 @@ class Loaded:
         Whoever still holds something of it can use that further, with its modules.
         """
         self._factory = None
-        _finder.spaces.pop(self.namespace, None)
-        modules = _take_modules(self.namespace)
-        proof = Proof(self.namespace, modules)
-        _forget(self.namespace, str(self.stage))
+        self._left.detach()
+        proof = Proof(self.namespace, _clear(self.namespace, self.stage))
         if self._space is not None:
             self._space.builtins = {}
             self._space = None
-        shutil.rmtree(self.stage, ignore_errors=True)
         return proof
 
 
@@ -355,11 +355,16 @@ _finder = _Finder()
 sys.meta_path.insert(0, _finder)
 
 
-def _take_modules(namespace: str) -> list[types.ModuleType]:
+def _clear(namespace: str, stage: Path) -> list[types.ModuleType]:
+    """Take a namespace out of the interpreter, with its files; return its modules."""
+    _finder.spaces.pop(namespace, None)
     names = [
         one for one in list(sys.modules) if one == namespace or one.startswith(f"{namespace}.")
     ]
-    return [sys.modules.pop(name) for name in names]
+    modules = [sys.modules.pop(name) for name in names]
+    _forget(namespace, str(stage))
+    shutil.rmtree(stage, ignore_errors=True)
+    return modules
 
 
 class _Of:

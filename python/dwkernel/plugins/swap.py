@@ -21,6 +21,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dwkernel._latch import Latch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -53,7 +55,7 @@ class Held(Generic[T]):
         self.is_watched = False
         self.users: dict[Use[T], int] = {}
         self.kept: dict[Any, Any] = {}
-        self.empty = threading.Event()
+        self.empty = Latch()
 
 
 class Use(Generic[T]):
@@ -93,13 +95,13 @@ class Use(Generic[T]):
         del self._held
         del held.users[self]
         if held.is_watched and not held.users:
-            held.empty.set()
+            held.empty.open()
 
 
 def _leave(held: Held[Any], use: Use[Any]) -> None:
     held.users.pop(use, None)
     if held.is_watched and not held.users:
-        held.empty.set()
+        held.empty.open()
 
 
 class Slot(Generic[T]):
@@ -112,7 +114,9 @@ class Slot(Generic[T]):
     def __init__(self, instance: T) -> None:
         """Begin with an instance."""
         self._held = Held(instance)
-        self._change = threading.Condition()
+        # Taken as a lock wherever nobody waits: see `Latch`.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
         self._refusal: Callable[[], errors.DwError] | None = None
         self._frozen = False
 
@@ -150,7 +154,7 @@ class Slot(Generic[T]):
         A slot that was frozen goes on with the new one; one that refuses refuses on.
         """
         fresh = Held(instance)
-        with self._change:
+        with self._lock:
             fresh.is_open = self._refusal is None
             old, self._held = self._held, fresh
             self._frozen = False
@@ -175,7 +179,7 @@ class Slot(Generic[T]):
             Whether nobody is in; if not, it is open again.
 
         """
-        with self._change:
+        with self._lock:
             if self._frozen:
                 return False
             self._frozen = True
@@ -191,14 +195,14 @@ class Slot(Generic[T]):
 
     def thaw(self) -> None:
         """Let those who wait in, to the instance that is there."""
-        with self._change:
+        with self._lock:
             self._frozen = False
             self._held.is_open = self._refusal is None
             self._change.notify_all()
 
     def refuse(self, refusal: Callable[[], errors.DwError] | None) -> None:
         """Let new uses fail with an error that a function makes; None lets them in again."""
-        with self._change:
+        with self._lock:
             self._refusal = refusal
             self._held.is_open = refusal is None and not self._frozen
             self._change.notify_all()
@@ -206,7 +210,7 @@ class Slot(Generic[T]):
     def _enter(self, use: Use[T]) -> Held[T]:
         """Get in where a first look did not suffice."""
         own = _get_ident()
-        with self._change:
+        with self._lock:
             while True:
                 held = self._held
                 # A list of a dict's values is made at once.
@@ -224,7 +228,7 @@ def _drained(held: Held[Any], limit_s: float) -> list[str]:
     held.is_watched = True
     try:
         while held.users:
-            held.empty.clear()
+            held.empty = Latch()
             if not held.users:
                 break
             left = end - time.monotonic()

@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._latch import Latch
 from dwkernel.plugins import effects
 from dwkernel.plugins.output import Log, captured
 
@@ -120,7 +121,7 @@ class _Job:
     def __init__(self, call: Callable[[], Any], log: Log) -> None:
         self._call: Callable[[], Any] | None = call
         self._log = log
-        self._done = threading.Event()
+        self._done = Latch()
         self._lock = threading.Lock()
         self._left = False
         self.value: Any = None
@@ -144,7 +145,7 @@ class _Job:
             left = self._left
             if not left:
                 self.value, self.raised = value, raised
-            self._done.set()
+            self._done.open()
         if left:
             came_back()
 
@@ -154,7 +155,7 @@ class _Job:
     def leave(self) -> bool:
         """Stop waiting; False if it came back in this moment."""
         with self._lock:
-            self._left = not self._done.is_set()
+            self._left = not self._done.is_open
             return self._left
 
 
