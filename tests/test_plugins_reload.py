@@ -363,6 +363,7 @@ def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
         ("plugin.reloading", "p", "1.1"),
         ("plugin.reload_failed", "p", "1.1"),
         ("plugin.failed", "q", "1.0"),
+        ("plugin.stopping", "p", "1.1"),
         ("plugin.stopped", "p", "1.1"),
     ]
     assert told == [data["id"] for _, data in heard]

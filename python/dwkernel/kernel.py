@@ -134,11 +134,16 @@ def _opened(settings: Settings, create: str) -> Kernel:
 
 def _kernel(settings: Settings, create: str, plugins: Plugins | None) -> Kernel:
     caller = _native.Caller(principal())
+    drives = settings.option("drives")
+    if plugins is not None and isinstance(drives, list):
+        from dwkernel.plugins.joining import check_drives  # noqa: PLC0415 - it is loaded
+
+        check_drives(plugins, drives)
     store = _native.Store.open(
         caller,
         settings.timeout_s,
         path=settings.option("path"),
-        drives=settings.option("drives"),
+        drives=drives,
         geometry=settings.option("geometry"),
         labels=drive_labels(settings.option("labels")),
         create=create,

@@ -121,6 +121,7 @@ class Secret:
         except Exception as error:  # noqa: BLE001 - sources are plugins
             # What it says is left out: it may quote the secret.
             problem = f"its source raised {type(error).__name__}"
+            problem += f" [{error.code}]" if isinstance(error, errors.DwError) else ""
         if problem or not isinstance(text, str):
             self._refuse(problem or "its source did not return text")
         return text

@@ -451,11 +451,11 @@ class Core:
         self.after(entry)
         return not entry.record.is_finished or entry.record.state == "cancelled"
 
-    def stop_running(self, reason: StopReason, kind: str | None = None) -> None:
-        """Ask what runs to end, everything or one kind."""
+    def stop_running(self, reason: StopReason, does: JobKind | None = None) -> None:
+        """Ask what runs to end: everything, or what one kind does."""
         with self.change:
             for context in self.running.values():
-                if kind in (None, context.kind):
+                if does is None or context.does is does:
                     context.stop(reason)
 
     def pause(self, *, paused: bool) -> None:

@@ -345,7 +345,7 @@ class Jobs:
         Returns:
             What takes it away again: its running jobs are told to end at their next checkpoint and
             wait, as all others of it, until there is such a kind again. A kind that took its place
-            meanwhile stays.
+            meanwhile stays, and goes on with them.
 
         Raises:
             Invalid: `job.option`
@@ -355,8 +355,8 @@ class Jobs:
         self._core.kind_came(kind.name)
 
         def unregister() -> None:
-            if self._core.kinds.remove(kind):
-                self._core.stop_running("kind", kind.name)
+            self._core.kinds.remove(kind)
+            self._core.stop_running("kind", kind)
 
         return unregister
 

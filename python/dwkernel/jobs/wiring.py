@@ -41,6 +41,10 @@ def jobs_of(kernel: Kernel) -> Jobs:
     )
     for kind in builtin_kinds():
         made.register(kind)
+    if kernel._plugins is not None:  # noqa: SLF001 - as above
+        from dwkernel.plugins.joining import employ  # noqa: PLC0415 - it is loaded if there are any
+
+        employ(kernel._plugins, made)  # noqa: SLF001 - as above
     kernel._settings.follow("jobs", made.apply)  # noqa: SLF001 - of this package
     _ALL.add(made)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from packaging.specifiers import SpecifierSet
@@ -29,12 +30,14 @@ class NativeDrives:
         self.scheme = scheme
 
     def open(self, location: str, make: bool) -> Any:  # noqa: ARG002 - as its kind has it
-        """Return the location as it is: `dwkernel.open` takes it."""
+        """Return the location as it is: the pool opens it."""
         return location
 
 
 class BuiltinSink:
     """A sink of `dwkernel.sinks`; `make` makes one with its options, the others are by messages."""
+
+    is_native = True
 
     def __init__(self, name: str) -> None:
         """Stand for a class of `dwkernel.sinks`."""
@@ -42,9 +45,14 @@ class BuiltinSink:
 
     def make(self, *arguments: Any, **options: Any) -> Any:
         """Return a sink of that kind; raises `sink.option`."""
-        from dwkernel import sinks  # noqa: PLC0415 - who sends pays for it
+        from dwkernel import errors, sinks  # noqa: PLC0415 - who sends pays for it
 
-        return getattr(sinks, self.name)(*arguments, **options)
+        made = getattr(sinks, self.name)
+        try:
+            inspect.signature(made).bind(*arguments, **options)
+        except TypeError as error:
+            raise errors.new("sink.option", f"{self.name}: {error}") from None
+        return made(*arguments, **options)
 
     def deliver(self, messages: Any) -> Any:
         """Refuse: it is made first, with what it needs to know."""

@@ -14,12 +14,13 @@ from dwkernel.plugins.asking import Asking
 from dwkernel.plugins.manager import Plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dwkernel.config import Configuration
+    from dwkernel.jobs import Jobs
     from dwkernel.kernel import Kernel
 
-__all__ = ["adopt", "before_opening", "configured", "follow"]
+__all__ = ["adopt", "before_opening", "check_drives", "configured", "employ", "follow"]
 
 # A subscriber that holds publishers back must not hold up plugins.
 _TELL_S = 0.1
@@ -40,11 +41,27 @@ def before_opening(configuration: Configuration) -> Plugins | None:
 
     What does not start is logged, and in `kernel.plugins.list()`; the others do.
     """
-    if not configuration.current.plugins.enabled:
+    section = configuration.current.plugins
+    if not (section.enabled or section.disabled):
         return None
     plugins = configured(configuration)
     _tell(plugins.start())
     return plugins
+
+
+def check_drives(plugins: Plugins, drives: Sequence[str]) -> None:
+    """Look in the registry whether somebody serves each drive: by its scheme, plain paths `file`.
+
+    Raises:
+        Invalid: `drive.url`: nobody does
+
+    """
+    for location in drives:
+        scheme, mark, _ = location.partition("://")
+        scheme = scheme if mark else "file"
+        if not plugins.find("drive", scheme):
+            text = f"nobody opens {location}: no plugin that is enabled serves {scheme}:// drives"
+            raise errors.new("drive.url", text, drive=location)
 
 
 def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
@@ -66,7 +83,16 @@ def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
     plugins.on(lambda *_: asking.renew())
     plugins.on(announce)
     asking.renew()
+    if kernel._jobs is not None:  # noqa: SLF001 - of this package
+        employ(plugins, kernel._jobs)  # noqa: SLF001 - as above
     return plugins
+
+
+def employ(plugins: Plugins, jobs: Jobs) -> None:
+    """Let a kernel's jobs have the kinds that plugins bring, now and later."""
+    from dwkernel.plugins.employing import Employing  # noqa: PLC0415 - who has jobs pays for it
+
+    plugins.on(Employing(plugins.registry, jobs))
 
 
 def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]:

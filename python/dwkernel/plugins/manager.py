@@ -9,15 +9,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel._closing import Closing
 from dwkernel.plugins import builtin, resolve
 from dwkernel.plugins.catalogue import Catalogue, may_follow
+from dwkernel.plugins.looking import Looking
 from dwkernel.plugins.observers import Observers
 from dwkernel.plugins.record import Record
 from dwkernel.plugins.registry import Registry
 from dwkernel.plugins.reload import Reload, ReloadReport
-from dwkernel.plugins.report import Check, PluginInfo
 from dwkernel.plugins.schemes import Schemes
+from dwkernel.plugins.secrets import Secrets
 from dwkernel.plugins.settings import PluginsSection
 from dwkernel.plugins.version import Workshop
 from dwkernel.plugins.watchdog import bare, said
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.handle import Handle
     from dwkernel.plugins.manifest import Manifest
+    from dwkernel.plugins.report import PluginInfo
     from dwkernel.plugins.swap import Slot
     from dwkernel.units import Duration
 
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
 _CLOSE_TIMEOUT = "30s"
 
 
-class Plugins(Closing):
+class Plugins(Looking):
     """All plugins of a kernel. Safe from any thread; steps of a life are one at a time.
 
     What happens is told to observers as `observer(subject, data)`; subjects are `plugin.loaded`,
     `plugin.failed`, `plugin.paused`, `plugin.resumed`, `plugin.reloading`, `plugin.reloaded`,
-    `plugin.reload_failed`, `plugin.quarantined` and `plugin.stopped`, data has `id` and `version`.
+    `plugin.reload_failed`, `plugin.quarantined` (`plugin.resumed` follows), `plugin.stopping`,
+    `plugin.stopped`, `plugin.enabled` and `plugin.disabled`; data has `id` and `version`.
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class Plugins(Closing):
         self._observers = Observers(announce)
         self._registry = Registry(mode)
         self._schemes = Schemes(self._registry)
-        self._observers.add(lambda *_: self._schemes.renew())
+        self._secrets = Secrets(self._registry)
+        self._observers.add(lambda *_: self._renew())
         self._workshop = Workshop(self._section, confine)
         self._doing = threading.RLock()
         self._records: dict[str, Record] = {}
@@ -85,65 +88,7 @@ class Plugins(Closing):
         self._closed = False
         for found, make in builtin.builtins():
             self._begin_own(found, make)
-
-    # --- Looking ---
-
-    def list(self) -> list[PluginInfo]:
-        """Return what is known of every plugin that is there, by id."""
-        self._check()
-        ids = {*self._records, *self._catalogue.ids()}
-        return [self.info(name) for name in sorted(ids)]
-
-    def info(self, plugin_id: str) -> PluginInfo:
-        """Return what is known of a plugin.
-
-        Raises:
-            NotFound: `plugin.not_found`
-
-        """
-        self._check()
-        record = self._records.get(plugin_id)
-        entry = self._registry.entry(plugin_id)
-        if record is not None:
-            return record.info(entry)
-        found = self._catalogue.newest(plugin_id)
-        return Record(found, self._section(), lambda _: None).info(None)
-
-    def check(self) -> Check:
-        """Return whether what is there fits together; nothing is loaded."""
-        self._check()
-        there = self._candidates()
-        wrong = {name: str(error) for name, error in self._catalogue.found().wrong.items()}
-        plan = resolve.resolve(there, there)
-        wrong |= {name: str(error) for name, error in plan.refused.items()}
-        return Check(resolve.matrix(there), wrong)
-
-    def get(self, kind: str, capability: str | None = None, *, tenant: str | None = None) -> Handle:
-        """Return the plugin that serves a kind: of several the one with the highest priority.
-
-        Raises:
-            NotFound: `plugin.not_found`
-
-        """
-        self._check()
-        return self._registry.get(kind, capability, tenant)
-
-    def find(
-        self, kind: str, capability: str | None = None, *, tenant: str | None = None
-    ) -> Handles:
-        """Return all plugins that serve a kind, the first to be asked first."""
-        self._check()
-        return self._registry.find(kind, capability, tenant)
-
-    @property
-    def section(self) -> PluginsSection:
-        """What the configuration says of plugins now."""
-        return self._section()
-
-    @property
-    def registry(self) -> Registry:
-        """What serves what, for those who ask it often."""
-        return self._registry
+        self._serve_own()
 
     def on(self, observer: Callable[[str, dict[str, Any]], object]) -> Callable[[], None]:
         """Tell somebody what happens, on the thread where it does; return what ends that."""
@@ -182,6 +127,7 @@ class Plugins(Closing):
             only -= set(self._running())
             wanted |= only
             wanted -= set(section.disabled)
+            wanted -= self._serve_own()
             wrong = {name: found.wrong[name] for name in found.wrong}
             for name in wanted - self._catalogue.ids() - set(wrong):
                 wrong[name] = errors.new(
@@ -264,6 +210,9 @@ class Plugins(Closing):
         with self._doing:
             if tenant is None:
                 self._overrides[plugin_id] = True
+            if plugin_id in self._serve_own():
+                self._tell_served(plugin_id, tenant, is_enabled=True)
+                return
             if plugin_id not in self._running():
                 self.load(plugin_id)
                 # Nobody asked for it but this tenant.
@@ -271,8 +220,7 @@ class Plugins(Closing):
             record = self._records[plugin_id]
             record.health.reset()
             record.lift()
-            self._registry.enable(plugin_id, tenant, is_enabled=True)
-            self._schemes.renew()
+            self._tell_served(plugin_id, tenant, is_enabled=True)
 
     def disable(self, plugin_id: str, tenant: str | None = None) -> None:
         """Let a plugin serve a tenant no more, or nobody: it is stopped then.
@@ -286,8 +234,11 @@ class Plugins(Closing):
         with self._doing:
             if plugin_id not in self._records:
                 self._catalogue.newest(plugin_id)
-            if tenant is not None:
-                self._registry.enable(plugin_id, tenant, is_enabled=False)
+            is_own = plugin_id in self._serve_own()
+            if tenant is not None or is_own:
+                if tenant is None:
+                    self._overrides[plugin_id] = False
+                self._tell_served(plugin_id, tenant, is_enabled=False)
                 return
             needy = self._dependants(plugin_id)
             if needy:
@@ -341,6 +292,7 @@ class Plugins(Closing):
             for one in reversed(order.order):
                 self._end(self._records[one.id], max(0.0, end - time.monotonic()))
             self._schemes.close()
+            self._secrets.close()
             self._closed = True
 
     @property
@@ -472,12 +424,28 @@ class Plugins(Closing):
     # --- Inside ---
 
     def _begin_own(self, found: Found, make: Callable[[], Any]) -> None:
-        record = Record(found, self._section(), lambda _: None)
+        record = Record(found, self._section())
         version = self._workshop.own(found, make, record.watchdog)
         version.life.state = "started"
         record.began(version)
         self._records[found.id] = record
         self._register(record)
+
+    def _serve_own(self) -> set[str]:
+        """Let the kernel's own serve or not, as is said; they run in any case. Return their ids."""
+        own = {name for name, one in self._records.items() if one.found.source == "kernel"}
+        disabled = self._section().disabled
+        for name in own:
+            is_enabled = self._overrides.get(name, name not in disabled)
+            self._registry.enable(name, None, is_enabled=is_enabled)
+        return own
+
+    def _tell_served(self, plugin_id: str, tenant: str | None, *, is_enabled: bool) -> None:
+        self._registry.enable(plugin_id, tenant, is_enabled=is_enabled)
+        record = self._records.get(plugin_id)
+        if record is not None:
+            subject = "plugin.enabled" if is_enabled else "plugin.disabled"
+            self._observers.tell(subject, **record.told(), tenant=tenant)
 
     def _begin_all(self, order: Manifests, wrong: dict[str, errors.DwError]) -> None:
         """Start plugins in their order; note what goes wrong, and go on with the others."""
@@ -500,7 +468,12 @@ class Plugins(Closing):
         section = self._section()
         record = self._records.get(found.id)
         if record is None:
-            record = Record(found, section, lambda wait_s: self._quarantined(found.id, wait_s))
+            record = Record(
+                found,
+                section,
+                on_quarantine=lambda wait_s: self._quarantined(found.id, wait_s),
+                on_lift=lambda: self._lifted(found.id),
+            )
             self._records[found.id] = record
         else:
             record.again(found)  # those who ask it keep their handle
@@ -533,9 +506,12 @@ class Plugins(Closing):
         version = record.version
         if version is None:
             return
+        is_own = record.found.source == "kernel"
+        if not is_own:
+            self._observers.tell("plugin.stopping", **record.told())
         wrong = record.end(drain_s)
         self._registry.remove(record.id)
-        if record.found.source != "kernel":
+        if not is_own:
             self._observers.tell("plugin.stopped", **record.told(), wrong=wrong)
 
     def _quarantined(self, plugin_id: str, wait_s: float) -> None:
@@ -543,6 +519,14 @@ class Plugins(Closing):
         if record is not None:
             record.quarantine(wait_s)
             self._observers.tell("plugin.quarantined", **record.told(), wait_s=wait_s)
+
+    def _renew(self) -> None:
+        """Let those who ask by name know who is there."""
+        self._schemes.renew()
+        self._secrets.renew()
+
+    def _lifted(self, plugin_id: str) -> None:
+        self._observers.tell("plugin.resumed", **self._records[plugin_id].told())
 
     def _watch(self) -> None:
         if self._section().watch and self._watcher is None:
@@ -553,18 +537,11 @@ class Plugins(Closing):
     def _slots(self, manifest: Manifest) -> dict[str, Slot[Any]]:
         return {name: self._records[name].handle.slot for name in manifest.requires}
 
-    def _candidates(self) -> dict[str, Manifests]:
-        return self._catalogue.candidates(self._running())
-
     def _may_run(self, plugin_id: str) -> None:
         is_out = plugin_id in self._section().disabled and not self._overrides.get(plugin_id)
         if is_out or self._overrides.get(plugin_id) is False:
             text = f"{plugin_id} is disabled: enable it first"
             raise errors.new("plugin.state", text, id=plugin_id)
-
-    def _running(self) -> dict[str, Found]:
-        records = list(self._records.items())
-        return {name: one.found for name, one in records if one.version is not None}
 
     def _runs(self, plugin_id: str) -> Record:
         self._check()
@@ -580,13 +557,6 @@ class Plugins(Closing):
             for name in self._running()
             if plugin_id in self._records[name].found.manifest.requires
         )
-
-    def _check(self) -> None:
-        if os.getpid() != self._pid:
-            text = "these plugins are another process's, which was forked"
-            raise errors.new("plugin.state", text)
-        if self._closed:
-            raise errors.new("plugin.state", "the plugins are closed")
 
     def __repr__(self) -> str:
         """Say how many run."""

@@ -34,9 +34,23 @@ class Record:
     """A plugin: what was found, what runs, how it does."""
 
     def __init__(
-        self, found: Found, section: PluginsSection, on_quarantine: Callable[[float], None]
+        self,
+        found: Found,
+        section: PluginsSection,
+        *,
+        on_quarantine: Callable[[float], None] = lambda _: None,
+        on_lift: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begin with what was found."""
+        """Begin with what was found.
+
+        Args:
+            found: the plugin.
+            section: what the configuration says of plugins.
+            on_quarantine: called when it has failed too often, with the seconds that it is to be
+                kept out.
+            on_lift: called when that is over.
+
+        """
         self.found = found
         self.log = Log(found.id)
         self.watchdog = Watchdog(found.id, self.log)
@@ -44,6 +58,7 @@ class Record:
         self.slot: Slot[Any] = Slot(None)
         self.slot.refuse(_refusal(found.id, "does not run"))
         self.handle = Handle(found.id, self.slot, self.health, self.watchdog)
+        self.on_lift = on_lift
         self.version: Version | None = None
         self.error: str | None = None
         self.reloads = 0
@@ -124,6 +139,7 @@ class Record:
             record = own()
             if record is not None:
                 record.lift()
+                record.on_lift()
 
         self._timer = threading.Timer(wait_s, end)
         self._timer.daemon = True

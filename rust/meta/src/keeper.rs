@@ -31,6 +31,8 @@ pub(crate) const COMMIT_BYTES: u64 = 4 << 10;
 const DRIVE_SHARE: u64 = 64;
 /// The keeper looks at the whole map to pack; it does so when this part of all content died meanwhile.
 const GARBAGE_SHARE: u64 = 64;
+/// A fold without room waits so often for whatever keeps from removing what cuts left: a few seconds.
+const RECLAIM_LOOKS: u32 = 300;
 /// Stripes dropped in one record and removed with one sync on each drive.
 const DROP_MAX: usize = 256;
 /// Packing moves the content of about so many full stripes before what it emptied is given back.
@@ -95,7 +97,10 @@ impl Keeper {
     /// What the journal takes of a drive when the keeper is far behind.
     pub(crate) fn journal_bytes_worst(&self, meta: &Meta) -> u64 {
         let segment = u64::from(meta.journal().options().segment_bytes);
-        self.journal_bytes_max(meta) * HOLD_BACK + 2 * segment
+        let limit = self.journal_bytes_max(meta);
+        let left = self.left_journal_bytes.load(Ordering::Relaxed);
+        // Writers are held back beyond this, which is looked at now and then; it takes whole segments.
+        (limit * HOLD_BACK + limit / LOOKS + left).next_multiple_of(segment) + 2 * segment
     }
 
     /// Wakes the keeper when there is work for it; waits for it when the journal is far too long.
@@ -242,6 +247,17 @@ impl Meta {
     /// Those of writing stripes and of commits; what was acknowledged stays where it is. `data.corrupt`,
     /// `journal.damaged`: some content cannot be read and stays where it is; everything else was done.
     pub fn checkpoint(&self) -> Result<()> {
+        let was_reclaimed = self.is_reclaimed();
+        let folded = self.fold_alone();
+        // What cuts before this opening left on the drives may have had the room that it needs.
+        let is_full = folded.as_ref().is_err_and(|error| error.is(&codes::POOL_FULL));
+        if is_full && !was_reclaimed && self.reclaim(RECLAIM_LOOKS) {
+            return self.fold_alone();
+        }
+        folded
+    }
+
+    fn fold_alone(&self) -> Result<()> {
         let _alone = self.keeper.alone();
         fold(self)
     }

@@ -5,6 +5,8 @@
 //! reserve, are taken. Before it is refused, what is dead is given back, once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dwk_base::{Deadline, Result, codes};
 
@@ -15,6 +17,8 @@ use crate::meta::Meta;
 const LIVE_FRACTION_FULL: f64 = 0.9;
 /// Room for so many folds is kept: one after a drive was lost may take stripes that are half as wide.
 const FOLDS: u64 = 2;
+/// Between two looks whether something else still goes over all stripes.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// What is known about the room that is left.
 #[derive(Debug, Default)]
@@ -26,10 +30,15 @@ pub(crate) struct Room {
     /// The record up to which everything was tried in vain that gives room back, and one more; 0 for none.
     relieved: AtomicU64,
     /// What cuts before this opening left on the drives was removed.
-    reclaimed: AtomicBool,
+    reclaimed: Mutex<bool>,
 }
 
 impl Room {
+    /// Locked while somebody is at it.
+    fn reclaimed(&self) -> MutexGuard<'_, bool> {
+        self.reclaimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets a record of `bytes` pass, or not.
     ///
     /// # Errors
@@ -83,11 +92,29 @@ impl Meta {
         space.check_room(bytes, journal.saturating_sub(self.journal().status().preallocated_bytes))
     }
 
-    /// Removes what cuts left on the drives, once: nothing of that kind is added while the store is open.
-    fn reclaim(&self) {
-        let reclaimed = &self.keeper.room.reclaimed;
-        if !reclaimed.swap(true, Ordering::Relaxed) && self.pool().space().reclaim(self).is_err() {
-            reclaimed.store(false, Ordering::Relaxed);
+    /// True once what cuts left on the drives was removed: nothing of that kind is added while the store is open.
+    pub(crate) fn is_reclaimed(&self) -> bool {
+        *self.keeper.room.reclaimed()
+    }
+
+    /// Removes what cuts left on the drives, if nobody did. While something else goes over all stripes it looks
+    /// `looks` times more, a moment apart. True if it is done.
+    pub(crate) fn reclaim(&self, mut looks: u32) -> bool {
+        loop {
+            let mut reclaimed = self.keeper.room.reclaimed();
+            if *reclaimed {
+                return true;
+            }
+            match self.pool().space().reclaim(self) {
+                Ok(()) => {
+                    *reclaimed = true;
+                    return true;
+                }
+                Err(error) if error.is(&codes::POOL_REPAIRING) && looks > 0 => looks -= 1,
+                Err(_) => return false,
+            }
+            drop(reclaimed);
+            self.pool().seams().clock.sleep(MOMENT);
         }
     }
 
@@ -106,7 +133,7 @@ impl Meta {
     /// Gives back what can be given back for `bytes` more, until the deadline, which is looked at between
     /// steps. What fails is left as it is: whoever wants room looks again.
     pub(crate) fn relieve(&self, bytes: u64, deadline: &Deadline) {
-        self.reclaim();
+        self.reclaim(0);
         let alone = self.keeper.alone();
         let _ = keeper::collect_dead(self);
         // The rest is dear, and of no use if it was tried in vain and nothing happened since.

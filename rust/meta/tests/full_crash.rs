@@ -163,14 +163,7 @@ fn a_full_pool_on_which_the_power_fails_again_and_again_can_be_emptied() {
 fn insist(meta: &Arc<Meta>, ledger: &mut Ledger, round: u64) -> Result<()> {
     for half in ["a", "b"] {
         fill(meta, ledger, &format!("insist-{round}-{half}"), LARGE)?;
-        match meta.checkpoint() {
-            // The keeper may not have swept up yet what the last cut left.
-            Err(error) if error.is(&codes::POOL_FULL) => {
-                meta.collect()?;
-                meta.checkpoint()?;
-            }
-            done => done?,
-        }
+        meta.checkpoint()?;
     }
     Ok(())
 }

@@ -13,6 +13,9 @@ __all__ = ["JobKind"]
 class JobKind(Protocol):
     """A kind of job. `run` is called on a worker's thread, several at once for several jobs.
 
+    While the plugin is reloaded, paused or stopped, running jobs are told to end at their next
+    `context.check()`; they go on from their checkpoint with the version that is there then.
+
     Attributes:
         name: what it is submitted by, 1 to 64 of `a-z 0-9 . - _`.
 
@@ -21,7 +24,7 @@ class JobKind(Protocol):
     name: str
 
     def validate(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options with their defaults; raises `job.option`."""
+        """Return the options with their defaults; raises `ValueError` or `job.option`."""
 
     def run(self, context: Any) -> Any:
         """Do it, and return plain data. `context` has its options, checkpoint and progress.

@@ -34,10 +34,14 @@ class Codec(Protocol):
 
 
 class KeySource(Protocol):
-    """Holds keys of encryption. Called from one thread at a time, seldom; may take seconds."""
+    """Holds keys of encryption, and secrets. Called seldom, from any thread; may take seconds.
+
+    The configuration asks for what it names as `plugin:SOURCE:NAME`, SOURCE being a capability or
+    the plugin's id; such bytes are UTF-8 text.
+    """
 
     def get(self, name: str) -> bytes:
-        """Return the 32 bytes of a key; raises `key.wrong` or `key.missing` where there is none."""
+        """Return the 32 bytes of a key, or a secret; anything raised means that there is none."""
 
 
 class IndexStage(Protocol):
