@@ -5,16 +5,18 @@ Mutants are what `plugin new` makes, with a few words of it changed.
 
 from __future__ import annotations
 
+import inspect
+import re
 import unittest
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 import plugin_maker
-from dwkernel import errors
+from dwkernel import errors, jobs
 from dwkernel.cli.plugin.making import make
 from dwkernel.conformance import plugins
-from dwkernel.conformance.plugins import core, doors, exporters, life, logs
+from dwkernel.conformance.plugins import core, doors, exporters, fake, life, logs
 from dwkernel.plugins import KINDS
 from expect import code_of
 from python_drive import DictDrives
@@ -372,6 +374,16 @@ def test_pytest_is_told_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     case = next(one for one in plugins.cases("policy") if one.name == min(OF_KINDS[0].fails))
     with pytest.raises(AssertionError, match=r"answered 200 of 256.*What to do: Return a list"):
         plugins.run(case, broken)
+
+
+def test_the_context_of_a_job_is_that_of_a_real_one() -> None:
+    # What runs jobs sees more of it.
+    inside = {"does", "latest", "stop", "write", "is_dirty", "has_saved", "is_abandoned"}
+    code = inspect.getsource(jobs.JobContext)
+    real = {*re.findall(r"self\.([a-z]\w*)(?:: .*)? = ", code), *vars(jobs.JobContext)} - inside
+    real = {name for name in real if not name.startswith("_")}
+    assert {"id", "options", "check", "submitter", "log"} <= real
+    assert not [name for name in real if not hasattr(fake.JobContext({}), name)]
 
 
 def test_wrong_kinds_and_samples_are_refused(tmp_path: Path) -> None:

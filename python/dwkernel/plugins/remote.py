@@ -41,6 +41,8 @@ CONFINABLE = frozenset(
 _JUDGES = frozenset({"before", "decide"})
 # How long its process may take to end once it was told to.
 _STOP_S = 5.0
+# A codec takes blocks of up to 16 MiB, and may make them longer.
+_CODEC_BYTES = 32 << 20
 
 
 def confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Remote:
@@ -63,6 +65,8 @@ def confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Remote:
         raise errors.new("plugin.sandbox", text, id=said.id)
     from dwkernel.plugins import confined  # noqa: PLC0415 - who has none starts no process
 
+    is_codec = "codec" in said.kinds
+    limits = confined.Limits(message_bytes=_CODEC_BYTES) if is_codec else confined.Limits()
     asked = said.permissions
     permissions = confined.Permissions(
         read=asked.read,
@@ -78,6 +82,7 @@ def confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Remote:
         version=str(said.version),
         config=dict(config),
         permissions=permissions,
+        limits=limits,
     )
     return Remote(said, confined.Supervisor(spec))
 
@@ -122,7 +127,7 @@ class Remote:
 
     def drain(self, deadline_s: float) -> None:
         """Let it finish what it has begun."""
-        self._optional("drain", deadline_s)
+        self._optional("drain", float(deadline_s))
 
     def stop(self) -> None:
         """End it, and its process whatever it says."""

@@ -13,8 +13,8 @@ A case is a claim with a name, and a sentence of what to do when it does not hol
         plugins.run(case, FOLDER)
 
 What only the author knows (configuration, URLs, a key's name) stands in `conformance.toml` beside
-the plugin: see `Samples`. Cases grant what the manifest asks for, and run in this process: what you
-do not trust is not for here.
+the plugin: see `Samples`. Cases grant what the manifest asks for, and run in this process unless
+the manifest says `run = "confined"`: that is for what you do not trust.
 
 >>> from dwkernel.conformance import plugins
 >>> plugins.name_of(plugins.cases("codec")[-1])

@@ -273,6 +273,11 @@ class Subject:
         return self.found.id if self.found else ""
 
     @property
+    def is_confined(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return self.found is not None and self.found.manifest.run == "confined"
+
+    @property
     def scheme(self) -> str:
         """The scheme of its URLs, of the kinds that have some."""
         known = self.found.manifest.capabilities.get(self.kind, ()) if self.found else ()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import random
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from dwkernel.jobs.context import Stop
+from dwkernel.jobs.record import Submitter
 from dwkernel.plugins.kinds.policy import Finished, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dwkernel.jobs.context import StopReason
     from dwkernel.kernel import Kernel
     from dwkernel.metrics import Snapshot
 
@@ -83,16 +87,23 @@ def snapshot() -> Snapshot:
         return opened.metrics()
 
 
-class Stopped(BaseException):
-    """Raised in a job that is to end early; no `Exception`, so that it is let pass."""
+class Stopped(Stop):
+    """Raised in a job that is to end early."""
 
 
 class JobContext:
-    """What a job sees: options, checkpoint, progress; here it keeps what it is told.
+    """What a job sees, as `dwkernel.jobs.JobContext`; here it keeps what it is told.
 
     Attributes:
+        id: of the job.
+        kind: its name.
         options: as the kind validated them.
         checkpoint: what was saved last.
+        attempt: the first.
+        submitter: nobody in particular.
+        deadline_s: none.
+        kernel: none: a job that needs a store is tested with one.
+        log: a logger.
         saved: all that was saved.
         told: all progress, as `(done, total)`.
 
@@ -111,8 +122,13 @@ class JobContext:
         self.saved: list[Any] = []
         self.told: list[tuple[int, int | None]] = []
         self.looks = 0
+        self.id = "conformance"
+        self.kind = "conformance"
         self.attempt = 1
+        self.submitter = Submitter(principal="conformance")
+        self.deadline_s: float | None = None
         self.kernel: Any = None
+        self.log = logging.getLogger("dwkernel.conformance.job")
         self._stop_after = stop_after
 
     @property
@@ -121,10 +137,15 @@ class JobContext:
         self.looks += 1
         return self._stop_after is not None and self.looks > self._stop_after
 
+    @property
+    def why_stop(self) -> StopReason | None:
+        """Why it is to end, or None."""
+        return "cancel" if self.should_stop else None
+
     def check(self) -> None:
         """Raise `Stopped` if it is to end now."""
         if self.should_stop:
-            raise Stopped
+            raise Stopped("cancel")
 
     def progress(
         self, done: int, total: int | None = None, text: str = "", *, unit: str = ""
