@@ -13,12 +13,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dwkernel as dw
 from benches.duel import Row, duel
 from dwkernel.plugins import Plugins, PluginsSection, discovery, resolve
 from dwkernel.plugins.swap import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 USES = 100_000
 RELOADS = 50
@@ -38,9 +39,13 @@ keep_state = true
 {needs}
 """
 CODE = """
+from dwkernel.plugins import Verdict
+
 class Counter:
     def __init__(self): self.count = 0
-    def before(self, requests): self.count += 1; return []
+    def before(self, requests):
+        self.count += len(requests)
+        return [Verdict.allow() for _ in requests]
     def after(self, finished): pass
     def export_state(self): return self.count
     def import_state(self, state, version): self.count = state
@@ -55,7 +60,14 @@ def rows() -> Iterator[Row]:
         with Plugins(PluginsSection(installed=False)) as plugins:
             plugins.load(home)
             yield reloads(plugins)
-            yield from beside(plugins)
+            handle = plugins.get("policy")
+
+            def call() -> None:
+                with handle.use() as instance:
+                    instance.before(())
+
+            yield from beside("a call", call, plugins, 0.1)
+        yield from at_the_door(home)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(COUNT):
             write(Path(folder), f"p{number}", f'p{number - 1} = ">=1"' if number % 10 else "")
@@ -104,42 +116,55 @@ def reloads(plugins: Plugins) -> Row:
     return Row(what, 1, {"dwkernel": statistics.median(took)}, {"dwkernel": min(took)}, unit="/s")
 
 
-def beside(plugins: Plugins) -> Iterator[Row]:
-    """Call for a while without reloads, and for a while with some each second."""
-    calm = calls(plugins, reloading=False)
-    busy = calls(plugins, reloading=True)
+def beside(
+    what: str, turn: Callable[[], object], plugins: Plugins, every_s: float
+) -> Iterator[Row]:
+    """Do something for a while without reloads, and for a while with one every so often."""
+    calm, _ = turns(turn, lambda: None, every_s)
+    busy, reloads = turns(turn, lambda: plugins.reload("p"), every_s)
     for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
         quiet, loud = (late[min(len(late) - 1, int(len(late) * share))] for late in (calm, busy))
-        what = f"plugins: a call from {USERS} threads, {name}: {quiet * 1e6:.0f} us"
-        what += f", beside reloads {loud * 1e6:.0f} us"
-        yield Row(what, 1, {"dwkernel": loud}, {"dwkernel": loud}, unit="/s")
+        text = f"plugins: {what} from {USERS} threads, {name}: {quiet * 1e3:.2f} ms"
+        text += f", beside {reloads / SECONDS:.1f} reloads a second {loud * 1e3:.2f} ms"
+        yield Row(text, 1, {"dwkernel": loud}, {"dwkernel": loud}, unit="/s")
 
 
-def calls(plugins: Plugins, *, reloading: bool) -> list[float]:
-    """Return how long calls took, sorted."""
-    handle = plugins.get("policy")
+def at_the_door(home: Path) -> Iterator[Row]:
+    """Operations of a store in memory that a policy is asked about, beside its reloads."""
+    drives = [f"memory://plugins-{number}" for number in range(3)]
+    with dw.open(drives=drives, geometry="2+1", create=True) as kernel:
+        kernel.containers.create("c")
+        kernel.put("c/a", b"x" * 100)
+        kernel.plugins.load(home)
+        for every_s in (1.0, 0.1):
+            yield from beside("head", lambda: kernel.head("c/a"), kernel.plugins, every_s)
+
+
+def turns(
+    turn: Callable[[], object], reload: Callable[[], object], every_s: float
+) -> tuple[list[float], int]:
+    """Return how long turns took, sorted, and how many reloads there were."""
     stop = threading.Event()
     took: list[list[float]] = [[] for _ in range(USERS)]
 
     def user(own: list[float]) -> None:
         while not stop.wait(PACE_S):
             start = time.perf_counter()
-            with handle.use() as instance:
-                instance.before(())
+            turn()
             own.append(time.perf_counter() - start)
 
     threads = [threading.Thread(target=user, args=(own,)) for own in took]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + SECONDS
+    end, count = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
-        if reloading:
-            plugins.reload("p")
-        time.sleep(0.1)
+        reload()
+        count += 1
+        time.sleep(every_s)
     stop.set()
     for thread in threads:
         thread.join()
-    return sorted(one for own in took for one in own)
+    return sorted(one for own in took for one in own), count
 
 
 def finding(folder: Path) -> Row:

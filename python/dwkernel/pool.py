@@ -91,17 +91,29 @@ class Pool:
             )
         return RebuildReport(**native)
 
-    def pack(self, *, timeout: Duration = _WORK_TIMEOUT) -> PackReport:
+    def pack(
+        self,
+        *,
+        progress: Callable[[Progress], object] | bool | None = None,
+        timeout: Duration = _WORK_TIMEOUT,
+    ) -> PackReport:
         """Give back the room of what was deleted, and pack stripes that are half empty.
 
         The store does it by itself when it is worth it; this does all that can be done, now, beside
-        reads and writes. It cannot be stopped in between.
+        reads and writes. What is done when it is stopped stays done.
 
         Args:
+            progress: True shows a bar; a callable gets a `Progress` now and then, and ends it by
+                raising.
             timeout: the deadline.
 
+        Raises:
+            Timeout: `context.deadline`
+
         """
-        return PackReport(**self._native.collect(self._caller, parse_duration(timeout)))
+        with showing(progress, "pack", "stripes", None) as show:
+            native = self._native.collect(self._caller, parse_duration(timeout), show)
+        return PackReport(**native)
 
     def replace(
         self,

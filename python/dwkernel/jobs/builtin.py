@@ -104,15 +104,15 @@ class Rebuild(_OfPool):
 class Pack(_OfPool):
     """Gives back the room of what was deleted, and packs what is half empty; see `Pool.pack`.
 
-    The keeper does that by itself when it is worth it; this does all that can be done, now. It does
-    not look whether it is to end: closing waits for it, and a cancellation comes too late.
+    The keeper does that by itself when it is worth it; this does all that can be done, now. What is
+    done when it is stopped stays done, so that it goes on there.
     """
 
     name = "pack"
 
     def run(self, context: JobContext) -> Any:
         """Pack."""
-        return context.kernel.pool.pack(timeout=_TIMEOUT_S)
+        return context.kernel.pool.pack(progress=_telling(context), timeout=_TIMEOUT_S)
 
 
 def _telling(context: JobContext) -> Callable[[Progress], object]:

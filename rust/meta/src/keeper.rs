@@ -267,10 +267,27 @@ impl Meta {
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
     pub fn collect(&self) -> Result<CollectReport> {
+        self.collect_while(|_, _| true).map(|(report, _)| report)
+    }
+
+    /// [`collect`](Self::collect), asking after each step, which fills a few stripes, whether to go on; `go_on`
+    /// gets what was done so far and the dead bytes that are left. True if all was done.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn collect_while(
+        &self,
+        mut go_on: impl FnMut(&CollectReport, u64) -> bool,
+    ) -> Result<(CollectReport, bool)> {
         lock(&self.keeper.lost).clear();
         let mut report = CollectReport::default();
-        while self.pack_step(self.options().live_fraction_min, &mut report)? {}
-        Ok(report)
+        while self.pack_step(self.options().live_fraction_min, &mut report)? {
+            let left = self.state().garbage_bytes();
+            if !go_on(&report, left) {
+                return Ok((report, false));
+            }
+        }
+        Ok((report, true))
     }
 
     /// What the keeper does each time that it wakes.

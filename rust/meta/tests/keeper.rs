@@ -409,3 +409,36 @@ fn lose_stripe(drives: &[MemoryDrive], content: &[u8]) {
 fn rounds(few: u64) -> u64 {
     if std::env::var_os("DWK_LONG").is_some() { few * 20 } else { few }
 }
+
+#[test]
+fn a_collection_that_is_stopped_has_done_a_part_and_the_next_one_does_the_rest() {
+    let drives = drives_of(3, "e", ROOMY);
+    // A keeper of its own would be done before.
+    let idle = Options { journal_bytes_max: ROOMY, garbage_bytes_max: ROOMY, ..small() };
+    let meta = create_on(&drives, "2+1", idle);
+    let mut model = Model::new();
+    for n in 0..4000u64 {
+        let (key, content) = (format!("k{n:04}").into_bytes(), bytes(n + 1, 1500));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    meta.checkpoint().unwrap();
+    for n in (0..4000u64).filter(|n| n % 4 != 0) {
+        let key = format!("k{n:04}").into_bytes();
+        delete(&meta, &key).unwrap();
+        model.remove(&key);
+    }
+    let mut told = Vec::new();
+    let (part, finished) = meta
+        .collect_while(|report, left_bytes| {
+            told.push((report.packed_bytes, left_bytes));
+            false
+        })
+        .unwrap();
+    assert!(!finished && part.packed_bytes > 0, "{part:?}");
+    assert_eq!(told.len(), 1, "it went on: {told:?}");
+    check(&meta, &model, "stopped");
+    let (rest, finished) = meta.collect_while(|_, _| true).unwrap();
+    assert!(finished && rest.packed_bytes > part.packed_bytes, "{part:?}, {rest:?}");
+    check(&meta, &model, "done");
+}

@@ -162,20 +162,24 @@ impl Pool {
     }
 
     /// Gives back the room of what is dead and packs what is half empty.
-    fn collect(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<WorkOut> {
-        let clock = Arc::clone(&self.kernel.seams().clock);
-        let start = clock.monotonic();
-        let report = run(py, &self.kernel, caller, timeout_s, |kernel, context| {
-            kernel.execute(context, Collect)
+    fn collect(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<WorkOut> {
+        let done = self.work(py, caller, timeout_s, (0, progress), |kernel, context, work| {
+            kernel.execute(context, Collect { work })
         })?;
+        let report = done.result;
         let numbers = BTreeMap::from([
             ("dropped_stripes", report.dropped_stripes),
             ("freed_bytes", report.freed_bytes),
             ("packed_bytes", report.packed_bytes),
             ("unreadable_pieces", report.unreadable_pieces),
         ]);
-        let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
-        Ok(WorkOut { seconds, numbers, notes: Vec::new() })
+        Ok(WorkOut { seconds: done.seconds, numbers, notes: Vec::new() })
     }
 
     /// Puts a new drive in another one's place and rebuilds onto it.

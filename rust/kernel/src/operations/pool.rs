@@ -219,9 +219,12 @@ impl Replace<'_> {
     }
 }
 
-/// Drops what nobody needs any more and packs half-empty stripes.
-#[derive(Clone, Copy, Debug)]
-pub struct Collect;
+/// Drops what nobody needs any more and packs half-empty stripes: `context.cancelled`.
+#[derive(Default)]
+pub struct Collect {
+    /// Progress and an early end.
+    pub work: Work,
+}
 
 impl Run for Collect {
     type Outcome = CollectReport;
@@ -230,8 +233,23 @@ impl Run for Collect {
         request("pool.collect", Access::Administer)
     }
 
-    fn run(self, store: &Entered<'_>, _: &Context) -> Result<CollectReport> {
-        store.meta.collect()
+    fn run(self, store: &Entered<'_>, context: &Context) -> Result<CollectReport> {
+        let Work { stop, listener, .. } = self.work;
+        let mut first = None;
+        let (report, finished) = store.meta.collect_while(|report, left_bytes| {
+            if let Some(listener) = &listener {
+                let first = *first.get_or_insert(report.freed_bytes + left_bytes);
+                listener(&Progress {
+                    fraction: 1.0 - left_bytes as f64 / first.max(left_bytes).max(1) as f64,
+                    stripes: report.dropped_stripes,
+                    written_bytes: report.packed_bytes,
+                    ..Progress::default()
+                });
+            }
+            !stop.load(Ordering::SeqCst) && !context.deadline().has_passed()
+        })?;
+        ended(finished, context, "packing")?;
+        Ok(report)
     }
 }
 
