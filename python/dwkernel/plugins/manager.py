@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from dwkernel import errors
 from dwkernel.plugins import builtin, resolve
 from dwkernel.plugins.catalogue import Catalogue, may_follow
-from dwkernel.plugins.giving_way import giving_way
 from dwkernel.plugins.looking import Looking
 from dwkernel.plugins.observers import Observers
 from dwkernel.plugins.record import Record
@@ -339,9 +338,8 @@ class Plugins(Looking):
                 return self._reload_stopped(plugin_id, source)
             self._observers.tell("plugin.reloading", **record.told())
             try:
-                with giving_way():
-                    found = self._newer(record, source, downgrade=downgrade)
-                    report = self._exchange(record, found)
+                found = self._newer(record, source, downgrade=downgrade)
+                report = self._exchange(record, found)
             except errors.DwError as error:
                 record.error = str(error)
                 step = error.details.get("step", "resolve")
