@@ -363,6 +363,23 @@ fn a_closed_queue_is_found_until_its_maker_leaves_and_its_name_is_free() {
 }
 
 #[test]
+fn the_name_of_a_closed_queue_is_free_also_while_somebody_sweeps() {
+    let name = format!("swept-{}", std::process::id());
+    let first = named(&name).unwrap();
+    first.close();
+    let held = file(&first);
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let second = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(held);
+        });
+        named(&name)
+    });
+    assert!(!second.unwrap().is_closed());
+}
+
+#[test]
 fn only_the_maker_s_end_removes_the_name() {
     let queue = make(1024);
     drop(attach(&queue).unwrap());

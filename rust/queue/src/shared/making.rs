@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use dwk_base::{Clock, Error, Result, Seams, codes};
 
@@ -37,6 +38,10 @@ impl Default for Options {
     }
 }
 
+/// So often, and so long between, somebody else may be at a name that is wanted.
+const LOOKS: u32 = 200;
+const MOMENT: Duration = Duration::from_millis(1);
+
 impl SharedQueue {
     /// Makes a queue. Its name lasts until this process leaves it or ends in good order; queues whose makers were
     /// killed, and which nobody uses, are swept first. The name of a closed queue is free.
@@ -60,7 +65,14 @@ impl SharedQueue {
         queue.maker = Some(me);
         queue.join(me)?;
         file.give_name(&name).or_else(|taken| {
-            remove(&name, |header| Cursor::from_word(header.tail.0.load(SeqCst)).is_closed());
+            let is_over =
+                |header: &Header| Cursor::from_word(header.tail.0.load(SeqCst)).is_closed();
+            // Somebody who sweeps looks at each queue for a moment.
+            let mut looks = LOOKS;
+            while !remove(&name, is_over) && looks > 0 {
+                looks -= 1;
+                queue.clock.sleep(MOMENT);
+            }
             file.give_name(&name).map_err(|_| taken)
         })?;
         Ok(queue)
@@ -145,19 +157,22 @@ fn ring_of(capacity_bytes: u64) -> Result<Ring> {
 /// Removes the names of queues that no living process uses; a maker uses its queue until it takes the name along.
 fn sweep(namespace: u64) {
     for name in leftovers() {
-        remove(&name, |header| {
+        let _ = remove(&name, |header| {
             let is_near = header.constants.0.namespace.load(Relaxed) == namespace;
             is_near && !participants::is_used(header)
         });
     }
 }
 
-/// Removes a name if it is that of a queue, and one that `is_over`.
-fn remove(name: &str, is_over: impl FnOnce(&Header) -> bool) {
-    let Ok(file) = system::open(name) else { return };
+/// Removes a name if it is that of a queue, and one that `is_over`; false if somebody else is just at it.
+fn remove(name: &str, is_over: impl FnOnce(&Header) -> bool) -> bool {
+    let Ok(file) = system::open(name) else { return true };
     // Of two that find the same queue over at once, one must not remove the name of the next.
-    if file.bytes < HEADER_BYTES as u64 || !file.lock_now() {
-        return;
+    if file.bytes < HEADER_BYTES as u64 {
+        return true;
+    }
+    if !file.lock_now() {
+        return false;
     }
     if let Ok(memory) = Memory::map(&file, 0)
         && memory.header().is_ours()
@@ -165,4 +180,5 @@ fn remove(name: &str, is_over: impl FnOnce(&Header) -> bool) {
     {
         File::unlink(name, file.identity());
     }
+    true
 }
