@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,6 +121,37 @@ def test_the_kernels_own_sinks_are_made_by_their_names(tmp_path: Path) -> None:
         assert isinstance(made, sinks.Files)
         assert code_of(lambda: plugins.sink("files", direktory=tmp_path)) == "sink.option"
         assert code_of(lambda: plugins.sink("webhook")) == "sink.option"
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def test_figures_are_handed_to_exporters_as_long_as_there_is_one(tmp_path: Path) -> None:
+    export = """
+    def __init__(self):
+        self.seen = []
+
+    def export(self, snapshot):
+        self.seen.append(snapshot.value("dwkernel_drive_state", drive="d1", state="ok"))
+        if len(self.seen) == 2:
+            raise OSError("nobody listens")
+    """
+
+    def threads() -> list[str]:
+        return [one.name for one in threading.enumerate() if one.name == "dwk-figures"]
+
+    with opened(metrics_every="20ms") as kernel:
+        home = plugin_maker.write(tmp_path / "p", export, kinds=["policy", "metrics_exporter"])
+        kernel.plugins.load(home)
+        slot = kernel.plugins.get("policy").slot
+        until(lambda: len(slot.held.instance.seen) > 4)
+        assert set(slot.held.instance.seen) == {1}
+        assert any("nobody listens" in line for line in kernel.plugins.info("p").lines)
+        kernel.plugins.disable("p")
+        until(lambda: not threads())
+        kernel.plugins.enable("p")
+        until(threads)
+    until(lambda: not threads())
 
 
 # --- Secrets --------------------------------------------------------------------------------------

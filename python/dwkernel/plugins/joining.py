@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel.plugins.asking import Asking
+from dwkernel.plugins.exporting import Exporting
 from dwkernel.plugins.manager import Plugins
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dwkernel.config import Configuration
     from dwkernel.jobs import Jobs
     from dwkernel.kernel import Kernel
+    from dwkernel.metrics import Snapshot
 
 __all__ = ["adopt", "before_opening", "check_drives", "configured", "employ", "follow"]
 
@@ -83,9 +85,17 @@ def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
     plugins.on(lambda *_: asking.renew())
     plugins.on(announce)
     asking.renew()
+    exporting = Exporting(plugins.registry, lambda: _figures(there), lambda: plugins.section)
+    plugins.on(lambda *_: exporting.renew())
+    exporting.renew()
     if kernel._jobs is not None:  # noqa: SLF001 - of this package
         employ(plugins, kernel._jobs)  # noqa: SLF001 - as above
     return plugins
+
+
+def _figures(kernel: weakref.ref[Kernel]) -> Snapshot | None:
+    there = kernel()
+    return None if there is None else there.metrics()
 
 
 def employ(plugins: Plugins, jobs: Jobs) -> None:

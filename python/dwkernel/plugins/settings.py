@@ -96,6 +96,7 @@ class PluginsSection(Section):
     )
     limits: LimitsSection = setting(LimitsSection(), "how long steps may take", live=True)
     health: HealthSection = setting(HealthSection(), "when it is not asked any more", live=True)
+    metrics_every: Seconds = _limit("15s", "how often figures are handed to exporters")
     watch: bool = setting(default=False, about="reload a plugin when its files change (developers)")
     stage: Annotated[Path | None, NoneWord] = setting(
         None, "where copies run from; must allow programs"

@@ -26,7 +26,9 @@ class SinkLike(Protocol):
 
 
 class MetricsExporter(Protocol):
-    """Carries figures away. One call at a time, every few seconds; a late one is skipped."""
+    """Carries figures away, one call at a time, every `plugins.metrics_every`. A late one is left
+    alone.
+    """  # noqa: D205 - one paragraph
 
     def export(self, snapshot: Snapshot) -> None:
         """Take the figures of a moment."""
