@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -458,3 +459,23 @@ def test_plugins_stand_as_their_model_says_after_any_history(seed: int, tmp_path
             serving = [each for each, model in models.items() if model.state == "started"]
             answers = [(handle.id, handle.call("of")) for handle in opened.find("policy")]
             assert answers == [(each, models[each].runs) for each in serving]
+
+
+def test_a_program_of_asyncio_has_plugins_and_the_configuration(tmp_path: Path) -> None:
+    async def work() -> None:
+        drives = [f"memory://aio-plugins-{number}" for number in range(3)]
+        async with dw.aio.open(drives=drives, create=True) as kernel:
+            assert kernel.config.current.mode == "workstation"
+            info = await kernel.plugins.load(plugin_maker.write(tmp_path / "p"))
+            assert info.state == "started"
+            await kernel.plugins.pause("p")
+            assert (await kernel.plugins.info("p")).state == "paused"
+            await kernel.plugins.resume("p")
+            assert (await kernel.plugins.reload("p")).is_unloaded
+            await kernel.plugins.disable("p")
+            assert [one.id for one in await kernel.plugins.list() if one.state == "stopped"] == [
+                "p"
+            ]
+            await kernel.plugins.enable("p")
+
+    asyncio.run(work())

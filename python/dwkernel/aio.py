@@ -36,13 +36,23 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from dwkernel.config import Configuration
     from dwkernel.jobs import Job, Schedule
     from dwkernel.metrics import Snapshot
     from dwkernel.objects import ContainerInfo, Listing, ObjectInfo, Prefix, Reader
+    from dwkernel.plugins import PluginInfo, ReloadReport
     from dwkernel.pool import Pool
     from dwkernel.reports import PackReport, PoolStatus, RebuildReport, ScrubReport
 
-__all__ = ["AsyncContainers", "AsyncJobs", "AsyncKernel", "AsyncPool", "AsyncReader", "open"]
+__all__ = [
+    "AsyncContainers",
+    "AsyncJobs",
+    "AsyncKernel",
+    "AsyncPlugins",
+    "AsyncPool",
+    "AsyncReader",
+    "open",
+]
 
 
 _Given = ParamSpec("_Given")
@@ -114,6 +124,16 @@ class AsyncKernel:
     def jobs(self) -> AsyncJobs:
         """Work that outlives the process."""
         return AsyncJobs(self.sync)
+
+    @property
+    def config(self) -> Configuration:
+        """The configuration, as `Kernel.config`: looking at it waits for nothing."""
+        return self.sync.config
+
+    @property
+    def plugins(self) -> AsyncPlugins:
+        """Plugins: found, started, reloaded."""
+        return AsyncPlugins(self.sync)
 
     async def put(
         self, key: str, data: Buffer | BinaryIO | os.PathLike[str], **options: Any
@@ -231,6 +251,48 @@ class AsyncJobs:
     async def resume(self) -> None:
         """Run jobs again."""
         await _on_thread(lambda: self._kernel.jobs.resume())  # noqa: PLW0108 - as said above
+
+
+class AsyncPlugins:
+    """The plugins of a store; every step as on `kernel.plugins`, which has the rest."""
+
+    # The first use imports, as above.
+
+    def __init__(self, kernel: sync.Kernel) -> None:
+        """Take an open store; use `kernel.plugins`."""
+        self._kernel = kernel
+
+    async def list(self) -> builtins.list[PluginInfo]:
+        """Return what is known of every plugin that is there."""
+        return await _on_thread(lambda: self._kernel.plugins.list())  # noqa: PLW0108 - as above
+
+    async def info(self, plugin_id: str) -> PluginInfo:
+        """Return what is known of a plugin."""
+        return await _on_thread(lambda: self._kernel.plugins.info(plugin_id))
+
+    async def load(self, path_or_id: str | os.PathLike[str]) -> PluginInfo:
+        """Start a plugin."""
+        return await _on_thread(lambda: self._kernel.plugins.load(path_or_id))
+
+    async def reload(self, plugin_id: str, *args: Any, **options: Any) -> ReloadReport:
+        """Put another version of a plugin in its place while it is used."""
+        return await _on_thread(lambda: self._kernel.plugins.reload(plugin_id, *args, **options))
+
+    async def enable(self, plugin_id: str, tenant: str | None = None) -> None:
+        """Let a plugin serve."""
+        await _on_thread(lambda: self._kernel.plugins.enable(plugin_id, tenant))
+
+    async def disable(self, plugin_id: str, tenant: str | None = None) -> None:
+        """Let a plugin serve no more."""
+        await _on_thread(lambda: self._kernel.plugins.disable(plugin_id, tenant))
+
+    async def pause(self, plugin_id: str) -> None:
+        """Let a plugin rest."""
+        await _on_thread(lambda: self._kernel.plugins.pause(plugin_id))
+
+    async def resume(self, plugin_id: str) -> None:
+        """Let a plugin go on."""
+        await _on_thread(lambda: self._kernel.plugins.resume(plugin_id))
 
 
 class AsyncReader:
