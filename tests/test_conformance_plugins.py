@@ -83,7 +83,7 @@ LIFE = [
     Mutant(
         "policy", {"no_thread_is_left"},
         "    def export_state",
-        "    def run(self):\n        import time\n        while True: time.sleep(0.01)\n\n"
+        "    def run(self):\n        import time\n        for _ in range(500): time.sleep(0.01)\n\n"
         "    def start(self): threading.Thread(target=self.run, daemon=True).start()\n\n"
         "    def export_state",
     ),

@@ -73,9 +73,9 @@ EFFECTS = {
         "patched builtins.len",
     ),
     "stdlib": (
-        "import os, time, json\nos.replace = time.sleep = json.dumps = None",
-        lambda: (os.replace, time.sleep, json.dumps),
-        "patched time.sleep",
+        "import os, time, json\nos.replace = time.strptime = json.dumps = None",
+        lambda: (os.replace, time.strptime, json.dumps),
+        "patched time.strptime",
     ),
     "class": (
         "import socket; socket.socket.connect = lambda *_: None",

@@ -102,26 +102,19 @@ class Watcher:
     def _notices(self, folders: dict[str, Any]) -> Generator[None, None, None]:
         """Iterate over moments to look."""
         try:
-            from watchfiles import watch  # noqa: PLC0415 - only who watches
+            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
         except ImportError:
             while not self._stop.wait(_LOOK_ALONE_S):
                 yield
             return
-        found = watch(
-            *folders,
-            watch_filter=None,
-            debounce=_STEP_MS,
-            step=_STEP_MS,
-            stop_event=self._stop,
-            rust_timeout=int(_LOOK_EVERY_S * 1000),
-            yield_on_timeout=True,
-            raise_interrupt=False,
-            recursive=False,
-        )
-        # What changed between the last look and the beginning of the watch.
-        yield
-        for _ in found:
-            yield
+        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
+        # look: what changes in between would be missed.
+        polls, poll_ms, recursive, skips = False, 300, False, False
+        with RustNotify(list(folders), False, polls, poll_ms, recursive, skips) as notify:  # noqa: FBT003 - no debugging
+            found: Any = ""
+            while found != "stop":
+                yield
+                found = notify.watch(_STEP_MS, _STEP_MS, int(_LOOK_EVERY_S * 1000), self._stop)
 
     def _quiet(self, now: list[Any]) -> list[Any]:
         """Wait until the files have been as they are for a while; return how that is."""
