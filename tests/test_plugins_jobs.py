@@ -122,10 +122,14 @@ def test_jobs_of_a_plugin_that_is_paused_wait_for_it(kernel: dw.Kernel, tmp_path
     assert job.attempts == 1
 
 
+@pytest.mark.parametrize("raised", ["ValueError(", "errors.new('job.option', "])
 def test_what_a_plugin_can_not_do_is_an_option_that_is_refused(
-    kernel: dw.Kernel, tmp_path: Path
+    kernel: dw.Kernel, tmp_path: Path, raised: str
 ) -> None:
-    kernel.plugins.load(write(tmp_path / "p"))
+    home = write(tmp_path / "p")
+    code = (home / "main.py").read_text().replace("ValueError(", raised)
+    (home / "main.py").write_text(f"from dwkernel import errors\n{code}")
+    kernel.plugins.load(home)
     with pytest.raises(dw.errors.Invalid, match="to is a number of steps") as caught:
         kernel.jobs.submit("steps", {"to": "many"})
     assert caught.value.code == "job.option"

@@ -471,6 +471,7 @@ def test_a_program_of_asyncio_has_plugins_and_the_configuration(tmp_path: Path) 
             await kernel.plugins.pause("p")
             assert (await kernel.plugins.info("p")).state == "paused"
             await kernel.plugins.resume("p")
+            assert (await kernel.plugins.info("p")).state == "started"
             assert (await kernel.plugins.reload("p")).is_unloaded
             await kernel.plugins.disable("p")
             assert [one.id for one in await kernel.plugins.list() if one.state == "stopped"] == [

@@ -11,6 +11,7 @@ import pytest
 import dwkernel as dw
 import plugin_maker
 from dwkernel import config, sinks
+from dwkernel.plugins import Plugins, PluginsSection
 from expect import code_of, until
 
 if TYPE_CHECKING:
@@ -76,6 +77,16 @@ def test_the_kernels_own_serve_again_when_they_are_enabled() -> None:
         assert not plugins.info("kernel.sink.files").is_enabled
         plugins.enable("kernel.sink.files", tenant="t")
         assert plugins.get("sink", "files", tenant="t").is_open
+
+
+def test_the_kernels_own_serve_as_the_configuration_says_now() -> None:
+    section = [PluginsSection(installed=False)]
+    with Plugins(lambda: section[0]) as plugins:
+        for disabled in (["kernel.sink.files"], []):
+            section[0] = PluginsSection(installed=False, disabled=tuple(disabled))
+            assert plugins.apply() == {}
+            there = [one.id for one in plugins.find("sink", "files")]
+            assert there == ([] if disabled else ["kernel.sink.files"])
 
 
 # --- Sinks ----------------------------------------------------------------------------------------
