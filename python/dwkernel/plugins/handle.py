@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from dwkernel.plugins.swap import Slot, Use
     from dwkernel.plugins.watchdog import Watchdog
 
-__all__ = ["Handle"]
+__all__ = ["OF_THE_KERNEL", "Handle"]
+
+# What only the kernel says of a plugin; all else of `dwkernel.errors` that it raises is an answer.
+OF_THE_KERNEL = frozenset({"plugin.died", "plugin.failed", "plugin.quarantined", "plugin.timeout"})
 
 
 class Handle:
@@ -76,7 +79,7 @@ class Handle:
         error = result.error
         if result.is_answer:
             self.health.succeeded()
-        elif error.code in ("plugin.failed", "plugin.timeout"):
+        elif error.code in ("plugin.died", "plugin.failed", "plugin.timeout"):
             self.health.failed(error)
         else:
             self.health.answered()
@@ -89,7 +92,8 @@ class Handle:
             try:
                 return getattr(instance, method)(*arguments)
             except errors.DwError as error:
-                return _Failure(bare(error), is_answer=True)
+                # One in a process of its own says through its stand-in that it failed.
+                return _Failure(bare(error), is_answer=error.code not in OF_THE_KERNEL)
 
         try:
             with self.slot.use() as instance:

@@ -24,12 +24,13 @@ from dwkernel.plugins.watchdog import bare, said
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.handle import Handle
     from dwkernel.plugins.manifest import Manifest
+    from dwkernel.plugins.output import Log
     from dwkernel.plugins.report import PluginInfo
     from dwkernel.plugins.swap import Slot
     from dwkernel.units import Duration
@@ -60,7 +61,7 @@ class Plugins(Looking):
         *,
         announce: Callable[[str, dict[str, Any]], object] | None = None,
         mode: Callable[[], str] = lambda: "workstation",
-        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
+        confine: Callable[[Found, Path, Log], Any] | None = None,
     ) -> None:
         """Begin with the kernel's own plugins; nothing is looked for yet.
 

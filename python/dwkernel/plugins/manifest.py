@@ -17,7 +17,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from dwkernel import errors
-from dwkernel.plugins import schema
+from dwkernel.plugins import limits, schema
 from dwkernel.plugins.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _FIELDS: dict[str, type] = {
     "keep_state": bool,
     "downgrades": bool,
     "run": str,
+    "limits": dict,
     "package": str,
 }
 _NEEDED = ("id", "version", "kinds", "entry", "kernel")
@@ -61,6 +62,7 @@ _PERMISSIONS: dict[str, type] = {
     "write": list,
     "environment": list,
     "subprocess": bool,
+    "libraries": bool,
 }
 
 
@@ -74,6 +76,8 @@ class Permissions:
         write: files and folders that it writes.
         environment: variables that it reads; `NAME_*` means all that begin so.
         subprocess: it starts programs.
+        libraries: it imports what is installed beside dwkernel, and not only its own modules and
+            the standard library.
 
     """
 
@@ -82,10 +86,12 @@ class Permissions:
     write: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
     subprocess: bool = False
+    libraries: bool = False
 
     def names(self) -> list[str]:
         """Return what is asked for, as `plugins.grant` writes it."""
-        found = [name for name in ("network", "subprocess") if getattr(self, name)]
+        single = ("network", "subprocess", "libraries")
+        found = [name for name in single if getattr(self, name)]
         for name in ("read", "write", "environment"):
             found += [f"{name}:{one}" for one in getattr(self, name)]
         return found
@@ -112,6 +118,8 @@ class Manifest:
         keep_state: calls wait for the moment of a reload, so that no change of state is lost.
         downgrades: it may follow a newer version of itself.
         run: `"trusted"`: in this process; `"confined"`: in one of its own.
+        limits: of such a process, as `dwkernel.plugins.confined.Limits` has them.
+        more: what it asks for beyond the usual limits, as `plugins.grant` writes it.
         package: the distribution that brings it, whose version has to be the same.
         summary: one line for people.
 
@@ -131,8 +139,19 @@ class Manifest:
     keep_state: bool = False
     downgrades: bool = False
     run: Literal["trusted", "confined"] = "trusted"
+    limits: Mapping[str, int | float] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
     package: str | None = None
     summary: str = ""
+
+    @property
+    def model(self) -> str | None:
+        """Where the model of its configuration is, if it has one."""
+        return self.config.get("model")
+
+    def asks(self) -> list[str]:
+        """Return what somebody has to grant it, as `plugins.grant` writes it."""
+        return [*self.permissions.names(), *self.more]
 
 
 def read(path: Path) -> Manifest:
@@ -190,6 +209,7 @@ class _Checker:
         for name in _NEEDED:
             if name not in self.table:
                 self._say("", f"{name!r} is missing")
+        asked = self._limits()
         found = Manifest(
             id=self._id("id", self.table.get("id")),
             version=self._version(),
@@ -205,6 +225,8 @@ class _Checker:
             keep_state=self._typed("keep_state", default=False),
             downgrades=self._typed("downgrades", default=False),
             run=self._run(),
+            limits=asked.limits,
+            more=asked.more,
             package=self._typed("package", default=None),
             summary=self._typed("summary", default=""),
         )
@@ -316,6 +338,11 @@ class _Checker:
             if not _VARIABLE.fullmatch(name):
                 self._say("permissions.environment", f"{name!r} is no name of a variable")
         return Permissions(**found)
+
+    def _limits(self) -> limits.Asked:
+        found = limits.asked(self._typed("limits", default={}))
+        self.wrong += [(f"limits.{name}", text) for name, text in found.wrong]
+        return found
 
     def _config(self) -> dict[str, Any]:
         table: dict[str, Any] = self._typed("config", default={})

@@ -222,7 +222,16 @@ class Record:
             health=health if self.version else None,
             effects=list(self.watchdog.effects),
             lines=self.log.lines,
+            process=self._process(),
         )
+
+    def _process(self) -> dict[str, Any] | None:
+        version = self.version
+        if version is None or version.stage is None:
+            return None
+        status = version.instance.guest_status()
+        kept = status.confinement
+        return {**status._asdict(), "confinement": kept._asdict() if kept else None}
 
     def _state(self, health: str) -> str:
         if self.version is None:

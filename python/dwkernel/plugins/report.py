@@ -36,6 +36,8 @@ class PluginInfo:
         health: how it does; None if it never ran.
         effects: what it did to the process and what was put back.
         lines: its last lines of output.
+        process: of one that is confined, what is known of its process: `pid`, `restarts`,
+            `rss_bytes`, `confinement` and more (`dwkernel.plugins.confined.Status`).
 
     """
 
@@ -57,6 +59,7 @@ class PluginInfo:
     health: HealthReport | None = None
     effects: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    process: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name."""

@@ -68,6 +68,7 @@ class Version:
         if self.loaded is not None:
             proof.watch("its instance", self.instance)
         if self.stage is not None:
+            self.instance.guest_end()
             shutil.rmtree(self.stage, ignore_errors=True)
         self.life.forget()
         self.instance = self.loaded = None
@@ -87,16 +88,15 @@ class Workshop:
     def __init__(
         self,
         section: Callable[[], PluginsSection],
-        confine: Callable[[Found, Path, Mapping[str, Any]], Any] | None = None,
+        confine: Callable[[Found, Path, Log], Any] | None = None,
     ) -> None:
         """Begin.
 
         Args:
             section: returns the section as it is now.
             confine: makes an object that stands for a plugin in a process of its own, from what
-                was found, a copy of its files, and its configuration. The object has the methods
-                of the plugin's kinds, and those of the life cycle. By default
-                `dwkernel.plugins.remote.confine`.
+                was found, a copy of its files, and its log. The object has the methods of the
+                plugin, and those of the life cycle. By default `dwkernel.plugins.remote.confine`.
 
         """
         self._section = section
@@ -121,7 +121,7 @@ class Workshop:
         self._granted(found, section)
         limits = section.limits.limits()
         if found.manifest.run == "confined":
-            return self._confined(found, watchdog)
+            return self._confined(found, log, watchdog)
         loaded = self._loaded(found, log, watchdog, limits.load)
         try:
             instance = watchdog.step("making", loaded.make, limits.load)
@@ -156,11 +156,12 @@ class Workshop:
         return Context(said.id, str(said.version), API_VERSION, config, log, needs)
 
     def _config(self, version: Version, given: Mapping[str, Any], watchdog: Watchdog) -> Any:
-        wanted = version.found.manifest.config
-        place = wanted.get("model")
-        if place is None or version.loaded is None:
-            return schema.filled({} if place else wanted, given)
-        loaded = version.loaded
+        place, loaded = version.found.manifest.model, version.loaded
+        if place is None:
+            return schema.filled(version.found.manifest.config, given)
+        if loaded is None:
+            version.instance.guest_configure(given)
+            return dict(given)
         limit_s = self._section().limits.load
         try:
             return watchdog.step("configuring", lambda: loaded.attribute(place)(**given), limit_s)
@@ -171,16 +172,15 @@ class Workshop:
 
     def _granted(self, found: Found, section: PluginsSection) -> None:
         granted = section.grant.get(found.id, ())
-        asked = [name for name in found.manifest.permissions.names() if name not in granted]
+        asked = [name for name in found.manifest.asks() if name not in granted]
         if asked and "*" not in granted:
             text = f"{found.id} asks for {', '.join(asked)}, which nobody granted"
             raise errors.new("plugin.permission", text, id=found.id, permissions=", ".join(asked))
 
-    def _confined(self, found: Found, watchdog: Watchdog) -> Version:
+    def _confined(self, found: Found, log: Log, watchdog: Watchdog) -> Version:
         """Start it in a process of its own, from a copy that nobody changes."""
         assert found.home is not None  # noqa: S101 - the kernel's own are trusted
         section = self._section()
-        config = schema.filled(found.manifest.config, section.config.get(found.id, {}))
         stage = self._stages.new(f"{found.id}-{secrets.token_hex(4)}")
         stage.mkdir(mode=0o700)
         # A package is imported by its name: the folder is the one that it is in.
@@ -190,20 +190,13 @@ class Workshop:
             files = tree.copy(found.home, stage / (module if is_package else "files"))
             self._vouch(found, files.hash)
             folder = stage if is_package else stage / "files"
-            instance = self._confine(found, folder, config)
+            instance = self._confine(found, folder, log)
             life = Life(instance, watchdog, section.limits.limits())
         except BaseException:
             shutil.rmtree(stage, ignore_errors=True)
             raise
-        version = Version(found, files.hash, instance, life, stage=stage)
-        try:
-            for kind in found.manifest.kinds:
-                kinds.check(kind, instance)
-        except BaseException:
-            version.end()
-            version.unload()
-            raise
-        return version
+        is_required = getattr(instance, "on_failure", None) != "allow"
+        return Version(found, files.hash, instance, life, is_required=is_required, stage=stage)
 
     def _vouch(self, found: Found, tree_hash: str) -> None:
         section = self._section()
@@ -256,7 +249,7 @@ def _hold_to_kinds(found: Found, instance: Any, watchdog: Watchdog, limit_s: flo
     return bool(result)
 
 
-def _confine(found: Found, folder: Path, config: Mapping[str, Any]) -> Any:
+def _confine(found: Found, folder: Path, log: Log) -> Any:
     from dwkernel.plugins import remote  # noqa: PLC0415 - who confines pays for it
 
-    return remote.confine(found, folder, config)
+    return remote.confine(found, folder, log)

@@ -109,7 +109,7 @@ _FIRST = ("id", "version", "kinds", "summary", "config")
 
 
 def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[str, Any]:
-    asked = said.permissions.names()
+    asked = said.asks()
     return {
         "id": told.id,
         "version": told.version,
@@ -226,7 +226,7 @@ def install(
         version = str(found.manifest.version)
         done = {"id": found.id, "version": version, "place": found.place}
         text = f"{found.id} {version} is in {found.place}"
-        asked = found.manifest.permissions.names()
+        asked = found.manifest.asks()
         if asked:
             text += f"\nit asks for {', '.join(asked)}: plugins.grant gives that, or not"
         out.done({**done, "asks_for": asked}, text)

@@ -188,6 +188,8 @@ class Keeper:
         ready = {descriptor for descriptor, _ in poller.poll(tick_s * 1000)}
         if printed is not None and printed.descriptor in ready:
             printed.read(_PRINTED_A_TICK)
+            if printed.is_fresh:
+                self.told.set()
             if len(ready) == 1:
                 time.sleep(_TICK_S / 10)  # who prints without end waits for us, not we for it
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dwkernel import errors
+from dwkernel import __version__, errors
 from dwkernel.plugins.confined import filter as seccomp
 from dwkernel.plugins.confined import scratch
 from dwkernel.plugins.confined.dwkernel_inside import wire
@@ -26,6 +26,7 @@ _START = (
     " serve.main(int(sys.argv[1]))"
 )
 _INSIDE = str(Path(__file__).parent)
+_PACKAGE = str(Path(errors.__file__).parent)
 _HELLO_BYTES = 64 << 20
 _ABI_MAX = 7
 # Or what the system lets us have: parts of a long message are under way together.
@@ -127,6 +128,7 @@ def hello(spec: Spec, pid: int, folder: Path, *, abi_max: int = _ABI_MAX) -> byt
         "entry": spec.entry,
         "folder": here,
         "libraries": list(may.libraries),
+        "package": _package() if spec.package else None,
         "config": dict(spec.config),
         "calls": limits.calls,
         "message_bytes": limits.message_bytes,
@@ -138,6 +140,7 @@ def hello(spec: Spec, pid: int, folder: Path, *, abi_max: int = _ABI_MAX) -> byt
                 *_READ,
                 *(_READ_FOR_NETWORK if may.network else ()),
                 here,
+                *([_PACKAGE] if spec.package else ()),
                 *may.libraries,
                 *may.read,
             ],
@@ -153,6 +156,11 @@ def hello(spec: Spec, pid: int, folder: Path, *, abi_max: int = _ABI_MAX) -> byt
     except wire.WireError as error:
         text = f"the configuration of the plugin {spec.id} cannot be sent: {error}"
         raise errors.new("plugin.option", text, plugin=spec.id) from None
+
+
+def _package() -> dict[str, wire.Plain]:
+    codes = [list(code) for code in errors.registry().values()]
+    return {"folder": _PACKAGE, "version": __version__, "codes": codes}
 
 
 def _scopes_signals(abi_max: int) -> bool:

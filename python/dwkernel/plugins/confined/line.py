@@ -341,7 +341,7 @@ class Line:
             said = described(wire.decode(data))
         except wire.WireError as error:
             self._breach(f"its error of {call.method}() is wrong: {error}")
-            said = {"type": "?", "text": str(error), "traceback": ""}
+            said = {"type": "?", "text": str(error), "traceback": "", "error_code": ""}
         text = f"{call.method}() of the plugin {self._plugin} raised {said['type']}: {said['text']}"
         self.last_error = text
         return errors.new("plugin.failed", text, plugin=self._plugin, method=call.method, **said)
@@ -389,4 +389,5 @@ def described(value: object) -> dict[str, str]:
         "type": value.get("type", "?")[:100],
         "text": value.get("text", "")[:_TEXT_MAX],
         "traceback": value.get("trace", "")[:_TEXT_MAX],
+        "error_code": value.get("code", "")[:100],
     }

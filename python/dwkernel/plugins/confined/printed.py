@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Printed"]
 
@@ -20,6 +24,7 @@ class Printed:
         self.descriptor = descriptor
         self.ended = False
         self._lines: deque[str] = deque(maxlen=_LINES)
+        self._fresh: deque[str] = deque(maxlen=_LINES)
         self._rest = b""
 
     def read(self, bytes_max: int) -> None:
@@ -34,8 +39,21 @@ class Printed:
         *whole, rest = (self._rest + data).split(b"\n")
         for line in whole[-_LINES:]:
             self._lines.append(_text(line))
+            self._fresh.append(_text(line))
         # The beginning of an endless line says more than its middle.
         self._rest = rest[:_LINE_BYTES]
+        if self.ended and self._rest:
+            self._fresh.append(_text(self._rest))
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there are lines that `fresh` did not give yet."""
+        return bool(self._fresh)
+
+    def fresh(self) -> Iterator[str]:
+        """Yield the lines since the last time; of very many the last."""
+        while self._fresh:
+            yield self._fresh.popleft()
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def start(
     *,
     on_event: Callable[[Event], object] | None = None,
     on_exit: Callable[[str], object] | None = None,
+    on_print: Callable[[str], object] | None = None,
 ) -> Process:
     """Start a plugin in a process of its own, and wait until it is imported.
 
@@ -36,6 +37,7 @@ def start(
         spec: what it is and may.
         on_event: hears what it tells, from a thread of its own.
         on_exit: hears why it ended, however that came; the last call, on the same thread.
+        on_print: hears each line that it prints, on the same thread; of very many at once the last.
 
     Raises:
         Unsupported: `plugin.sandbox`: this system cannot keep it in
@@ -45,7 +47,7 @@ def start(
         Unavailable: `plugin.died`: it ended meanwhile
 
     """
-    process = Process(spec, on_event=on_event, on_exit=on_exit)
+    process = Process(spec, on_event=on_event, on_exit=on_exit, on_print=on_print)
     process._start()  # noqa: SLF001 - of this file
     return process
 
@@ -63,11 +65,13 @@ class Process:
         *,
         on_event: Callable[[Event], object] | None = None,
         on_exit: Callable[[str], object] | None = None,
+        on_print: Callable[[str], object] | None = None,
     ) -> None:
         """Prepare it; use `start`."""
         self.spec = spec
         self._on_event = on_event
         self._on_exit = on_exit
+        self._on_print = on_print
         self._keeper = Keeper(spec)
 
     def _start(self) -> None:
@@ -82,7 +86,7 @@ class Process:
         if keeper.start_error is not None:
             keeper.gone.wait()
             raise keeper.start_error
-        if self._on_event is not None or self._on_exit is not None:
+        if any((self._on_event, self._on_exit, self._on_print)):
             threading.Thread(target=self._tell, name=f"{name}-events", daemon=True).start()
 
     def call(self, method: str, *arguments: wire.Plain, timeout_s: float | None = None) -> Any:
@@ -193,6 +197,9 @@ class Process:
             while events and self._on_event is not None:
                 with contextlib.suppress(Exception):
                     self._on_event(events.popleft())
+            for line in keeper.printed.fresh() if keeper.printed and self._on_print else ():
+                with contextlib.suppress(Exception):
+                    self._on_print(line)  # type: ignore[misc]  # only if there is one
             if ended:
                 break
         if self._on_exit is not None:

@@ -129,6 +129,8 @@ class Spec:
     """Plain data."""
     permissions: Permissions = Permissions()
     limits: Limits = Limits()
+    package: bool = False
+    """Whether it can import `dwkernel`: the Python of it, without its native half."""
     confinement: Strictness = "required"
     """`"best"` also runs it where the system cannot keep it in, and says so in the status."""
 

@@ -66,6 +66,7 @@ class Supervisor:
         on_start: Callable[[Process], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
         on_exit: Callable[[str], object] | None = None,
+        on_print: Callable[[str], object] | None = None,
     ) -> None:
         """Start the plugin, and wait until it is imported.
 
@@ -76,6 +77,7 @@ class Supervisor:
                 counts as a death.
             on_event: hears what the plugin tells.
             on_exit: hears why a process ended, after each end.
+            on_print: hears each line that the plugin prints.
 
         Raises:
             What `start` raises: a plugin that does not start at first is not tried again.
@@ -86,6 +88,7 @@ class Supervisor:
         self._on_start = on_start
         self._on_event = on_event
         self._on_exit = on_exit
+        self._on_print = on_print
         self._change = threading.Condition()
         self._state = "starting"
         self._process: Process | None = None
@@ -149,7 +152,9 @@ class Supervisor:
     # --- deaths -----------------------------------------------------------------------------------
 
     def _started(self) -> Process:
-        process = start(self.spec, on_event=self._on_event, on_exit=self._died)
+        process = start(
+            self.spec, on_event=self._on_event, on_exit=self._died, on_print=self._on_print
+        )
         if self._on_start is not None:
             try:
                 self._on_start(process)

@@ -12,11 +12,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
 
-__all__ = ["KINDS", "Kind", "check", "missing", "protocol"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["KINDS", "Kind", "check", "lacking", "missing", "protocol"]
 
 
 class Kind(NamedTuple):
@@ -82,8 +85,13 @@ def check(kind: str, candidate: Any) -> None:
     """
     lacks = missing(kind, candidate)
     if lacks:
-        text = f"{type(candidate).__name__} is no {kind}: it lacks {', '.join(lacks)}"
-        raise errors.new("plugin.kind", text, kind=kind, missing=", ".join(lacks))
+        raise lacking(kind, type(candidate).__name__, lacks)
+
+
+def lacking(kind: str, who: str, lacks: Sequence[str]) -> errors.DwError:
+    """Return the error that says what somebody lacks to be of a kind."""
+    text = f"{who} is no {kind}: it lacks {', '.join(lacks)}"
+    return errors.new("plugin.kind", text, kind=kind, missing=", ".join(lacks))
 
 
 def missing(kind: str, candidate: Any) -> list[str]:

@@ -14,11 +14,14 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .host import kernel
 from .wire import ANSWER, CALL, CANCEL, CONFINED, ERROR, EVENT, HELLO, PING, PONG, READY, STOP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HELLO_BYTES = 64 << 20
 _TEXT_CHARACTERS = 4096
@@ -37,7 +40,8 @@ def main(descriptor: int) -> None:
     child = _Child(sock, plan)
     stage = "sandbox"
     try:
-        # It brings ctypes, which the kernel's side of this package does without.
+        # Later they could not be read. `enter` brings ctypes, which most of this does without.
+        from . import package  # noqa: PLC0415
         from .enter import enter  # noqa: PLC0415
 
         own = sys.path.pop(0)
@@ -47,6 +51,8 @@ def main(descriptor: int) -> None:
         sys.dont_write_bytecode = True
         sys.path[:0] = [plan["folder"]]
         sys.path.extend(path for path in plan["libraries"] if path != own)
+        if plan["package"]:
+            package.offer(**plan["package"])
         child.listen()
         child.plugin = _load(plan["entry"], plan["config"])
         # Before anybody calls: later there may be no memory for them.
@@ -85,20 +91,23 @@ def _described(error: BaseException) -> dict[str, str]:
         error.__traceback__ = None  # with its frames goes what they held
     import traceback  # noqa: PLC0415 - most plugins never raise
 
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - its own __str__ raises
-        text = "(its text cannot be had)"
-    try:
-        trace = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - the same
-        trace = ""
     given = {
-        "type": type(error).__name__[:_NAME_CHARACTERS],
-        "text": text[:_TEXT_CHARACTERS],
-        "trace": trace[-_TRACE_CHARACTERS:],
+        "type": _safely(lambda: type(error).__name__)[:_NAME_CHARACTERS],
+        "text": _safely(lambda: str(error))[:_TEXT_CHARACTERS],
+        "trace": _safely(lambda: "".join(traceback.format_exception(error)))[-_TRACE_CHARACTERS:],
+        # Of `dwkernel.errors`; others have none.
+        "code": _safely(lambda: getattr(error, "code", ""))[:_NAME_CHARACTERS],
     }
     return {name: value.encode("utf-8", "replace").decode() for name, value in given.items()}
+
+
+def _safely(look: Callable[[], object]) -> str:
+    """Return what is seen of an error, if it is text: the plugin made it, and it may raise."""
+    try:
+        found = look()
+    except Exception:  # noqa: BLE001 - as above
+        return "(it can't be shown)"
+    return found if type(found) is str else ""
 
 
 class NoMethodError(Exception):
