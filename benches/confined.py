@@ -54,8 +54,9 @@ def calls(process: confined.Process) -> Iterator[Row]:
         data, count = bytes(size), CALLS if size < 1 << 20 else 10
 
         def confined_calls(data: bytes = data, count: int = count) -> None:
-            for _ in range(count):
-                process.call("echo", data)
+            # On a thread as those that ask plugins have; the main one calls aside (40 us more).
+            with ThreadPoolExecutor(1) as own:
+                own.submit(lambda: [process.call("echo", data) for _ in range(count)]).result()
 
         def piped(data: bytes = data, count: int = count) -> None:
             for _ in range(count):

@@ -290,3 +290,31 @@ def test_a_restart_during_the_pause_takes_its_place(room: Room) -> None:
     supervisor.restart()
     assert supervisor.call("echo", 1) == 1
     assert supervisor.status().restarts == 1
+
+
+def test_interrupts_at_any_moment_leave_no_call_hanging_and_the_process_alive(room: Room) -> None:
+    supervisor = room.supervise(calls=2)
+    pid = supervisor.call("pid")
+    over = threading.Event()
+
+    def ask(number: int) -> None:
+        while not over.is_set():
+            assert supervisor.call("echo", number) == number
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, number) for number in range(4)]
+        try:
+            for number in range(2000):
+                with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come anywhere in here
+                    signal.setitimer(signal.ITIMER_REAL, 5e-5 + number % 17 * 2e-5)
+                    while True:
+                        assert supervisor.call("echo", "main") == "main"
+                        supervisor.status()
+        finally:
+            over.set()
+            signal.signal(signal.SIGALRM, before)
+        for one in asking:
+            one.result(60)
+    assert supervisor.call("pid") == pid
+    assert supervisor.status().restarts == 0

@@ -1,4 +1,4 @@
-"""A latch that opens once, and whose waiter may be interrupted at any point.
+"""A latch that opens once, and whose waiters may be interrupted at any point.
 
 `threading.Event` and `threading.Condition` are written in Python: a KeyboardInterrupt that comes
 between their taking a lock and their giving it back leaves it taken, and whoever sets the event
@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 __all__ = ["Latch"]
 
+# How long one that waits sleeps at most, if another that woke was interrupted and told it nothing.
+_LOOK_S = 1.0
+
 
 class Latch:
-    """Opens once, for one thread that waits."""
+    """Opens once, for all threads that wait and will."""
 
     __slots__ = ("_lock", "is_open")
 
@@ -33,6 +37,11 @@ class Latch:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for at most so many seconds, or for ever; return whether it is open."""
-        if not self.is_open:
-            self._lock.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        end = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        while not self.is_open:
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            if self._lock.acquire(timeout=min(left, _LOOK_S)):
+                self.open()  # for the next one that waits
         return self.is_open

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dwkernel import errors
+from dwkernel._latch import Latch
 from dwkernel.plugins.confined import scratch
 from dwkernel.plugins.confined.dwkernel_inside import wire
 from dwkernel.plugins.confined.launch import Launched, hello, launch
@@ -58,9 +59,9 @@ class Keeper:
         self.printed: Printed | None = None
         self.confinement: Confinement | None = None
         self.used = Usage(0.0, 0, 0)
-        self.started = threading.Event()
+        self.started = Latch()
         self.told = threading.Event()
-        self.gone = threading.Event()
+        self.gone = Latch()
         self.start_error: errors.DwError | None = None
         self.reason = ""
         self._culprit: Call | None = None
@@ -224,7 +225,7 @@ class Keeper:
                 self.confinement = _confinement(wire.decode(payload), self.spec)
             elif self.confinement is not None and kind == wire.READY:
                 self.state = "running"
-                self.started.set()
+                self.started.open()
                 return
             elif kind == wire.ERROR:
                 self._refused(payload)
@@ -293,18 +294,18 @@ class Keeper:
         if launched.process.stdout is not None:
             launched.process.stdout.close()
         scratch.remove(launched.scratch)
-        self.gone.set()
+        self.gone.open()
         self.told.set()
 
     def _ended(self) -> None:
         if self.line is not None:
             self.line.finish(self.error)
         self.state = "ended"
-        if not self.started.is_set():
+        if not self.started.is_open:
             self.start_error = self.start_error or self.error(None)
-            self.started.set()
+            self.started.open()
         if self._launched is None:
-            self.gone.set()
+            self.gone.open()
             self.told.set()
 
     # --- forks ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._aside import aside
 from dwkernel.plugins.confined.dwkernel_inside import wire
 from dwkernel.plugins.confined.keeper import STOPPED, Keeper
 from dwkernel.plugins.confined.status import Event, Status
@@ -98,7 +99,7 @@ class Process:
                 str keys; tuples arrive as lists.
             timeout_s: how long to wait; None and at most `limits.wall_s`, after which the process
                 is ended. A call that nobody waits for goes on, and keeps its place among
-                `limits.calls`.
+                `limits.calls`; Ctrl-C ends the waiting, too.
 
         Raises:
             Internal: `plugin.failed`: it raised; details `type`, `text`, `traceback`
@@ -114,10 +115,11 @@ class Process:
             text = f"{method!r} is no method that a plugin could offer"
             raise errors.new("plugin.option", text, plugin=self.spec.id)
         wall_s = self.spec.limits.wall_s
+        wait_s = wall_s if timeout_s is None else timeout_s
         line = keeper.line
         if line is None:
             raise keeper.error(None)
-        return line.call(method, arguments, wall_s if timeout_s is None else timeout_s, wall_s)
+        return aside(lambda: line.call(method, arguments, wait_s, wall_s))
 
     def stop(self, deadline_s: Duration = _STOP_S) -> None:
         """Take no further calls, wait for those under way, and end the process.
@@ -135,7 +137,7 @@ class Process:
         if keeper.state == "running" and line is not None:
             keeper.stopping()
             line.refuse(keeper.error)
-            while line.open and not keeper.gone.is_set() and time.monotonic() < end:
+            while line.open and not keeper.gone.is_open and time.monotonic() < end:
                 keeper.gone.wait(0.005)
             with contextlib.suppress(OSError, errors.Timeout):
                 line.send(wire.STOP, 0, b"", min(end, time.monotonic() + 1))
@@ -167,7 +169,7 @@ class Process:
             id=self.spec.id,
             version=self.spec.version,
             state=keeper.state,
-            pid=None if keeper.gone.is_set() else keeper.pid,
+            pid=None if keeper.gone.is_open else keeper.pid,
             since=keeper.since,
             calls=line.answered if line else 0,
             failures=line.failed if line else 0,
@@ -192,7 +194,7 @@ class Process:
         while True:
             keeper.told.wait()
             keeper.told.clear()
-            ended = keeper.gone.is_set()
+            ended = keeper.gone.is_open
             events = keeper.line.events if keeper.line else ()
             while events and self._on_event is not None:
                 with contextlib.suppress(Exception):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._aside import aside
 from dwkernel.plugins.confined.process import Process, start
 from dwkernel.plugins.confined.status import Status
 from dwkernel.units import Duration, parse_duration
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Restarts", "Supervisor"]
 
 _STOP_S = 10.0
+# How long one sleeps that waits for a change, if who told of it was interrupted.
+_LOOK_S = 1.0
 # Pauses are spread by this part to either side, so that many that died together part.
 _JITTER = 0.2
 
@@ -89,7 +92,9 @@ class Supervisor:
         self._on_event = on_event
         self._on_exit = on_exit
         self._on_print = on_print
-        self._change = threading.Condition()
+        # Taken as a lock wherever nobody waits, and nobody waits on the main thread: see `Latch`.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
         self._state = "starting"
         self._process: Process | None = None
         self._deaths: deque[float] = deque()
@@ -114,7 +119,9 @@ class Supervisor:
 
         """
         wait_s = self.spec.limits.wall_s if timeout_s is None else timeout_s
-        end = time.monotonic() + wait_s
+        return aside(lambda: self._call(method, arguments, time.monotonic() + wait_s))
+
+    def _call(self, method: str, arguments: tuple[Plain, ...], end: float) -> Any:
         while True:
             process = self._ready(end)
             left = max(0.0, end - time.monotonic())
@@ -133,7 +140,7 @@ class Supervisor:
         if process is not None and process.owner != os.getpid():
             text = f"the plugin {plugin} was started before this process was forked"
             raise errors.new("plugin.state", text, plugin=plugin)
-        with self._change:
+        with self._lock:
             while True:
                 if self._state == "running" and self._process is not None and self._process.alive:
                     return self._process
@@ -147,7 +154,7 @@ class Supervisor:
                 if left <= 0:
                     text = f"the plugin {plugin} died and is not back yet: {self._last_error}"
                     raise errors.new("plugin.died", text, plugin=plugin)
-                self._change.wait(left)
+                self._change.wait(min(left, _LOOK_S))
 
     # --- deaths -----------------------------------------------------------------------------------
 
@@ -164,7 +171,7 @@ class Supervisor:
         return process
 
     def _adopt(self, process: Process, turn: int) -> None:
-        with self._change:
+        with self._lock:
             unwanted = self._state in ("stopping", "ended") or turn != self._turn
             if not unwanted:
                 self._process, self._state = process, "running"
@@ -187,7 +194,7 @@ class Supervisor:
             self._mourn(process)
 
     def _mourn(self, process: Process) -> None:
-        with self._change:
+        with self._lock:
             if self._process is not process:
                 return  # somebody did so already
             self._retire(process)
@@ -208,10 +215,10 @@ class Supervisor:
 
     def _revive(self, turn: int) -> None:
         while (pause_s := self._pause(turn)) is not None:
-            with self._change:
+            with self._lock:
                 end = time.monotonic() + pause_s
                 while self._is_waiting(turn) and (left := end - time.monotonic()) > 0:
-                    self._change.wait(left)
+                    self._change.wait(min(left, _LOOK_S))
                 if not self._is_waiting(turn):
                     return
                 self._count += 1
@@ -229,7 +236,7 @@ class Supervisor:
     def _pause(self, turn: int) -> float | None:
         """Count a death; return how long to wait, or None if it was one too many."""
         now = time.monotonic()
-        with self._change:
+        with self._lock:
             self._deaths.append(now)
             while now - self._deaths[0] > self._restarts.window_s:
                 self._deaths.popleft()
@@ -253,7 +260,7 @@ class Supervisor:
             State: `plugin.state`: it is stopped
 
         """
-        with self._change:
+        with self._lock:
             if self._state in ("stopping", "ended"):
                 text = f"the plugin {self.spec.id} is stopped"
                 raise errors.new("plugin.state", text, plugin=self.spec.id)
@@ -271,7 +278,7 @@ class Supervisor:
         try:
             fresh = self._started()
         except BaseException as error:
-            with self._change:
+            with self._lock:
                 if self._turn == turn and self._state == "starting":
                     self._state, self._last_error = "quarantined", str(error)
                 self._change.notify_all()
@@ -287,14 +294,14 @@ class Supervisor:
         self._leave(lambda process: process.kill())
 
     def _leave(self, end: Callable[[Process], None]) -> None:
-        with self._change:
+        with self._lock:
             if self._state != "ended":
                 self._state = "stopping"
             process = self._process
             self._change.notify_all()
         if process is not None:
             end(process)
-        with self._change:
+        with self._lock:
             self._state = "ended"
             self._change.notify_all()
 
@@ -306,7 +313,7 @@ class Supervisor:
 
     def status(self) -> Status:
         """Return what is known of it; figures of earlier processes are in the sums."""
-        with self._change:
+        with self._lock:
             process, state, since = self._process, self._state, self._since
             restarts, calls, failures = self._count, self._calls, self._failures
             last_error = self._last_error
