@@ -1,10 +1,10 @@
 //! A drive with threads of its own: work is handed over and waited for, or given up.
 //!
 //! Two lanes, so that a commit never queues behind a large shard: one for blobs, one for the log. A third one
-//! asks how much room there is: a drive that never says may still do everything else. Threads start with the first job and end when the [`Attached`] drive is dropped.
+//! asks how much room there is: a drive that never says may still do everything else. Threads start with the
+//! first job and end when the [`Attached`] drive is dropped.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
 
-use crate::{Capacity, Drive};
+use crate::Drive;
+use crate::room::{Question, Room};
 
 type Job = Box<dyn FnOnce(&dyn Drive) + Send>;
 
@@ -21,9 +22,8 @@ pub struct Attached {
     drive: Arc<dyn Drive>,
     blobs: Lane,
     log: Lane,
-    room: Lane,
-    /// True while it is asked for its room.
-    asked: Arc<AtomicBool>,
+    asking: Lane,
+    room: Arc<Room>,
 }
 
 impl Attached {
@@ -33,8 +33,8 @@ impl Attached {
             drive,
             blobs: Lane::new("blobs"),
             log: Lane::new("log"),
-            room: Lane::new("room"),
-            asked: Arc::default(),
+            asking: Lane::new("room"),
+            room: Arc::default(),
         })
     }
 
@@ -66,17 +66,23 @@ impl Attached {
         self.log.submit(&self.drive, job)
     }
 
-    /// Asks how much room there is; `None` while an earlier question has no answer.
-    pub fn ask_room(&self) -> Option<Ticket<Capacity>> {
-        if self.asked.swap(true, Ordering::AcqRel) {
-            return None;
+    /// How much room it has.
+    pub const fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Asks how much room there is, which [`room`](Self::room) counts from then on; `None` while the drive owes
+    /// an answer that somebody gave up.
+    pub fn ask_room(&self) -> Option<Question> {
+        let (question, is_first) = self.room.ask()?;
+        if is_first {
+            let room = Arc::clone(&self.room);
+            drop(self.asking.submit(&self.drive, move |drive| {
+                room.look(drive);
+                Ok(())
+            }));
         }
-        let asked = Arc::clone(&self.asked);
-        Some(self.room.submit(&self.drive, move |drive| {
-            let room = drive.capacity();
-            asked.store(false, Ordering::Release);
-            room
-        }))
+        Some(question)
     }
 }
 
@@ -178,7 +184,7 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use dwk_base::SystemClock;
 
@@ -235,7 +241,7 @@ mod tests {
         attached.submit(|drive| drive.sync("test")).wait().unwrap();
         attached.submit_log(|drive| drive.sync("test")).wait().unwrap();
         drive.release();
-        assert!(asked.wait().unwrap().total_bytes > 0);
+        assert!(asked.wait_for(Duration::from_secs(20)).unwrap().total_bytes > 0);
         assert!(attached.ask_room().is_some());
     }
 

@@ -4,7 +4,7 @@
 //! - [`MemoryDrive`]: a drive in memory;
 //! - [`LocalDrive`]: a drive that is a directory;
 //! - [`faulty`]: a drive on which things go wrong, by a seed;
-//! - [`Attached`]: a drive with threads of its own;
+//! - [`Attached`]: a drive with threads of its own; [`Room`]: how much of it is free;
 //! - [`conformance`]: the suite that every drive must pass;
 //! - [`Superblock`]: what each drive of a pool carries.
 
@@ -16,6 +16,7 @@ pub mod faulty;
 pub mod local;
 mod memory;
 mod port;
+mod room;
 mod superblock;
 
 pub use attached::{Answer, Attached, Ticket};
@@ -27,6 +28,7 @@ pub use port::{
     ALIGNMENT, BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log,
     SUPERBLOCK_BYTES_MAX, Slot,
 };
+pub use room::{Claim, Question, Room};
 pub use superblock::{
     Edition, FORMAT_VERSION, Features, Loaded, MemberRow, MemberState, Placed, SlotState,
     Superblock,

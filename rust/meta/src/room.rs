@@ -87,9 +87,11 @@ impl Meta {
         if space.check_room(bytes, journal).is_ok() {
             return Ok(());
         }
-        // The drives count what the journal has taken already.
-        space.ask_room();
-        space.check_room(bytes, journal.saturating_sub(self.journal().status().preallocated_bytes))
+        // Drives that say their room now count what the journal has taken by now. It may give some back meanwhile.
+        let taken = || self.journal().status().preallocated_bytes;
+        let before = taken();
+        let counted = if space.ask_room() { before.min(taken()) } else { 0 };
+        space.check_room(bytes, journal.saturating_sub(counted))
     }
 
     /// True once what cuts left on the drives was removed: nothing of that kind is added while the store is open.

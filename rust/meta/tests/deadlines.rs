@@ -12,7 +12,7 @@ use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, FaultyDrive};
 use dwk_meta::{Change, Meta, Require};
 use dwk_pool::{OpenOptions, Pool, PoolOptions, State};
-use world::{World, bytes, check, get, holder, options, pool_options, put};
+use world::{World, bytes, check, delete, get, holder, options, pool_options, put};
 
 /// Far less than a drive may take.
 const SHORT: Duration = Duration::from_millis(50);
@@ -199,4 +199,27 @@ fn what_lies_in_the_journal_is_waited_for_until_the_deadline() {
     in_time(|| meta.read_until(b"key", &within(SHORT)));
     release(&world);
     assert_eq!(get(&meta, b"key").unwrap(), Some(content));
+}
+
+/// What the journal took since a drive said its room is not in what it said.
+#[test]
+fn a_drive_that_does_not_say_its_room_any_more_is_not_filled_beyond_its_reserve() {
+    const CAPACITY: u64 = 3 << 19;
+    let world = World::new(3, "2+1", 8);
+    world.memory.iter().for_each(|drive| drive.set_capacity(CAPACITY));
+    let meta = world.create().unwrap();
+    hang(&world, Operation::Capacity);
+    let put_next = |n: u64| put(&meta, &n.to_be_bytes(), &bytes(n, 1500)).err();
+    let (many, error) = (0..10_000).find_map(|n| Some((n, put_next(n)?))).unwrap();
+    assert!(many > 300 && error.is(&codes::POOL_FULL), "{many} puts: {error}");
+    let reserve = (CAPACITY as f64 * world.pool.space.reserve_fraction) as u64;
+    for drive in &world.memory {
+        let free = drive.capacity().unwrap().free_bytes;
+        assert!(free >= reserve, "{free} bytes are free after {many} puts, {reserve} are kept");
+    }
+    release(&world);
+    for n in 0..many {
+        delete(&meta, &n.to_be_bytes()).unwrap();
+    }
+    put(&meta, b"again", &bytes(1, 30_000)).unwrap();
 }

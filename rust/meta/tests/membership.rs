@@ -163,3 +163,25 @@ fn a_failed_drive_that_does_not_say_how_large_it_is_stops_nobody() {
     world.drives[0].release();
     assert_eq!(answer, Ok(true));
 }
+
+#[test]
+fn what_was_written_stays_counted_when_a_drive_is_marked() {
+    let drives = drives(3, "counted");
+    let meta = create(&drives, "2+1");
+    let free = || -> Vec<u64> {
+        let roster = meta.pool().roster();
+        roster.seats.iter().map(|seat| seat.free_bytes()).collect()
+    };
+    let before = free();
+    put(&meta, b"key", &bytes(1, 500_000)).unwrap();
+    let after = free();
+    assert!(before.iter().zip(&after).all(|(before, after)| before - after > 200_000));
+    for entry in drives[0].entries() {
+        if matches!(&entry, Entry::Blob(name) if name.as_str().starts_with("s/")) {
+            drives[0].flip(&entry, 5000, 1);
+        }
+    }
+    get(&meta, b"key").unwrap().unwrap();
+    assert_eq!(meta.pool().roster().seats[0].state, State::Suspect);
+    assert_eq!(free(), after);
+}

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -240,7 +239,6 @@ impl Bench {
                 location: drive.describe().location,
                 capacity_bytes: capacity.total_bytes,
                 drive: Some(Attached::new(Arc::new(drive))),
-                free_bytes: AtomicU64::new(capacity.free_bytes),
             })
         });
         roster.store(Roster { epoch: Epoch(1), seats: seats.collect() });

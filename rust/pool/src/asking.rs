@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Clock, Deadline};
-use dwk_drive::{Attached, Capacity, Ticket};
+use dwk_drive::{Attached, Capacity};
 
 /// How long a drive may take to say how much room it has.
 pub(crate) const ROOM_TIME: Duration = Duration::from_secs(1);
@@ -15,10 +15,7 @@ pub(crate) fn rooms<'a>(
     drives: impl Iterator<Item = Option<&'a Arc<Attached>>>,
     clock: &Arc<dyn Clock>,
 ) -> Vec<Option<Capacity>> {
-    let tickets: Vec<_> = drives.map(|drive| drive?.ask_room()).collect();
+    let questions: Vec<_> = drives.map(|drive| drive?.ask_room()).collect();
     let deadline = Deadline::after(Arc::clone(clock), ROOM_TIME);
-    let answer = |ticket: Option<Ticket<Capacity>>| -> Option<Capacity> {
-        ticket?.wait_for(deadline.remaining())?.ok()
-    };
-    tickets.into_iter().map(answer).collect()
+    questions.into_iter().map(|question| question?.wait_for(deadline.remaining())).collect()
 }

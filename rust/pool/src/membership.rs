@@ -8,12 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dwk_base::{Clock, DriveId, Epoch, Error, Result, Seams, codes};
-use dwk_drive::{Attached, Capacity, Edition, MemberRow, MemberState, SlotState, Superblock};
+use dwk_drive::{Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
 
 use crate::asking;
 use crate::roster::{Roster, RosterCell, Seat, State};
@@ -54,8 +53,6 @@ pub(crate) struct Table {
     /// What the next change follows. Empty while the pool is being made: until [`Membership::bear`]
     /// everything is only proposed.
     pub(crate) follows: Vec<Edition>,
-    /// How much room the drives had when they were asked last.
-    rooms: BTreeMap<DriveId, Capacity>,
 }
 
 /// Membership, open.
@@ -75,7 +72,7 @@ pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
 
 impl Membership {
     pub(crate) fn new(
-        mut table: Table,
+        table: Table,
         tolerance: usize,
         drive_timeout: Duration,
         seams: Seams,
@@ -328,22 +325,17 @@ impl Table {
     /// Of a pool whose drives are yet to be found.
     pub(crate) fn new(superblock: Superblock, follows: Vec<Edition>) -> Self {
         let (present, suspect, remarks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (tried, rooms) = (superblock.epoch, BTreeMap::new());
-        Self { superblock, present, suspect, remarks, tried, follows, rooms }
+        let tried = superblock.epoch;
+        Self { superblock, present, suspect, remarks, tried, follows }
     }
 
     /// Asks the drives how much room they have. One that failed may never answer, and who does not answer
     /// in time has what it had.
-    fn ask_rooms(&mut self, clock: &Arc<dyn Clock>) {
+    fn ask_rooms(&self, clock: &Arc<dyn Clock>) {
         let rows = self.superblock.members.iter();
         let here = rows.filter(|row| self.state(row, true) != State::Failed);
-        let asked: Vec<(DriveId, &Arc<Attached>)> =
-            here.filter_map(|row| Some((row.id, &self.present.get(&row.id)?.drive))).collect();
-        let answers = asking::rooms(asked.iter().map(|(_, drive)| Some(*drive)), clock);
-        let ids: Vec<DriveId> = asked.into_iter().map(|(id, _)| id).collect();
-        for (id, room) in ids.into_iter().zip(answers) {
-            self.rooms.extend(room.map(|room| (id, room)));
-        }
+        let drives = here.map(|row| Some(&self.present.get(&row.id)?.drive));
+        asking::rooms(drives, clock);
     }
 
     /// What these drives were given does not count: it makes room for the next.
@@ -376,7 +368,8 @@ impl Table {
         let drive = self.present.get(&row.id).map(|present| Arc::clone(&present.drive));
         let described = drive.as_ref().map(|drive| drive.drive().describe());
         let state = self.state(row, drive.is_some());
-        let capacity = self.rooms.get(&row.id).filter(|_| state != State::Failed);
+        let said = drive.as_ref().and_then(|drive| drive.room().said());
+        let capacity = said.filter(|_| state != State::Failed);
         let location = described.as_ref().map_or(&row.location, |known| &known.location).clone();
         Seat {
             index: row.index,
@@ -387,7 +380,6 @@ impl Table {
             labels: row.labels.clone(),
             location,
             capacity_bytes: capacity.map_or(row.capacity_bytes, |room| room.total_bytes),
-            free_bytes: AtomicU64::new(capacity.map_or(0, |room| room.free_bytes)),
             drive,
         }
     }

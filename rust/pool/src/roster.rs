@@ -1,7 +1,6 @@
 //! Who is in the pool right now: an immutable snapshot that I/O paths take once per operation.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dwk_base::{DriveId, Epoch, Error, Result, codes};
@@ -72,8 +71,6 @@ pub struct Seat {
     pub capacity_bytes: u64,
     /// The drive, if it is here.
     pub drive: Option<Arc<Attached>>,
-    /// Room left, as last seen less what was written since.
-    pub free_bytes: AtomicU64,
 }
 
 impl Seat {
@@ -87,16 +84,9 @@ impl Seat {
         self.drive.as_ref().filter(|_| self.state.writable())
     }
 
-    /// Takes written bytes off the room that is left.
-    pub fn took(&self, bytes: u64) {
-        let less = |free: u64| Some(free.saturating_sub(bytes));
-        let _ = self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-
-    /// Adds deleted bytes to the room that is left.
-    pub fn gave_back(&self, bytes: u64) {
-        let more = |free: u64| Some(free.saturating_add(bytes).min(self.capacity_bytes));
-        let _ = self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    /// Room left beside everything that is on its way there.
+    pub fn free_bytes(&self) -> u64 {
+        self.drive.as_ref().map_or(0, |drive| drive.room().free_bytes())
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the pool is like now, and what to do about it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use dwk_base::{DriveId, Epoch, PoolId, Result};
 use dwk_drive::Capacity;
@@ -180,7 +179,7 @@ fn drive_status(
     journal: bool,
 ) -> Result<DriveStatus> {
     let usage = ledger.usage(seat.index)?;
-    let known = seat.readable().map_or(0, |_| seat.free_bytes.load(Ordering::Relaxed));
+    let known = seat.readable().map_or(0, |drive| drive.room().free_bytes());
     Ok(DriveStatus {
         name: seat.name.clone(),
         id: seat.id,

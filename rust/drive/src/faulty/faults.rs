@@ -53,6 +53,8 @@ pub enum Effect {
     Delay(Duration),
     /// It waits until [`super::FaultyDrive::release`].
     Hang,
+    /// Its answer is found, and waits until [`super::FaultyDrive::release`]: of [`Operation::Capacity`].
+    Withhold,
     /// One bit of what it reads is wrong.
     Flip,
 }
@@ -122,7 +124,7 @@ impl Fault {
     }
 
     pub(super) const fn hangs(&self) -> bool {
-        matches!(self.effect, Effect::Hang)
+        matches!(self.effect, Effect::Hang | Effect::Withhold)
     }
 
     fn matches(&self, operation: Operation, name: &str) -> bool {

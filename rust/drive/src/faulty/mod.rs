@@ -36,9 +36,16 @@ struct Shared {
     clock: Arc<dyn Clock>,
     faults: Mutex<Faults>,
     cache: Mutex<Cache>,
-    hanging: Mutex<bool>,
+    hanging: Mutex<Hanging>,
     released: Condvar,
     locks: Mutex<Vec<HeldLock>>,
+}
+
+/// Whether calls that meet [`Effect::Hang`] or [`Effect::Withhold`] wait, and how many do.
+#[derive(Default)]
+struct Hanging {
+    on: bool,
+    calls: usize,
 }
 
 type HeldLock = Arc<Mutex<Option<Box<dyn Lock>>>>;
@@ -49,6 +56,8 @@ struct Call {
     cutting: bool,
     /// What it reads is wrong.
     flip: bool,
+    /// Its answer waits.
+    withhold: bool,
 }
 
 impl FaultyDrive {
@@ -80,7 +89,7 @@ impl FaultyDrive {
     /// Adds a rule.
     pub fn inject(&self, fault: Fault) {
         if fault.hangs() {
-            *guard(&self.shared.hanging) = true;
+            guard(&self.shared.hanging).on = true;
         }
         guard(&self.shared.faults).rules.push(fault);
     }
@@ -111,9 +120,15 @@ impl FaultyDrive {
         guard(&self.shared.faults).vanished = vanished;
     }
 
-    /// Lets go on what [`Effect::Hang`] holds up, now and until the next such rule is added.
+    /// How many calls [`Effect::Hang`] and [`Effect::Withhold`] hold up now.
+    pub fn held_calls(&self) -> usize {
+        guard(&self.shared.hanging).calls
+    }
+
+    /// Lets go on what [`Effect::Hang`] and [`Effect::Withhold`] hold up, now and until the next such rule is
+    /// added.
     pub fn release(&self) {
-        *guard(&self.shared.hanging) = false;
+        guard(&self.shared.hanging).on = false;
         self.shared.released.notify_all();
     }
 
@@ -142,12 +157,13 @@ impl FaultyDrive {
             }
             faults.strike(operation, name, &shared.random)
         };
-        let mut call = Call { cutting, flip: false };
+        let mut call = Call { cutting, flip: false, withhold: false };
         for effect in effects {
             match effect {
                 Effect::Error(code) => return Err(Error::new(code, "an injected error")),
                 Effect::Delay(duration) => shared.clock.sleep(duration),
                 Effect::Hang => self.hang(),
+                Effect::Withhold => call.withhold = true,
                 Effect::Flip => call.flip = true,
             }
         }
@@ -167,9 +183,11 @@ impl FaultyDrive {
 
     fn hang(&self) {
         let mut hanging = guard(&self.shared.hanging);
-        while *hanging {
+        hanging.calls += 1;
+        while hanging.on {
             hanging = self.shared.released.wait(hanging).unwrap_or_else(PoisonError::into_inner);
         }
+        hanging.calls -= 1;
     }
 
     /// A sync failed, of one log or of names: some of what it should have made durable never will be.
@@ -317,6 +335,9 @@ impl Drive for FaultyDrive {
         let unsynced = self.cache()?.put_bytes();
         let mut capacity = self.below().capacity()?;
         capacity.free_bytes = capacity.free_bytes.saturating_sub(unsynced);
+        if call.withhold {
+            self.hang();
+        }
         if call.cutting { Err(cut()) } else { Ok(capacity) }
     }
 

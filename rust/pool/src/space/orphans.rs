@@ -22,7 +22,8 @@ use super::presence::{Found, Present};
 use super::scrub::Standing;
 use super::sweep::{Done, Sweep, Work};
 use super::write::{SYNC_REMOVE, late};
-use super::{Control, Shared, Space, lock, room::ASK};
+use super::{Control, Shared, Space, lock};
+use crate::asking::ROOM_TIME;
 use crate::roster::Seat;
 use crate::{Ledger, Stripe};
 
@@ -185,7 +186,7 @@ impl Shared {
             };
             Ok(page.into_iter().map(|info| mark(info.name)).collect())
         };
-        let patience = self.options.drive_timeout.max(ASK);
+        let patience = self.options.drive_timeout.max(ROOM_TIME);
         drive.submit(list).wait_for(patience).and_then(Result::ok).unwrap_or_default()
     }
 

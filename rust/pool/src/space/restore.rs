@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dwk_base::{Error, Result, codes};
 use dwk_chunk::crc64nvme;
-use dwk_drive::{BlobName, Drive};
+use dwk_drive::{BlobName, Claim, Drive};
 
 use super::Shared;
 use super::encode::{Parts, of};
@@ -117,12 +117,8 @@ impl Shared {
         let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat)).cloned();
         let (Some(seat), Ok(name)) = (seat, header::name(stripe.id, index)) else { return };
         let Some(drive) = seat.readable().cloned() else { return };
-        let bytes = self.file_bytes(stripe);
-        drop(drive.submit(move |drive| {
-            drive.delete(&name)?;
-            seat.gave_back(bytes);
-            Ok(())
-        }));
+        let (bytes, room) = (self.file_bytes(stripe), Arc::clone(drive.room()));
+        drop(drive.submit(move |drive| room.delete(bytes, || drive.delete(&name))));
     }
 
     /// The wanted shards with their headers, each equal to the check that the others have of it.
@@ -180,25 +176,26 @@ impl Shared {
         let preferred = preferred.filter(|seat| !stripe.placement.contains(seat));
         let mut refused = Refused::default();
         for seat in own.into_iter().chain(preferred) {
-            if self.put_shard(stripe, index, seat, parts, &mut refused) {
+            if self.put_shard(stripe, index, (seat, None), parts, &mut refused) {
                 return Some(seat);
             }
         }
         loop {
-            let seat = self.another(&stripe.placement, &refused, bytes, Purpose::Keep)?;
-            if self.put_shard(stripe, index, seat, parts, &mut refused) {
+            let (seat, claim) = self.another(&stripe.placement, &refused, bytes, Purpose::Keep)?;
+            if self.put_shard(stripe, index, (seat, Some(claim)), parts, &mut refused) {
                 return Some(seat);
             }
         }
     }
 
-    /// Puts a shard on a drive, in the place of whatever is there by its name unless that is this shard: it may
-    /// be the one that counts, and a cut or an error after deleting it would lose it.
+    /// Puts a shard on a drive, where room may be taken for it, in the place of whatever is there by its name
+    /// unless that is this shard: it may be the one that counts, and a cut or an error after deleting it would
+    /// lose it.
     fn put_shard(
         &self,
         stripe: &Stripe,
         index: usize,
-        seat: u16,
+        (seat, claim): (u16, Option<Claim>),
         parts: &Parts,
         refused: &mut Refused,
     ) -> bool {
@@ -208,27 +205,25 @@ impl Shared {
             refused.failed.push(seat);
             return false;
         };
-        let shard = parts.clone();
+        let (shard, room) = (parts.clone(), Arc::clone(drive.room()));
+        let claim = claim.filter(|claim| claim.is_of(&room));
+        let mut claim = claim.unwrap_or_else(|| room.claim(self.file_bytes(stripe)));
         let write = move |drive: &dyn Drive| {
-            let there = holds(drive, &name, &shard);
-            if !there {
-                match drive.delete(&name) {
+            if !holds(drive, &name, &shard) {
+                let bytes = drive.stat(&name).map_or(0, |blob| blob.bytes);
+                match room.delete(bytes, || drive.delete(&name)) {
                     Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
                     _ => {}
                 }
                 drive.put(&name, &shard)?;
+                claim.land();
             }
             // Whoever put what was there may not have synced it yet.
-            drive.sync(SYNC_REPAIR).map(|()| there)
+            drive.sync(SYNC_REPAIR)
         };
         let answer = drive.submit(write).wait_for(self.options.drive_timeout);
         let error = match answer {
-            Some(Ok(there)) => {
-                if !there {
-                    seat.took(self.file_bytes(stripe));
-                }
-                return true;
-            }
+            Some(Ok(())) => return true,
             Some(Err(error)) => error,
             None => late(),
         };

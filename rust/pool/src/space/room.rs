@@ -1,22 +1,18 @@
 //! Which drives could take how much, what a new stripe looks like on them, and room that is given back.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::Arc;
 
 use dwk_base::{Epoch, Error, Result, codes};
-use dwk_drive::{ALIGNMENT, BlobName, Drive};
+use dwk_drive::{ALIGNMENT, BlobName, Claim, Drive, Room};
 use dwk_erasure::{Code, CodeSpec};
 
 use super::encode::Shape;
 use super::placement::{self, Candidate};
 use super::write::{SYNC_REMOVE, late};
 use super::{Shared, Space, header};
-use crate::Stripe;
 use crate::roster::{Roster, Seat};
-
-/// How long a drive may take to say how much room it has.
-pub(crate) const ASK: Duration = Duration::from_secs(1);
+use crate::{Stripe, asking};
 
 /// Who may fill the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,37 +59,38 @@ impl Space {
         self.shared.plan(bytes as usize, Purpose::Store, &Refused::default()).map(drop)
     }
 
-    /// Asks every drive how much room it has: others than the space take some, too.
-    pub fn ask_room(&self) {
-        for seat in self.shared.roster.load().writable() {
-            Shared::ask_room(seat);
-        }
+    /// Asks every drive how much room it has: others than the space take some, too. True if all of them said.
+    pub fn ask_room(&self) -> bool {
+        let roster = self.shared.roster.load();
+        let drives = roster.writable().map(|seat| seat.writable());
+        asking::rooms(drives, &self.shared.seams.clock).iter().all(Option::is_some)
     }
 
     /// Removes the shards of stripes: each drive deletes all of its own and syncs once. What cannot be removed
     /// now is found as an orphan later.
     pub fn remove(&self, stripes: &[Stripe]) {
-        let mut shards: BTreeMap<u16, (Vec<BlobName>, u64)> = BTreeMap::new();
+        let mut shards: BTreeMap<u16, Vec<(BlobName, u64)>> = BTreeMap::new();
         for stripe in stripes {
             for (index, seat) in stripe.placement.iter().enumerate() {
                 self.shared.headers.forget(stripe.id, index);
-                let (names, bytes) = shards.entry(*seat).or_default();
-                names.extend(header::name(stripe.id, index));
-                *bytes += self.shared.file_bytes(stripe);
+                let bytes = self.shared.file_bytes(stripe);
+                let name = header::name(stripe.id, index).map(|name| (name, bytes));
+                shards.entry(*seat).or_default().extend(name);
             }
         }
         let roster = self.shared.roster.load();
         let tickets: Vec<_> = shards
             .into_iter()
-            .filter_map(|(seat, (names, bytes))| {
+            .filter_map(|(seat, shards)| {
                 let seat = roster.seat(seat)?;
-                let ticket = seat.readable()?.submit(move |drive| delete_all(drive, &names));
-                Some((seat, bytes, ticket))
+                let drive = seat.readable()?;
+                let room = Arc::clone(drive.room());
+                Some((seat, drive.submit(move |drive| delete_all(drive, &room, &shards))))
             })
             .collect();
-        for (seat, bytes, ticket) in tickets {
+        for (seat, ticket) in tickets {
             match ticket.wait_for(self.shared.options.drive_timeout) {
-                Some(Ok(())) => seat.gave_back(bytes),
+                Some(Ok(())) => {}
                 Some(Err(error)) => self.shared.watch.failed(seat.index, &error),
                 None => self.shared.watch.failed(seat.index, &late()),
             }
@@ -101,9 +98,9 @@ impl Space {
     }
 }
 
-fn delete_all(drive: &dyn Drive, names: &[BlobName]) -> Result<()> {
-    for name in names {
-        match drive.delete(name) {
+fn delete_all(drive: &dyn Drive, room: &Room, shards: &[(BlobName, u64)]) -> Result<()> {
+    for (name, bytes) in shards {
+        match room.delete(*bytes, || drive.delete(name)) {
             Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
             _ => {}
         }
@@ -141,7 +138,7 @@ impl Shared {
     pub(crate) fn plan(&self, bytes: usize, purpose: Purpose, refused: &Refused) -> Result<Plan> {
         let roster = self.roster.load();
         let lost = lost(&roster, refused);
-        let here = |seat: &&std::sync::Arc<Seat>| !refused.has(seat.index);
+        let here = |seat: &&Arc<Seat>| !refused.has(seat.index);
         let drives = roster.writable().filter(here).count();
         let mut possible = false;
         for drives in (1..=drives.min(self.coding.shards())).rev() {
@@ -166,18 +163,46 @@ impl Shared {
         Err(Error::new(&codes::DRIVES_TOO_MANY_LOST, text).with("drives", drives))
     }
 
-    /// One more drive for a shard of a stripe that has shards on `taken`, none of `refused`.
+    /// As [`plan`](Self::plan), with room taken for each shard: what others plan meanwhile goes beside it.
+    ///
+    /// # Errors
+    /// `pool.full`, `drives.too_many_lost`
+    pub(crate) fn reserve(
+        &self,
+        bytes: usize,
+        purpose: Purpose,
+        refused: &Refused,
+    ) -> Result<(Plan, Vec<Claim>)> {
+        loop {
+            let plan = self.plan(bytes, purpose, refused)?;
+            let (roster, bytes) = (self.roster.load(), plan.shape.file_bytes() as u64);
+            let claim = |seat: &u16| self.claim(roster.seat(*seat)?, bytes, purpose);
+            if let Some(claims) = plan.placement.iter().map(claim).collect() {
+                return Ok((plan, claims));
+            }
+            // Somebody else was faster, or a drive left.
+        }
+    }
+
+    /// One more drive for a shard of a stripe that has shards on `taken`, none of `refused`, with room taken.
     pub(crate) fn another(
         &self,
         taken: &[u16],
         refused: &Refused,
         file_bytes: usize,
         purpose: Purpose,
-    ) -> Option<u16> {
-        let roster = self.roster.load();
-        let candidates = self.candidates(&roster, file_bytes, purpose, refused);
-        let (shards, width) = (taken.len(), self.options.scatter_width);
-        placement::choose_another(&candidates, taken, shards, width, &*self.seams.random)
+    ) -> Option<(u16, Claim)> {
+        loop {
+            let roster = self.roster.load();
+            let candidates = self.candidates(&roster, file_bytes, purpose, refused);
+            let (shards, width) = (taken.len(), self.options.scatter_width);
+            let random = &*self.seams.random;
+            let seat = placement::choose_another(&candidates, taken, shards, width, random)?;
+            let claim = self.claim(roster.seat(seat)?, file_bytes as u64, purpose);
+            if let Some(claim) = claim {
+                return Some((seat, claim));
+            }
+        }
     }
 
     /// Every writable drive with what it has room for; 0 where a shard of `bytes` does not fit.
@@ -188,40 +213,36 @@ impl Shared {
         purpose: Purpose,
         refused: &Refused,
     ) -> Vec<Candidate> {
-        let here = roster.writable().filter(|seat| !refused.has(seat.index));
-        here.map(|seat| {
-            let mut free_bytes = self.free_bytes(seat, purpose);
-            if free_bytes < bytes as u64 && Self::ask_room(seat) {
-                free_bytes = self.free_bytes(seat, purpose);
-            }
-            let free_bytes = if free_bytes < bytes as u64 { 0 } else { free_bytes };
+        let here: Vec<_> = roster.writable().filter(|seat| !refused.has(seat.index)).collect();
+        let fits = |seat: &Seat| {
+            let free_bytes = seat.free_bytes().saturating_sub(self.reserve_bytes(seat, purpose));
+            Some(free_bytes).filter(|free_bytes| *free_bytes >= bytes as u64)
+        };
+        let short = here.iter().filter(|seat| fits(seat).is_none());
+        asking::rooms(short.map(|seat| seat.writable()), &self.seams.clock);
+        let candidate = |seat: &Arc<Seat>| {
+            let free_bytes = fits(seat).unwrap_or(0);
             Candidate { seat: seat.index, free_bytes, domain: seat.failure_domain.clone() }
-        })
-        .collect()
+        };
+        here.into_iter().map(candidate).collect()
     }
 
-    fn free_bytes(&self, seat: &Seat, purpose: Purpose) -> u64 {
-        let reserve = match purpose {
+    /// Takes room on a drive, if it has that much beside the reserve.
+    pub(crate) fn claim(&self, seat: &Seat, bytes: u64, purpose: Purpose) -> Option<Claim> {
+        seat.writable()?.room().try_claim(bytes, self.reserve_bytes(seat, purpose))
+    }
+
+    fn reserve_bytes(&self, seat: &Seat, purpose: Purpose) -> u64 {
+        match purpose {
             Purpose::Store => (seat.capacity_bytes as f64 * self.options.reserve_fraction) as u64,
             Purpose::Keep => 0,
-        };
-        seat.free_bytes.load(Ordering::Relaxed).saturating_sub(reserve)
-    }
-
-    /// Asks a drive how much room it has; false if it does not say.
-    fn ask_room(seat: &Seat) -> bool {
-        let Some(drive) = seat.writable() else { return false };
-        let answer = drive.ask_room().and_then(|answer| answer.wait_for(ASK));
-        let Some(Ok(capacity)) = answer else { return false };
-        seat.free_bytes.store(capacity.free_bytes, Ordering::Relaxed);
-        true
+        }
     }
 }
 
 /// Drives that cannot be read, and those that just refused.
 fn lost(roster: &Roster, refused: &Refused) -> usize {
-    let gone = |seat: &&std::sync::Arc<Seat>| {
-        seat.readable().is_none() || refused.failed.contains(&seat.index)
-    };
+    let gone =
+        |seat: &&Arc<Seat>| seat.readable().is_none() || refused.failed.contains(&seat.index);
     roster.seats.iter().filter(gone).count()
 }

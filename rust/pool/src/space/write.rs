@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, StripeId, codes};
-use dwk_drive::{BlobName, Drive, Ticket};
+use dwk_drive::{BlobName, Claim, Drive, Ticket};
 
 use super::coding::numbers;
 use super::encode::{Parts, Shape, encode};
@@ -59,8 +59,8 @@ struct State {
 }
 
 enum Slot {
-    /// Not with a drive yet.
-    Unsent,
+    /// Not with a drive yet, where this room is taken for it.
+    Unsent(Claim),
     /// With a drive since then, by the errand of this number.
     Pending(u64, Duration),
     Durable,
@@ -73,6 +73,7 @@ struct Errand {
     index: usize,
     number: u64,
     name: BlobName,
+    claim: Claim,
     told: bool,
 }
 
@@ -87,7 +88,7 @@ impl Space {
     /// `pool.full`, `drives.too_many_lost`
     pub fn write(&self, filling: Filling) -> Result<Writing> {
         let (shared, payload_bytes) = (&self.shared, filling.len());
-        let plan = shared.plan(payload_bytes, filling.purpose, &Refused::default())?;
+        let (plan, claims) = shared.reserve(payload_bytes, filling.purpose, &Refused::default())?;
         let purpose = filling.purpose;
         let buffer = if filling.buffer.len() < plan.shape.bytes() {
             // Fewer drives than when it began to fill: the parity takes more.
@@ -98,7 +99,7 @@ impl Space {
             filling.buffer
         };
         let (stripe, shards) = shared.encode(buffer, &plan, payload_bytes)?;
-        let state = State::new(stripe, plan.shape, shards);
+        let state = State::new(stripe, plan.shape, shards, claims);
         let flight = Arc::new(Flight {
             shared: Arc::clone(shared),
             purpose,
@@ -158,12 +159,12 @@ impl Shared {
 }
 
 impl State {
-    fn new(stripe: Stripe, shape: Shape, shards: Vec<Parts>) -> Self {
+    fn new(stripe: Stripe, shape: Shape, shards: Vec<Parts>, claims: Vec<Claim>) -> Self {
         Self {
             stripe,
             file_bytes: shape.file_bytes(),
             shards,
-            slots: Vec::new(),
+            slots: claims.into_iter().map(Slot::Unsent).collect(),
             refused: Refused::default(),
             result: None,
             abandoned: false,
@@ -192,34 +193,25 @@ pub(crate) fn late() -> Error {
 impl Flight {
     /// Hands every shard to the drive where it is placed.
     fn send_all(self: &Arc<Self>) {
-        let shards = {
-            let mut state = lock(&self.state);
-            state.slots.clear();
-            let shards = state.shards.len();
-            state.slots.extend((0..shards).map(|_| Slot::Unsent));
-            shards
-        };
+        let shards = lock(&self.state).slots.len();
         (0..shards).for_each(|index| self.send(index));
     }
 
-    /// Hands a shard to the drive where it is placed.
+    /// Hands a shard to the drive where it is placed, unless it is not wanted any more.
     fn send(self: &Arc<Self>, index: usize) {
         let mut state = lock(&self.state);
+        let Some(claim) = state.take_unsent(index) else { return };
         state.errands += 1;
         let (number, seat) = (state.errands, state.stripe.placement[index]);
         let roster = self.shared.roster.load();
-        let seat_now = roster.seat(seat).and_then(|seat| Some((seat, seat.writable()?)));
-        let name = header::name(state.stripe.id, index);
-        let (Some((seat, drive)), Ok(name)) = (seat_now, name) else {
-            state.slots[index] = Slot::Refused(gone());
-            return;
-        };
-        seat.took(state.file_bytes as u64);
+        let drive = roster.seat(seat).and_then(|seat| seat.writable());
+        let drive = drive.filter(|drive| claim.is_of(drive.room()));
+        let (Some(drive), Ok(name)) = (drive, header::name(state.stripe.id, index)) else { return };
         state.slots[index] = Slot::Pending(number, self.shared.seams.clock.monotonic());
         drop(state);
-        let outbox = self.shared.outbox(seat.index);
+        let outbox = self.shared.outbox(seat);
         let flight = Arc::clone(self);
-        lock(&outbox.0).push_back(Errand { flight, index, number, name, told: false });
+        lock(&outbox.0).push_back(Errand { flight, index, number, name, claim, told: false });
         drop(drive.submit(move |drive| {
             outbox.run(drive);
             Ok(())
@@ -295,8 +287,10 @@ impl Flight {
     fn send_elsewhere(self: &Arc<Self>, index: usize) -> bool {
         let mut state = lock(&self.state);
         let (taken, bytes) = (state.stripe.placement.clone(), state.file_bytes);
-        let seat = self.shared.another(&taken, &state.refused, bytes, self.purpose);
-        let Some(seat) = seat else { return false };
+        let another = self.shared.another(&taken, &state.refused, bytes, self.purpose);
+        let Some((seat, claim)) = another else { return false };
+        let Some(slot) = state.slots.get_mut(index) else { return true };
+        *slot = Slot::Unsent(claim);
         state.stripe.placement[index] = seat;
         drop(state);
         self.send(index);
@@ -319,11 +313,14 @@ impl Flight {
     fn try_encode_anew(self: &Arc<Self>) -> Result<()> {
         let (data, refused) = {
             let state = lock(&self.state);
+            if state.abandoned {
+                return Ok(());
+            }
             let data = usize::from(state.stripe.code.data);
             let payloads = state.shards.iter().take(data).map(|[_, payload]| payload.clone());
             (payloads.collect::<Vec<_>>(), state.refused.clone())
         };
-        let plan = self.shared.plan(self.payload_bytes, self.purpose, &refused)?;
+        let (plan, claims) = self.shared.reserve(self.payload_bytes, self.purpose, &refused)?;
         // Whoever waits for memory may be waiting for this stripe.
         let mut buffer = self.shared.memory.take_anyway(plan.shape.bytes());
         let (mut room, mut left) = (buffer.as_mut(), self.payload_bytes);
@@ -334,8 +331,14 @@ impl Flight {
         }
         let (stripe, shards) = self.shared.encode(buffer, &plan, self.payload_bytes)?;
         let mut state = lock(&self.state);
-        let (before, slots) =
-            (std::mem::replace(&mut state.stripe, stripe), std::mem::take(&mut state.slots));
+        if state.abandoned {
+            return Ok(());
+        }
+        let unsent = claims.into_iter().map(Slot::Unsent).collect();
+        let (before, slots) = (
+            std::mem::replace(&mut state.stripe, stripe),
+            std::mem::replace(&mut state.slots, unsent),
+        );
         state.shards = shards;
         state.file_bytes = plan.shape.file_bytes();
         drop(state);
@@ -381,6 +384,15 @@ impl Flight {
 }
 
 impl State {
+    /// The room that is taken for a shard that was not sent. Until it is, it counts as refused.
+    fn take_unsent(&mut self, index: usize) -> Option<Claim> {
+        let slot = self.slots.get_mut(index).filter(|slot| matches!(slot, Slot::Unsent(_)))?;
+        match std::mem::replace(slot, Slot::Refused(gone())) {
+            Slot::Unsent(claim) => Some(claim),
+            _ => None,
+        }
+    }
+
     fn is_current(&self, errand: &Errand) -> bool {
         let slot = self.slots.get(errand.index);
         matches!(slot, Some(Slot::Pending(number, _)) if *number == errand.number)
@@ -411,13 +423,9 @@ impl Shared {
         let (roster, bytes) = (self.roster.load(), self.file_bytes(stripe));
         let delete = |index| {
             self.headers.forget(stripe.id, index);
-            let seat = roster.seat(*stripe.placement.get(index)?).cloned()?;
-            let (drive, name) = (seat.readable().cloned()?, header::name(stripe.id, index).ok()?);
-            Some(drive.submit(move |drive| {
-                drive.delete(&name)?;
-                seat.gave_back(bytes);
-                Ok(())
-            }))
+            let drive = roster.seat(*stripe.placement.get(index)?)?.readable()?;
+            let (room, name) = (Arc::clone(drive.room()), header::name(stripe.id, index).ok()?);
+            Some(drive.submit(move |drive| room.delete(bytes, || drive.delete(&name))))
         };
         shards.filter_map(delete).collect()
     }
@@ -436,34 +444,39 @@ impl Outbox {
             waiting.drain(..count).collect()
         };
         let mut put = Vec::with_capacity(errands.len());
-        for errand in errands {
+        for mut errand in errands {
             let Some(parts) = errand.flight.parts(&errand) else {
                 errand.dismiss();
                 continue;
             };
             match drive.put(&errand.name, &parts) {
-                Ok(()) => put.push(errand),
-                Err(error) => drop(errand.tell(Err(error))),
+                Ok(()) => {
+                    errand.claim.land();
+                    put.push(errand);
+                }
+                Err(error) => {
+                    errand.tell(Err(error));
+                }
             }
         }
         if put.is_empty() {
             return;
         }
         let synced = drive.sync(SYNC_WRITE);
-        for errand in put {
-            let name = errand.name.clone();
+        for mut errand in put {
             if !errand.tell(synced.clone()) && synced.is_ok() {
                 // It came too late. If it cannot be deleted, or comes back with the power, it is an orphan.
-                let _ = drive.delete(&name);
+                let Errand { name, claim, .. } = &mut errand;
+                let _ = claim.delete(|| drive.delete(name));
             }
         }
     }
 }
 
 impl Errand {
-    fn tell(mut self, result: Result<()>) -> bool {
+    fn tell(&mut self, result: Result<()>) -> bool {
         self.told = true;
-        self.flight.report(&self, result)
+        self.flight.report(self, result)
     }
 
     fn dismiss(mut self) {

@@ -3,5 +3,6 @@
 mod damage;
 mod dropped;
 mod repairing;
+mod room;
 mod storing;
 mod world;

@@ -228,7 +228,7 @@ fn any_number_of_strangers_takes_little_memory_and_each_is_seen() {
 }
 
 /// Restores a shard of a stripe as the row `stripe` says, whatever the table says meanwhile.
-fn restore(world: &World, stripe: &Stripe, wanted: &Wanted) -> Restored {
+pub(super) fn restore(world: &World, stripe: &Stripe, wanted: &Wanted) -> Restored {
     let (shared, stripe) = (&world.space.shared, Arc::new(stripe.clone()));
     let range = 0..stripe.shard_bytes as usize;
     let mut recovery = Recovery::new(shared, &stripe, range).unwrap();
@@ -260,9 +260,9 @@ fn a_shard_that_is_well_is_never_deleted_by_a_repair() {
     let seat = usize::from(stripe.placement[1]);
     world.drives[seat].inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Delete));
     let wanted = Wanted { in_place: vec![1], ..Wanted::default() };
-    let before = world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst);
+    let before = world.roster.load().seats[seat].free_bytes();
     assert_eq!(restore(&world, stripe, &wanted).shards, 1);
-    assert_eq!(world.roster.load().seats[seat].free_bytes.load(Ordering::SeqCst), before);
+    assert_eq!(world.roster.load().seats[seat].free_bytes(), before);
     assert!(lock(&world.watch.failed).is_empty());
     world.assert_whole("kept");
 }

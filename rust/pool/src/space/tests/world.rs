@@ -1,12 +1,12 @@
 //! A space with its roster, its table of stripes and its watch, as small as can be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, StripeId, codes};
-use dwk_drive::{Attached, BlobName, Drive, Entry, FaultyDrive, MemoryDrive, Power};
+use dwk_drive::{Attached, BlobName, Entry, FaultyDrive, MemoryDrive, Power};
 use dwk_erasure::CodeSpec;
 
 use super::super::{Space, SpaceOptions, header, lock};
@@ -113,7 +113,6 @@ fn copy(seat: &Seat, state: State) -> Seat {
         location: seat.location.clone(),
         capacity_bytes: seat.capacity_bytes,
         drive: if state == State::Missing { None } else { seat.drive.clone() },
-        free_bytes: AtomicU64::new(seat.free_bytes.load(Ordering::SeqCst)),
     }
 }
 
@@ -161,7 +160,8 @@ impl World {
     pub(super) fn seat_all(&mut self) {
         self.epoch += 1;
         let seat = |(n, drive): (usize, &FaultyDrive)| {
-            let capacity = drive.capacity().unwrap();
+            let drive = Attached::new(Arc::new(drive.clone()));
+            let capacity = drive.ask_room().unwrap().wait_for(Duration::from_mins(1)).unwrap();
             Arc::new(Seat {
                 index: n as u16,
                 id: DriveId::from_u128(n as u128),
@@ -171,8 +171,7 @@ impl World {
                 labels: BTreeMap::new(),
                 location: format!("d{n}"),
                 capacity_bytes: capacity.total_bytes,
-                drive: Some(Attached::new(Arc::new(drive.clone()))),
-                free_bytes: AtomicU64::new(capacity.free_bytes),
+                drive: Some(drive),
             })
         };
         let seats = self.drives.iter().enumerate().map(seat).collect();
