@@ -99,7 +99,7 @@ class Plugins(Looking):
         found = {}
         for name in self._running():
             home = self._records[name].home
-            if home is not None and self._records[name].found.source == "folder":
+            if home is not None:
                 found[home.resolve()] = name
         return found
 
