@@ -73,6 +73,21 @@ class Version:
         self.instance = self.loaded = None
         return proof
 
+    def vanish(self, watchdog: Watchdog, limit_s: float, proof_s: float) -> list[str]:
+        """Unload it on a thread of its own: what is collected may still run code of it, and hang.
+
+        Returns:
+            What is still there after `proof_s` seconds, and who holds it.
+
+        """
+        try:
+            alive: list[str] = watchdog.step(
+                "unloading", lambda: self.unload().settle(proof_s), limit_s + proof_s
+            )
+        except errors.DwError as error:
+            return [str(bare(error))]
+        return alive
+
     def leaked(self) -> list[str]:
         """Return the threads that run its code, named after it."""
         if not self.namespace:
