@@ -119,10 +119,13 @@ class Record:
         self.slot.refuse(_refusal(self.id, "is paused"))
 
     def lift(self) -> None:
-        """Let callers in again, if it is started."""
+        """Let callers in again, if it is started; one that is paused is just that again."""
         self._cancel()
-        if self.version is not None and self.version.life.state == "started":
+        state = None if self.version is None else self.version.life.state
+        if state == "started":
             self.slot.refuse(None)
+        elif state == "paused":
+            self.refuse()
 
     def _cancel(self) -> None:
         timer, self._timer = self._timer, None

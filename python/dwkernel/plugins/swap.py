@@ -17,6 +17,7 @@ of a dict and one of an attribute; nobody holds a lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -33,6 +34,7 @@ __all__ = ["Held", "Slot", "Use"]
 
 T = TypeVar("T")
 _get_ident = threading.get_ident
+_LOST_REFERENCES = 4
 
 
 class Held(Generic[T]):
@@ -240,6 +242,7 @@ class Slot(Generic[T]):
 def _drained(held: Held[Any], limit_s: float) -> list[str]:
     end = time.monotonic() + limit_s
     held.is_watched = True
+    _forget_lost(held)
     try:
         while held.users:
             held.empty = Latch()
@@ -249,7 +252,16 @@ def _drained(held: Held[Any], limit_s: float) -> list[str]:
             if left <= 0:
                 break
             held.empty.wait(left)
+        _forget_lost(held)
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         return sorted({names.get(one, "a thread that ended") for one in list(held.users.values())})
     finally:
         held.is_watched = False
+
+
+def _forget_lost(held: Held[Any]) -> None:
+    """Let go of uses that nobody has any more: Ctrl-C came just before they would have left."""
+    for use in list(held.users):
+        # The dict, the list, the name and the argument; a `with` that is under way has it, too.
+        if sys.getrefcount(use) <= _LOST_REFERENCES:
+            held.users.pop(use, None)

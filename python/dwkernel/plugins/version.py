@@ -197,13 +197,18 @@ class Workshop:
         section = self._section()
         config = schema.filled(found.manifest.config, section.config.get(found.id, {}))
         stage = self._stages.new(f"{found.id}-{secrets.token_hex(4)}")
-        stage.mkdir(mode=0o700)
+        try:
+            stage.mkdir(mode=0o700)
+        except OSError as error:
+            text = f"no folder for the files of {found.id} can be made: {error}"
+            raise errors.new("plugin.load", text, id=found.id) from error
         # A package is imported by its name: the folder is the one that it is in.
         module = found.manifest.entry.partition(":")[0].partition(".")[0]
         is_package = (found.home / "__init__.py").is_file()
         try:
             files = tree.copy(found.home, stage / (module if is_package else "files"))
             self._vouch(found, files.hash)
+            loader.agree(found, stage / (module if is_package else "files"))
             folder = stage if is_package else stage / "files"
             instance = self._confine(found, folder, config)
             life = Life(instance, watchdog, section.limits.limits())
@@ -244,7 +249,7 @@ class Workshop:
 
         try:
             result = watchdog.step("importing", importing, limit_s)
-        except errors.Timeout:
+        except (errors.Timeout, KeyboardInterrupt):
             with lock:
                 is_late = True
             raise
