@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plugin_maker
-from dwkernel import errors
+from dwkernel import _native, errors
 from dwkernel.plugins import discovery, loader
 from dwkernel.plugins.output import Log
 from expect import code_of, until
@@ -408,6 +408,26 @@ def test_compiled_versions_load_side_by_side_from_paths_of_their_own(
     assert again.make().say() == (1, 1)
     for loaded in (one, two, again):
         loaded.unload()
+
+
+def test_a_pyo3_extension_loads_side_by_side_too(tmp_path: Path, stages: loader.Stages) -> None:
+    # The kernel's own is one: the same file, which three have loaded, each as if it were alone.
+    file = Path(str(_native.__file__))
+    if file.stat().st_size > 100 << 20:
+        pytest.skip("the extension was built with all it takes to debug it: too large to copy")
+    home = plugin_maker.write(
+        tmp_path / "p", "def native(self):\n    import _native\n    return _native"
+    )
+    shutil.copy(file, home / file.name)
+    several = [load(home, stages), load(home, stages)]
+    modules = [_native, *(loaded.make().native() for loaded in several)]
+    for module in modules:
+        assert module.blake3(b"abc") == _native.blake3(b"abc")
+    assert len({str(module.__file__) for module in modules}) == 3
+    assert len({id(module.BoundedQueue) for module in modules}) == 3
+    del module, modules
+    for loaded in several:
+        assert loaded.unload().settle(5.0) == []
 
 
 def test_a_compiled_plugin_is_reloaded_while_it_is_used(tmp_path: Path) -> None:
