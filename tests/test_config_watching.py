@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwkernel import config
+from dwkernel import _watching, config
 from dwkernel.config import watching
 from expect import code_of, until
 
@@ -140,7 +140,7 @@ def test_a_folder_that_goes_and_comes_back_counts(made: config.Configuration, pa
 def test_a_folder_that_comes_back_is_watched_and_not_only_looked_at(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_LOOK_EVERY_S", 40.0)
+    monkeypatch.setattr(_watching, "_LOOK_EVERY_S", 40.0)
     with watched(path, debounce="20ms") as made:
         began = time.monotonic()
         shutil.rmtree(path.parent)
@@ -339,7 +339,7 @@ def test_threads_end_with_close_and_with_a_configuration_that_nobody_has(path: P
 
 SCRIPT = """
 import os, sys, time
-from dwkernel import config
+from dwkernel import _watching, config
 path = sys.argv[1]
 made = config.Configuration(path, environment={}, debounce="20ms")
 """

@@ -8,7 +8,10 @@ import io
 import os
 import stat
 import tarfile
+import threading
+import tracemalloc
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +25,6 @@ from expect import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 GOOD = {"p/plugin.toml": plugin_maker.manifest(), "p/main.py": plugin_maker.POLICY}
 
@@ -163,6 +165,124 @@ def test_bombs_are_refused_before_they_fill_anything(
     bomb = tmp_path / "header.tar.gz"
     bomb.write_bytes(gzip.compress(raw.getvalue(), 9))
     refused(bomb, folder)
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Return how much memory a call took at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_list_of_members_that_is_a_bomb_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    path = zipped(tmp_path / "p.zip", {**GOOD, "p/x": ""})
+    content = path.read_bytes()
+    at, end = content.rindex(b"PK\x01\x02"), content.rindex(b"PK\x05\x06")
+    # The list's last entry, as often as it fits: each takes ten times as much in memory.
+    entries = content[content.index(b"PK\x01\x02") : end] + content[at:end] * 200_000
+    tail = bytearray(content[end:])
+    tail[12:16] = len(entries).to_bytes(4, "little")
+    path.write_bytes(content[: content.index(b"PK\x01\x02")] + entries + tail)
+    said: list[str] = []
+    peak = peak_of(lambda: said.append(refused(path, folder)))
+    assert "the list of its members is too large" in said[0]
+    assert peak < 4 << 20
+    # So can be what a tar says before a member, here of its attributes.
+    fields = b"".join(b"17 %08d=%s\n" % (n, b"x" * 4) for n in range(2_000_000))
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(fields)
+    raw = header.tobuf() + fields + b"\0" * (-len(fields) % 512)
+    path = tmp_path / "p.tar.gz"
+    path.write_bytes(gzip.compress(raw + tarfile.TarInfo("p/a").tobuf() + b"\0" * 1024, 1))
+    peak = peak_of(lambda: said.append(refused(path, folder)))
+    assert "one of its headers is too large" in said[1]
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_members_without_a_name_of_their_own_count_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "FILES_MAX", 50)
+    (tmp_path / "plugins").mkdir()
+    path = MAKERS[name](tmp_path / name, GOOD | {"./" * n: "" for n in range(1, 60)})
+    assert "more than 50 files" in refused(path, tmp_path / "plugins")
+
+
+@pytest.mark.parametrize("step", ["write", "mkdir", "fsync", "rename"])
+def test_a_disk_that_is_full_is_told_and_no_fault_of_the_archive(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = zipped(tmp_path / "p.zip", {**GOOD, "p/deep/x": "x"})
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if step == "write":
+            real = Path.open
+
+            def opened(place: Path, mode: str = "r", **rest: Any) -> Any:
+                file = real(place, mode, **rest)
+                return Full(file) if mode == "xb" else file
+
+            patched.setattr(Path, "open", opened)
+        else:
+            patched.setattr(os if step == "fsync" else Path, step, full)
+        with pytest.raises(errors.Invalid, match="No space left on device") as caught:
+            archive.install(path, folder)
+    assert caught.value.code == "plugin.load"
+    assert list(folder.iterdir()) == []
+    assert archive.install(path, folder).home == folder / "p-1.0"
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert code_of(lambda: archive.install(path, plain)) == "plugin.load"
+
+
+class Full(io.RawIOBase):
+    def __init__(self, file: Any) -> None:
+        super().__init__()
+        self.file = file
+
+    def write(self, _: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def test_many_may_install_at_once_and_what_was_cut_off_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    (folder / ".incoming-left" / "p").mkdir(parents=True)
+    paths = [
+        zipped(tmp_path / f"{n}.zip", {"p/plugin.toml": plugin_maker.manifest(f"p{n}"), "p/a": ""})
+        for n in range(12)
+    ]
+    wrong: list[BaseException] = []
+
+    def install(path: Path) -> None:
+        try:
+            archive.install(path, folder)
+        except BaseException as error:  # noqa: BLE001 - it is what is looked for
+            wrong.append(error)
+
+    threads = [threading.Thread(target=install, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    found = discovery.discover([folder], []).plugins
+    assert len(found) == len(paths)
+    assert all(vouching.locked_hash(one) for (one,) in found.values())
+    assert not list(folder.glob(".incoming*"))
 
 
 def test_a_zip_that_lies_about_sizes_is_refused(tmp_path: Path) -> None:

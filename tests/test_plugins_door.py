@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import sys
+import textwrap
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwkernel as dw
 import plugin_maker
 from dwkernel import errors
+from dwkernel.plugins import discovery, vouching
 from expect import code_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from dwkernel.plugins import Plugins
 
 URLS = [f"memory://door-{number}" for number in range(3)]
 
@@ -123,11 +128,65 @@ def test_a_policy_that_hangs_costs_its_time_and_the_operation_is_refused(tmp_pat
         kernel.containers.create("c")
 
 
+# How a version fails, by the step of its reload.
+FAILS = {
+    "load": "raise ImportError",
+    "handshake": "def handshake(self, context): raise ValueError",
+    "start": "def start(self): raise SystemExit(1)",
+    "import": "def import_state(self, state, from_version): raise KeyError",
+    "health": "def health(self): return False",
+    "open": "def open(self, location, make): raise OSError",
+}
+STEPS = ["resolve", "verify", "load", "handshake", "start", "export", "import", "health"]
+
+
+def reload_100_times(
+    plugins: Plugins, name: str, write: Callable[..., Path], steps: Iterable[str]
+) -> None:
+    """Put 90 versions in each other's place; one in ten fails, at each of the steps in turn."""
+    in_turn = itertools.cycle(steps)
+    for number in range(1, 101):
+        version = f"1.{number}"
+        if number % 10:
+            write(version)
+            report = plugins.reload(name)
+            assert (report.after, report.is_unloaded, report.wrong) == (version, True, []), report
+            continue
+        step = next(in_turn)
+        home = write(
+            version, FAILS.get(step, ""), requires={"nowhere": ">=1"} if step == "resolve" else {}
+        )
+        if step == "verify":
+            vouching.record(home.parent, discovery.at(home), "0" * 64)
+        with contextlib.ExitStack() as stack:
+            if step == "export":
+                (home.parent / "mute").touch()
+                stack.callback((home.parent / "mute").unlink)
+            with pytest.raises(errors.Conflict) as caught:
+                plugins.reload(name)
+        assert caught.value.details["step"] == step
+        del caught
+
+
 def test_no_operation_fails_because_a_policy_is_reloaded(kernel: dw.Kernel, tmp_path: Path) -> None:
-    home = plugin_maker.write(
-        tmp_path / "p", COUNTS, version="1.0", keep_state=True, state_version=1
-    )
-    kernel.plugins.load(home)
+    counts = f"""{COUNTS}
+    def export_state(self):
+        from pathlib import Path
+        if Path({str(tmp_path / "mute")!r}).exists():
+            raise ValueError
+        return {{"seen": dict(self.seen), "told": len(self.ended)}}
+
+    def import_state(self, state, from_version):
+        self.seen.update(state["seen"])
+        self.ended += [None] * state.get("told", 0)
+"""
+
+    def write(version: str, fails: str = "", **fields: Any) -> Path:
+        given = {"version": version, "keep_state": True, "state_version": 1, **fields}
+        return plugin_maker.write(tmp_path / "p", f"{textwrap.dedent(counts)}\n{fails}\n", **given)
+
+    kernel.config.set({"plugins.limits.freeze": "30s", "plugins.limits.state": "30s"})
+    kernel.plugins.load(write("1.0"))
     kernel.put("c/x", b"1")
     done = [0] * CLIENTS
 
@@ -136,20 +195,12 @@ def test_no_operation_fails_because_a_policy_is_reloaded(kernel: dw.Kernel, tmp_
         done[number] = count + 1
 
     with hammered(turn):
-        failed = 0
-        for version in range(1, 101):
-            raises = "\n    def start(self): raise ValueError\n" if version % 10 == 0 else ""
-            plugin_maker.write(
-                home, COUNTS + raises, version=f"1.{version}", keep_state=True, state_version=1
-            )
-            try:
-                kernel.plugins.reload("p")
-            except errors.Conflict:
-                failed += 1
-    assert failed == 10
+        reload_100_times(kernel.plugins, "p", write, STEPS)
+    assert kernel.plugins.info("p").reloads == 90
     with kernel.plugins.get("policy").use() as instance:
         # Each read asks for the object and for its bytes; nothing that was counted is lost.
         assert instance.seen["object.get"] == sum(done)
+        assert len(instance.ended) > 0
     del instance
 
 
@@ -227,26 +278,12 @@ class Drive:
         return None
 """
 
-# A version that fails, at each step of a reload in turn.
-BROKEN = [
-    ("import threading", "import nothing_of_that_name"),
-    ("self.locks = {}", "raise OSError"),
-    ("    def open(self, location, make):", "    def closed(self, location, make):"),
-    ("self.locks = state", "raise SystemExit(3)"),
-    ("    def export_state", "    def start(self): raise ValueError\n    def export_state"),
-    ("    def export_state", "    def health(self): raise ValueError\n    def export_state"),
-    (
-        "    def export_state",
-        "    def handshake(self, context): raise ValueError\n    def export_state",
-    ),
-    ("class Plugin:", "class Other:"),
-    ("self.locks = {}", "import sys; sys.exit(1)"),
-    ("self.locks = state", "import os; os.chdir('/nowhere')"),
-]
-
 
 def test_no_operation_fails_because_the_plugin_of_its_drives_is_reloaded(tmp_path: Path) -> None:
-    def write(version: str, old: str = "", new: str = "") -> Path:
+    mute = f"if Path({str(tmp_path / 'mute')!r}).exists(): raise ValueError"
+    code = DRIVES.replace("        return self.locks", f"        {mute}\n        return self.locks")
+
+    def write(version: str, fails: str = "", **fields: Any) -> Path:
         return plugin_maker.write(
             tmp_path / "d",
             plugin_id="d",
@@ -255,7 +292,8 @@ def test_no_operation_fails_because_the_plugin_of_its_drives_is_reloaded(tmp_pat
             capabilities={"drive": ["kv"]},
             keep_state=True,
             state_version=1,
-            files={"main.py": DRIVES.replace(old, new) if old else DRIVES},
+            files={"main.py": code.replace("class Drive:", f"    {fails}\n\nclass Drive:")},
+            **fields,
         )
 
     long = os.urandom(100_000)
@@ -274,15 +312,8 @@ def test_no_operation_fails_because_the_plugin_of_its_drives_is_reloaded(tmp_pat
                 del kernel[key]
 
             with hammered(turn):
-                failed = 0
-                for version in range(1, 101):
-                    broken = BROKEN[version // 10 - 1] if version % 10 == 0 else ()
-                    write(f"1.{version}", *broken)
-                    try:
-                        plugins.reload("d")
-                    except errors.Conflict:
-                        failed += 1
-            assert failed == 10
+                reload_100_times(plugins, "d", write, [*STEPS[:7], "open", *STEPS[7:]])
+            assert plugins.info("d").reloads == 90
             assert {drive.state for drive in kernel.pool.status().drives} == {"ok"}
         with dw.open(drives=urls) as kernel:
             assert kernel["c/x"] == long

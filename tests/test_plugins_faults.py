@@ -92,6 +92,11 @@ EFFECTS = {
         lambda: sys.excepthook,
         "changed sys.excepthook",
     ),
+    "streams": (
+        "import io, sys; sys.stdout = io.StringIO(); sys.stdin = None",
+        lambda: (sys.stdout, sys.stdin),
+        "changed the standard streams",
+    ),
     "timeout": (
         "import socket; socket.setdefaulttimeout(1)",
         socket.getdefaulttimeout,
@@ -181,6 +186,25 @@ def test_what_a_plugin_prints_is_in_its_log_and_nowhere_else(
     print("the program")  # noqa: T201 - it is what is looked for
     assert opened.info("p").lines[:3] == ["importing-1", "halfstarted", "later"]
     assert capsys.readouterr() == ("real\nthe program\n", "")
+
+
+def test_a_plugin_that_calls_exit_leaves_the_input_of_the_program_open(tmp_path: Path) -> None:
+    home = plugin_maker.write(tmp_path / "p", "def before(self, requests): quit('bye')")
+    program = f"""
+import sys
+from dwkernel import errors
+from dwkernel.plugins import Plugins, PluginsSection
+with Plugins(PluginsSection(installed=False)) as plugins:
+    plugins.load({str(home)!r})
+    try:
+        plugins.get("policy").call("before", [])
+    except errors.Internal as error:
+        print(error.__cause__, sys.stdin.read())
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], input="in", check=True, capture_output=True, text=True
+    )
+    assert said.stdout == "SystemExit: bye in\n"
 
 
 def test_a_flood_of_output_is_bounded() -> None:
@@ -464,6 +488,19 @@ def test_a_plugin_in_quarantine_is_asked_by_nobody_until_it_is_over_or_enabled(
         fail()
         opened.enable("p")
         assert handle.call("answer") == 1
+
+
+def test_a_quarantine_of_a_plugin_that_is_paused_ends_in_a_pause(tmp_path: Path) -> None:
+    rules = {"failures_in_row": 100, "failures_max": 3, "quarantines": [0.2]}
+    with plugin_maker.plugins(health=rules) as opened:
+        opened.load(plugin_maker.write(tmp_path / "p"))
+        handle = opened.get("policy")
+        opened.pause("p")
+        for _ in range(3):  # calls that had begun before
+            handle.health.failed("no")
+        until(lambda: handle.slot.is_paused)
+        opened.resume("p")
+        assert handle.call("before", []) == []
 
 
 def test_a_call_with_a_limit_is_left_alone_and_counts_as_failed(

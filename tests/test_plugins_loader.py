@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plugin_maker
-from dwkernel import errors
+from dwkernel import _native, errors
 from dwkernel.plugins import discovery, loader
 from dwkernel.plugins.output import Log
 from expect import code_of, until
@@ -177,6 +177,30 @@ def fail():
     assert not Path(stage).exists()
 
 
+def test_a_child_that_is_forked_leaves_the_files_of_its_parent(tmp_path: Path) -> None:
+    body = "def say(self):\n    import late\n    return late.NUMBER"
+    home = plugin_maker.write(tmp_path / "p", body, files={"late.py": "NUMBER = 7"})
+    program = f"""
+import gc, os, pathlib, sys
+from dwkernel.plugins import discovery, loader
+from dwkernel.plugins.output import Log
+stages = loader.Stages(pathlib.Path({str(tmp_path)!r}))
+loaded = loader.load(discovery.at(pathlib.Path({str(home)!r})), stages, Log("p"))
+made = loaded.make()
+child = os.fork()
+if child == 0:
+    if sys.argv[1] == "forgets":
+        del loaded, made, stages
+        gc.collect()
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert made.say() == 7
+"""
+    for word in ("ends", "forgets"):
+        subprocess.run([sys.executable, "-c", program, word], check=True, timeout=60)
+    assert not list(tmp_path.glob("dwkernel-plugins-*"))
+
+
 def test_what_was_registered_for_the_end_does_not_run_after_unloading(tmp_path: Path) -> None:
     code = """
 import atexit, functools
@@ -223,6 +247,16 @@ def test_who_keeps_a_version_alive_is_told_by_name(tmp_path: Path, stages: loade
     holder = f"class Plugin, held by {__name__}.KEPT"
     assert [one for one in alive if one.startswith(holder)], alive
     KEPT.clear()
+    assert proof.settle(5.0) == []
+
+
+def test_a_function_that_somebody_keeps_is_told(tmp_path: Path, stages: loader.Stages) -> None:
+    files = {"hooks.py": "def hook():\n    pass", "main.py": f"import hooks\n{plugin_maker.POLICY}"}
+    loaded = load(plugin_maker.write(tmp_path / "p", files=files), stages)
+    kept = [sys.modules[f"{loaded.namespace}.hooks"].hook]
+    proof = loaded.unload()
+    assert any(one.startswith("function hook") for one in proof.settle(0.0))
+    kept.clear()
     assert proof.settle(5.0) == []
 
 
@@ -278,6 +312,22 @@ def test_a_manifest_that_lies_about_its_version_is_found_at_loading(
     code = plugin_maker.POLICY + "\n__version__ = '1.1'\n"
     home = plugin_maker.write(tmp_path / "p", files={"main.py": code})
     assert code_of(lambda: load(home, stages)) == "plugin.manifest"
+
+
+def test_a_manifest_that_changes_before_the_files_are_copied_is_not_gone_by(
+    tmp_path: Path, stages: loader.Stages
+) -> None:
+    found = discovery.at(plugin_maker.write(tmp_path / "p"))
+    # Whoever signed the files signed this manifest, and not the one that was read.
+    plugin_maker.write(tmp_path / "p", permissions={"network": True})
+    with pytest.raises(errors.Invalid, match="its manifest changed"):
+        loader.load(found, stages, Log("p"))
+    with plugin_maker.plugins(folders=[tmp_path], grant={"p": ["*"]}) as opened:
+        assert opened.info("p").state == "discovered"
+        plugin_maker.write(tmp_path / "p", version="2.0")
+        assert code_of(lambda: opened.load("p")) == "plugin.manifest"
+        opened.refresh()
+        assert opened.load("p").version == "2.0"
 
 
 def test_a_place_for_stages_that_is_not_there_is_a_coded_error(tmp_path: Path) -> None:
@@ -358,6 +408,26 @@ def test_compiled_versions_load_side_by_side_from_paths_of_their_own(
     assert again.make().say() == (1, 1)
     for loaded in (one, two, again):
         loaded.unload()
+
+
+def test_a_pyo3_extension_loads_side_by_side_too(tmp_path: Path, stages: loader.Stages) -> None:
+    # The kernel's own is one: the same file, which three have loaded, each as if it were alone.
+    file = Path(str(_native.__file__))
+    if file.stat().st_size > 100 << 20:
+        pytest.skip("the extension was built with all it takes to debug it: too large to copy")
+    home = plugin_maker.write(
+        tmp_path / "p", "def native(self):\n    import _native\n    return _native"
+    )
+    shutil.copy(file, home / file.name)
+    several = [load(home, stages), load(home, stages)]
+    modules = [_native, *(loaded.make().native() for loaded in several)]
+    for module in modules:
+        assert module.blake3(b"abc") == _native.blake3(b"abc")
+    assert len({str(module.__file__) for module in modules}) == 3
+    assert len({id(module.BoundedQueue) for module in modules}) == 3
+    del module, modules
+    for loaded in several:
+        assert loaded.unload().settle(5.0) == []
 
 
 def test_a_compiled_plugin_is_reloaded_while_it_is_used(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import plugin_maker
 from dwkernel import errors
 from dwkernel.plugins import Plugins, Request, vouching
-from expect import code_of, until
+from expect import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -369,29 +369,6 @@ def test_observers_hear_before_after_and_of_failures(tmp_path: Path) -> None:
     assert told == [data["id"] for _, data in heard]
     assert heard[2][1]["report"]["before"] == "1.0"
     assert heard[4][1]["step"] == "start"
-
-
-def test_files_that_change_are_reloaded_and_errors_leave_the_old_one(tmp_path: Path) -> None:
-    pytest.importorskip("watchfiles", reason="watchfiles is not installed")
-    counter(tmp_path / "p", 1)
-    heard: list[str] = []
-    with plugin_maker.plugins(folders=[tmp_path], enabled=["*"], watch=True) as opened:
-        opened.on(lambda subject, _: heard.append(subject))
-        assert opened.start() == {}
-        handle = opened.get("policy")
-        main = tmp_path / "p" / "main.py"
-        code = main.read_text()
-
-        main.write_text(code.replace("return 1", "return 2"))
-        until(lambda: handle.call("add") == 2)
-        main.write_text("def broken(:")
-        until(lambda: "plugin.reload_failed" in heard)
-        assert handle.call("add") == 2
-        assert "SyntaxError" in str(opened.info("p").error)
-        main.write_text(code.replace("return 1", "return 3"))
-        until(lambda: handle.call("add") == 3)
-        with handle.use() as instance:
-            assert instance.count > 0
 
 
 # --- All at once ---

@@ -51,6 +51,38 @@ def test_a_use_that_raises_is_over() -> None:
     assert slot.in_flight == 0
 
 
+def test_a_use_is_over_when_nobody_has_it_any_more() -> None:
+    # As when Ctrl-C comes in the last step of a `with`, before it could leave.
+    slot = Slot("old")
+    use = slot.use()
+    use.__enter__()
+    assert not slot.freeze(0.0)
+    assert slot.drain(slot.held, 0.0) == [threading.current_thread().name]
+    del use
+    assert slot.in_flight == 1
+    assert slot.freeze(0.0)
+    assert slot.in_flight == 0
+
+
+def test_a_use_that_is_interrupted_while_it_waits_is_not_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slot = Slot("old")
+    real = slot._entered
+
+    def interrupted(use: swap.Use[str]) -> None:
+        slot.thaw()
+        real(use)
+        raise KeyboardInterrupt
+
+    assert slot.freeze(0.0)
+    monkeypatch.setattr(slot, "_entered", interrupted)
+    use = slot.use()
+    with pytest.raises(KeyboardInterrupt):
+        use.__enter__()
+    assert slot.in_flight == 0
+
+
 def test_a_drain_ends_with_the_last_use() -> None:
     slot = Slot(1)
     inside, leave = threading.Event(), threading.Event()

@@ -1,48 +1,34 @@
 """Watching files: for changes of any kind, with bounded work.
 
-The system's notices (`watchfiles`) say that something may have changed in a folder; what a file is
-now, by its inode, size and times, says whether it did. That is looked at once a second as well, so
-nothing is missed that gives no notice: network drives, links into folders elsewhere, folders that
-go and come back. Without `watchfiles` it is looked at four times a second.
+What a file is now, by its inode, size and times, says whether it changed; when to look is said by
+`dwkernel._watching`.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import logging
 import os
-import threading
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._watching import Watching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Watcher"]
 
-_log = logging.getLogger("dwkernel.config")
-
-_LOOK_EVERY_S = 1.0
-_LOOK_ALONE_S = 0.25
 # A file that is never quiet is read as often.
 _DEBOUNCE_MAX_S = 1.0
 _DEBOUNCE_MIN_S = 0.001
-# As often `watchfiles` looks whether there was a notice, or whether it is to end.
-_STEP_MS = 25
-_CLOSE_S = 5.0
 
 # Of a signature, where the file is there.
 _PARTS = 5
 
-_watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
-
-class Watcher:
+class Watcher(Watching):
     """A thread that says when one of some files changed."""
 
     def __init__(self, paths: Iterable[Path], hear: Callable[[], bool], debounce_s: float) -> None:
@@ -54,40 +40,18 @@ class Watcher:
         """
         if not _DEBOUNCE_MIN_S <= debounce_s <= _DEBOUNCE_MAX_S:
             raise errors.new("config.value", f"debounce={debounce_s}s is not within 1 ms to 1 s")
+        super().__init__("dwk-config-watch")
         self._paths = list(paths)
         self._hear = hear
         self._debounce_s = debounce_s
-        self._stop = threading.Event()
         self._seen = self._look()
-        self._thread = threading.Thread(target=self._run, name="dwk-config-watch", daemon=True)
-        _watchers.add(self)
-        self._thread.start()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it watches."""
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        """End it."""
-        self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(_CLOSE_S)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._watch()
-            except Exception:  # noqa: BLE001 - of any platform
-                # Folders may go in any moment; what comes then is looked for in the next round.
-                _log.debug("watching begins anew", exc_info=True)
-                self._stop.wait(_LOOK_ALONE_S)
+        self.begin()
 
     def _watch(self) -> None:
         """Watch until the folders are other ones."""
         folders = self._folders()
-        with contextlib.closing(self._notices(folders)) as notices:
-            for _ in notices:
+        with contextlib.closing(self._moments(folders)) as moments:
+            for _ in moments:
                 if self._stop.is_set():
                     return
                 now = self._look()
@@ -98,23 +62,6 @@ class Watcher:
                         return
                 if self._folders() != folders:
                     return
-
-    def _notices(self, folders: dict[str, Any]) -> Generator[None, None, None]:
-        """Iterate over moments to look."""
-        try:
-            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
-        except ImportError:
-            while not self._stop.wait(_LOOK_ALONE_S):
-                yield
-            return
-        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
-        # look: what changes in between would be missed.
-        polls, poll_ms, recursive, skips = False, 300, False, False
-        with RustNotify(list(folders), False, polls, poll_ms, recursive, skips) as notify:  # noqa: FBT003 - no debugging
-            found: Any = ""
-            while found != "stop":
-                yield
-                found = notify.watch(_STEP_MS, _STEP_MS, int(_LOOK_EVERY_S * 1000), self._stop)
 
     def _quiet(self, now: list[Any]) -> list[Any]:
         """Wait until the files have been as they are for a while; return how that is."""
@@ -157,12 +104,3 @@ def _signature(path: Path, *, follow: bool = True) -> tuple[Any, ...]:
     except OSError as error:
         return error.errno, 0
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-@atexit.register
-def _end() -> None:
-    """End all before the interpreter does: a thread in compiled code must not come back later."""
-    for watcher in list(_watchers):
-        watcher._stop.set()  # noqa: SLF001 - of this module
-    for watcher in list(_watchers):
-        watcher.close()

@@ -1,13 +1,15 @@
 """Installing a plugin from a `.zip` or `.tar` (`.gz`, `.bz2`, `.xz`).
 
 Members are read one by one and written by us: whatever a library thinks of a name or a link does
-not matter. They go into a folder beside, which gets its name when everything is right.
+not matter. They go into a folder beside, which gets its name when everything is right. One installs
+at a time into a folder of plugins, and removes what others left there that were cut off.
 """
 
 from __future__ import annotations
 
 import bz2
 import contextlib
+import fcntl
 import gzip
 import io
 import lzma
@@ -35,10 +37,14 @@ _ARCHIVE_BYTES_MAX = 128 << 20
 # How much larger content may be than what it was packed into. Deflate reaches 1,032, text 20.
 _RATIO_MAX = 200
 _RATIO_FREE_BYTES = 1 << 20
+# What comes before a member of a tar, and the list of all members of a zip.
+_HEADER_BYTES_MAX = 1 << 20
+_LIST_BYTES_MAX = 8 << 20
 _NAME_BYTES_MAX = 200
 _DEPTH_MAX = 20
 _PIECE = 1 << 16
 _UNIX = 3
+_BESIDE = ".incoming-"
 _PACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -66,23 +72,50 @@ def install(archive: Path, folder: Path) -> Found:
 
     Raises:
         Invalid: `plugin.archive`: absolute names, `..`, links, devices, names that differ only in
-            case, more than one folder, a bomb, a broken archive; `plugin.manifest`
+            case, more than one folder, a bomb, a broken archive; `plugin.manifest`; `plugin.load`:
+            the folder can't be written to, or is full
         Exists: `plugin.exists`: that version is there with other files
         NotFound: `plugin.not_found`: no such archive
 
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".incoming-", dir=folder))
     try:
-        with _opened(archive) as file:
-            _unpack(archive, file, beside)
-        roots = sorted(beside.iterdir())
-        if len(roots) != 1 or not roots[0].is_dir():
-            raise _refused(archive, f"it holds {len(roots)} things at its top, and not one folder")
-        found = discovery.at(roots[0])
-        return _place(found, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder), _beside(folder) as beside:
+            with _opened(archive) as file:
+                _unpack(archive, file, beside)
+            roots = sorted(beside.iterdir())
+            if len(roots) != 1 or not roots[0].is_dir():
+                text = f"it holds {len(roots)} things at its top, and not one folder"
+                raise _refused(archive, text)
+            return _place(discovery.at(roots[0]), folder)
+    except errors.DwError:
+        raise  # some are kinds of OSError
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until nobody else installs there."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network drives can't lock folders: there it is as without.
+        with contextlib.suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            for left in folder.glob(f"{_BESIDE}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=folder))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _place(found: Found, folder: Path) -> Found:
@@ -94,7 +127,8 @@ def _place(found: Found, folder: Path) -> Found:
             text = f"{found.id} {found.manifest.version} is in {target} with other files"
             raise errors.new("plugin.exists", text, id=found.id, places=target)
     else:
-        vouching.sync_folder(found.home)
+        for inner, _, _ in os.walk(found.home):
+            vouching.sync_folder(Path(inner))
         found.home.rename(target)
         vouching.sync_folder(folder)
     placed = discovery.at(target)
@@ -150,11 +184,14 @@ class _Budget:
         if self.left < 0:
             raise _refused(self.archive, f"unpacked it is larger than {self.allowed:,} bytes")
 
-    def name(self, name: str, *, is_folder: bool) -> None:
-        """Hold a name against those before it: it must be its own on any file system."""
+    def count(self) -> None:
+        """Take one more member, whatever it is."""
         self.files -= 1
         if self.files < 0:
             raise _refused(self.archive, f"it holds more than {tree.FILES_MAX:,} files")
+
+    def name(self, name: str, *, is_folder: bool) -> None:
+        """Hold a name against those before it: it must be its own on any file system."""
         parts = name.split("/")
         for count in range(1, len(parts) + 1):
             part = "/".join(parts[:count])
@@ -166,7 +203,7 @@ class _Budget:
 
 
 def _zip(archive: Path, file: IO[bytes]) -> Iterator[_Member]:
-    with zipfile.ZipFile(file) as packed:
+    with zipfile.ZipFile(_InPieces(file, archive)) as packed:  # type: ignore[arg-type]  # it has what is used
         for info in packed.infolist():
             mode = info.external_attr >> 16
             # Tools of other systems leave the type of a file out.
@@ -188,20 +225,47 @@ def _tar(file: IO[bytes], start: bytes, budget: _Budget) -> Iterator[_Member]:
     # Headers are counted, too: they can be a bomb as well as content.
     counted = _Counted(unpacked, budget)
     with tarfile.open(fileobj=counted, mode="r|") as packed:
-        for info in packed:
+        counted.header_left = _HEADER_BYTES_MAX
+        while (info := packed.next()) is not None:
+            counted.header_left = tree.TREE_BYTES_MAX
             if not (info.isreg() or info.isdir()) or info.issparse():
                 raise _refused(budget.archive, f"{info.name!r} is a link or a device")
             yield _Member(
                 info.name, info.isdir(), None if info.isdir() else packed.extractfile(info)
             )
+            counted.header_left = _HEADER_BYTES_MAX
+
+
+class _InPieces:
+    """Reads nothing large at once: so the list of a zip's members, which is, can't be a bomb."""
+
+    def __init__(self, file: IO[bytes], archive: Path) -> None:
+        self._file = file
+        self._archive = archive
+        self._bytes = os.fstat(file.fileno()).st_size
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; what is too much is refused."""
+        if size < 0:
+            size = self._bytes - self._file.tell()
+        if size > _LIST_BYTES_MAX:
+            raise _refused(self._archive, "the list of its members is too large")
+        return self._file.read(size)
 
 
 class _Counted(io.RawIOBase):
-    """Reads, and takes what it read from a budget of its own."""
+    """Reads, and takes what it read from a budget of its own.
+
+    Attributes:
+        header_left: how much may be read until a member begins.
+
+    """
 
     def __init__(self, file: IO[bytes], budget: _Budget) -> None:
         super().__init__()
         self._file = file
+        self.header_left = _HEADER_BYTES_MAX
         # Each file has a header and is padded, of 512 bytes.
         self._budget = _Budget(budget.archive, 0)
         self._budget.allowed = self._budget.left = budget.allowed + 2 * 512 * tree.FILES_MAX
@@ -212,25 +276,41 @@ class _Counted(io.RawIOBase):
             raise _refused(self._budget.archive, "one of its headers is too large")
         content = self._file.read(size)
         self._budget.take(len(content))
+        self.header_left -= len(content)
+        if self.header_left < 0:
+            raise _refused(self._budget.archive, "one of its headers is too large")
         return content
 
 
 def _write(archive: Path, member: _Member, target: Path, budget: _Budget) -> None:
+    budget.count()
     name = _checked(archive, member.name)
     if not name:
         return
     budget.name(name, is_folder=member.is_folder)
     place = target / name
-    if member.file is None:
-        place.mkdir(parents=True, exist_ok=True)
+    with _writing(target.parent):
+        (place if member.file is None else place.parent).mkdir(parents=True, exist_ok=True)
+        file = None if member.file is None else place.open("xb")
+    if member.file is None or file is None:
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("xb") as file:
+    with file:
         while piece := member.file.read(_PIECE):
             budget.take(len(piece))
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
+            with _writing(target.parent):
+                file.write(piece)
+        with _writing(target.parent):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tell what the disk refuses from what an archive is refused for."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_written(folder, error) from error
 
 
 def _checked(archive: Path, given: str) -> str:
@@ -257,6 +337,11 @@ def _checked(archive: Path, given: str) -> str:
     if text:
         raise _refused(archive, f"{given[:_NAME_BYTES_MAX]!r} {text}")
     return name
+
+
+def _not_written(folder: Path, error: OSError) -> errors.DwError:
+    text = f"nothing can be installed into {folder}: {error.strerror or error}"
+    return errors.new("plugin.load", text, path=folder)
 
 
 def _refused(archive: Path, text: str) -> errors.DwError:

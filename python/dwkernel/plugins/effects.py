@@ -22,6 +22,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dwkernel.plugins import output
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -138,6 +140,7 @@ _SETTINGS = (
     ),
     _Setting("the collector", gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
     _Setting("sockets' default timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
+    _Setting("the standard streams", output.streams, output.put_streams),
     _attribute(sys, "excepthook"),
     _attribute(sys, "unraisablehook"),
     _attribute(threading, "excepthook"),

@@ -126,7 +126,7 @@ class Life:
         """Begin as loaded."""
         self._instance = instance
         self._watchdog = watchdog
-        self._limits = limits
+        self.limits = limits
         self._lock = threading.RLock()
         self.state: State = "loaded"
 
@@ -137,19 +137,19 @@ class Life:
             Internal: `plugin.failed`; Timeout: `plugin.timeout`; State: `plugin.state`
 
         """
-        self._move("handshake", self._limits.start, context)
+        self._move("handshake", self.limits.start, context)
 
     def start(self) -> None:
         """Let it begin; raises as `handshake`."""
-        self._move("start", self._limits.start)
+        self._move("start", self.limits.start)
 
     def pause(self) -> None:
         """Let it rest; after an error it goes on. Raises as `handshake`."""
-        self._move("pause", self._limits.pause)
+        self._move("pause", self.limits.pause)
 
     def resume(self) -> None:
         """Let it go on; after an error it rests. Raises as `handshake`."""
-        self._move("resume", self._limits.pause)
+        self._move("resume", self.limits.pause)
 
     def drain(self, deadline_s: float) -> None:
         """Let it finish what it has begun; it is draining whatever happens. Raises as above."""
@@ -158,7 +158,7 @@ class Life:
     def stop(self) -> None:
         """Let it end; it is stopped whatever happens. Raises as `handshake`."""
         if self.state != "stopped":
-            self._move("stop", self._limits.stop)
+            self._move("stop", self.limits.stop)
 
     def health(self, limit_s: float | None = None) -> None:
         """Ask how it does, for at most so many seconds.
@@ -168,8 +168,10 @@ class Life:
 
         """
         method = getattr(self._instance, "health", None)
-        limit_s = self._limits.health if limit_s is None else limit_s
-        if method is not None and self._watchdog.call("health", method, limit_s) is False:
+        # In a reload calls may wait for it: who reloads looks what it does to the process.
+        ask = self._watchdog.step if limit_s is None else self._watchdog.call
+        limit_s = self.limits.health if limit_s is None else limit_s
+        if method is not None and ask("health", method, limit_s) is False:
             raise errors.new("plugin.failed", "it says that it is not well", step="health")
 
     @property
@@ -196,7 +198,7 @@ class Life:
                 return error
 
         # Calls may wait for it: nobody looks what it does to the process meanwhile.
-        state = self._watchdog.call("export_state", export, min(limit_s, self._limits.state))
+        state = self._watchdog.call("export_state", export, min(limit_s, self.limits.state))
         if isinstance(state, errors.DwError):
             raise state
         return state
@@ -212,7 +214,7 @@ class Life:
         self._watchdog.call(
             "import_state",
             lambda: self._instance.import_state(state, from_version),
-            min(limit_s, self._limits.state),
+            min(limit_s, self.limits.state),
         )
 
     def forget(self) -> None:

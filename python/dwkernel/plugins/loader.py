@@ -18,6 +18,7 @@ import importlib
 import itertools
 import linecache
 import logging
+import os
 import re
 import shutil
 import sys
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import tree
+from dwkernel.plugins import manifest, tree
 from dwkernel.plugins.proof import Proof
 from dwkernel.plugins.watchdog import told
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.output import Log
 
-__all__ = ["Loaded", "Stages", "load"]
+__all__ = ["Loaded", "Stages", "agree", "load"]
 
 _PREFIX = "dwkernel_plugin_"
 _MISSING = object()
@@ -78,7 +79,7 @@ class Stages:
                     text = f"no folder for plugins' files can be made: {error}"
                     raise errors.new("plugin.load", text) from error
                 self._root = Path(made)
-                weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
+                weakref.finalize(self, _remove, self._root, os.getpid())
             return self._root / name
 
 
@@ -95,7 +96,8 @@ def load(
 
     Raises:
         Invalid: `plugin.load`: it can't be copied or imported, or the entry is not there;
-            `plugin.manifest`: its `__version__` is another than its manifest says
+            `plugin.manifest`: its `__version__` is another than its manifest says, or this one
+            changed since it was read
 
     What `vouch` raises is passed on. After an error nothing of it is left.
 
@@ -106,6 +108,7 @@ def load(
     try:
         files = tree.copy(found.home, stage)
         vouch(files.hash)
+        agree(found, stage)
         plain_id = re.sub(r"\W", "_", found.id)
         space = f"{_PREFIX}{plain_id}_{files.hash[:8]}_{number}"
         loaded = Loaded(found, space, stage, files.hash, log)
@@ -118,6 +121,18 @@ def load(
         shutil.rmtree(stage, ignore_errors=True)
         raise
     return loaded
+
+
+def agree(found: Found, stage: Path) -> None:
+    """Hold what a manifest said when it was read to the one among the files that will run.
+
+    Raises:
+        Invalid: `plugin.manifest`
+
+    """
+    if manifest.read(stage / manifest.FILE_NAME) != found.manifest:
+        text = f"{found.id}: its manifest changed since it was read; have it looked for anew"
+        raise errors.new("plugin.manifest", text, id=found.id, path=found.home)
 
 
 class Loaded:
@@ -148,10 +163,13 @@ class Loaded:
         table = dict(vars(builtins))
         table["__import__"] = functools.partial(_import, space)
         table["print"] = log.print
+        # Those of `site` close the standard input, which is the program's.
+        table["exit"] = table["quit"] = _exit
         space.builtins = table
         self._space: _Space | None = space
         # A kernel that nobody closed leaves nothing behind either.
-        self._left = weakref.finalize(self, _clear, namespace, stage)
+        self._pid = os.getpid()
+        self._left = weakref.finalize(self, _clear, namespace, stage, self._pid)
         self._left.atexit = False
 
     def begin(self) -> None:
@@ -219,7 +237,7 @@ class Loaded:
         """
         self._factory = None
         self._left.detach()
-        proof = Proof(self.namespace, _clear(self.namespace, self.stage))
+        proof = Proof(self.namespace, _clear(self.namespace, self.stage, self._pid))
         if self._space is not None:
             self._space.builtins = {}
             self._space = None
@@ -355,7 +373,17 @@ _finder = _Finder()
 sys.meta_path.insert(0, _finder)
 
 
-def _clear(namespace: str, stage: Path) -> list[types.ModuleType]:
+def _exit(code: object = None) -> None:
+    raise SystemExit(code)
+
+
+def _remove(folder: Path, pid: int) -> None:
+    """Remove a folder, but not in a child that was forked: its parent runs from it."""
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(namespace: str, stage: Path, pid: int) -> list[types.ModuleType]:
     """Take a namespace out of the interpreter, with its files; return its modules."""
     _finder.spaces.pop(namespace, None)
     names = [
@@ -363,7 +391,7 @@ def _clear(namespace: str, stage: Path) -> list[types.ModuleType]:
     ]
     modules = [sys.modules.pop(name) for name in names]
     _forget(namespace, str(stage))
-    shutil.rmtree(stage, ignore_errors=True)
+    _remove(stage, pid)
     return modules
 
 

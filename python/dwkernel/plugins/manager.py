@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.output import Log
     from dwkernel.plugins.report import PluginInfo
     from dwkernel.plugins.swap import Slot
+    from dwkernel.plugins.version import Version
     from dwkernel.units import Duration
 
 __all__ = ["Plugins"]
@@ -100,7 +101,7 @@ class Plugins(Looking):
         found = {}
         for name in self._running():
             home = self._records[name].home
-            if home is not None and self._records[name].found.source == "folder":
+            if home is not None:
                 found[home.resolve()] = name
         return found
 
@@ -338,18 +339,24 @@ class Plugins(Looking):
             if record is None or record.version is None:
                 return self._reload_stopped(plugin_id, source)
             self._observers.tell("plugin.reloading", **record.told())
+            work = None
             try:
                 found = self._newer(record, source, downgrade=downgrade)
-                report = self._exchange(record, found)
-            except errors.DwError as error:
+                work = self._work(record, found)
+                was_paused = record.life.state == "paused"
+                work.take_over(lambda new: self._took_over(record, new, was_paused=was_paused))
+                return self._finish(record, work)
+            except BaseException as error:
+                if work is not None and work.has_taken_over:
+                    # Ctrl-C while the old one ends: that goes on, and whoever waits for it hears.
+                    given = (record, work)
+                    threading.Thread(target=self._finish, args=given, daemon=True).start()
+                    raise
                 record.error = str(error)
-                step = error.details.get("step", "resolve")
-                self._observers.tell(
-                    "plugin.reload_failed", **record.told(), step=step, error=str(error)
-                )
+                step = error.details.get("step") if isinstance(error, errors.DwError) else None
+                data = {"step": step or "resolve", "error": str(error) or type(error).__name__}
+                self._observers.tell("plugin.reload_failed", **record.told(), **data)
                 raise
-            self._observers.tell("plugin.reloaded", **record.told(), report=report.to_dict())
-            return report
 
     def _reload_stopped(
         self, plugin_id: str, source: str | os.PathLike[str] | None
@@ -395,10 +402,9 @@ class Plugins(Looking):
             "plugin.reload", text, id=record.id, step="resolve", cause=cause.code
         ) from cause
 
-    def _exchange(self, record: Record, found: Found) -> ReloadReport:
+    def _work(self, record: Record, found: Found) -> Reload:
         assert record.version is not None  # noqa: S101 - it runs
-        needs = self._slots(found.manifest)
-        work = Reload(
+        return Reload(
             record.version,
             found,
             record.handle.slot,
@@ -406,13 +412,14 @@ class Plugins(Looking):
             record.watchdog,
             record.log,
             self._section().limits.limits(),
-            needs,
+            self._slots(found.manifest),
         )
-        was_paused = record.life.state == "paused"
-        new = work.take_over()
+
+    def _took_over(self, record: Record, new: Version, *, was_paused: bool) -> None:
+        """Make a version known that is in the place of another by now."""
         record.took_over(new)
-        if found not in self._catalogue.found().plugins.get(record.id, ()):
-            self._catalogue.name(found)
+        if new.found not in self._catalogue.found().plugins.get(record.id, ()):
+            self._catalogue.name(new.found)
         self._register(record)
         record.health.reset()
         if was_paused:
@@ -420,7 +427,11 @@ class Plugins(Looking):
                 record.life.pause()
         else:
             record.lift()
-        return work.finish()
+
+    def _finish(self, record: Record, work: Reload) -> ReloadReport:
+        report = work.finish()
+        self._observers.tell("plugin.reloaded", **record.told(), report=report.to_dict())
+        return report
 
     # --- Inside ---
 

@@ -12,10 +12,11 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Log", "captured"]
+__all__ = ["Log", "captured", "put_streams", "streams"]
 
 _LINES_MAX = 500
 _LETTERS_MAX = 2000
+_STREAMS = ("stdout", "stderr", "stdin")
 
 
 class Log:
@@ -111,3 +112,17 @@ def captured(log: Log) -> Iterator[None]:
                 stream = getattr(sys, name)
                 if _users == 0 and isinstance(stream, _Router):
                     setattr(sys, name, stream.original)
+
+
+def streams() -> list[Any]:
+    """Return the standard streams of the process, as they are when nothing is captured."""
+    found = [getattr(sys, name) for name in _STREAMS]
+    return [one.original if isinstance(one, _Router) else one for one in found]
+
+
+def put_streams(value: list[Any]) -> None:
+    """Put streams in their places."""
+    with _lock:
+        for name, stream in zip(_STREAMS, value, strict=True):
+            is_captured = _users and name != "stdin" and stream is not None
+            setattr(sys, name, _Router(stream) if is_captured else stream)

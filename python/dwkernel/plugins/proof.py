@@ -1,7 +1,7 @@
 """Whether an unloaded version of a plugin is really gone, and if not, who keeps it.
 
-Weak references to its modules and classes say so: when they are dead, nothing of it can be reached
-any more. Classes refer to themselves, so the collector has to run once.
+Weak references to its modules, classes and functions say so: when they are dead, nothing of it can
+be reached any more. Classes refer to themselves, so the collector has to run once.
 """
 
 from __future__ import annotations
@@ -42,14 +42,18 @@ class Proof:
     """Weak references to what was a version of a plugin."""
 
     def __init__(self, namespace: str, modules: list[types.ModuleType]) -> None:
-        """Look at modules and the classes in them, and keep neither."""
+        """Look at modules, the classes and the functions in them, and keep none."""
         self._namespace = namespace
         self._watched: dict[str, weakref.ref[Any]] = {}
         for module in modules:
             self._watched[_inner(module.__name__, namespace) or "its package"] = weakref.ref(module)
             for value in list(vars(module).values()):
-                if isinstance(value, type) and value.__module__ == module.__name__:
-                    self._watched[f"class {value.__qualname__}"] = weakref.ref(value)
+                is_class = isinstance(value, type)
+                if not is_class and not isinstance(value, types.FunctionType):
+                    continue
+                if value.__module__ == module.__name__:
+                    name = f"{'class' if is_class else 'function'} {value.__qualname__}"
+                    self._watched[name] = weakref.ref(value)
 
     def watch(self, name: str, instance: Any) -> None:
         """Look at an object, too; what can't be referred to weakly is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Record"]
 
 _PROOF_S = 2.0
+# What is left for a plugin to finish, when those who use it took all the time.
+_LEAST_S = 0.1
 
 
 class Record:
@@ -104,22 +107,25 @@ class Record:
         self.slot.refuse(None)
 
     def took_over(self, version: Version) -> None:
-        """Note that a version is in the place of another."""
+        """Note that a version is in the place of another; to note it again changes nothing."""
+        self.reloads += version is not self.version
         self.version = version
         self.found = version.found
         self.handle.is_required = version.is_required
         self.error = None
-        self.reloads += 1
 
     def refuse(self) -> None:
         """Let callers fail: it is paused."""
         self.slot.refuse(_refusal(self.id, "is paused"))
 
     def lift(self) -> None:
-        """Let callers in again, if it is started."""
+        """Let callers in again, if it is started; one that is paused is just that again."""
         self._cancel()
-        if self.version is not None and self.version.life.state == "started":
+        state = None if self.version is None else self.version.life.state
+        if state == "started":
             self.slot.refuse(None)
+        elif state == "paused":
+            self.refuse()
 
     def _cancel(self) -> None:
         timer, self._timer = self._timer, None
@@ -153,6 +159,7 @@ class Record:
         self._cancel()
         self.slot.refuse(_refusal(self.id, "is stopped"))
         wrong = []
+        until = time.monotonic() + drain_s
         held = self.slot.swap(None)
         names = self.slot.drain(held, drain_s)
         del held
@@ -160,7 +167,7 @@ class Record:
             wrong.append(f"still used after {drain_s:.3g} s by {', '.join(names)}")
         try:
             if version.life.state in ("started", "paused"):
-                version.life.drain(drain_s)
+                version.life.drain(max(_LEAST_S, until - time.monotonic()))
         except errors.DwError as error:
             wrong.append(str(bare(error)))
         wrong += version.end()
@@ -168,11 +175,11 @@ class Record:
         wrong += [f"it left the thread {name} behind" for name in leaked]
         self.version = None
         self._ended = True
-        proof = version.unload()
         quick = bool(names or leaked or self.watchdog.stuck)
-        wrong += [
-            f"still there: {one}" for one in proof.settle(0.0 if quick else min(drain_s, _PROOF_S))
-        ]
+        alive = version.vanish(
+            self.watchdog, version.life.limits.stop, 0.0 if quick else min(drain_s, _PROOF_S)
+        )
+        wrong += [f"still there: {one}" for one in alive]
         for text in wrong:
             self.log.notice(f"at its end: {text}")
         return wrong

@@ -7,6 +7,7 @@ one over reloads.
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -97,6 +98,18 @@ def _joined(before: Verdict, answer: Verdict) -> Verdict:
     return Verdict(answer.kind, answer.reason, {**before.annotations, **answer.annotations})
 
 
+class _Key:
+    """Stands for a drive, with those who keep what it opened, for as long as that is in use."""
+
+    def __init__(self, drive: PluginDrive) -> None:
+        self._drive = weakref.ref(drive)
+
+    def renewed(self, source: Any, made: Any) -> Any:
+        """Open the drive with another version; None if nobody uses it any more."""
+        drive = self._drive()
+        return None if drive is None else drive.renewed(source, made)
+
+
 class PluginDrive:
     """A drive (see `dwkernel.plugins.kinds.drive.Drive`) that a plugin opens at a location.
 
@@ -110,6 +123,8 @@ class PluginDrive:
         self._location = location
         self._make = make
         self._opening = threading.Lock()
+        # What it is known by to those who keep what it opened: they don't keep this alive.
+        self._key = _Key(self)
 
     def describe(self) -> Mapping[str, str]:
         """Return what it is."""
@@ -175,6 +190,20 @@ class PluginDrive:
         """Return its logs, if it has any."""
         return _PluginLog(self) if self._call("log") is not None else None
 
+    def renewed(self, source: Any, drive: Any) -> Any:
+        """Open it with the version that is to be the next; None if the drive itself is not well.
+
+        Raises what opening it raises, while the drive is well as it is open now.
+        """
+        try:
+            return source.open(self._location, False)  # noqa: FBT003 - as the pool calls it
+        except Exception:
+            try:
+                drive.capacity()
+            except Exception:  # noqa: BLE001 - then it is not because of the new version
+                return None
+            raise
+
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         return self._made(lambda drive: getattr(drive, method)(*arguments, **options))
 
@@ -184,11 +213,13 @@ class PluginDrive:
         with use as source:
             kept = use.held.kept
             try:
-                drive = kept.get(self)
+                drive = kept.get(self._key)
                 if drive is None:
                     with self._opening:
-                        drive = kept.get(self) or source.open(self._location, self._make)
-                        kept[self] = drive
+                        drive = kept.get(self._key) or source.open(self._location, self._make)
+                        kept[self._key] = drive
+                        # Whatever comes later, what is not there any more is not made anew.
+                        self._make = False
                 return call(drive)
             except errors.DwError:
                 raise

@@ -17,6 +17,7 @@ of a dict and one of an attribute; nobody holds a lock.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -33,6 +34,7 @@ __all__ = ["Held", "Slot", "Use"]
 
 T = TypeVar("T")
 _get_ident = threading.get_ident
+_LOST_REFERENCES = 4
 
 
 class Held(Generic[T]):
@@ -42,19 +44,20 @@ class Held(Generic[T]):
         instance: what they use.
         is_open: whether new ones get in without further questions.
         users: who is in, with the thread that it came on.
-        kept: what callers made of the instance; it goes with it.
+        kept: what callers made of the instance, by who did; it goes with it. Who makes something
+            has `renewed(instance, made)`, which makes it of the next instance.
 
     """
 
     __slots__ = ("__weakref__", "empty", "instance", "is_open", "is_watched", "kept", "users")
 
-    def __init__(self, instance: T) -> None:
+    def __init__(self, instance: T, kept: dict[Any, Any] | None = None) -> None:
         """Hold an instance."""
         self.instance = instance
         self.is_open = True
         self.is_watched = False
         self.users: dict[Use[T], int] = {}
-        self.kept: dict[Any, Any] = {}
+        self.kept: dict[Any, Any] = {} if kept is None else kept
         self.empty = Latch()
 
 
@@ -148,12 +151,17 @@ class Slot(Generic[T]):
         """How many use what is there now."""
         return len(self._held.users)
 
-    def swap(self, instance: T) -> Held[T]:
+    def swap(self, instance: T, kept: dict[Any, Any] | None = None) -> Held[T]:
         """Put an instance in the place of the one that is there, which is returned to be drained.
 
         A slot that was frozen goes on with the new one; one that refuses refuses on.
+
+        Args:
+            instance: the new one.
+            kept: what was made of it already.
+
         """
-        fresh = Held(instance)
+        fresh = Held(instance, kept)
         with self._lock:
             fresh.is_open = self._refusal is None
             old, self._held = self._held, fresh
@@ -209,6 +217,14 @@ class Slot(Generic[T]):
 
     def _enter(self, use: Use[T]) -> Held[T]:
         """Get in where a first look did not suffice."""
+        try:
+            return self._entered(use)
+        except BaseException:
+            # Ctrl-C between getting in and being told so: nobody would leave.
+            _leave(self._held, use)
+            raise
+
+    def _entered(self, use: Use[T]) -> Held[T]:
         own = _get_ident()
         with self._lock:
             while True:
@@ -226,6 +242,7 @@ class Slot(Generic[T]):
 def _drained(held: Held[Any], limit_s: float) -> list[str]:
     end = time.monotonic() + limit_s
     held.is_watched = True
+    _forget_lost(held)
     try:
         while held.users:
             held.empty = Latch()
@@ -235,7 +252,16 @@ def _drained(held: Held[Any], limit_s: float) -> list[str]:
             if left <= 0:
                 break
             held.empty.wait(left)
+        _forget_lost(held)
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         return sorted({names.get(one, "a thread that ended") for one in list(held.users.values())})
     finally:
         held.is_watched = False
+
+
+def _forget_lost(held: Held[Any]) -> None:
+    """Let go of uses that nobody has any more: Ctrl-C came just before they would have left."""
+    for use in list(held.users):
+        # The dict, the list, the name and the argument; a `with` that is under way has it, too.
+        if sys.getrefcount(use) <= _LOST_REFERENCES:
+            held.users.pop(use, None)

@@ -18,7 +18,7 @@ from dwkernel import errors, hashing
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FILES_MAX", "SIGNATURE_NAME", "TREE_BYTES_MAX", "Tree", "copy", "look"]
+__all__ = ["FILES_MAX", "SIGNATURE_NAME", "TREE_BYTES_MAX", "Tree", "copy", "look", "signature"]
 
 FILES_MAX = 10_000
 TREE_BYTES_MAX = 256 << 20
@@ -58,6 +58,24 @@ def copy(home: Path, target: Path) -> Tree:
 
     """
     return _walk(home, target)
+
+
+def signature(home: Path) -> dict[str, tuple[int, ...]]:
+    """Return what changes when a file does, that with the signature too, without reading any.
+
+    Raises:
+        Invalid: `plugin.load`, as for `look`
+
+    """
+    found = {}
+    try:
+        signatures = [SIGNATURE_NAME] if (home / SIGNATURE_NAME).exists() else []
+        for name in _names(home) + signatures:
+            about = (home / name).lstat()
+            found[name] = about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+    except OSError as error:
+        raise errors.new("plugin.load", f"{home} can't be read: {error}") from error
+    return found
 
 
 def _walk(home: Path, target: Path | None) -> Tree:

@@ -74,6 +74,21 @@ class Version:
         self.instance = self.loaded = None
         return proof
 
+    def vanish(self, watchdog: Watchdog, limit_s: float, proof_s: float) -> list[str]:
+        """Unload it on a thread of its own: what is collected may still run code of it, and hang.
+
+        Returns:
+            What is still there after `proof_s` seconds, and who holds it.
+
+        """
+        try:
+            alive: list[str] = watchdog.step(
+                "unloading", lambda: self.unload().settle(proof_s), limit_s + proof_s
+            )
+        except errors.DwError as error:
+            return [str(bare(error))]
+        return alive
+
     def leaked(self) -> list[str]:
         """Return the threads that run its code, named after it."""
         if not self.namespace:
@@ -182,13 +197,18 @@ class Workshop:
         assert found.home is not None  # noqa: S101 - the kernel's own are trusted
         section = self._section()
         stage = self._stages.new(f"{found.id}-{secrets.token_hex(4)}")
-        stage.mkdir(mode=0o700)
+        try:
+            stage.mkdir(mode=0o700)
+        except OSError as error:
+            text = f"no folder for the files of {found.id} can be made: {error}"
+            raise errors.new("plugin.load", text, id=found.id) from error
         # A package is imported by its name: the folder is the one that it is in.
         module = found.manifest.entry.partition(":")[0].partition(".")[0]
         is_package = (found.home / "__init__.py").is_file()
         try:
             files = tree.copy(found.home, stage / (module if is_package else "files"))
             self._vouch(found, files.hash)
+            loader.agree(found, stage / (module if is_package else "files"))
             folder = stage if is_package else stage / "files"
             instance = self._confine(found, folder, log)
             life = Life(instance, watchdog, section.limits.limits())
@@ -222,7 +242,7 @@ class Workshop:
 
         try:
             result = watchdog.step("importing", importing, limit_s)
-        except errors.Timeout:
+        except (errors.Timeout, KeyboardInterrupt):
             with lock:
                 is_late = True
             raise

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
-from typing import TYPE_CHECKING
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
+from dwkernel._watching import Watching
 from dwkernel.plugins import tree
 
 if TYPE_CHECKING:
@@ -17,87 +20,101 @@ if TYPE_CHECKING:
 __all__ = ["Watcher"]
 
 _logger = logging.getLogger("dwkernel.plugins")
-_QUIET_MS = 100
-_MOST_MS = 1000
-# How soon it notices plugins that were loaded since.
-_LOOK_MS = 500
-_JOIN_S = 5.0
+# For so long nothing must have been written; files that never rest are taken as often as the other.
+_QUIET_S = 0.1
+_MOST_S = 1.0
 
 
-class Watcher:
+class Watcher(Watching):
     """Reloads the plugins of folders after each change, on a thread of its own.
 
-    A version that does not load is told in the log and in `info`, and the old one runs on.
+    A version that does not load is told in the log and in `info`, and the old one runs on. It ends
+    with the plugins, if nobody uses them any more.
     """
 
     def __init__(self, plugins: Plugins) -> None:
-        """Begin to watch.
+        """Begin to watch."""
+        super().__init__("dwk-plugins-watch")
+        self._plugins = weakref.ref(plugins)
+        # How the files of each folder looked when they were last looked at.
+        self._seen: dict[Path, Any] = {}
+        self.begin()
 
-        Raises:
-            Unsupported: `plugin.sandbox` is not among them: without `watchfiles` it is
-                `plugin.load`, Invalid
-
-        """
-        try:
-            import watchfiles  # noqa: F401, PLC0415 - who develops pays for it
-        except ImportError as error:
-            text = "watching needs watchfiles: pip install watchfiles"
-            raise errors.new("plugin.load", text) from error
-        self._plugins = plugins
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dwk-plugins-watch", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End it."""
-        self._end.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(_JOIN_S)
-
-    def _run(self) -> None:
-        import watchfiles  # noqa: PLC0415 - as above
-
-        while not self._end.is_set():
-            homes = self._homes()
-            if not homes:
-                self._end.wait(_LOOK_MS / 1000)
-                continue
-            missed = True
-            for changes in watchfiles.watch(
-                *homes,
-                stop_event=self._end,
-                debounce=_MOST_MS,
-                step=_QUIET_MS,
-                rust_timeout=_LOOK_MS,
-                yield_on_timeout=True,
-                raise_interrupt=False,
-            ):
-                changed = {path for _, path in changes}
+    def _watch(self) -> None:
+        homes = self._homes()
+        folders = _folders(homes)
+        self._seen = {home: seen for home, seen in self._seen.items() if home in homes}
+        with contextlib.closing(self._moments(folders, recursive=True)) as moments:
+            for _ in moments:
                 for home, name in homes.items():
-                    is_changed = any(path.startswith(f"{home}/") for path in changed)
-                    if is_changed or (missed and self._differs(home, name)):
+                    if not self._stop.is_set() and self._is_new(home, name):
                         self._reload(name)
-                missed = False
-                if self._homes() != homes:
-                    break
-
-    def _differs(self, home: Path, name: str) -> bool:
-        """Return whether files changed between loading and watching."""
-        try:
-            return tree.look(home).hash != self._plugins.info(name).hash
-        except errors.DwError:
-            return False  # half written or closed: a change follows, or nothing does
+                homes_now = self._homes()
+                if homes_now != homes or _folders(homes_now) != folders:
+                    return
 
     def _homes(self) -> dict[Path, str]:
         """Return the folders of the plugins that run."""
-        return self._plugins.homes()
+        plugins = self._plugins()
+        if plugins is None:
+            self._stop.set()
+            return {}
+        return plugins.homes()
+
+    def _is_new(self, home: Path, name: str) -> bool:
+        """Return whether files changed and are not what runs."""
+        looked = _look(home)
+        if home in self._seen:
+            if looked == self._seen[home]:
+                return False
+            looked = self._quiet(home, looked)
+        self._seen[home] = looked
+        plugins = self._plugins()
+        if plugins is None:
+            return False
+        try:
+            info = plugins.info(name)
+            # After a failure what runs is loaded once more: nobody shall read an old error.
+            return info.error is not None or tree.look(home).hash != info.hash
+        except errors.DwError:
+            return True  # the reload says what is wrong
+
+    def _quiet(self, home: Path, looked: Any) -> Any:
+        """Wait until files have been as they are for a while; return how that is."""
+        end = time.monotonic() + _MOST_S
+        while time.monotonic() < end and not self._stop.wait(_QUIET_S):
+            before, looked = looked, _look(home)
+            if looked == before:
+                break
+        return looked
 
     def _reload(self, name: str) -> None:
+        plugins = self._plugins()
+        if plugins is None:
+            return
         try:
-            report = self._plugins.reload(name)
+            report = plugins.reload(name)
         except errors.DwError as error:
             _logger.warning("%s was not reloaded: %s", name, error)
         except Exception:
             _logger.exception("reloading %s failed", name)
         else:
             _logger.info("%s", report)
+
+
+def _folders(homes: dict[Path, str]) -> dict[str, tuple[int, int]]:
+    """Return the folders that are there, and their inodes: they may be replaced."""
+    found = {}
+    for home in homes:
+        with contextlib.suppress(OSError):
+            about = home.stat()
+            found[str(home)] = about.st_dev, about.st_ino
+    return found
+
+
+def _look(home: Path) -> Any:
+    """Return what tells one state of a folder's files from another; as text why it can't be had."""
+    try:
+        return tree.signature(home)
+    except errors.DwError as error:
+        return str(error)

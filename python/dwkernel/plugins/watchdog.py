@@ -6,6 +6,7 @@ it returns later is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import traceback
@@ -17,7 +18,7 @@ from dwkernel.plugins import effects
 from dwkernel.plugins.output import Log, captured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["PluginRaisedError", "Watchdog", "bare", "said", "told"]
 
@@ -69,10 +70,16 @@ class Watchdog:
             Timeout: `plugin.timeout`
 
         """
+        with self.looking(what):
+            return self.call(what, call, limit_s)
+
+    @contextlib.contextmanager
+    def looking(self, what: str) -> Iterator[None]:
+        """Put back, at the end, what is done to the process meanwhile."""
         with _one_at_a_time:
             before = effects.look()
             try:
-                return self.call(what, call, limit_s)
+                yield
             finally:
                 for text in effects.put_back(before):
                     self.effects.append(f"{what}: {text}")
