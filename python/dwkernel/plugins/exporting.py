@@ -79,7 +79,8 @@ class Exporting:
             return False
         for handle in self._registry.find("metrics_exporter"):
             try:
-                handle.call("export", figures, limit_s=float(self._section().limits.call))
+                limit_s = handle.limit_s or float(self._section().limits.call)
+                handle.call("export", figures, limit_s=limit_s)
             except errors.DwError:
                 continue  # counted, and in the plugin's log
         return True

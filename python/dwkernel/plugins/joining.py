@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from dwkernel.jobs import Jobs
     from dwkernel.kernel import Kernel
     from dwkernel.metrics import Snapshot
+    from dwkernel.plugins.settings import PluginsSection
 
-__all__ = ["adopt", "before_opening", "check_drives", "configured", "employ", "follow"]
+__all__ = ["adopt", "awaken", "before_opening", "check_drives", "configured", "employ", "follow"]
 
 # A subscriber that holds publishers back must not hold up plugins.
 _TELL_S = 0.1
@@ -43,12 +44,33 @@ def before_opening(configuration: Configuration) -> Plugins | None:
 
     What does not start is logged, and in `kernel.plugins.list()`; the others do.
     """
-    section = configuration.current.plugins
-    if not (section.enabled or section.disabled):
+    if not _says_something(configuration.current.plugins):
         return None
     plugins = configured(configuration)
     _tell(plugins.start())
     return plugins
+
+
+def _says_something(section: PluginsSection) -> bool:
+    by_tenant = any(part.enabled for part in section.tenants.values())
+    return bool(section.enabled or section.disabled or by_tenant)
+
+
+def awaken(kernel: weakref.ref[Kernel], section: PluginsSection) -> None:
+    """Let a kernel have plugins once a changed section says something of them.
+
+    Nobody waits for it: a change of the configuration does not wait for plugins.
+    """
+
+    def work() -> None:
+        there = kernel()
+        if there is not None:
+            with contextlib.suppress(errors.DwError):  # it was closed meanwhile
+                _tell(there.plugins.apply())
+
+    there = kernel()
+    if there is not None and there._plugins is None and _says_something(section):  # noqa: SLF001 - of this package
+        threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
 
 
 def check_drives(plugins: Plugins, drives: Sequence[str]) -> None:
@@ -81,7 +103,7 @@ def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
                 kernel.bus.publish(subject, text, timeout=_TELL_S)
 
     desk = kernel._store.policies(kernel._caller, kernel._limit(None))  # noqa: SLF001 - of this package
-    asking = Asking(desk, plugins.registry, plugins.section.limits.call)
+    asking = Asking(desk, plugins.registry, lambda: float(plugins.section.limits.call))
     plugins.on(lambda *_: asking.renew())
     plugins.on(announce)
     asking.renew()
