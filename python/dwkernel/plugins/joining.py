@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -132,26 +133,27 @@ def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]
 
     A change of the configuration does not wait for plugins that start or stop.
     """
-    changed, ended = threading.Event(), threading.Event()
+    # Not an event, which an interrupt of who sets it may leave locked for ever.
+    news: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def work() -> None:
-        while True:
-            changed.wait()
-            changed.clear()
-            if ended.is_set():
-                return
+        while news.get():
+            while not news.empty():  # many changes are one
+                if not news.get():
+                    return
             try:
                 _tell(plugins.apply())
             except errors.State:
                 return  # closed meanwhile
+            except Exception:
+                _logger.exception("plugins are not as the configuration says")
 
     threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
-    stop = configuration.on_change("plugins", lambda *_: changed.set())
+    stop = configuration.on_change("plugins", lambda *_: news.put(True))  # noqa: FBT003 - a queue's
 
     def end() -> None:
         stop()
-        ended.set()
-        changed.set()
+        news.put(False)  # noqa: FBT003 - as above
 
     return end
 
