@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from dwkernel._aside import aside
-from dwkernel._latch import Latch
+import dwkernel
+from dwkernel._latch import Bell, Condition, Latch
+from dwkernel.brokers.subscription import BrokerSubscription
+from dwkernel.plugins.swap import Slot
+from expect import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TRIES = 4000
+
+
+def interrupted(work: Callable[[], object], look: Callable[[], object]) -> None:
+    """Do `work` again and again until Ctrl-C comes, at any point of it; then `look`; often."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    chance, before = random.Random(7), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(TRIES):
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come anywhere in here
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 3e-4))
+                while True:
+                    work()
+            look()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_who_waits_goes_on_when_it_opens_and_not_before() -> None:
@@ -66,35 +96,147 @@ def test_an_interrupt_at_any_moment_leaves_nobody_hanging() -> None:
         assert not worker.is_alive()
 
 
-# --- Aside ----------------------------------------------------------------------------------------
+def test_who_waits_at_a_condition_is_told_and_looks_again_by_itself() -> None:
+    condition = Condition()
+    other = Bell(condition)
+    seen: list[str] = []
+
+    def work(name: str, bell: Condition | Bell) -> None:
+        with condition, condition:
+            bell.wait_for(lambda: name in wanted)
+            seen.append(name)
+
+    wanted: set[str] = set()
+    given = [("a", condition), ("b", other), ("c", other)]
+    workers = [threading.Thread(target=work, args=one, daemon=True) for one in given]
+    for worker in workers:
+        worker.start()
+    for name, bell in given[:2]:
+        with condition:
+            wanted.add(name)
+            bell.notify_all()
+        until(lambda name=name: name in seen)  # type: ignore[misc]
+    wanted.add("c")  # and nobody is told
+    for worker in workers:
+        worker.join(60)
+    assert seen == ["a", "b", "c"]
+    with condition:
+        began = time.monotonic()
+        assert not condition.wait(0.05)
+        assert condition.wait_for(lambda: 0, 0.05) == 0
+        assert 0.1 <= time.monotonic() - began < 60
+        condition.notify()
+    with pytest.raises(RuntimeError):
+        condition.wait()
 
 
-def test_on_the_main_thread_a_call_is_made_aside_and_on_others_where_it_is() -> None:
-    assert aside(threading.get_ident) != threading.get_ident()
-    with ThreadPoolExecutor(1) as pool:
-        own = pool.submit(threading.get_ident).result(60)
-        assert pool.submit(aside, threading.get_ident).result(60) == own
+def test_one_of_those_who_wait_is_told_by_notify() -> None:
+    condition, seen = Condition(), list[int]()
+
+    def work(number: int) -> None:
+        with condition:
+            while not condition.wait(60):
+                pass
+            seen.append(number)
+
+    workers = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    for count in (1, 2, 3):
+        until(lambda: len(condition._waiting) >= 1)
+        with condition:
+            condition.notify()
+        until(lambda count=count: len(seen) >= count)  # type: ignore[misc]
+    for worker in workers:
+        worker.join(60)
+    assert sorted(seen) == [0, 1, 2]
 
 
-def test_what_a_call_aside_raises_is_raised() -> None:
-    def fails() -> None:
-        raise LookupError("here")
+def test_an_interrupt_at_any_point_leaves_a_condition_free() -> None:
+    condition = Condition()
+    other = Bell(condition)
+    told = threading.Event()
 
-    with pytest.raises(LookupError, match="here"):
-        aside(fails)
+    def rival() -> None:
+        while not told.wait(1e-4):
+            with condition:
+                condition.notify_all()
+
+    def work() -> None:
+        with condition:
+            with condition:
+                condition.wait(1e-4)
+                other.wait_for(lambda: False, 1e-4)
+            condition.notify()
+            other.notify_all()
+
+    def look() -> None:
+        assert not condition._is_owned()
+
+    worker = threading.Thread(target=rival, daemon=True)
+    worker.start()
+    interrupted(work, look)
+    told.set()
+    worker.join(60)
+    assert not worker.is_alive()
 
 
-def test_an_interrupt_ends_the_waiting_and_not_the_call() -> None:
-    main = threading.main_thread().ident or 0
-    goes_on, ended = Latch(), Latch()
+def test_an_interrupt_of_who_waits_for_a_brokers_message_holds_no_broker_up() -> None:
+    subscription = BrokerSubscription("a", None, 8, lambda: None)
+    told = threading.Event()
 
-    def long() -> None:
-        signal.pthread_kill(main, signal.SIGINT)
-        goes_on.wait(60)
-        ended.open()
+    def broker() -> None:
+        while not told.wait(1e-4):
+            subscription.put(cast("Any", object()))
 
-    with pytest.raises(KeyboardInterrupt):
-        aside(long)
-    assert not ended.is_open
-    goes_on.open()
-    assert ended.wait(60)
+    def look() -> None:
+        assert not subscription._changed._is_owned()
+
+    worker = threading.Thread(target=broker, daemon=True)
+    worker.start()
+    interrupted(lambda: subscription.fetch(2, 1e-4), look)
+    told.set()
+    worker.join(60)
+    assert not worker.is_alive()
+    subscription.close()
+
+
+def test_an_interrupt_of_who_exchanges_a_plugin_leaves_its_place_free() -> None:
+    slot = Slot(0)
+    told = threading.Event()
+
+    def user() -> None:
+        while not told.wait(1e-4):
+            with slot.use():
+                pass
+
+    def work() -> None:
+        slot.swap(1)
+        slot.freeze(1e-4)
+        slot.thaw()
+        with slot.use():
+            slot.refuse(None)
+
+    def look() -> None:
+        assert not slot._change._is_owned()
+        slot.thaw()
+
+    workers = [threading.Thread(target=user, daemon=True) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    interrupted(work, look)
+    told.set()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+
+
+def test_no_room_has_a_condition_that_an_interrupt_can_leave_taken() -> None:
+    # Confined plugins have a lock of their own, which no main thread waits at.
+    home = Path(dwkernel.__file__).parent
+    found = [
+        path.relative_to(home).as_posix()
+        for path in home.rglob("*.py")
+        if "threading.Condition(" in path.read_text() and path.parent.name != "confined"
+    ]
+    assert found == []

@@ -17,7 +17,7 @@ import pytest
 
 import dwkernel as dw
 import plugin_maker
-from dwkernel import errors
+from dwkernel import _native, errors
 from dwkernel.plugins import discovery, vouching
 from expect import code_of, until
 
@@ -53,6 +53,13 @@ COUNTS = """
 
 
 CLIENTS = 64
+
+
+def refusal(call: Callable[[], object]) -> errors.DwError:
+    with pytest.raises(errors.DwError) as caught:
+        call()
+    assert caught.value.code == "policy.refused"
+    return caught.value
 
 
 @contextlib.contextmanager
@@ -111,21 +118,55 @@ def test_a_policy_decides_at_the_door_and_hears_how_things_ended(
     kernel.put("c/no/1", b"nobody is asked any more")
 
 
-def test_a_policy_that_hangs_costs_its_time_and_the_operation_is_refused(tmp_path: Path) -> None:
-    hangs = """
-    timeout_s = 0.2
+HANGS = """
+    {wish}
     def before(self, requests):
-        import time
-        time.sleep(1)
+        import threading
+        threading.Event().wait({hangs_s})
+        return [Verdict.allow() for _ in requests]
 """
-    with dw.open(drives=[f"{url}-hang" for url in URLS], geometry="2+1", create=True) as kernel:
-        kernel.plugins.load(plugin_maker.write(tmp_path / "p", hangs))
-        assert code_of(lambda: kernel.containers.create("c")) in {
-            "policy.refused",
-            "plugin.timeout",
-        }
-        kernel.plugins.disable("p")
-        kernel.containers.create("c")
+
+
+@pytest.mark.parametrize("wish", ["timeout_s = 0.2", "timeout_s = -1", ""])
+def test_a_policy_that_hangs_costs_its_own_time_limit_or_the_configurations(
+    kernel: dw.Kernel, tmp_path: Path, wish: str
+) -> None:
+    body = HANGS.format(wish=wish, hangs_s=600)
+    kernel.plugins.load(plugin_maker.write(tmp_path / "p", body))
+    is_own = wish == "timeout_s = 0.2"
+    if not is_own:
+        # It counts at once, for a policy that was loaded before.
+        kernel.config.set({"plugins.limits.call": "0.3s"})
+    error = refusal(lambda: kernel.put("c/x", b"1"))
+    assert f"did not end in {'0.2' if is_own else '0.3'} s" in str(error)
+    if is_own:
+        # A reload may change it.
+        kernel.config.set({"plugins.limits.drain": "0.1s"})
+        home = plugin_maker.write(tmp_path / "p", body.replace("0.2", "0.1"), version="1.1")
+        kernel.plugins.reload("p", home)
+        assert "did not end in 0.1 s" in str(refusal(lambda: kernel.put("c/x", b"1")))
+    kernel.plugins.disable("p")
+    kernel.put("c/x", b"1")
+
+
+def test_the_door_waits_as_long_as_policies_may_take(kernel: dw.Kernel, tmp_path: Path) -> None:
+    kernel.config.set({"plugins.limits.call": "0.1s"})
+    body = HANGS.format(wish="timeout_s = 60", hangs_s=2)
+    kernel.plugins.load(plugin_maker.write(tmp_path / "p", body))
+    kernel.put("c/x", b"1")
+
+
+def test_a_policy_that_serves_one_tenant_is_asked_for_that_one_only(
+    kernel: dw.Kernel, tmp_path: Path
+) -> None:
+    kernel.plugins.load(plugin_maker.write(tmp_path / "p", COUNTS))
+    kernel.plugins.disable("p")
+    kernel.plugins.enable("p", "acme")
+    kernel.put("c/no/1", b"1")
+    kernel._caller = _native.Caller("somebody", "acme")
+    refusal(lambda: kernel.put("c/no/1", b"1"))
+    kernel.plugins.disable("p", "acme")
+    kernel.put("c/no/1", b"1")
 
 
 # How a version fails, by the step of its reload.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -133,6 +134,46 @@ def test_any_bytes_are_a_manifest_or_a_coded_error(content: bytes) -> None:
     except errors.Invalid as error:
         if error.code != "plugin.manifest":
             raise
+
+
+WORDS = ["type", "properties", "required", "items", "default", "policy", "a", "model", "read"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 1 << 70) | st.floats() | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(manifest._FIELDS)), VALUES)
+def test_any_value_of_any_field_is_taken_or_told(name: str, value: Any) -> None:
+    given = {"id": "p", "version": "1", "kinds": ["policy"], "entry": "a:b", "kernel": ">=1"}
+    try:
+        found = manifest._checked({**given, name: value}, "", "plugin.toml")
+    except errors.Invalid as error:
+        assert error.code == "plugin.manifest"  # noqa: PT017 - both ways are right
+    else:
+        with contextlib.suppress(errors.Invalid):
+            schema.filled(found.config, {})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "state_version = " + "1" * 5000,
+        "requires = { a = '>=" + "1" * 5000 + "' }",
+        "config.properties.a" + ".properties.a" * 5000 + ".type = 'string'",
+        'kinds = 1\nsummary = """\n[' + " " * 200_000 + '\n"""',
+        'kinds = 1\nsummary = """\n[a' + " " * 200_000 + 'b]\n"""',
+    ],
+    ids=["number", "range", "depth", "bracket", "gap"],
+)
+def test_a_manifest_made_to_hurt_is_refused_soon(more: str) -> None:
+    began = time.monotonic()
+    refused("id = 'p'\nversion = '1'\nentry = 'a:b'\nkernel = '>=1'\n" + more)
+    assert time.monotonic() - began < 20.0, "such texts took hours"
+    refused("id = 'p'\nversion = '" + "1" * 5000 + "'")
 
 
 # --- Configuration ---
@@ -293,6 +334,35 @@ def test_installed_plugins_are_found_by_entry_points_without_importing_them(tmp_
     }
     assert "calls it 'other'" in str(found.wrong["other-plugin 1.0"])
     assert "says version 0.9, and the distribution 1.0" in str(found.wrong["old-plugin 1.0"])
+
+
+def test_what_others_left_in_the_way_hides_no_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        def find_spec(self, *_: object) -> None:
+            raise OSError
+
+    plugin_maker.write(tmp_path / "plugins" / "a", plugin_id="a")
+    (tmp_path / "plugins" / "circle").mkdir()
+    (tmp_path / "plugins" / "circle" / "plugin.toml").symlink_to("plugin.toml")
+    folders = [tmp_path / "plugins", tmp_path / ("x" * 5000), tmp_path / "null\0"]
+    install(tmp_path, "x-broken", "x", "x")
+    (tmp_path / "x_broken-1.0.dist-info" / "entry_points.txt").write_bytes(b"\xff")
+    install(tmp_path, "y-finder", "y", "no_such_package_anywhere")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
+    found = discovery.discover(folders)
+    assert list(found.plugins) == ["a"]
+    assert {error.code for error in found.wrong.values()} == {"plugin.manifest"}
+    assert set(found.wrong) == {
+        str(tmp_path / "plugins" / "circle"),
+        *map(str, folders[1:]),
+        str(tmp_path / "x_broken-1.0.dist-info"),
+        "y-finder 1.0",
+    }
+    for folder in folders[1:]:
+        assert code_of(lambda folder=folder: discovery.at(folder)) == "plugin.manifest"  # type: ignore[misc]
 
 
 def test_the_example_is_a_plugin_from_its_folder_and_installed(

@@ -10,7 +10,7 @@ import pytest
 import plugin_maker
 from dwkernel.plugins import Finished, Plugins, Request, kinds
 from dwkernel.plugins.serving import PluginDrive, Policies
-from expect import code_of
+from expect import code_of, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,14 @@ def after(self, finished):
         "def before(self, requests): return []",
         "def before(self, requests): return None",
         "def before(self, requests): return [True] * len(requests)",
+        "def before(self, requests): return [Verdict('deny') for _ in requests]",
+        "def before(self, requests): return [Verdict('allow', '', {1: 2}) for _ in requests]",
+        "def before(self, requests): return [Verdict.allow()] * (len(requests) + 1)",
+        "def before(self, requests):\n    while True: yield Verdict.allow()",
+        "def before(self, requests):\n    requests.clear()\n    return []",
+        "def before(self, requests):\n    yield Verdict.allow()\n    raise ValueError",
         "def before(self, requests):\n    import time\n    time.sleep(1)",
+        "def before(self, requests):\n    import time\n    yield time.sleep(1)",
     ],
 )
 def test_a_policy_that_fails_refuses_unless_it_says_otherwise(body: str, tmp_path: Path) -> None:
@@ -79,9 +86,69 @@ def test_a_policy_that_fails_refuses_unless_it_says_otherwise(body: str, tmp_pat
             for _ in range(6):
                 (verdict,) = policies.before(REQUESTS[:1])
                 assert verdict.kind == ("allow" if allows else "refuse")
+            assert opened.info("p").state == "quarantined"
             opened.enable("p")
             opened.pause("p")
             assert policies.before(REQUESTS[:1])[0].kind == "allow"
+
+
+def test_what_a_policy_does_to_what_it_is_told_the_next_does_not_see(tmp_path: Path) -> None:
+    named(tmp_path, "a", "def after(self, finished): finished.clear()")
+    named(tmp_path, "b", "def after(self, finished): self.ended = len(finished)")
+    with plugin_maker.plugins(folders=[tmp_path], enabled=["*"]) as opened:
+        assert opened.start() == {}
+        Policies(opened.registry).after([Finished(one) for one in REQUESTS[:2]])
+        with opened.find("policy")[1].use() as instance:
+            assert instance.ended == 2
+        del instance
+
+
+def test_a_policy_that_is_paused_while_it_is_asked_for_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plugin_maker.plugins(folders=[named(tmp_path, "a")]) as opened:
+        opened.load("a")
+        handle = opened.get("policy")
+        admit = handle.health.admit
+
+        def pausing() -> None:
+            admit()
+            opened.pause("a")
+
+        monkeypatch.setattr(handle.health, "admit", pausing)
+        assert [one.kind for one in Policies(opened.registry).before(REQUESTS)] == ["allow"] * 3
+        assert opened.info("a").state == "paused"
+
+
+def test_a_call_that_is_interrupted_or_finds_no_thread_is_no_probe_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "wrong = KeyboardInterrupt\ndef before(self, requests):\n    raise self.wrong"
+
+    def none_left(_: threading.Thread) -> None:
+        text = "can't start new thread"
+        raise RuntimeError(text)
+
+    rules = {"failures_in_row": 1, "pauses": ["1ms"], "failures_max": 99}
+    with plugin_maker.plugins(folders=[named(tmp_path, "a", body)], health=rules) as opened:
+        opened.load("a")
+        handle = opened.get("policy")
+        with handle.use() as instance:
+            instance.wrong = ValueError
+            assert code_of(lambda: handle.call("before", [])) == "plugin.failed"
+            instance.wrong = KeyboardInterrupt
+        del instance
+        until(lambda: handle.health.report().wait_s == 0)
+        with pytest.raises(KeyboardInterrupt):
+            handle.call("before", [])
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            assert code_of(lambda: handle.call("after", [], limit_s=9)) == "plugin.state"
+            assert [one.kind for one in Policies(opened.registry, 9).before(REQUESTS)] == [
+                "refuse"
+            ] * 3
+        handle.call("after", [])
+        assert handle.health.report().state == "well"
 
 
 # --- Drives ---

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dwkernel import errors
 from dwkernel._closing import Closing
+from dwkernel._latch import Condition
 from dwkernel.units import Duration, parse_duration
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class BrokerSubscription(Closing):
         self._unsubscribe = unsubscribe
         self._check = check
         self._waiting: deque[Message] = deque()
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._is_closed = False
         self._dropped = 0
         self._failed = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dwkernel.config.manager import Configuration
     from dwkernel.kernel import Kernel
-    from dwkernel.plugins import Plugins
+    from dwkernel.plugins import Plugins, PluginsSection
     from dwkernel.units import Duration
 
 __all__ = ["Settings"]
@@ -145,7 +145,14 @@ class Settings:
             if there is not None:
                 there._timeout_s = float(new)  # noqa: SLF001 - of this package
 
+        def awaken(old: object, new: PluginsSection) -> None:
+            del old
+            from dwkernel.plugins import joining  # noqa: PLC0415 - who has some pays
+
+            joining.awaken(reference, new)
+
         store, caller = kernel._store, kernel._caller  # noqa: SLF001 - of this package
+        self._stops.append(made.on_change("plugins", awaken))
         if self._is_own or "limits.timeout" not in self._call:
             self._stops.append(made.on_change("limits.timeout", renew))
         self._stops.append(enforce(made, store, caller))

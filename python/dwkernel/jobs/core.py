@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwkernel import errors
+from dwkernel._latch import Bell, Condition
 from dwkernel.jobs.context import JobContext
 from dwkernel.jobs.entry import Entry
 from dwkernel.jobs.ids import Ids
@@ -70,9 +71,8 @@ class Core:
         self.ids = Ids()
         self.owner = os.urandom(8).hex()
         # Told of what changes for everybody; workers that wait for a job have `ready`.
-        lock = threading.RLock()
-        self.change = threading.Condition(lock)
-        self.ready = threading.Condition(lock)
+        self.change = Condition()
+        self.ready = Bell(self.change)
         self.line = Line()
         self.live: dict[str, Entry] = {}
         self.running: dict[str, JobContext] = {}

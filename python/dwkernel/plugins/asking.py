@@ -11,7 +11,7 @@ from dwkernel.plugins.kinds.policy import Finished, Request, Verdict
 from dwkernel.plugins.serving import Policies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dwkernel._native import PolicyBatch, PolicyDesk
     from dwkernel.plugins.registry import Registry
@@ -34,23 +34,31 @@ class Asking:
     then. While there is no policy nobody is asked, which costs operations nothing.
     """
 
-    def __init__(self, desk: PolicyDesk, registry: Registry, limit_s: float) -> None:
-        """Ask the policies of a registry; each may take `limit_s` seconds for a call."""
+    def __init__(self, desk: PolicyDesk, registry: Registry, limit_s: Callable[[], float]) -> None:
+        """Ask the policies of a registry.
+
+        Args:
+            desk: where questions lie.
+            registry: whose policies.
+            limit_s: returns how long each may take for a call that has no limit of its own.
+
+        """
         self._desk = desk
         self._registry = registry
         self._limit_s = limit_s
-        self._policies = Policies(registry, limit_s)
+        self._policies = Policies(registry, limit_s())
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def renew(self) -> None:
         """Serve if there are policies, else leave; call it when some come or go."""
         with self._lock:
-            count = len(self._registry.find("policy", closed=True))
-            if count == 0:
+            limit_s = self._policies.limit_s = self._limit_s()
+            policies = self._registry.at_work("policy")
+            if not policies:
                 self._desk.leave()
                 return
-            self._desk.serve(count * self._limit_s + _GRACE_S)
+            self._desk.serve(sum(one.limit_s or limit_s for one in policies) + _GRACE_S)
             if self._thread is None or not self._thread.is_alive():
                 given = (self._desk, weakref.ref(self))
                 thread = threading.Thread(
@@ -66,6 +74,8 @@ class Asking:
 
     def answer(self, batch: PolicyBatch) -> None:
         """Answer the questions of a batch, and tell policies what it tells."""
+        if self._policies.limit_s != self._limit_s():
+            self.renew()  # the configuration changed
         requests = batch.requests
         if requests:
             verdicts = self._policies.before([_request(one) for one in requests])
@@ -97,9 +107,9 @@ def _request(native: Sequence[Any]) -> Request:
 
 
 def _plain(verdict: Verdict) -> tuple[str | None, dict[str, str] | None]:
-    if verdict.kind == "refuse":
-        return (verdict.reason or "a policy refuses it", None)
-    return (None, dict(verdict.annotations) or None)
+    if verdict.kind == "allow":
+        return (None, dict(verdict.annotations) or None)
+    return (verdict.reason or "a policy refuses it", None)
 
 
 def _finished(

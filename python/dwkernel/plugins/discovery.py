@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import stat
 import sys
 from importlib import machinery, metadata
 from pathlib import Path
@@ -99,10 +100,10 @@ def at(path: Path) -> Found:
 
     Raises:
         NotFound: `plugin.not_found`: no manifest is there
-        Invalid: `plugin.manifest`
+        Invalid: `plugin.manifest`: it is wrong, or can't be read
 
     """
-    if (path / manifest.FILE_NAME).is_file():
+    if _has_manifest(path):
         return Found(manifest.read(path / manifest.FILE_NAME), path, "folder", str(path))
     inner = [place for pattern in _WITHIN for place in path.glob(pattern)]
     if len(inner) != 1:
@@ -116,24 +117,37 @@ def _twice(name: str, several: list[Found]) -> errors.DwError:
     return errors.new("plugin.exists", f"{name} is in {places}", id=name, places=places)
 
 
+def _has_manifest(home: Path) -> bool:
+    """Return whether a plugin lies in a folder; raises `plugin.manifest` if nobody can tell."""
+    try:
+        return stat.S_ISREG((home / manifest.FILE_NAME).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # a path with a null in it is a ValueError
+        text = f"nobody can look into {home}: {getattr(error, 'strerror', None) or error}"
+        raise errors.new("plugin.manifest", text, path=home) from error
+
+
 def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
-    if (folder / manifest.FILE_NAME).is_file():
+    try:
         candidates = [folder]
-    else:
-        try:
+        if not _has_manifest(folder):
             candidates = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
-        except OSError as error:
-            text = f"the folder {folder} can't be read: {error.strerror}"
-            wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
-            return []
+    except OSError as error:
+        text = f"the folder {folder} can't be read: {error.strerror}"
+        wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
+        return []
+    except errors.DwError as error:
+        wrong[str(folder)] = error
+        return []
     found = []
     for home in candidates:
-        path = home / manifest.FILE_NAME
-        if path.is_file():
-            try:
-                found.append(Found(manifest.read(path), home, "folder", str(home)))
-            except errors.DwError as error:
-                wrong[str(home)] = error
+        try:
+            if _has_manifest(home):
+                content = manifest.read(home / manifest.FILE_NAME)
+                found.append(Found(content, home, "folder", str(home)))
+        except errors.DwError as error:
+            wrong[str(home)] = error
     return found
 
 
@@ -141,14 +155,20 @@ def _installed(path: Sequence[str] | None, wrong: dict[str, errors.DwError]) -> 
     search = list(sys.path) if path is None else list(path)
     found: dict[tuple[str, str], Found] = {}
     for distribution in metadata.distributions(path=search):
-        for point in distribution.entry_points:
-            if point.group != GROUP:
+        place = str(getattr(distribution, "_path", distribution))
+        try:
+            points = [one for one in distribution.entry_points if one.group == GROUP]
+            if not points:
                 continue
             name = distribution.metadata["Name"]
+            place = f"{name} {distribution.version}"
+        except Exception as error:  # noqa: BLE001 - what others install must not stop a kernel
+            wrong[place] = _unreadable(place, error)
+            continue
+        for point in points:
             # A distribution that is on the path twice shadows its second self.
             if (name, point.name) in found:
                 continue
-            place = f"{name} {distribution.version}"
             try:
                 home = _package_folder(point.value, search)
                 one = Found(manifest.read(home / manifest.FILE_NAME), home, "installed", place)
@@ -156,7 +176,14 @@ def _installed(path: Sequence[str] | None, wrong: dict[str, errors.DwError]) -> 
                 found[name, point.name] = one
             except errors.DwError as error:
                 wrong[place] = error
+            except Exception as error:  # noqa: BLE001 - as above: finders are anybody's
+                wrong[place] = _unreadable(place, error)
     return list(found.values())
+
+
+def _unreadable(place: str, error: Exception) -> errors.DwError:
+    text = f"{place} can't be read: {type(error).__name__}: {error}"
+    return errors.new("plugin.manifest", text, path=place)
 
 
 def _package_folder(package: str, search: list[str]) -> Path:
@@ -170,7 +197,7 @@ def _package_folder(package: str, search: list[str]) -> Path:
         spec = next((one for one in specs if one is not None), None)
     for place in (spec and spec.submodule_search_locations) or ():
         home = Path(place, *rest.split(".")) if rest else Path(place)
-        if (home / manifest.FILE_NAME).is_file():
+        if _has_manifest(home):
             return home
     text = f"the package {package!r} of an entry point has no {manifest.FILE_NAME}"
     raise errors.new("plugin.manifest", text)

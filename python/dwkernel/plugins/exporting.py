@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from dwkernel import errors
+from dwkernel._latch import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,19 +47,19 @@ class Exporting:
         self._figures = figures
         self._section = section
         self._lock = threading.Lock()
-        self._end: threading.Event | None = None
+        self._end: Latch | None = None
 
     def renew(self) -> None:
         """Export if there is somebody who does, else not; call it when plugins come or go."""
         with self._lock:
             is_wanted = bool(self._registry.find("metrics_exporter"))
             if is_wanted and self._end is None:
-                self._end = threading.Event()
+                self._end = Latch()
                 given = (weakref.ref(self), self._end, self.every_s)
                 thread = threading.Thread(target=_work, args=given, name="dwk-figures", daemon=True)
                 thread.start()
             elif not is_wanted and self._end is not None:
-                self._end.set()
+                self._end.open()
                 self._end = None
 
     @property
@@ -79,13 +80,14 @@ class Exporting:
             return False
         for handle in self._registry.find("metrics_exporter"):
             try:
-                handle.call("export", figures, limit_s=float(self._section().limits.call))
+                limit_s = handle.limit_s or float(self._section().limits.call)
+                handle.call("export", figures, limit_s=limit_s)
             except errors.DwError:
                 continue  # counted, and in the plugin's log
         return True
 
 
-def _work(exporting: weakref.ref[Exporting], end: threading.Event, every_s: float) -> None:
+def _work(exporting: weakref.ref[Exporting], end: Latch, every_s: float) -> None:
     """Export until the end. While it waits it keeps no store alive."""
     while not end.wait(every_s):
         there = exporting()

@@ -8,6 +8,8 @@ from dwkernel import errors
 from dwkernel.plugins.watchdog import PluginRaisedError, bare, told
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwkernel.plugins.health import Health
     from dwkernel.plugins.swap import Slot, Use
     from dwkernel.plugins.watchdog import Watchdog
@@ -16,6 +18,8 @@ __all__ = ["OF_THE_KERNEL", "Handle"]
 
 # What only the kernel says of a plugin; all else of `dwkernel.errors` that it raises is an answer.
 OF_THE_KERNEL = frozenset({"plugin.died", "plugin.failed", "plugin.quarantined", "plugin.timeout"})
+
+_DAY_S = 86_400.0
 
 
 class Handle:
@@ -27,10 +31,12 @@ class Handle:
         health: counts how it does.
         is_required: whether what it decides is refused when it can't be asked; policies say
             `on_failure = "allow"` if not.
+        limit_s: how long a call may take, if the plugin says so itself (`timeout_s`).
 
     """
 
     is_required = True
+    limit_s: float | None = None
 
     def __init__(self, plugin_id: str, slot: Slot[Any], health: Health, watchdog: Watchdog) -> None:
         """Made by the kernel."""
@@ -52,13 +58,36 @@ class Handle:
         """
         return self.slot.use()
 
-    def call(self, method: str, *arguments: Any, limit_s: float | None = None) -> Any:
+    def look(self, instance: Any, patience_s: float) -> None:
+        """Note the limit that a version wishes; even looking at an attribute runs its code."""
+
+        def wish() -> float | None:
+            given = getattr(instance, "timeout_s", None)
+            if given is not None and (type(given) not in (int, float) or not 0 < given <= _DAY_S):
+                text = f"timeout_s is {given!r}, and not a number of seconds up to a day"
+                raise ValueError(text)
+            return given
+
+        try:
+            self.limit_s = self._watchdog.call("looking at", wish, patience_s)
+        except errors.DwError:
+            self.limit_s = None  # its log says why
+
+    def call(
+        self,
+        method: str,
+        *arguments: Any,
+        limit_s: float | None = None,
+        read: Callable[[Any], Any] | None = None,
+    ) -> Any:
         """Call a method, and count how it goes.
 
         Args:
             method: its name.
             arguments: positional ones.
             limit_s: how long it may take; the call is on a thread of its own then.
+            read: makes of what it returns what the caller gets; it is a part of the call, as a
+                plugin's iterators and objects run its code. What it raises, the plugin raised.
 
         Raises:
             Internal: `plugin.failed`; its `__cause__` says what the plugin raised
@@ -72,7 +101,11 @@ class Handle:
         self.health.admit()
         # Raised in here and not below, where frames hold the instance: who keeps the error would
         # keep all of that version.
-        result = self._result(method, arguments, limit_s)
+        try:
+            result = self._result(method, arguments, limit_s, read)
+        except BaseException:  # Ctrl-C: it must not count as a probe that is still under way
+            self.health.answered()
+            raise
         if not isinstance(result, _Failure):
             self.health.succeeded()
             return result
@@ -85,12 +118,19 @@ class Handle:
             self.health.answered()
         raise error
 
-    def _result(self, method: str, arguments: tuple[Any, ...], limit_s: float | None) -> Any:
+    def _result(
+        self,
+        method: str,
+        arguments: tuple[Any, ...],
+        limit_s: float | None,
+        read: Callable[[Any], Any] | None,
+    ) -> Any:
         """Return what it returns, or how it failed."""
 
         def direct() -> Any:
             try:
-                return getattr(instance, method)(*arguments)
+                result = getattr(instance, method)(*arguments)
+                return result if read is None else read(result)
             except errors.DwError as error:
                 # One in a process of its own says through its stand-in that it failed.
                 return _Failure(bare(error), is_answer=error.code not in OF_THE_KERNEL)

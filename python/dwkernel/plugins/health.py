@@ -86,6 +86,16 @@ class Health:
         self._quarantines = self._calls = self._failures = 0
         self._last_error: str | None = None
 
+    def go_by(self, rules: Rules) -> None:
+        """Take other rules from now on; what was counted by the old ones is forgotten."""
+        with self._lock:
+            if rules == self._rules:
+                return
+            self._rules = rules
+            self._breaker = Breaker(rules.failures_in_row, Backoff(rules.pauses_s))
+            self._waits = Backoff(rules.quarantines_s)
+            self._failed_at = deque(maxlen=rules.failures_max)
+
     def admit(self) -> None:
         """Let a call through.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import queue
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from dwkernel.jobs import Jobs
     from dwkernel.kernel import Kernel
     from dwkernel.metrics import Snapshot
+    from dwkernel.plugins.settings import PluginsSection
 
-__all__ = ["adopt", "before_opening", "check_drives", "configured", "employ", "follow"]
+__all__ = ["adopt", "awaken", "before_opening", "check_drives", "configured", "employ", "follow"]
 
 # A subscriber that holds publishers back must not hold up plugins.
 _TELL_S = 0.1
@@ -43,12 +45,33 @@ def before_opening(configuration: Configuration) -> Plugins | None:
 
     What does not start is logged, and in `kernel.plugins.list()`; the others do.
     """
-    section = configuration.current.plugins
-    if not (section.enabled or section.disabled):
+    if not _says_something(configuration.current.plugins):
         return None
     plugins = configured(configuration)
     _tell(plugins.start())
     return plugins
+
+
+def _says_something(section: PluginsSection) -> bool:
+    by_tenant = any(part.enabled for part in section.tenants.values())
+    return bool(section.enabled or section.disabled or by_tenant)
+
+
+def awaken(kernel: weakref.ref[Kernel], section: PluginsSection) -> None:
+    """Let a kernel have plugins once a changed section says something of them.
+
+    Nobody waits for it: a change of the configuration does not wait for plugins.
+    """
+
+    def work() -> None:
+        there = kernel()
+        if there is not None:
+            with contextlib.suppress(errors.DwError):  # it was closed meanwhile
+                _tell(there.plugins.apply())
+
+    there = kernel()
+    if there is not None and there._plugins is None and _says_something(section):  # noqa: SLF001 - of this package
+        threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
 
 
 def check_drives(plugins: Plugins, drives: Sequence[str]) -> None:
@@ -81,7 +104,7 @@ def adopt(kernel: Kernel, plugins: Plugins) -> Plugins:
                 kernel.bus.publish(subject, text, timeout=_TELL_S)
 
     desk = kernel._store.policies(kernel._caller, kernel._limit(None))  # noqa: SLF001 - of this package
-    asking = Asking(desk, plugins.registry, plugins.section.limits.call)
+    asking = Asking(desk, plugins.registry, lambda: float(plugins.section.limits.call))
     plugins.on(lambda *_: asking.renew())
     plugins.on(announce)
     asking.renew()
@@ -110,26 +133,27 @@ def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]
 
     A change of the configuration does not wait for plugins that start or stop.
     """
-    changed, ended = threading.Event(), threading.Event()
+    # Not an event, which an interrupt of who sets it may leave locked for ever.
+    news: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def work() -> None:
-        while True:
-            changed.wait()
-            changed.clear()
-            if ended.is_set():
-                return
+        while news.get():
+            while not news.empty():  # many changes are one
+                if not news.get():
+                    return
             try:
                 _tell(plugins.apply())
             except errors.State:
                 return  # closed meanwhile
+            except Exception:
+                _logger.exception("plugins are not as the configuration says")
 
     threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
-    stop = configuration.on_change("plugins", lambda *_: changed.set())
+    stop = configuration.on_change("plugins", lambda *_: news.put(True))  # noqa: FBT003 - a queue's
 
     def end() -> None:
         stop()
-        ended.set()
-        changed.set()
+        news.put(False)  # noqa: FBT003 - as above
 
     return end
 

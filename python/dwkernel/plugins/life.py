@@ -8,7 +8,9 @@ a time, with a limit.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +44,10 @@ MOVES: dict[str, tuple[frozenset[str], State]] = {
 _FATAL = frozenset({"handshake", "start"})
 # These lead on whatever happens in them: there is no way back.
 _ONWARD = frozenset({"drain", "stop"})
+
+
+# What a step has after the end that all were told.
+_LEAST_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,15 @@ class Life:
         self._watchdog = watchdog
         self.limits = limits
         self._lock = threading.RLock()
+        self._end = math.inf
         self.state: State = "loaded"
+
+    def hasten(self, end: float) -> None:
+        """Give all steps from now on no longer than until a moment of `time.monotonic`.
+
+        Each has a few milliseconds even then: what has nothing to do ends well.
+        """
+        self._end = end
 
     def handshake(self, context: Context) -> None:
         """Let it meet the kernel.
@@ -230,6 +244,7 @@ class Life:
             method: Callable[..., object] | None = getattr(self._instance, name, None)
             if name in _ONWARD:
                 self.state = target
+            limit_s = min(limit_s, max(_LEAST_S, self._end - time.monotonic()))
             try:
                 if method is not None:
                     self._watchdog.step(name, lambda: method(*arguments), limit_s)

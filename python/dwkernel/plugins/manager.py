@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -85,6 +86,8 @@ class Plugins(Looking):
         self._records: dict[str, Record] = {}
         self._catalogue = Catalogue(self._section)
         self._overrides: dict[str, bool] = {}
+        # What runs for single tenants, and what that needs: it begins with serving nobody else.
+        self._narrow: set[str] = set()
         self._watcher: Any = None
         self._pid = os.getpid()
         self._closed = False
@@ -116,6 +119,8 @@ class Plugins(Looking):
     def start(self) -> dict[str, errors.DwError]:
         """Start all that the section enables, each after those that it needs.
 
+        What only tenants have enabled serves these; what `disable` was called for is left alone.
+
         Returns:
             Why some do not run, by id or place; the others do.
 
@@ -125,11 +130,11 @@ class Plugins(Looking):
             found = self._catalogue.found()
             section = self._section()
             wanted = self._catalogue.ids() if "*" in section.enabled else set(section.enabled)
-            only = {name for part in section.tenants.values() for name in part.enabled} - wanted
-            only -= set(self._running())
-            wanted |= only
-            wanted -= set(section.disabled)
-            wanted -= self._serve_own()
+            out = {*section.disabled, *self._serve_own()}
+            out |= {name for name, is_in in self._overrides.items() if not is_in}
+            wide = wanted - out
+            wanted |= {name for part in section.tenants.values() for name in part.enabled}
+            wanted -= out
             wrong = {name: found.wrong[name] for name in found.wrong}
             for name in wanted - self._catalogue.ids() - set(wrong):
                 wrong[name] = errors.new(
@@ -137,9 +142,9 @@ class Plugins(Looking):
                 )
             plan = resolve.resolve(self._candidates(), wanted - set(wrong))
             wrong |= plan.refused
-            self._begin_all(plan.order, wrong)
-            for name in only:
-                self._registry.enable(name, None, is_enabled=False)
+            self._begin_all(plan.order, wrong, wide)
+            for name in wide & self._narrow & set(self._running()):
+                self._tell_served(name, None, is_enabled=True)
             self._watch()
         return wrong
 
@@ -191,20 +196,27 @@ class Plugins(Looking):
         self._check()
         with self._doing:
             name = self._catalogue.known(path_or_id, self._running())
-            record = self._records.get(name)
-            if record is None or record.version is None:
-                self._may_run(name)
-                plan = resolve.resolve(self._candidates(), {name, *self._running()})
-                if name in plan.refused:
-                    raise plan.refused[name]
-                wrong: dict[str, errors.DwError] = {}
-                self._begin_all(resolve.needed(plan.order, name), wrong)
-                if name in wrong:
-                    raise wrong[name]
+            self._load(name, is_wide=True)
         return self.info(name)
+
+    def _load(self, name: str, *, is_wide: bool) -> None:
+        record = self._records.get(name)
+        if record is None or record.version is None:
+            self._may_run(name)
+            plan = resolve.resolve(self._candidates(), {name, *self._running()})
+            if name in plan.refused:
+                raise plan.refused[name]
+            wrong: dict[str, errors.DwError] = {}
+            wide = {name} if is_wide else set()
+            self._begin_all(resolve.needed(plan.order, name), wrong, wide)
+            if name in wrong:
+                raise wrong[name]
 
     def enable(self, plugin_id: str, tenant: str | None = None) -> None:
         """Let a plugin serve a tenant, or all; it is started if it does not run, and forgiven.
+
+        Started for a tenant it serves nobody else, and neither does what it needs; what the section
+        lists in `disabled` is not started for a tenant.
 
         Raises as `load`.
         """
@@ -212,13 +224,14 @@ class Plugins(Looking):
         with self._doing:
             if tenant is None:
                 self._overrides[plugin_id] = True
+            elif self._overrides.get(plugin_id) is False:
+                del self._overrides[plugin_id]
             if plugin_id in self._serve_own():
                 self._tell_served(plugin_id, tenant, is_enabled=True)
                 return
             if plugin_id not in self._running():
-                self.load(plugin_id)
-                # Nobody asked for it but this tenant.
-                self._registry.enable(plugin_id, None, is_enabled=tenant is None)
+                self._catalogue.newest(plugin_id)
+                self._load(plugin_id, is_wide=tenant is None)
             record = self._records[plugin_id]
             record.health.reset()
             record.lift()
@@ -258,6 +271,7 @@ class Plugins(Looking):
             Internal: `plugin.failed`; Timeout: `plugin.timeout`: it goes on
 
         """
+        self._check()  # before the lock: of a parent process somebody may hold it for ever
         with self._doing:
             record = self._runs(plugin_id)
             record.refuse()
@@ -270,6 +284,7 @@ class Plugins(Looking):
 
     def resume(self, plugin_id: str) -> None:
         """Let a plugin go on; raises as `pause`, and it rests then."""
+        self._check()
         with self._doing:
             record = self._runs(plugin_id)
             record.life.resume()
@@ -292,6 +307,7 @@ class Plugins(Looking):
             running = [self._records[name].found.manifest for name in self._running()]
             order = resolve.resolve({one.id: [one] for one in running}, [one.id for one in running])
             for one in reversed(order.order):
+                self._records[one.id].life.hasten(end)
                 self._end(self._records[one.id], max(0.0, end - time.monotonic()))
             self._schemes.close()
             self._secrets.close()
@@ -382,15 +398,13 @@ class Plugins(Looking):
                     text = f"{name} {version} needs {record.id} {wanted}"
                     text += f", and this is {found.manifest.version}"
                     raise errors.new("plugin.dependency", text, id=record.id)
-            candidates = {
-                **self._candidates(),
-                record.id: [found.manifest],
-            }
+            candidates = {**self._candidates(), record.id: [found.manifest]}
             plan = resolve.resolve(candidates, {record.id, *self._running()})
             if record.id in plan.refused:
                 raise plan.refused[record.id]
             wrong: dict[str, errors.DwError] = {}
-            self._begin_all([one for one in plan.order if one.id in found.manifest.requires], wrong)
+            needs = resolve.needed(plan.order, record.id)
+            self._begin_all(needs, wrong, {record.id} - self._narrow)
             for error in wrong.values():
                 raise error
         except errors.DwError as error:
@@ -418,10 +432,12 @@ class Plugins(Looking):
     def _took_over(self, record: Record, new: Version, *, was_paused: bool) -> None:
         """Make a version known that is in the place of another by now."""
         record.took_over(new)
+        record.handle.look(new.instance, self._section().limits.load)
         if new.found not in self._catalogue.found().plugins.get(record.id, ()):
             self._catalogue.name(new.found)
         self._register(record)
         record.health.reset()
+        record.health.go_by(self._section().health.rules())
         if was_paused:
             with contextlib.suppress(errors.DwError):
                 record.life.pause()
@@ -453,14 +469,25 @@ class Plugins(Looking):
         return own
 
     def _tell_served(self, plugin_id: str, tenant: str | None, *, is_enabled: bool) -> None:
+        if tenant is None:
+            self._narrow.discard(plugin_id)
         self._registry.enable(plugin_id, tenant, is_enabled=is_enabled)
         record = self._records.get(plugin_id)
         if record is not None:
             subject = "plugin.enabled" if is_enabled else "plugin.disabled"
             self._observers.tell(subject, **record.told(), tenant=tenant)
 
-    def _begin_all(self, order: Manifests, wrong: dict[str, errors.DwError]) -> None:
-        """Start plugins in their order; note what goes wrong, and go on with the others."""
+    def _begin_all(
+        self, order: Manifests, wrong: dict[str, errors.DwError], wide: set[str]
+    ) -> None:
+        """Start plugins in their order; note what goes wrong, and go on with the others.
+
+        Those that are `wide`, and what these need, serve all; the others serve who is told.
+        """
+        roots = wide & {one.id for one in order}
+        serving = {one.id for root in roots for one in resolve.needed(order, root)}
+        fresh = {one.id for one in order} - set(self._running())
+        self._narrow = (self._narrow - fresh) | (fresh - serving)
         for one in order:
             if one.id in self._running():
                 continue
@@ -477,6 +504,7 @@ class Plugins(Looking):
                 wrong[one.id] = bare(error)
 
     def _begin(self, found: Found) -> None:
+        self._may_run(found.id)
         section = self._section()
         record = self._records.get(found.id)
         if record is None:
@@ -489,9 +517,9 @@ class Plugins(Looking):
             self._records[found.id] = record
         else:
             record.again(found)  # those who ask it keep their handle
+            record.health.go_by(section.health.rules())
         version = None
         try:
-            self._may_run(found.id)
             version = self._workshop.make(found, record.log, record.watchdog)
             needs = self._slots(found.manifest)
             context = self._workshop.context(version, record.log, record.watchdog, needs)
@@ -507,12 +535,16 @@ class Plugins(Looking):
                 version.unload()
             self._observers.tell("plugin.failed", **record.told(), error=str(error))
             raise
+        record.handle.look(version.instance, section.limits.load)
         record.began(version)
         self._register(record)
         self._observers.tell("plugin.loaded", **record.told())
 
     def _register(self, record: Record) -> None:
-        self._registry.put(record.entry(self._section(), self._registry.entry(record.id)))
+        entry = record.entry(self._section(), self._registry.entry(record.id))
+        if record.id in self._narrow:
+            entry = replace(entry, is_enabled=False)
+        self._registry.put(entry)
 
     def _end(self, record: Record, drain_s: float) -> None:
         version = record.version

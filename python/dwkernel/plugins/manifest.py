@@ -30,6 +30,8 @@ __all__ = ["API_VERSION", "FILE_NAME", "Manifest", "Permissions", "parse", "read
 API_VERSION = "1.0"
 FILE_NAME = "plugin.toml"
 BYTES_MAX = 256 << 10
+# Of a version, and of a range: numbers of thousands of digits can't even be compared.
+_VERSION_LETTERS = 200
 
 _ID = re.compile(r"[a-z](?:[a-z0-9]|[-.](?=[a-z0-9])){0,63}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
@@ -181,10 +183,17 @@ def parse(content: bytes, name: str = FILE_NAME) -> Manifest:
     try:
         text = content.decode()
         table = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an int of 5,000 digits is no TOMLDecodeError
         raise errors.new("plugin.manifest", f"{name}: {error}", path=name) from None
+    return _checked(table, text, name)
+
+
+def _checked(table: dict[str, Any], text: str, name: str) -> Manifest:
     checker = _Checker(table)
-    found = checker.manifest()
+    try:
+        found = checker.manifest()
+    except RecursionError:  # tables in tables, which `tomllib` reads without recursion
+        raise errors.new("plugin.manifest", f"{name} is nested too deep", path=name) from None
     if found is None:
         lines = _lines(text)
         told = [f"line {_line_of(lines, place)}: {text}" for place, text in checker.wrong]
@@ -266,15 +275,15 @@ class _Checker:
     def _version(self) -> Version:
         text = self._typed("version", default="0")
         try:
-            return Version(text)
+            return Version(_short(text))
         except InvalidVersion:
             self._say("version", f"{text!r} is no version: write it like '1.0.2' (PEP 440)")
             return Version("0")
 
     def _specifier(self, place: str, text: Any) -> SpecifierSet:
         try:
-            return _specifiers(text if isinstance(text, str) else "")
-        except InvalidSpecifier:
+            return _specifiers(_short(text) if isinstance(text, str) else "")
+        except (InvalidSpecifier, InvalidVersion):
             self._say(
                 place, f"{text!r} is no range of versions: write it like '>=1.2,<2' (PEP 440)"
             )
@@ -307,8 +316,9 @@ class _Checker:
                 self._say(place, f"{text!r} is no range of versions: write it like '>=1.2,<2'")
                 continue
             found[self._id(place, name)] = self._specifier(place, text)
-        if self.table.get("id") in found:
-            self._say(f"requires.{self.table['id']}", "the plugin needs itself")
+        own = str(self.table.get("id"))
+        if own in found:
+            self._say(f"requires.{own}", "the plugin needs itself")
         return found
 
     def _capabilities(self) -> dict[str, tuple[str, ...]]:
@@ -382,17 +392,26 @@ def _specifiers(text: str) -> SpecifierSet:
     return SpecifierSet(text, prereleases=True)
 
 
-_HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"))*)\s*=""")
 
 
+def _short(text: str) -> str:
+    if len(text) > _VERSION_LETTERS:
+        raise InvalidVersion(text)
+    return text
+
+
 def _lines(text: str) -> dict[str, int]:
-    """Return the line of each key. What stands in inline tables has the line of the table."""
+    """Return the line of each key. What stands in inline tables has the line of the table.
+
+    What looks like a table within a text of many lines costs no more than its length, either.
+    """
     found: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            table = _bare(header[1])
+        bare = line.strip()
+        if bare.startswith("["):
+            table = _bare(bare.lstrip("[").partition("]")[0])
             found.setdefault(table, number)
         elif key := _KEY.match(line):
             found.setdefault(f"{table}.{_bare(key[1])}".lstrip("."), number)
@@ -400,7 +419,7 @@ def _lines(text: str) -> dict[str, int]:
 
 
 def _bare(key: str) -> str:
-    return re.sub(r"\s*\.\s*", ".", key).replace('"', "").replace("'", "")
+    return ".".join(part.strip() for part in key.split(".")).replace('"', "").replace("'", "")
 
 
 def _line_of(lines: dict[str, int], place: str) -> int:

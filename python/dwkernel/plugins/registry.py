@@ -43,6 +43,11 @@ class Entry:
     priority: int = 0
     by_mode: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def serves_anybody(self) -> bool:
+        """Whether there is a tenant that it serves."""
+        return self.is_enabled or any({**self.tenants, **self.told}.values())
+
     def serves(self, tenant: str | None) -> bool:
         """Return whether it serves a tenant; None stands for none in particular."""
         if tenant is None:
@@ -58,10 +63,13 @@ class Registry:
         self._mode = mode
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        # What was said of tenants outlives that a plugin is stopped.
+        self._told: dict[str, dict[str, bool]] = {}
 
     def put(self, entry: Entry) -> None:
-        """Add a plugin, or exchange what is known of it."""
+        """Add a plugin, or exchange what is known of it; what was said of tenants stays."""
         with self._lock:
+            entry = replace(entry, told=self._told.get(entry.manifest.id, {}))
             self._entries = {**self._entries, entry.manifest.id: entry}
 
     def remove(self, plugin_id: str) -> None:
@@ -74,15 +82,20 @@ class Registry:
         return self._entries.get(plugin_id)
 
     def enable(self, plugin_id: str, tenant: str | None, *, is_enabled: bool) -> None:
-        """Let a plugin serve, or not: a tenant, or all that say nothing else."""
+        """Let a plugin serve, or not: a tenant, or all that say nothing else.
+
+        Of a tenant it counts for one that does not run, too, once it does.
+        """
         with self._lock:
+            if tenant is not None:
+                told = self._told[plugin_id] = {**self._told.get(plugin_id, {}), tenant: is_enabled}
             entry = self._entries.get(plugin_id)
             if entry is None:
                 return
             if tenant is None:
                 entry = replace(entry, is_enabled=is_enabled)
             else:
-                entry = replace(entry, told={**entry.told, tenant: is_enabled})
+                entry = replace(entry, told=told)
             self._entries = {**self._entries, plugin_id: entry}
 
     def find(
@@ -107,6 +120,14 @@ class Registry:
             and (closed or entry.handle.is_open)
         ]
         return [handle for _, _, handle in sorted(fitting, key=lambda one: one[:2])]
+
+    def at_work(self, kind: str) -> list[Handle]:
+        """Return all that serve somebody, be it one tenant, and those that take no calls now."""
+        return [
+            entry.handle
+            for entry in self._entries.values()
+            if kind in entry.manifest.kinds and entry.serves_anybody
+        ]
 
     def capabilities(self, kind: str) -> frozenset[str]:
         """Return all that plugins which serve a kind can do."""

@@ -45,14 +45,9 @@ def faults(schema: Any, place: str = "config") -> list[tuple[str, str]]:
     """Return what is wrong with a schema itself, as places and sentences."""
     if not isinstance(schema, dict):
         return [(place, f"{place} is a table, not {schema!r}")]
-    found = []
-    for word, value in schema.items():
-        if word not in _WORDS:
-            found.append((f"{place}.{word}", f"{word!r} is no word of a schema{_near(word)}"))
-        elif not isinstance(value, _WORDS[word]):
-            found.append((f"{place}.{word}", f"{word} can't be {value!r}"))
+    found = _wrong_words(schema, place)
     kind = schema.get("type", "object" if "properties" in schema or place == "config" else None)
-    if kind is not None and kind not in _TYPES:
+    if isinstance(kind, str) and kind not in _TYPES:
         found.append((f"{place}.type", f"{kind!r} is no type: there are {', '.join(_TYPES)}"))
     if isinstance(schema.get("properties"), dict):
         for name, part in schema["properties"].items():
@@ -63,6 +58,19 @@ def faults(schema: Any, place: str = "config") -> list[tuple[str, str]]:
         wrong: list[str] = []
         _fill(schema, schema["default"], "default", wrong)
         found += [(f"{place}.default", text) for text in wrong]
+    return found
+
+
+def _wrong_words(schema: dict[str, Any], place: str) -> list[tuple[str, str]]:
+    found = []
+    for word, value in schema.items():
+        if word not in _WORDS:
+            found.append((f"{place}.{word}", f"{word!r} is no word of a schema{_near(word)}"))
+        elif not isinstance(value, _WORDS[word]):
+            found.append((f"{place}.{word}", f"{word} can't be {value!r}"))
+    required = schema.get("required")
+    if isinstance(required, list) and not all(isinstance(name, str) for name in required):
+        found.append((f"{place}.required", f"required has names only, not {required!r}"))
     return found
 
 

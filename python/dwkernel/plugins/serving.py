@@ -6,6 +6,7 @@ one over reloads.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PluginDrive", "Policies"]
 
+_ALLOW = Verdict.allow()
+
 
 class Policies:
     """All policies as one. Safe from any thread.
@@ -40,12 +43,13 @@ class Policies:
 
         Args:
             registry: which.
-            limit_s: how long each may take for a call, in seconds; it is on a thread of its own
-                then. None: whoever calls watches over the time.
+            limit_s: how long each may take for a call that has no limit of its own
+                (`timeout_s`), in seconds; it is on a thread of its own then. None: whoever calls
+                watches over the time.
 
         """
         self._registry = registry
-        self._limit_s = limit_s
+        self.limit_s = limit_s
 
     def before(self, requests: Sequence[Request]) -> list[Verdict]:
         """Return a verdict for each request, in their order. Raises nothing."""
@@ -67,22 +71,48 @@ class Policies:
             told = [finished[number] for number in numbers]
             for handle in self._registry.find("policy", None, tenant or None):
                 try:
-                    handle.call("after", told, limit_s=self._limit_s)
+                    # A list for each: what one does to its own, the next does not see.
+                    handle.call("after", list(told), limit_s=handle.limit_s or self.limit_s)
                 except errors.DwError:
                     continue  # counted, and in the plugin's log
 
     def _ask(self, handle: Handle, requests: list[Request]) -> list[Verdict]:
+        count = len(requests)
+        limit_s = handle.limit_s or self.limit_s
         try:
-            answers = list(handle.call("before", requests, limit_s=self._limit_s))
-            text = f"the policy {handle.id} answered {len(answers)} of {len(requests)} requests"
+            answers: list[Verdict] = handle.call(
+                "before", requests, limit_s=limit_s, read=lambda given: _verdicts(given, count)
+            )
         except errors.DwError as error:
-            answers, text = [], f"the policy {handle.id} could not be asked: {said(error)}"
-        except TypeError:
-            answers, text = [], f"the policy {handle.id} answered with no verdicts"
-        if len(answers) == len(requests) and all(isinstance(one, Verdict) for one in answers):
+            if error.code == "plugin.state" and handle.slot.is_paused:
+                return [Verdict.allow()] * count  # since it was looked for
+            text = f"the policy {handle.id} could not be asked: {said(error)}"
+        else:
             return answers
-        verdict = Verdict.refuse(text) if handle.is_required else Verdict.allow()
-        return [verdict] * len(requests)
+        return [Verdict.refuse(text) if handle.is_required else Verdict.allow()] * count
+
+
+def _verdicts(given: Iterable[Any], count: int) -> list[Verdict]:
+    """Return what a policy answered as verdicts that are sound: what is none must not allow."""
+    answers = [_sound(one) for one in itertools.islice(given, count + 1)]
+    if len(answers) != count:
+        text = f"{len(answers)} verdicts on {count} requests"
+        raise ValueError(text)
+    return answers
+
+
+def _sound(given: Any) -> Verdict:
+    if given is _ALLOW:
+        return _ALLOW
+    if not isinstance(given, Verdict) or given.kind not in ("allow", "refuse"):
+        text = f"{given!r} is no verdict"
+        raise TypeError(text)
+    if given.kind == "refuse":
+        return Verdict.refuse(given.reason)
+    try:
+        return Verdict.annotate(given.annotations)
+    except errors.DwError as error:
+        raise TypeError(said(error)) from None
 
 
 def _by_tenant(tenants: Iterable[str]) -> dict[str, list[int]]:

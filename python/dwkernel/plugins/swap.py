@@ -22,7 +22,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwkernel._latch import Latch
+from dwkernel._latch import Condition, Latch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,9 +117,7 @@ class Slot(Generic[T]):
     def __init__(self, instance: T) -> None:
         """Begin with an instance."""
         self._held = Held(instance)
-        # Taken as a lock wherever nobody waits: see `Latch`.
-        self._lock = threading.RLock()
-        self._change = threading.Condition(self._lock)
+        self._lock = self._change = Condition()
         self._refusal: Callable[[], errors.DwError] | None = None
         self._frozen = False
 

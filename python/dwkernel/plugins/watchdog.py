@@ -91,12 +91,17 @@ class Watchdog:
         Raises:
             Internal: `plugin.failed`; its `__cause__` is a `PluginRaisedError`
             Timeout: `plugin.timeout`
+            State: `plugin.state`: the process can have no more threads
 
         """
         job = _Job(call, self._log)
         name = f"plugin:{self._id}/{what}"
         thread = threading.Thread(target=job.run, args=(self._came_back,), name=name, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # of the process, and no fault of the plugin's
+            text = f"{what} of {self._id} was not called: {error}"
+            raise errors.new("plugin.state", text, id=self._id, step=what) from None
         if not job.wait(limit_s):
             with self._lock:
                 late = job.leave()

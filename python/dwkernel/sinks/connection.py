@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
+from dwkernel._latch import Condition
 
 try:
     from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -219,7 +220,7 @@ class _Reaper:
 
     def __init__(self) -> None:
         """Start no thread before the first request."""
-        self._change = threading.Condition()
+        self._change = Condition()
         self._due: list[tuple[float, int, _Plain | _Secure]] = []
         self._live: set[int] = set()
         self._ticket = 0

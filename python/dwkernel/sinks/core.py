@@ -7,12 +7,12 @@ called.
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from dwkernel._latch import Condition
 from dwkernel.sinks.breaker import Backoff, Breaker
 from dwkernel.sinks.desk import OUT, SETTLING, WAITING, Desk, Item
 from dwkernel.sinks.outcome import Outcome, outcome_of
@@ -79,7 +79,7 @@ class Core:
         self.consumer = consumer
         self.sink = sink
         self.plan = plan
-        self.change = threading.Condition()
+        self.change = Condition()
         self.desk = Desk(plan.order, plan.batch, plan.batch_bytes)
         self.breaker = Breaker(plan.threshold, plan.backoff)
         self.counts = Counts()

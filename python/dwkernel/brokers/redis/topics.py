@@ -20,6 +20,7 @@ from redis import RedisError
 from redis.exceptions import NoPermissionError
 
 from dwkernel import errors
+from dwkernel._latch import Condition
 from dwkernel.brokers.redis import faults
 from dwkernel.brokers.redis.fields import unpacked
 from dwkernel.brokers.subjects import matches
@@ -45,7 +46,7 @@ class Topics:
     def __init__(self, client: Client) -> None:
         """Made by `RedisBroker`; nothing is connected yet."""
         self._client = client
-        self._lock = threading.Lock()
+        self._lock = self._told = Condition()
         # Commands go over the connection in the order in which they were decided: else who
         # leaves a channel could end it for one who just came.
         self._sending = threading.RLock()
@@ -60,7 +61,6 @@ class Topics:
         # Whether every pattern is listened to by the tenant's whole beginning: who may listen to
         # that may not ask for less, as Redis compares a pattern with those that are allowed.
         self._is_wide = False
-        self._told = threading.Condition(self._lock)
         self._is_closed = False
         self._inbox = secrets.token_hex(8)
         self._questions: dict[str, Take] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel._aside import aside
+from dwkernel._latch import Condition
 from dwkernel.plugins.confined.process import Process, start
 from dwkernel.plugins.confined.status import Status
 from dwkernel.units import Duration, parse_duration
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Restarts", "Supervisor"]
 
 _STOP_S = 10.0
-# How long one sleeps that waits for a change, if who told of it was interrupted.
-_LOOK_S = 1.0
 # Pauses are spread by this part to either side, so that many that died together part.
 _JITTER = 0.2
 
@@ -92,9 +91,7 @@ class Supervisor:
         self._on_event = on_event
         self._on_exit = on_exit
         self._on_print = on_print
-        # Taken as a lock wherever nobody waits, and nobody waits on the main thread: see `Latch`.
-        self._lock = threading.RLock()
-        self._change = threading.Condition(self._lock)
+        self._change = Condition()
         self._state = "starting"
         self._process: Process | None = None
         self._deaths: deque[float] = deque()
@@ -140,7 +137,7 @@ class Supervisor:
         if process is not None and process.owner != os.getpid():
             text = f"the plugin {plugin} was started before this process was forked"
             raise errors.new("plugin.state", text, plugin=plugin)
-        with self._lock:
+        with self._change:
             while True:
                 if self._state == "running" and self._process is not None and self._process.alive:
                     return self._process
@@ -154,7 +151,7 @@ class Supervisor:
                 if left <= 0:
                     text = f"the plugin {plugin} died and is not back yet: {self._last_error}"
                     raise errors.new("plugin.died", text, plugin=plugin)
-                self._change.wait(min(left, _LOOK_S))
+                self._change.wait(left)
 
     # --- deaths -----------------------------------------------------------------------------------
 
@@ -171,7 +168,7 @@ class Supervisor:
         return process
 
     def _adopt(self, process: Process, turn: int) -> None:
-        with self._lock:
+        with self._change:
             unwanted = self._state in ("stopping", "ended") or turn != self._turn
             if not unwanted:
                 self._process, self._state = process, "running"
@@ -194,7 +191,7 @@ class Supervisor:
             self._mourn(process)
 
     def _mourn(self, process: Process) -> None:
-        with self._lock:
+        with self._change:
             if self._process is not process:
                 return  # somebody did so already
             self._retire(process)
@@ -215,10 +212,10 @@ class Supervisor:
 
     def _revive(self, turn: int) -> None:
         while (pause_s := self._pause(turn)) is not None:
-            with self._lock:
+            with self._change:
                 end = time.monotonic() + pause_s
                 while self._is_waiting(turn) and (left := end - time.monotonic()) > 0:
-                    self._change.wait(min(left, _LOOK_S))
+                    self._change.wait(left)
                 if not self._is_waiting(turn):
                     return
                 self._count += 1
@@ -236,7 +233,7 @@ class Supervisor:
     def _pause(self, turn: int) -> float | None:
         """Count a death; return how long to wait, or None if it was one too many."""
         now = time.monotonic()
-        with self._lock:
+        with self._change:
             self._deaths.append(now)
             while now - self._deaths[0] > self._restarts.window_s:
                 self._deaths.popleft()
@@ -260,7 +257,7 @@ class Supervisor:
             State: `plugin.state`: it is stopped
 
         """
-        with self._lock:
+        with self._change:
             if self._state in ("stopping", "ended"):
                 text = f"the plugin {self.spec.id} is stopped"
                 raise errors.new("plugin.state", text, plugin=self.spec.id)
@@ -278,7 +275,7 @@ class Supervisor:
         try:
             fresh = self._started()
         except BaseException as error:
-            with self._lock:
+            with self._change:
                 if self._turn == turn and self._state == "starting":
                     self._state, self._last_error = "quarantined", str(error)
                 self._change.notify_all()
@@ -294,14 +291,14 @@ class Supervisor:
         self._leave(lambda process: process.kill())
 
     def _leave(self, end: Callable[[Process], None]) -> None:
-        with self._lock:
+        with self._change:
             if self._state != "ended":
                 self._state = "stopping"
             process = self._process
             self._change.notify_all()
         if process is not None:
             end(process)
-        with self._lock:
+        with self._change:
             self._state = "ended"
             self._change.notify_all()
 
@@ -313,7 +310,7 @@ class Supervisor:
 
     def status(self) -> Status:
         """Return what is known of it; figures of earlier processes are in the sums."""
-        with self._lock:
+        with self._change:
             process, state, since = self._process, self._state, self._since
             restarts, calls, failures = self._count, self._calls, self._failures
             last_error = self._last_error

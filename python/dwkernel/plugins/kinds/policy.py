@@ -102,9 +102,10 @@ class Policy(Protocol):
     """Looks at operations, many at a time.
 
     Both may be called from several threads at once. They have a time limit of their own
-    (`timeout_s` if the object has such an attribute, in seconds, else the section's `call_timeout`)
-    and should return in microseconds: operations wait for `before`. An error or a time-out of
-    `before` refuses the operation, unless the object has `on_failure = "allow"`.
+    (`timeout_s` if the object has such an attribute once it is started, in seconds, else
+    `plugins.limits.call`) and should return in microseconds: operations wait for `before`. An error
+    or a time-out of `before` refuses the operation, unless the object has `on_failure = "allow"`;
+    so does whatever is no verdict.
     """
 
     def before(self, requests: Sequence[Request]) -> Sequence[Verdict]:
