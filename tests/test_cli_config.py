@@ -57,7 +57,7 @@ def test_show_has_the_environment_and_a_folder_s_file(
 def test_check_tells_all_mistakes_a_line_each(cli: Cli, file: Path) -> None:
     done = cli.run("config", "check", file)
     assert (done.stdout, done.stderr) == ("", f"{file}: nothing is wrong\n")
-    assert cli.answer("config", "check", file) == {"ok": True, "errors": []}
+    assert cli.answer("config", "check", file) == {"ok": True, "errors": [], "unchecked": []}
     file.write_text('mode = "nass"\n[limits]\nrte = 5\nrate = 0\n')
     lines = cli.run("config", "check", file, status=1).stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{file}:{n}:1" for n in (1, 3, 4)]

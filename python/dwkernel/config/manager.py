@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
 from dwkernel._closing import Closing
+from dwkernel.config import checking, files, registry, subscribers
 from dwkernel.config import environment as variables_of
-from dwkernel.config import files, registry, subscribers
 from dwkernel.config.changes import (
     Change,
     ConfigStatus,
@@ -389,6 +389,7 @@ class Configuration(Closing):
         old = self._state
         shape = shape or old.shape
         resolved = resolve(shape, layers)
+        checking.refuse(shape, layers, resolved.config, old.resolved.config)
         changed = differences(shape, old.resolved.config, resolved.config)
         if not changed:
             self._state = old._replace(resolved=resolved, layers=layers, shape=shape)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Origin, Route
     from dwkernel.config.registry import Shape
 
-__all__ = ["Problem", "did_you_mean", "explained", "offered", "raised"]
+__all__ = ["Problem", "did_you_mean", "explained", "listed", "offered", "raised"]
 
 _FOUND_LETTERS_MAX = 40
 _OFFERED_MAX = 40
@@ -149,6 +149,11 @@ def raised(problems: Sequence[Problem]) -> errors.DwError:
     ordered = sorted(problems, key=lambda one: one.code != "config.unknown")
     lines = [str(one) for one in problems]
     text = lines[0] if len(lines) == 1 else f"{len(lines)} mistakes: {'; '.join(lines)}"
-    listed = json.dumps([one._asdict() for one in problems], ensure_ascii=False)
+    everything = json.dumps([one._asdict() for one in problems], ensure_ascii=False)
     first = problems[0]
-    return errors.new(ordered[0].code, text, errors=listed, where=first.where, path=first.path)
+    return errors.new(ordered[0].code, text, errors=everything, where=first.where, path=first.path)
+
+
+def listed(error: errors.DwError) -> list[Problem]:
+    """Return the mistakes that an error of `raised` has."""
+    return [Problem(**one) for one in json.loads(error.details["errors"])]

@@ -31,12 +31,12 @@ from dwkernel.config.secret import Secret
 from dwkernel.config.values import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
 
-__all__ = ["Layers", "Resolved", "call_layer", "read", "resolve", "spoken"]
+__all__ = ["Layers", "Resolved", "call_layer", "origins_of", "read", "resolve", "spoken"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,19 +152,11 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
             the detail `errors` has them as JSON
 
     """
-    stack = [_mode_layer(shape, layers), *layers.files, layers.environment, layers.call]
+    stack = _stack(shape, layers)
     whole: dict[str, Any] = {}
     for layer in stack:
         whole = merged(whole, layer.tree)
-
-    def origin(route: Route) -> Origin:
-        for length in range(len(route), 0, -1):
-            for layer in reversed(stack):
-                found = layer.origin(route[:length])
-                if found is not None:
-                    return found
-        return DEFAULT
-
+    origin = _origins_in(stack)
     config, problems = _validated(shape, whole, origin)
     problems.extend(_hidden(shape, whole, stack))
     if config is None:
@@ -182,6 +174,27 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
     if problems:
         raise raised(problems)
     return Resolved(config, origins)
+
+
+def origins_of(shape: Shape, layers: Layers) -> Callable[[Route], Origin]:
+    """Return what says where a value comes from, or what it would stand in."""
+    return _origins_in(_stack(shape, layers))
+
+
+def _stack(shape: Shape, layers: Layers) -> list[Layer]:
+    return [_mode_layer(shape, layers), *layers.files, layers.environment, layers.call]
+
+
+def _origins_in(stack: Sequence[Layer]) -> Callable[[Route], Origin]:
+    def origin(route: Route) -> Origin:
+        for length in range(len(route), 0, -1):
+            for layer in reversed(stack):
+                found = layer.origin(route[:length])
+                if found is not None:
+                    return found
+        return DEFAULT
+
+    return origin
 
 
 def _hidden(shape: Shape, whole: Mapping[str, Any], stack: Iterable[Layer]) -> Iterator[Problem]:
