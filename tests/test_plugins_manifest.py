@@ -175,8 +175,8 @@ def test_a_schema_that_is_none_is_refused(wrong: Any) -> None:
 
 
 def test_schemas_without_end_are_refused() -> None:
-    header = f"[config{'.properties.a' * 3000}]\n"
-    assert "within each other" in str(refused(f"{plugin_maker.manifest()}{header}type = 'string'\n"))
+    text = f"{plugin_maker.manifest()}[config{'.properties.a' * 3000}]\ntype = 'string'\n"
+    assert "within each other" in str(refused(text))
 
 
 def test_a_number_that_is_none_is_in_no_range() -> None:

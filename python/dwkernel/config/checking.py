@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dwkernel import errors
 from dwkernel.config.layers import dotted
 from dwkernel.config.looking import MISSING, value_at
-from dwkernel.config.problems import Problem, listed, raised
+from dwkernel.config.problems import Problem, listed, placed, raised
 from dwkernel.config.resolving import Layers, origins_of, resolve
 from dwkernel.config.section import Finding
 
@@ -94,4 +94,4 @@ def _found(check: Check, now: Any, before: Any) -> list[Finding]:
     try:
         return list(check(now, before))
     except Exception as error:  # noqa: BLE001 - sections are registered by others
-        return [Finding((), f"cannot be checked: {type(error).__name__}: {error}")]
+        return [Finding((), f"cannot be checked: {placed(error)}")]

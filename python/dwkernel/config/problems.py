@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Origin, Route
     from dwkernel.config.registry import Shape
 
-__all__ = ["Problem", "did_you_mean", "explained", "listed", "offered", "raised"]
+__all__ = ["Problem", "did_you_mean", "explained", "listed", "offered", "placed", "raised"]
 
 _FOUND_LETTERS_MAX = 40
 _OFFERED_MAX = 40
@@ -62,6 +63,13 @@ def offered(possible: Sequence[str]) -> str:
         return "nothing is possible here"
     more = ", …" if len(possible) > _OFFERED_MAX else ""
     return f"possible: {', '.join(possible[:_OFFERED_MAX])}{more}"
+
+
+def placed(error: BaseException) -> str:
+    """Return what was raised and where, without what it says: that may be anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def explained(

@@ -91,18 +91,34 @@ class _User(Protocol):
 
 _lock = threading.RLock()
 _shape: Shape | None = None
+# Whether the modules in `LATER` have been loaded, and whether somebody does that now.
+_is_whole = False
+_is_growing = False
 _users: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def shape() -> Shape:
     """Return the shape of now."""
-    global _shape  # noqa: PLW0603 - one for the process, as registrations are
-    if _shape is None:
+    if _shape is None or not _is_whole:
         with _lock:
-            if _shape is None:
-                _shape = Shape({}, {}, {})
-                for name in LATER:
-                    importlib.import_module(name)
+            return _grown()
+    return _shape
+
+
+def _grown() -> Shape:
+    """Return the shape with dwkernel's own sections; after an interruption the next one goes on."""
+    global _shape, _is_whole, _is_growing  # noqa: PLW0603 - one for the process, as registrations are
+    if _shape is None:
+        _shape = Shape({}, {}, {})
+    # The modules that register ask for the shape, too.
+    if not (_is_whole or _is_growing):
+        _is_growing = True
+        try:
+            for name in LATER:
+                importlib.import_module(name)
+            _is_whole = True
+        finally:
+            _is_growing = False
     return _shape
 
 
@@ -270,8 +286,8 @@ def _check_name(before: Shape, route: tuple[str, ...]) -> None:
 
 def _forked() -> None:
     """Begin anew in a forked child: whoever held the lock is not there."""
-    global _lock  # noqa: PLW0603 - one for the process
-    _lock = threading.RLock()
+    global _lock, _is_growing
+    _lock, _is_growing = threading.RLock(), False
     for user in list(_users):
         user.forked()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from dwkernel.config.layers import (
     nested,
 )
 from dwkernel.config.looking import MISSING, field_at, flat, is_text, model_at, value_at
-from dwkernel.config.problems import Problem, explained, raised
+from dwkernel.config.problems import Problem, explained, placed, raised
 from dwkernel.config.secret import Secret
 from dwkernel.config.values import Table
 
@@ -222,7 +221,7 @@ def _validated(
     shape: Shape, whole: dict[str, Any], origin: Any
 ) -> tuple[Config | None, list[Problem]]:
     # Registered sections are there whether or not anybody names them.
-    tree = {**{name: {} for name in shape.sections}, **copy.deepcopy(whole)}
+    tree = {**{name: {} for name in shape.sections}, **_copied(whole)}
     parts = {route: _taken(tree, route) for route in shape.parts}
     problems: list[Problem] = []
 
@@ -232,6 +231,10 @@ def _validated(
             return model.model_validate(given)
         except ValidationError as error:
             found.extend(error.errors(include_url=False, include_context=True))
+        except Exception as error:  # noqa: BLE001 - validators are of others
+            # What it says is left out: it may quote a secret.
+            text = f"cannot be validated: {placed(error)}"
+            problems.append(Problem("config.value", dotted(under), str(origin(under)), text))
         # Outside `except`: pydantic's error has what was given.
         problems.extend(explained(shape, found, under, given, origin))
         return None
@@ -252,6 +255,13 @@ def _validated(
     for route, value in values.items():
         config = _with(config, route, value)
     return config, problems
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy tables, out of which parts are taken; what else there is may be anything."""
+    return {
+        name: _copied(value) if isinstance(value, dict) else value for name, value in tree.items()
+    }
 
 
 def _taken(tree: dict[str, Any], route: Route) -> Any:

@@ -23,7 +23,7 @@ from dwkernel import errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-__all__ = ["Watcher"]
+__all__ = ["Look", "Watcher"]
 
 _log = logging.getLogger("dwkernel.config")
 
@@ -42,11 +42,11 @@ _PARTS = 5
 _watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
 
-class Watcher:
-    """A thread that says when one of some files changed."""
+class Look:
+    """How some files are, before somebody reads them."""
 
-    def __init__(self, paths: Iterable[Path], hear: Callable[[], bool], debounce_s: float) -> None:
-        """Call `hear` after each change, until it returns False.
+    def __init__(self, paths: Iterable[Path], debounce_s: float) -> None:
+        """Look at files; they are to be quiet for `debounce_s` after a change.
 
         Raises:
             Invalid: `config.value`: a debounce outside 1 ms to 1 s
@@ -54,11 +54,21 @@ class Watcher:
         """
         if not _DEBOUNCE_MIN_S <= debounce_s <= _DEBOUNCE_MAX_S:
             raise errors.new("config.value", f"debounce={debounce_s}s is not within 1 ms to 1 s")
-        self._paths = list(paths)
+        self.paths = list(paths)
+        self.debounce_s = debounce_s
+        self.seen = _look(self.paths)
+
+
+class Watcher:
+    """A thread that says when one of some files changed."""
+
+    def __init__(self, first: Look, hear: Callable[[], bool]) -> None:
+        """Call `hear` after each change since the first look, until it returns False."""
+        self._paths = first.paths
         self._hear = hear
-        self._debounce_s = debounce_s
+        self._debounce_s = first.debounce_s
         self._stop = threading.Event()
-        self._seen = self._look()
+        self._seen = first.seen
         self._thread = threading.Thread(target=self._run, name="dwk-config-watch", daemon=True)
         _watchers.add(self)
         self._thread.start()
@@ -68,10 +78,10 @@ class Watcher:
         """Whether it watches."""
         return self._thread.is_alive()
 
-    def close(self) -> None:
-        """End it."""
+    def close(self, *, wait: bool = True) -> None:
+        """End it, and wait until it has."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        if wait and self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
@@ -130,7 +140,7 @@ class Watcher:
         return now
 
     def _look(self) -> list[Any]:
-        return [(_signature(path, follow=False), _signature(path)) for path in self._paths]
+        return _look(self._paths)
 
     def _folders(self) -> dict[str, Any]:
         """Return the folders in which things happen, and their inodes: they may be replaced."""
@@ -141,6 +151,10 @@ class Watcher:
                 if folder is not None:
                     found[str(folder)] = _signature(folder)[:2]
         return found
+
+
+def _look(paths: Iterable[Path]) -> list[Any]:
+    return [(_signature(path, follow=False), _signature(path)) for path in paths]
 
 
 def _age_s(looked: list[Any]) -> float:

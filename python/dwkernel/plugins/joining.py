@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dwkernel.jobs import Jobs
     from dwkernel.kernel import Kernel
     from dwkernel.metrics import Snapshot
+    from dwkernel.plugins.settings import PluginsSection
 
 __all__ = ["adopt", "before_opening", "check_drives", "configured", "employ", "follow"]
 
@@ -105,10 +106,13 @@ def employ(plugins: Plugins, jobs: Jobs) -> None:
     plugins.on(Employing(plugins.registry, jobs))
 
 
-def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]:
+def follow(
+    plugins: Plugins, configuration: Configuration, since: PluginsSection | None = None
+) -> Callable[[], None]:
     """Do as the section says whenever it changes, on a thread of its own; return what ends that.
 
-    A change of the configuration does not wait for plugins that start or stop.
+    A change of the configuration does not wait for plugins that start or stop. `since` is what they
+    go by so far, if they do: a change since then counts, too.
     """
     changed, ended = threading.Event(), threading.Event()
 
@@ -125,6 +129,8 @@ def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]
 
     threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
     stop = configuration.on_change("plugins", lambda *_: changed.set())
+    if since is not None and configuration.current.plugins != since:
+        changed.set()
 
     def end() -> None:
         stop()

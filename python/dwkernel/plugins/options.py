@@ -40,12 +40,13 @@ def check(section: PluginsSection, before: PluginsSection | None = None) -> list
     return [one for name, options in wanted.items() for one in _findings(there, name, options)]
 
 
-def _wanted(section: PluginsSection) -> dict[str, Mapping[str, Any]]:
+def _wanted(section: PluginsSection) -> dict[str, dict[str, Any]]:
     """Return the options of all plugins that are named: none for those that are only enabled."""
     enabled = {*section.enabled}.union(*(one.enabled for one in section.tenants.values()))
     named = sorted(enabled - {*section.disabled, "*"})
     # Where a part of the configuration is registered, its model has looked already.
-    given = {name: one for name, one in section.config.items() if isinstance(one, dict)}
+    said: Mapping[str, Any] = section.config
+    given = {name: one for name, one in said.items() if isinstance(one, dict)}
     return given | {name: {} for name in named if name not in section.config}
 
 

@@ -1,8 +1,8 @@
 """The configuration that a plugin asks for: a small part of JSON Schema (draft 2020-12).
 
 `type`, `properties`, `required`, `items`, `enum`, `minimum`, `maximum`, `minLength`, `maxLength`,
-`default`, `description`, `title`. Names that are not in `properties` are refused. What this cannot say, a
-pydantic model of the plugin's own can: `config = { model = "module:Class" }`.
+`default`, `description`, `title`. Names that are not in `properties` are refused. What this cannot
+say, a pydantic model of the plugin's own can: `config = { model = "module:Class" }`.
 """
 
 from __future__ import annotations
