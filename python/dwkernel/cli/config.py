@@ -116,7 +116,8 @@ def _problems(paths: list[Path]) -> Checked:
             resolving.read(shape, [path], {})
         except errors.Invalid as error:
             # The message has the place, what is wrong, and behind it the advice.
-            where, _, text = str(error).partition(": ")
+            where = ":".join(error.details[name] for name in ("path", "line", "column"))
+            text = str(error).removeprefix(f"{where}: ")
             found.append(Problem(error.code, "", where, text))
     if found:
         return checking.Checked(found, [])

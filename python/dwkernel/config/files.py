@@ -25,7 +25,7 @@ BYTES_MAX = 4 << 20
 _AT = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _AT_END = re.compile(r" \(at end of document\)$")
 # Deeper ones end in a RecursionError somewhere.
-_DEPTH_MAX = 32
+DEPTH_MAX = 32
 
 Location = str | os.PathLike[str]
 
@@ -101,8 +101,8 @@ def parsed(text: str, name: str) -> dict[str, Any]:
     except RecursionError:
         message = "Tables or arrays within each other are too many (at line 1, column 1)"
     else:
-        if _depth(tree) > _DEPTH_MAX:
-            raise _syntax(name, 1, 1, f"more than {_DEPTH_MAX} tables or arrays within each other")
+        if _depth(tree) > DEPTH_MAX:
+            raise _syntax(name, 1, 1, f"more than {DEPTH_MAX} tables or arrays within each other")
         return tree
     at = _AT.search(message)
     if at is not None:

@@ -111,15 +111,17 @@ class Configuration(Closing):
         self._timeout_s = parse_duration(timeout)
         debounce_s = parse_duration(debounce)
         self._announcers: tuple[Callable[[str, dict[str, Any]], object], ...] = ()
+        self._board = subscribers.Board()
         if announce is not None:
             self.announce_to(announce)
-        self._board = subscribers.Board()
         self._lock = threading.Lock()
         self._history: deque[tuple[HistoryEntry, Layers]] = deque(maxlen=HISTORY_MAX)
         self._numbers = 1
         # What files and environment said when a rollback took it back: it does not count again.
         self._taken_back: bytes | None = None
         self._attempt: tuple[datetime, errors.DwError | None] | None = None
+        # Why the files that are there do not count; a change of something else does not mend that.
+        self._unread: errors.DwError | None = None
         self._is_closed = False
         self._watcher: Watcher | None = None
         self._undo_signal: Callable[[], None] | None = None
@@ -171,7 +173,7 @@ class Configuration(Closing):
     def status(self) -> ConfigStatus:
         """Return how it is: version, what failed last, what waits for a restart."""
         state, attempt = self._state, self._attempt
-        error = attempt[1] if attempt else None
+        error = (attempt[1] if attempt else None) or self._unread
         watcher = self._watcher
         return ConfigStatus(
             version=state.version,
@@ -214,14 +216,15 @@ class Configuration(Closing):
         self,
         values: Mapping[str, Any],
         *,
-        unset: Iterable[str] = (),
+        unset: str | Iterable[str] = (),
         timeout: Duration | None = None,
     ) -> ReloadReport:
         """Change the call's layer, which wins over files and environment.
 
         Args:
             values: on top of what was set before: `{"limits.rate": 5}`.
-            unset: paths that the call's layer says nothing of any more, with all below them.
+            unset: paths that the call's layer says nothing of any more, with all below them; they
+                are taken out before `values` are put in.
             timeout: as for `reload`.
 
         Raises:
@@ -229,7 +232,8 @@ class Configuration(Closing):
 
         """
         with self._changing("call") as state:
-            below = Layer(_without(state.layers.call.tree, unset))
+            paths = [unset] if isinstance(unset, str) else unset
+            below = Layer(_without(state.layers.call.tree, paths))
             layers = replace(state.layers, call=call_layer(values, below))
             return self._apply(layers, "call", timeout)
 
@@ -306,10 +310,12 @@ class Configuration(Closing):
             What ends it.
 
         """
-        self._announcers = (*self._announcers, announce)
+        with self._board.held():
+            self._announcers = (*self._announcers, announce)
 
         def stop() -> None:
-            self._announcers = tuple(one for one in self._announcers if one is not announce)
+            with self._board.held():
+                self._announcers = tuple(one for one in self._announcers if one is not announce)
 
         return stop
 
@@ -382,11 +388,17 @@ class Configuration(Closing):
 
     def _reload(self, why: str, timeout: Duration | None = None) -> ReloadReport:
         with self._changing(why) as state:
-            layers = self._read(state)
-            if layers.outside() == self._taken_back:
-                return ReloadReport(state.version, [], self._waiting(state))
-            report = self._apply(layers, why, timeout)
-            self._taken_back = None
+            try:
+                layers = self._read(state)
+                if layers.outside() == self._taken_back:
+                    report = ReloadReport(state.version, [], self._waiting(state))
+                else:
+                    report = self._apply(layers, why, timeout)
+                    self._taken_back = None
+            except errors.DwError as error:
+                self._unread = error
+                raise
+            self._unread = None
             return report
 
     def _read(self, state: _State) -> Layers:

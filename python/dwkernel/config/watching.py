@@ -3,7 +3,8 @@
 The system's notices (`watchfiles`) say that something may have changed in a folder; what a file is
 now, by its inode, size and times, says whether it did. That is looked at once a second as well, so
 nothing is missed that gives no notice: network drives, links into folders elsewhere, folders that
-go and come back. Without `watchfiles` it is looked at four times a second.
+go and come back. Without `watchfiles`, or where the system gives no notices, it is looked at four
+times a second.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Watcher:
         self._debounce_s = first.debounce_s
         self._stop = threading.Event()
         self._seen = first.seen
+        self._is_told = False
         self._thread = threading.Thread(target=self._run, name="dwk-config-watch", daemon=True)
         _watchers.add(self)
         self._thread.start()
@@ -111,20 +113,35 @@ class Watcher:
 
     def _notices(self, folders: dict[str, Any]) -> Generator[None, None, None]:
         """Iterate over moments to look."""
-        try:
-            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
-        except ImportError:
+        notify = self._notify(folders)
+        if notify is None:
             while not self._stop.wait(_LOOK_ALONE_S):
                 yield
             return
-        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
-        # look: what changes in between would be missed.
-        polls, poll_ms, recursive, skips = False, 300, False, False
-        with RustNotify(list(folders), False, polls, poll_ms, recursive, skips) as notify:  # noqa: FBT003 - no debugging
+        with notify:
             found: Any = ""
             while found != "stop":
                 yield
                 found = notify.watch(_STEP_MS, _STEP_MS, int(_LOOK_EVERY_S * 1000), self._stop)
+
+    def _notify(self, folders: dict[str, Any]) -> Any:
+        """Return what gives notices of the system, if it can be had."""
+        try:
+            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
+        except ImportError:
+            return None
+        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
+        # look: what changes in between would be missed.
+        polls, poll_ms, recursive, skips = False, 300, False, False
+        try:
+            return RustNotify(list(folders), False, polls, poll_ms, recursive, skips)  # noqa: FBT003 - no debugging
+        except Exception as error:  # noqa: BLE001 - of any platform
+            # Such as that the system has given out all it has.
+            if not self._is_told:
+                text = "the system gives no notices (%s): files are looked at instead, %g s apart"
+                _log.warning(text, error, _LOOK_ALONE_S)
+            self._is_told = True
+            return None
 
     def _quiet(self, now: list[Any]) -> list[Any]:
         """Wait until the files have been as they are for a while; return how that is."""
