@@ -20,7 +20,7 @@ from dwkernel.config.modes import MODES
 from dwkernel.config.section import setting
 from dwkernel.config.showing import json_schema, page
 from dwkernel.config.values import Table
-from expect import code_of
+from expect import code_of, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -377,11 +377,16 @@ def test_a_file_that_cannot_be_read_is_told(
         path.write_bytes(b"#" * (5 << 20))
     if kind == "nul":
         path = tmp_path / "a\0b"
+    error_of(path)
+    before = open_files()
     error = error_of(path)
     assert (error.code, error.retryable) == ("config.file", True)
+    assert open_files() == before, "it was left open"
 
 
-@pytest.mark.parametrize("text", ["a=" + "[" * 5000, "a=" + "[" * 40 + "]" * 40])
+@pytest.mark.parametrize(
+    "text", ["a=" + "[" * 5000, "a=" + "[" * 40 + "]" * 40, ".".join("a" * 3000) + "=1"]
+)
 def test_nesting_without_end_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
     assert error_of(file).code == "config.syntax"
