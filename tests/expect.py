@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,11 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.003)
+
+
+def open_files() -> int:
+    """Return how many files, pipes and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def code_of(call: Callable[[], object]) -> str:

@@ -57,7 +57,7 @@ def test_show_has_the_environment_and_a_folder_s_file(
 def test_check_tells_all_mistakes_a_line_each(cli: Cli, file: Path) -> None:
     done = cli.run("config", "check", file)
     assert (done.stdout, done.stderr) == ("", f"{file}: nothing is wrong\n")
-    assert cli.answer("config", "check", file) == {"ok": True, "errors": []}
+    assert cli.answer("config", "check", file) == {"ok": True, "errors": [], "unchecked": []}
     file.write_text('mode = "nass"\n[limits]\nrte = 5\nrate = 0\n')
     lines = cli.run("config", "check", file, status=1).stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{file}:{n}:1" for n in (1, 3, 4)]
@@ -68,12 +68,15 @@ def test_check_tells_all_mistakes_a_line_each(cli: Cli, file: Path) -> None:
 
 
 def test_check_tells_the_typos_of_several_files(cli: Cli, file: Path) -> None:
-    other = cli.place / "b.toml"
+    (cli.place / "b: c").mkdir()
+    other = cli.place / "b: c" / "b.toml"
     other.write_text("a = \n")
     file.write_text("[b\n")
     lines = cli.run("config", "check", file, other, status=1).stdout.splitlines()
     assert lines[0].startswith(f"{file}:1:3: ")
     assert lines[1].startswith(f"{other}:1:5: ")
+    answer = cli.answer("config", "check", file, other, status=1)
+    assert [one["where"] for one in answer["errors"]] == [f"{file}:1:3", f"{other}:1:5"]
     assert cli.run("config", "check", "missing.toml", status=1).stderr.startswith("error: ")
     assert "usage" in str(cli.answer("config", "check", status=2))
 

@@ -20,7 +20,7 @@ from dwkernel.config.modes import MODES
 from dwkernel.config.section import setting
 from dwkernel.config.showing import json_schema, page
 from dwkernel.config.values import Table
-from expect import code_of
+from expect import code_of, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -200,6 +200,20 @@ def test_a_variable_that_nothing_knows_is_an_error_that_says_what_was_meant() ->
     assert "DWKERNEL__LIMITS__RTE: limits.rte (did you mean rate?)" in str(error)
 
 
+@pytest.mark.parametrize("upper", ["LIMITS", "LIMITS__RATE"])
+def test_a_variable_in_the_place_of_others_is_told_and_not_hidden(upper: str) -> None:
+    for value in ("5", "{rate = 5}"):
+        variables = {f"DWKERNEL__{upper}": value, f"DWKERNEL__{upper}__RATE__X": "5"}
+        error = error_of(variables=variables)
+        assert (error.code, f"DWKERNEL__{upper}: " in str(error)) == ("config.value", True)
+
+
+def test_variables_with_names_without_end_are_refused() -> None:
+    error = error_of(variables={f"DWKERNEL{'__A' * 5000}": "5"})
+    assert error.code == "config.unknown"
+    assert len(str(error)) < 1000
+
+
 def test_a_line_end_in_a_variable_begins_no_other_key() -> None:
     error = error_of(variables={"DWKERNEL__LIMITS__RATE": "5\nburst = 7"})
     assert error.code == "config.value"
@@ -363,11 +377,16 @@ def test_a_file_that_cannot_be_read_is_told(
         path.write_bytes(b"#" * (5 << 20))
     if kind == "nul":
         path = tmp_path / "a\0b"
+    error_of(path)
+    before = open_files()
     error = error_of(path)
     assert (error.code, error.retryable) == ("config.file", True)
+    assert open_files() == before, "it was left open"
 
 
-@pytest.mark.parametrize("text", ["a=" + "[" * 5000, "a=" + "[" * 40 + "]" * 40])
+@pytest.mark.parametrize(
+    "text", ["a=" + "[" * 5000, "a=" + "[" * 40 + "]" * 40, ".".join("a" * 3000) + "=1"]
+)
 def test_nesting_without_end_is_refused(file: Path, text: str) -> None:
     file.write_text(text)
     assert error_of(file).code == "config.syntax"

@@ -420,6 +420,24 @@ def test_what_says_the_same_is_no_new_version(made: config.Configuration) -> Non
     assert (made.version, len(made.history())) == (1, 1)
 
 
+def test_a_file_that_does_not_count_is_told_until_it_does(tmp_path: Any) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[limits]\nrate = 1\n")
+    with config.Configuration(path, environment={}, watch=False) as made:
+        path.write_text("[limits]\nrate = -1\n")
+        assert code_of(made.reload) == "config.value"
+        made.set({"limits.burst": 2})
+        assert made.status().last_error_code == "config.value"
+        path.write_text("[limits]\nrate = 1\n")
+        made.reload()
+        assert made.status().last_error is None
+
+
+def test_one_path_can_be_unset_as_it_is(made: config.Configuration) -> None:
+    assert made.set({}, unset="limits.rate").changed
+    assert made.current.limits.rate is None
+
+
 def test_changes_and_failures_are_announced_and_logged(
     made: config.Configuration, caplog: pytest.LogCaptureFixture
 ) -> None:

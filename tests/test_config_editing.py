@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,32 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(tmp_path: Path) ->
     path.write_text("a = 3\n")
     assert code_of(lambda: write(path, before, after)) == "config.file"
     assert path.read_text() == "a = 3\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_who_write_at_once_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, codes = tmp_path / "a.toml", list[str]()
+    path.write_text("a = 1\n")
+    before, after = replaced(path, ("a",), 2)
+    real = Path.replace
+    other = threading.Thread(
+        target=lambda: codes.append(code_of(lambda: write(path, before, "a = 3\n")))
+    )
+
+    def moved(self: Path, target: Path) -> Path:
+        # Between the last look and the rename somebody else does the same.
+        monkeypatch.setattr(Path, "replace", real)
+        other.start()
+        other.join(0.3)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", moved)
+    write(path, before, after)
+    other.join()
+    assert codes == ["config.file"]
+    assert path.read_text() == "a = 2\n"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from dwkernel import config, errors
 from dwkernel.config import registry
 from dwkernel.config.showing import rows, shown
-from expect import code_of
+from expect import code_of, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,10 +111,12 @@ def test_a_file_that_is_none_is_refused_without_its_content(tmp_path: Path, kind
         path.write_text(TEXT * 10_000)
     if kind == "binary":
         path.write_bytes(TEXT.encode() + b"\xff")
+    before = open_files()
     with pytest.raises(errors.Unavailable) as caught:
         config.Secret(f"file:{path}").reveal()
     assert caught.value.code == "config.secret"
     assert TEXT not in everything(caught.value)
+    assert open_files() == before, "it was left open"
 
 
 def test_a_source_is_asked_by_name_and_what_it_raises_is_not_quoted() -> None:

@@ -318,6 +318,24 @@ def test_without_watchfiles_files_are_looked_at_all_the_same(
         becomes(made, 3)
 
 
+def test_where_the_system_gives_no_notices_files_are_looked_at_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("watchfiles._rust_notify.RustNotify", full)
+    with watched(path, debounce="20ms") as made:
+        write(path, 2)
+        becomes(made, 2)
+        shutil.rmtree(path.parent)
+        fails(made, "config.file")
+        path.parent.mkdir()
+        write(path, 3)
+        becomes(made, 3)
+    assert caplog.text.count("the system gives no notices") == 1
+
+
 # --- Threads and ends -----------------------------------------------------------------------------
 
 

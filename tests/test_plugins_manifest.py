@@ -207,6 +207,25 @@ def test_a_configuration_gets_its_defaults_and_is_checked_as_a_whole() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"type": ["string"]}, {"required": [["a"]]}, {"properties": {"a": {"type": {"b": 1}}}}],
+)
+def test_a_schema_that_is_none_is_refused(wrong: Any) -> None:
+    assert "can't be" in str(refused(plugin_maker.manifest(config=wrong)))
+
+
+def test_schemas_without_end_are_refused() -> None:
+    text = f"{plugin_maker.manifest()}[config{'.properties.a' * 3000}]\ntype = 'string'\n"
+    assert "within each other" in str(refused(text))
+
+
+def test_a_number_that_is_none_is_in_no_range() -> None:
+    wanted = {"properties": {"n": {"type": "number", "minimum": 0}}}
+    with pytest.raises(errors.Invalid, match="n is 0 at least, not nan"):
+        schema.filled(wanted, {"n": float("nan")})
+
+
 # --- Plain data ---
 
 

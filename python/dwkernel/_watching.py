@@ -2,8 +2,8 @@
 
 The system's notices (`watchfiles`) say that something may have changed in a folder; whether it did
 is for those who look. They look once a second as well, so nothing is missed that gives no notice:
-network drives, links into folders elsewhere, folders that go and come back. Without `watchfiles`
-they look four times a second.
+network drives, links into folders elsewhere, folders that go and come back. Without `watchfiles`,
+or where the system gives no notices, they look four times a second.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Watching(ABC):
     def __init__(self, name: str) -> None:
         """Be ready; `begin` begins."""
         self._stop = threading.Event()
+        self._is_told = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
@@ -49,10 +50,10 @@ class Watching(ABC):
         _all.add(self)
         self._thread.start()
 
-    def close(self) -> None:
-        """End it."""
+    def close(self, *, wait: bool = True) -> None:
+        """End it, and wait until it has."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
+        if wait and self._thread is not threading.current_thread():
             self._thread.join(_CLOSE_S)
 
     @abstractmethod
@@ -72,21 +73,36 @@ class Watching(ABC):
         self, folders: Iterable[str], *, recursive: bool = False
     ) -> Generator[None, None, None]:
         """Iterate over moments to look, until it is stopped; they are watched before the first."""
-        try:
-            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
-        except ImportError:
+        notify = self._notify(list(folders), recursive=recursive)
+        if notify is None:
             while not self._stop.is_set():
                 yield
                 self._stop.wait(_LOOK_ALONE_S)
             return
-        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
-        # look: what changes in between would be missed.
-        polls, poll_ms, skips = False, 300, False
-        with RustNotify(list(folders), False, polls, poll_ms, recursive, skips) as notify:  # noqa: FBT003 - no debugging
+        with notify:
             found: Any = ""
             while found != "stop":
                 yield
                 found = notify.watch(_STEP_MS, _STEP_MS, int(_LOOK_EVERY_S * 1000), self._stop)
+
+    def _notify(self, folders: list[str], *, recursive: bool) -> Any:
+        """Return what gives notices of the system, if it can be had."""
+        try:
+            from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - documented
+        except ImportError:
+            return None
+        # `watchfiles.watch` would begin with the first notice that is asked for, after the first
+        # look: what changes in between would be missed.
+        polls, poll_ms, skips = False, 300, False
+        try:
+            return RustNotify(folders, False, polls, poll_ms, recursive, skips)  # noqa: FBT003 - no debugging
+        except Exception as error:  # noqa: BLE001 - of any platform
+            # Such as that the system has given out all it has.
+            if not self._is_told:
+                text = "the system gives no notices (%s): files are looked at instead, %g s apart"
+                _log.warning(text, error, _LOOK_ALONE_S)
+            self._is_told = True
+            return None
 
 
 @atexit.register

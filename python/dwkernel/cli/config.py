@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +16,8 @@ from dwkernel.cli.output import Output
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dwkernel.config.problems import Problem
+    from dwkernel.config.checking import Checked
+    from dwkernel.config.resolving import Layers
 
 # pydantic is loaded by the commands: `dwkernel --help` does without.
 
@@ -83,25 +83,30 @@ def check(
 ) -> None:
     """Say what is wrong with files, all at once. Exit status 1 if anything is.
 
-    Files are looked at together, as a program reads them; the environment is left out.
+    Files are looked at together, as a program reads them; the environment is left out. Options of
+    plugins are held against the manifests of those that are found; no code of theirs runs.
     """
     from dwkernel.config.files import places  # noqa: PLC0415 - as above
 
     out = Output(as_json=as_json)
     with out.errors_told():
-        found = _problems(places(paths))
+        found, unchecked = _problems(places(paths))
         if as_json:
-            out.done({"ok": not found, "errors": [one._asdict() for one in found]})
+            told = {"ok": not found, "errors": [one._asdict() for one in found]}
+            others = [{"path": one.path, "where": one.where, "text": one.text} for one in unchecked]
+            out.done(told | {"unchecked": others})
         for one in found:
             if not as_json:
                 out.lines(out.name(str(one)))
+        for one in unchecked:
+            out.note(out.name(f"{one.where}: not checked: {one.text}"))
         if found:
             raise typer.Exit(output.FAILED)
         out.note(f"{', '.join(paths)}: nothing is wrong")
 
 
-def _problems(paths: list[Path]) -> list[Problem]:
-    from dwkernel.config import registry, resolving  # noqa: PLC0415 - as above
+def _problems(paths: list[Path]) -> Checked:
+    from dwkernel.config import checking, registry, resolving  # noqa: PLC0415 - as above
     from dwkernel.config.problems import Problem  # noqa: PLC0415
 
     shape = registry.shape()
@@ -111,15 +116,12 @@ def _problems(paths: list[Path]) -> list[Problem]:
             resolving.read(shape, [path], {})
         except errors.Invalid as error:
             # The message has the place, what is wrong, and behind it the advice.
-            where, _, text = str(error).partition(": ")
+            where = ":".join(error.details[name] for name in ("path", "line", "column"))
+            text = str(error).removeprefix(f"{where}: ")
             found.append(Problem(error.code, "", where, text))
     if found:
-        return found
-    try:
-        resolving.resolve(shape, resolving.read(shape, paths, {}))
-    except errors.Invalid as error:
-        return [Problem(**one) for one in json.loads(error.details["errors"])]
-    return []
+        return checking.Checked(found, [])
+    return checking.everything(shape, resolving.read(shape, paths, {}))
 
 
 @app.command()
@@ -215,7 +217,7 @@ def set_(
         route = tuple(path.split("."))
         given = _value(route, value)
         before, after = editing.replaced(place, route, given)
-        _refuse_wrong(place, after)
+        _refuse_wrong(place, before, after)
         if not dry_run and after != before:
             editing.write(place, before, after)
         told = {"file": str(place), "path": path, "changed": after != before, "dry_run": dry_run}
@@ -237,14 +239,21 @@ def _value(route: tuple[str, ...], text: str) -> Any:
     return value_of(text, is_text=is_text(field))
 
 
-def _refuse_wrong(place: Path, text: str) -> None:
-    """Raise unless a file with this text would be valid."""
-    from dwkernel.config import files, registry, resolving  # noqa: PLC0415 - as above
+def _refuse_wrong(place: Path, before: str, after: str) -> None:
+    """Raise unless a file with the text `after` would be valid, or as it was with `before`."""
+    from dwkernel.config import checking, registry, resolving  # noqa: PLC0415 - as above
 
-    shape = registry.shape()
-    layers = resolving.read(shape, (), {})
-    layer = files.layer_from(text, str(place))
-    resolving.resolve(shape, replace(layers, files=(layer,)))
+    shape, old = registry.shape(), None
+    with contextlib.suppress(errors.Invalid):
+        old = resolving.resolve(shape, _layers(place, before)).config
+    layers = _layers(place, after)
+    checking.refuse(shape, layers, resolving.resolve(shape, layers).config, old)
+
+
+def _layers(place: Path, text: str) -> Layers:
+    from dwkernel.config import files, resolving  # noqa: PLC0415 - as above
+
+    return resolving.Layers((files.layer_from(text, str(place)),))
 
 
 def _diff(before: str, after: str, name: str) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dwkernel.config.modes import MODES
     from dwkernel.config.registry import register, unregister
     from dwkernel.config.secret import Secret, register_secret_source
-    from dwkernel.config.section import Section, setting
+    from dwkernel.config.section import Finding, Section, setting
     from dwkernel.config.sections import Config
     from dwkernel.config.showing import json_schema
     from dwkernel.config.values import ByteSize, NoneWord, Seconds, Table
@@ -30,6 +30,7 @@ _LAZY = {
     "Config": "sections",
     "ConfigStatus": "changes",
     "Configuration": "manager",
+    "Finding": "section",
     "HistoryEntry": "changes",
     "MODES": "modes",
     "NoneWord": "values",
@@ -53,6 +54,7 @@ __all__ = [
     "Config",
     "ConfigStatus",
     "Configuration",
+    "Finding",
     "HistoryEntry",
     "NoneWord",
     "Origin",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dwkernel.config.following import follow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,13 +37,10 @@ def settings_of(limits: Limits) -> dict[str, Any]:
 def enforce(config: Configuration, store: Store, caller: Caller) -> Callable[[], None]:
     """Give a store its limits, now and after each change; returns what ends that."""
 
-    def swap(old: Limits, new: Limits) -> None:
-        del old
-        store.configure(caller, _SWAP_S, settings_of(new))
+    def swap(limits: Limits) -> None:
+        store.configure(caller, _SWAP_S, settings_of(limits))
 
-    stop = config.on_change("limits", swap)
-    store.configure(caller, _SWAP_S, settings_of(config.current.limits))
-    return stop
+    return follow(config, "limits", swap)
 
 
 def opening_of(config: Config) -> dict[str, Any]:

@@ -48,6 +48,9 @@ class Settings:
             self._call["limits.timeout"] = timeout
         self._made: Configuration | None = None
         self._is_own = True
+        self._is_closed = False
+        # What of plugins was looked at last, before a subscriber hears of changes.
+        self._plugins_section: Any = None
         if source is not None or has_variables():
             self._made = self._read(source)
             if timeout is None or self._is_own:
@@ -89,6 +92,7 @@ class Settings:
             return None
         from dwkernel.plugins.joining import before_opening  # noqa: PLC0415 - who has some pays
 
+        self._plugins_section = self._made.current.plugins
         return before_opening(self._made)
 
     def join(self, kernel: Kernel, plugins: Plugins | None = None) -> Plugins:
@@ -97,24 +101,29 @@ class Settings:
 
         configuration = self.configuration
         joined = joining.adopt(kernel, plugins or joining.configured(configuration))
-        end = joining.follow(joined, configuration)
+        end = joining.follow(joined, configuration, since=self._plugins_section)
         self._stops.append(end)
         weakref.finalize(kernel, end)  # one that nobody closed
+        if self._is_closed:
+            end()
+            joined.close()
         return joined
 
     def follow(self, path: str, use: Callable[[Any], object]) -> None:
         """Have somebody use what stands at a path, now and after each change."""
-        configuration = self.configuration
-        self._stops.append(configuration.on_change(path, lambda _, new: use(new)))
-        use(getattr(configuration.current, path))
+        from dwkernel.config.following import follow  # noqa: PLC0415 - it loads pydantic
+
+        self._stops.append(follow(self.configuration, path, use))
 
     @property
     def configuration(self) -> Configuration:
         """The configuration; without a file it is made now."""
         with self._lock:
             if self._made is None:
-                self._made = self._read(None)
-                self._attach(self._made)
+                made = self._read(None)
+                self._plugins_section = made.current.plugins
+                self._attach(made)
+                self._made = made
             return self._made
 
     def container_options(self) -> dict[str, Any]:
@@ -135,15 +144,18 @@ class Settings:
         kernel = self._kernel() if self._kernel is not None else None
         if kernel is None:
             return
+        if kernel.closed:
+            made.close()
+            return
         from dwkernel.config._native import enforce  # noqa: PLC0415 - as above
+        from dwkernel.config.following import follow  # noqa: PLC0415 - as above
 
         reference = weakref.ref(kernel)
 
-        def renew(old: float, new: float) -> None:
-            del old
+        def renew(timeout: float) -> None:
             there = reference()
             if there is not None:
-                there._timeout_s = float(new)  # noqa: SLF001 - of this package
+                there._timeout_s = float(timeout)  # noqa: SLF001 - of this package
 
         def awaken(old: object, new: PluginsSection) -> None:
             del old
@@ -154,12 +166,14 @@ class Settings:
         store, caller = kernel._store, kernel._caller  # noqa: SLF001 - of this package
         self._stops.append(made.on_change("plugins", awaken))
         if self._is_own or "limits.timeout" not in self._call:
-            self._stops.append(made.on_change("limits.timeout", renew))
+            self._stops.append(follow(made, "limits.timeout", renew))
         self._stops.append(enforce(made, store, caller))
+        self._stops.append(follow(made, "plugins", _beginner(reference, self._plugins_section)))
         self._stops.append(made.announce_to(_announcer(reference)))
 
     def close(self) -> None:
         """End what was begun; a configuration that the program made goes on."""
+        self._is_closed = True
         stops, self._stops = self._stops, []
         for stop in stops:
             stop()
@@ -176,6 +190,28 @@ def _joined(source: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, Any
     if any(not isinstance(below.tree.get(name, {}), dict) for name in sections):
         return dict(below.tree)  # a mistake, which would be hidden
     return dict(call_layer(call, below).tree)
+
+
+def _beginner(reference: weakref.ref[Kernel], before: Any) -> Callable[[Any], None]:
+    """Return what lets a kernel have plugins as soon as the configuration enables some.
+
+    It does so on a thread of its own: a change does not wait for plugins that start.
+    """
+
+    def begin() -> None:
+        kernel = reference()
+        if kernel is not None:
+            with contextlib.suppress(errors.State):  # closed meanwhile
+                _ = kernel.plugins
+
+    def heard(section: Any) -> None:
+        kernel = reference()
+        has_some = kernel is not None and kernel._plugins is not None  # noqa: SLF001 - of this package
+        is_wanted = section.enabled or any(one.enabled for one in section.tenants.values())
+        if is_wanted and not has_some and section != before:
+            threading.Thread(target=begin, name="dwk-plugins-begin", daemon=True).start()
+
+    return heard
 
 
 def _announcer(reference: weakref.ref[Kernel]) -> Callable[[str, dict[str, Any]], None]:

@@ -115,7 +115,8 @@ class ConfigStatus(Report):
         files: what is read, in order; later ones win.
         watching: whether files are watched.
         last_attempt: when somebody last tried to change it; None if nobody did.
-        last_error: why that failed; None if it did not.
+        last_error: why that failed, or why files that are there do not count yet; None if all is
+            well.
         last_error_code: its code.
         restart_required: paths whose values count at the next start only.
         stuck: subscribers that have not returned from their call, by function and path.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import fcntl
 import json
 import os
 import re
@@ -205,13 +206,14 @@ def write(path: Path, before: str, after: str) -> None:
             file.write(after.encode())
             file.flush()
             os.fsync(file.fileno())
-        now = read_text(target) if target.exists() else ""
-        if now != before:
-            text = f"{path} was changed by somebody else meanwhile"
-            raise errors.new("config.file", text, path=path)
-        Path(temporary).replace(target)
-        temporary = None
-        _sync_folder(target.parent)
+        with _alone(target.parent) as folder:
+            now = read_text(target) if target.exists() else ""
+            if now != before:
+                text = f"{path} was changed by somebody else meanwhile"
+                raise errors.new("config.file", text, path=path)
+            Path(temporary).replace(target)
+            temporary = None
+            os.fsync(folder)
     except OSError as error:
         if isinstance(error, errors.DwError):
             raise
@@ -238,9 +240,13 @@ def _like(target: Path, handle: int) -> None:
     os.fchmod(handle, stat.S_IMODE(found.st_mode))
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """Open a folder, and let nobody else replace a file in it who does so, too."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        with contextlib.suppress(OSError):  # some network drives have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
     finally:
         os.close(handle)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from bisect import bisect_right
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dwkernel import errors
 from dwkernel.config.layers import Layer, Origin, Origins, Route
 from dwkernel.config.positions import scan
+from dwkernel.config.reading import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ BYTES_MAX = 4 << 20
 _AT = re.compile(r" \(at line (\d+), column (\d+)\)$")
 _AT_END = re.compile(r" \(at end of document\)$")
 # Deeper ones end in a RecursionError somewhere.
-_DEPTH_MAX = 32
+DEPTH_MAX = 32
 
 Location = str | os.PathLike[str]
 
@@ -56,15 +56,9 @@ def read_text(path: Path) -> str:
     """
     why = ""
     try:
-        # Not blocking: a pipe in its place must not hang who reads.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                why = "it is no plain file"
-            else:
-                data = file.read(BYTES_MAX + 1)
-                if len(data) > BYTES_MAX:
-                    why = f"it has more than {BYTES_MAX >> 20} MiB"
+        data, _ = read_plain(path, BYTES_MAX)
+        if len(data) > BYTES_MAX:
+            why = f"it has more than {BYTES_MAX >> 20} MiB"
     except OSError as error:
         why = error.strerror or type(error).__name__
     except ValueError as error:
@@ -101,8 +95,8 @@ def parsed(text: str, name: str) -> dict[str, Any]:
     except RecursionError:
         message = "Tables or arrays within each other are too many (at line 1, column 1)"
     else:
-        if _depth(tree) > _DEPTH_MAX:
-            raise _syntax(name, 1, 1, f"more than {_DEPTH_MAX} tables or arrays within each other")
+        if _depth(tree, DEPTH_MAX + 1) > DEPTH_MAX:
+            raise _syntax(name, 1, 1, f"more than {DEPTH_MAX} tables or arrays within each other")
         return tree
     at = _AT.search(message)
     if at is not None:
@@ -122,7 +116,8 @@ def _shown(text: str, line: int, what: str) -> str:
     return f", in the line of {key[:40]!r}" if key and repr(key) not in what else ""
 
 
-def _depth(value: Any, limit: int = 1000) -> int:
+def _depth(value: Any, limit: int) -> int:
+    """Return how many tables and lists are within each other, as far as `limit`."""
     if limit == 0 or not isinstance(value, dict | list):
         return 0
     parts = value.values() if isinstance(value, dict) else value

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
 from dwkernel._closing import Closing
+from dwkernel.config import checking, files, registry, subscribers
 from dwkernel.config import environment as variables_of
-from dwkernel.config import files, registry, subscribers
 from dwkernel.config.changes import (
     Change,
     ConfigStatus,
@@ -37,7 +37,7 @@ from dwkernel.config.changes import (
 )
 from dwkernel.config.layers import Layer, Origin, dotted, leaves, merged, nested
 from dwkernel.config.looking import field_at, flat, is_live, is_text, names_at
-from dwkernel.config.problems import did_you_mean, offered
+from dwkernel.config.problems import did_you_mean, offered, placed
 from dwkernel.config.resolving import Layers, Resolved, call_layer, read, resolve
 from dwkernel.units import Duration, parse_duration
 
@@ -111,27 +111,35 @@ class Configuration(Closing):
         self._timeout_s = parse_duration(timeout)
         debounce_s = parse_duration(debounce)
         self._announcers: tuple[Callable[[str, dict[str, Any]], object], ...] = ()
+        self._board = subscribers.Board()
         if announce is not None:
             self.announce_to(announce)
-        self._board = subscribers.Board()
         self._lock = threading.Lock()
         self._history: deque[tuple[HistoryEntry, Layers]] = deque(maxlen=HISTORY_MAX)
         self._numbers = 1
         # What files and environment said when a rollback took it back: it does not count again.
         self._taken_back: bytes | None = None
         self._attempt: tuple[datetime, errors.DwError | None] | None = None
+        # Why the files that are there do not count; a change of something else does not mend that.
+        self._unread: errors.DwError | None = None
         self._is_closed = False
         self._watcher: Watcher | None = None
         self._undo_signal: Callable[[], None] | None = None
+        seen = None
+        if watch and self._paths:
+            from dwkernel.config import watching  # noqa: PLC0415 - only with files
+
+            # Before they are read: what changes from here on is seen.
+            seen = watching.Look(self._paths, debounce_s)
         with registry.joining(self) as shape:
             layers = read(shape, self._paths, environment, call_layer(values or {}))
             resolved = resolve(shape, layers)
             now = datetime.now(UTC)
             self._state = _State(1, now, resolved, layers, shape)
-        self._started: dict[Route, Any] = flat(resolved.config)
-        self._history.append((HistoryEntry(1, now, "start", []), layers))
-        if watch and self._paths:
-            self._watch(debounce_s)
+            self._started: dict[Route, Any] = flat(resolved.config)
+            self._history.append((HistoryEntry(1, now, "start", []), layers))
+        if seen is not None:
+            self._watcher = watching.Watcher(seen, _weakly(self, "file"))
 
     # --- Looking ----------------------------------------------------------------------------------
 
@@ -165,7 +173,7 @@ class Configuration(Closing):
     def status(self) -> ConfigStatus:
         """Return how it is: version, what failed last, what waits for a restart."""
         state, attempt = self._state, self._attempt
-        error = attempt[1] if attempt else None
+        error = (attempt[1] if attempt else None) or self._unread
         watcher = self._watcher
         return ConfigStatus(
             version=state.version,
@@ -208,14 +216,15 @@ class Configuration(Closing):
         self,
         values: Mapping[str, Any],
         *,
-        unset: Iterable[str] = (),
+        unset: str | Iterable[str] = (),
         timeout: Duration | None = None,
     ) -> ReloadReport:
         """Change the call's layer, which wins over files and environment.
 
         Args:
             values: on top of what was set before: `{"limits.rate": 5}`.
-            unset: paths that the call's layer says nothing of any more, with all below them.
+            unset: paths that the call's layer says nothing of any more, with all below them; they
+                are taken out before `values` are put in.
             timeout: as for `reload`.
 
         Raises:
@@ -223,7 +232,8 @@ class Configuration(Closing):
 
         """
         with self._changing("call") as state:
-            below = Layer(_without(state.layers.call.tree, unset))
+            paths = [unset] if isinstance(unset, str) else unset
+            below = Layer(_without(state.layers.call.tree, paths))
             layers = replace(state.layers, call=call_layer(values, below))
             return self._apply(layers, "call", timeout)
 
@@ -278,6 +288,8 @@ class Configuration(Closing):
 
         Both run on threads of the configuration's. A subscriber that does not return is waited for
         up to the timeout; until it returns or is unsubscribed, changes at its path are refused.
+        Who subscribes while a change is on its way is told of it, and not asked: so subscribe
+        first, then look at `current`.
 
         Raises:
             Invalid: `config.unknown`: nothing can be at that path
@@ -298,10 +310,12 @@ class Configuration(Closing):
             What ends it.
 
         """
-        self._announcers = (*self._announcers, announce)
+        with self._board.held():
+            self._announcers = (*self._announcers, announce)
 
         def stop() -> None:
-            self._announcers = tuple(one for one in self._announcers if one is not announce)
+            with self._board.held():
+                self._announcers = tuple(one for one in self._announcers if one is not announce)
 
         return stop
 
@@ -317,6 +331,8 @@ class Configuration(Closing):
         """
         from dwkernel.config.signals import on_sighup  # noqa: PLC0415 - only who asks
 
+        if self._undo_signal is not None:
+            self._undo_signal()
         self._undo_signal = on_sighup(_weakly(self, "signal"))
         return self._undo_signal
 
@@ -327,7 +343,8 @@ class Configuration(Closing):
         watcher, self._watcher = self._watcher, None
         undo, self._undo_signal = self._undo_signal, None
         if watcher is not None:
-            watcher.close()
+            # In a subscriber's call the watcher may be the one that waits for it.
+            watcher.close(wait=not subscribers.is_inside())
         if undo is not None:
             undo()
 
@@ -350,23 +367,38 @@ class Configuration(Closing):
         subscribers.refuse_inside()
         with self._lock:
             try:
-                if self._is_closed:
-                    raise errors.new("config.refused", "this configuration is closed")
+                self._refuse_closed()
                 yield self._state
             except errors.DwError as error:
                 self._attempt = datetime.now(UTC), error
                 self._failed(why, error)
                 raise
+            except Exception as error:  # such as that no thread can be started
+                text = f"the change failed in an unforeseen way: {placed(error)}"
+                coded = errors.new("internal.bug", text)
+                self._attempt = datetime.now(UTC), coded
+                self._failed(why, coded)
+                raise coded from error
             else:
                 self._attempt = datetime.now(UTC), None
 
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise errors.new("config.refused", "this configuration is closed")
+
     def _reload(self, why: str, timeout: Duration | None = None) -> ReloadReport:
         with self._changing(why) as state:
-            layers = self._read(state)
-            if layers.outside() == self._taken_back:
-                return ReloadReport(state.version, [], self._waiting(state))
-            report = self._apply(layers, why, timeout)
-            self._taken_back = None
+            try:
+                layers = self._read(state)
+                if layers.outside() == self._taken_back:
+                    report = ReloadReport(state.version, [], self._waiting(state))
+                else:
+                    report = self._apply(layers, why, timeout)
+                    self._taken_back = None
+            except errors.DwError as error:
+                self._unread = error
+                raise
+            self._unread = None
             return report
 
     def _read(self, state: _State) -> Layers:
@@ -389,6 +421,7 @@ class Configuration(Closing):
         old = self._state
         shape = shape or old.shape
         resolved = resolve(shape, layers)
+        checking.refuse(shape, layers, resolved.config, old.resolved.config)
         changed = differences(shape, old.resolved.config, resolved.config)
         if not changed:
             self._state = old._replace(resolved=resolved, layers=layers, shape=shape)
@@ -398,8 +431,14 @@ class Configuration(Closing):
         subscribers.ask(told, timeout_s)
         self._numbers += 1
         new = _State(self._numbers, datetime.now(UTC), resolved, layers, shape)
-        self._state = new
-        error, done = subscribers.tell(told, timeout_s)
+        done: list[subscribers.Told] = []
+        try:
+            with self._board.held():
+                told += self._later(told, old, new)
+                self._state = new
+            error = subscribers.tell(told, timeout_s, done)
+        except BaseException as interruption:  # noqa: BLE001 - Ctrl-C; raised below
+            error = interruption
         if error is not None:
             self._take_back(old, new, told, done)
             raise error
@@ -416,12 +455,19 @@ class Configuration(Closing):
         told: list[subscribers.Told],
         done: list[subscribers.Told],
     ) -> None:
-        self._state = old
-        # Who subscribed meanwhile has seen the new one.
-        known = {id(one.subscriber) for one in told}
-        later = self._board.concerned(old.resolved.config, new.resolved.config)
-        done = [*done, *(one for one in later if id(one.subscriber) not in known)]
+        with self._board.held():
+            # Who subscribed meanwhile has seen the new one.
+            done = [*done, *self._later(told, old, new)]
+            self._state = old
         subscribers.tell_back(done)
+
+    def _later(
+        self, told: list[subscribers.Told], old: _State, new: _State
+    ) -> list[subscribers.Told]:
+        """Return whom a change concerns who subscribed since somebody looked."""
+        known = {id(one.subscriber) for one in told}
+        now = self._board.concerned(old.resolved.config, new.resolved.config)
+        return [one for one in now if id(one.subscriber) not in known]
 
     def _changed(self, why: str, changed: list[Change]) -> ReloadReport:
         waiting = self._waiting(self._state)
@@ -456,11 +502,6 @@ class Configuration(Closing):
             if found.get(route) != started.get(route, found.get(route))
             and not is_live(field_at(state.shape, route))
         ]
-
-    def _watch(self, debounce_s: float) -> None:
-        from dwkernel.config.watching import Watcher  # noqa: PLC0415 - only with files
-
-        self._watcher = Watcher(self._paths, _weakly(self, "file"), debounce_s)
 
 
 def no_such(shape: Shape, route: Route) -> errors.DwError:

@@ -65,17 +65,6 @@ class Positions:
         line = self.text.count("\n", 0, offset) + 1
         return line, offset - (self.text.rfind("\n", 0, offset) + 1) + 1
 
-    def nearest(self, path: Path) -> int | None:
-        """Return where a path is written, or the longest part of it; None for none of it."""
-        for length in range(len(path), 0, -1):
-            entry = self.entries.get(path[:length])
-            if entry is not None:
-                return entry.key
-            starts = [head.start for head in self.heads[1:] if head.path[:length] == path[:length]]
-            if starts:
-                return starts[0]
-        return None
-
 
 class _Scanner:
     def __init__(self, text: str) -> None:

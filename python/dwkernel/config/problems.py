@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Origin, Route
     from dwkernel.config.registry import Shape
 
-__all__ = ["Problem", "did_you_mean", "explained", "offered", "raised"]
+__all__ = ["Problem", "did_you_mean", "explained", "listed", "offered", "placed", "raised"]
 
 _FOUND_LETTERS_MAX = 40
 _OFFERED_MAX = 40
@@ -62,6 +63,13 @@ def offered(possible: Sequence[str]) -> str:
         return "nothing is possible here"
     more = ", …" if len(possible) > _OFFERED_MAX else ""
     return f"possible: {', '.join(possible[:_OFFERED_MAX])}{more}"
+
+
+def placed(error: BaseException) -> str:
+    """Return what was raised and where, without what it says: that may be anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
 
 
 def explained(
@@ -149,6 +157,11 @@ def raised(problems: Sequence[Problem]) -> errors.DwError:
     ordered = sorted(problems, key=lambda one: one.code != "config.unknown")
     lines = [str(one) for one in problems]
     text = lines[0] if len(lines) == 1 else f"{len(lines)} mistakes: {'; '.join(lines)}"
-    listed = json.dumps([one._asdict() for one in problems], ensure_ascii=False)
+    everything = json.dumps([one._asdict() for one in problems], ensure_ascii=False)
     first = problems[0]
-    return errors.new(ordered[0].code, text, errors=listed, where=first.where, path=first.path)
+    return errors.new(ordered[0].code, text, errors=everything, where=first.where, path=first.path)
+
+
+def listed(error: errors.DwError) -> list[Problem]:
+    """Return the mistakes that an error of `raised` has."""
+    return [Problem(**one) for one in json.loads(error.details["errors"])]

@@ -11,6 +11,7 @@ import importlib
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import (
@@ -23,17 +24,20 @@ from pydantic import (
 from dwkernel import errors
 from dwkernel.config.looking import field_at, is_table
 from dwkernel.config.modes import MODES, Default
-from dwkernel.config.section import setting
+from dwkernel.config.section import Finding, setting
 from dwkernel.config.sections import Config
 from dwkernel.config.subscribers import refuse_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["LATER", "Shape", "joining", "leave", "register", "shape", "unregister"]
+__all__ = ["LATER", "Check", "Shape", "joining", "leave", "register", "shape", "unregister"]
 
 LATER: list[str] = ["dwkernel.jobs.registering", "dwkernel.plugins.registering"]
 """Modules of dwkernel that register sections: loaded before the first model is made."""
+
+Check = Callable[[Any, Any], Iterable[Finding]]
+"""What a section checks besides its fields: `check(now, before)`."""
 
 _KEY_LETTERS_MAX = 64
 
@@ -46,6 +50,7 @@ class Shape:
         sections: registered sections by name.
         parts: registered parts of a section's open table, by their route.
         modes: what registered sections set in each mode.
+        checks: what registered sections check besides their fields, by their route.
 
     """
 
@@ -54,11 +59,13 @@ class Shape:
         sections: Mapping[str, type[BaseModel]],
         parts: Mapping[tuple[str, ...], type[BaseModel]],
         modes: Mapping[str, tuple[Default, ...]],
+        checks: Mapping[tuple[str, ...], Check] | None = None,
     ) -> None:
         """Make the model."""
         self.sections = dict(sections)
         self.parts = dict(parts)
         self.modes = dict(modes)
+        self.checks = dict(checks or {})
         fields: dict[str, Any] = {
             name: (model, setting(about=_first_line(model), default_factory=model))
             for name, model in sections.items()
@@ -84,18 +91,34 @@ class _User(Protocol):
 
 _lock = threading.RLock()
 _shape: Shape | None = None
+# Whether the modules in `LATER` have been loaded, and whether somebody does that now.
+_is_whole = False
+_is_growing = False
 _users: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def shape() -> Shape:
     """Return the shape of now."""
-    global _shape  # noqa: PLW0603 - one for the process, as registrations are
-    if _shape is None:
+    if _shape is None or not _is_whole:
         with _lock:
-            if _shape is None:
-                _shape = Shape({}, {}, {})
-                for name in LATER:
-                    importlib.import_module(name)
+            return _grown()
+    return _shape
+
+
+def _grown() -> Shape:
+    """Return the shape with dwkernel's own sections; after an interruption the next one goes on."""
+    global _shape, _is_whole, _is_growing  # noqa: PLW0603 - one for the process, as registrations are
+    if _shape is None:
+        _shape = Shape({}, {}, {})
+    # The modules that register ask for the shape, too.
+    if not (_is_whole or _is_growing):
+        _is_growing = True
+        try:
+            for name in LATER:
+                importlib.import_module(name)
+            _is_whole = True
+        finally:
+            _is_growing = False
     return _shape
 
 
@@ -118,6 +141,7 @@ def register(
     model: type[BaseModel],
     modes: Mapping[str, Mapping[str, Any]] | None = None,
     *,
+    check: Check | None = None,
     replace: bool = False,
 ) -> None:
     """Make a section known.
@@ -128,6 +152,10 @@ def register(
             runs: what files say of it is kept unseen until it is registered, and validated then.
         model: a `Section`, or another frozen pydantic model that forbids unknown fields.
         modes: what the section's fields are by default in an operating mode: `{"nas": {"at": 5}}`.
+        check: `check(now, before)` returns what is wrong though each field is right, such as what
+            another file asks for: `Finding`s. `before` is what counts now, where that is known;
+            then only what is new is to be looked at. It is called by `dwkernel config check` and
+            by each change of the section, which waits for it, and not when a program starts.
         replace: take the place of another model, as a new version of a plugin does.
 
     Configurations in use get the section at once, as a new version of theirs. If what their files
@@ -145,7 +173,7 @@ def register(
     with _lock:
         before = shape()
         taken = before.sections.get(name) or before.parts.get(route)
-        if taken is model and not modes:
+        if taken is model and not modes and check is None:
             return
         if taken is not None and not replace and not _same(taken, model):
             text = f"the section {name!r} belongs to {taken.__module__}.{taken.__qualname__}"
@@ -153,6 +181,9 @@ def register(
         _check_model(name, model)
         _check_name(before, route)
         sections, parts, by_mode = dict(before.sections), dict(before.parts), dict(before.modes)
+        checks = {key: one for key, one in before.checks.items() if key != route or taken is model}
+        if check is not None:
+            checks[route] = check
         if len(route) == 1:
             sections[name] = model
         else:
@@ -164,7 +195,7 @@ def register(
             kept = tuple(one for one in by_mode.get(mode, ()) if not _is_of(one, name))
             new = (Default(f"{name}.{key}", value, "") for key, value in fields.items())
             by_mode[mode] = (*kept, *new)
-        _use(before, Shape(sections, parts, by_mode))
+        _use(before, Shape(sections, parts, by_mode, checks))
 
 
 def unregister(name: str) -> bool:
@@ -187,7 +218,8 @@ def unregister(name: str) -> bool:
             mode: tuple(one for one in set_ if not _is_of(one, name))
             for mode, set_ in before.modes.items()
         }
-        _use(before, Shape(sections, parts, modes))
+        checks = {key: one for key, one in before.checks.items() if key != route}
+        _use(before, Shape(sections, parts, modes, checks))
         return True
 
 
@@ -254,8 +286,8 @@ def _check_name(before: Shape, route: tuple[str, ...]) -> None:
 
 def _forked() -> None:
     """Begin anew in a forked child: whoever held the lock is not there."""
-    global _lock  # noqa: PLW0603 - one for the process
-    _lock = threading.RLock()
+    global _lock, _is_growing
+    _lock, _is_growing = threading.RLock(), False
     for user in list(_users):
         user.forked()
 

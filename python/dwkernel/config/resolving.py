@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -26,17 +25,17 @@ from dwkernel.config.layers import (
     nested,
 )
 from dwkernel.config.looking import MISSING, field_at, flat, is_text, model_at, value_at
-from dwkernel.config.problems import Problem, explained, raised
+from dwkernel.config.problems import Problem, explained, placed, raised
 from dwkernel.config.secret import Secret
 from dwkernel.config.values import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
 
-__all__ = ["Layers", "Resolved", "call_layer", "read", "resolve", "spoken"]
+__all__ = ["Layers", "Resolved", "call_layer", "origins_of", "read", "resolve", "spoken"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,19 +151,11 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
             the detail `errors` has them as JSON
 
     """
-    stack = [_mode_layer(shape, layers), *layers.files, layers.environment, layers.call]
+    stack = _stack(shape, layers)
     whole: dict[str, Any] = {}
     for layer in stack:
         whole = merged(whole, layer.tree)
-
-    def origin(route: Route) -> Origin:
-        for length in range(len(route), 0, -1):
-            for layer in reversed(stack):
-                found = layer.origin(route[:length])
-                if found is not None:
-                    return found
-        return DEFAULT
-
+    origin = _origins_in(stack)
     config, problems = _validated(shape, whole, origin)
     problems.extend(_hidden(shape, whole, stack))
     if config is None:
@@ -182,6 +173,27 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
     if problems:
         raise raised(problems)
     return Resolved(config, origins)
+
+
+def origins_of(shape: Shape, layers: Layers) -> Callable[[Route], Origin]:
+    """Return what says where a value comes from, or what it would stand in."""
+    return _origins_in(_stack(shape, layers))
+
+
+def _stack(shape: Shape, layers: Layers) -> list[Layer]:
+    return [_mode_layer(shape, layers), *layers.files, layers.environment, layers.call]
+
+
+def _origins_in(stack: Sequence[Layer]) -> Callable[[Route], Origin]:
+    def origin(route: Route) -> Origin:
+        for length in range(len(route), 0, -1):
+            for layer in reversed(stack):
+                found = layer.origin(route[:length])
+                if found is not None:
+                    return found
+        return DEFAULT
+
+    return origin
 
 
 def _hidden(shape: Shape, whole: Mapping[str, Any], stack: Iterable[Layer]) -> Iterator[Problem]:
@@ -209,7 +221,7 @@ def _validated(
     shape: Shape, whole: dict[str, Any], origin: Any
 ) -> tuple[Config | None, list[Problem]]:
     # Registered sections are there whether or not anybody names them.
-    tree = {**{name: {} for name in shape.sections}, **copy.deepcopy(whole)}
+    tree = {**{name: {} for name in shape.sections}, **_copied(whole)}
     parts = {route: _taken(tree, route) for route in shape.parts}
     problems: list[Problem] = []
 
@@ -219,6 +231,10 @@ def _validated(
             return model.model_validate(given)
         except ValidationError as error:
             found.extend(error.errors(include_url=False, include_context=True))
+        except Exception as error:  # noqa: BLE001 - validators are of others
+            # What it says is left out: it may quote a secret.
+            text = f"cannot be validated: {placed(error)}"
+            problems.append(Problem("config.value", dotted(under), str(origin(under)), text))
         # Outside `except`: pydantic's error has what was given.
         problems.extend(explained(shape, found, under, given, origin))
         return None
@@ -239,6 +255,13 @@ def _validated(
     for route, value in values.items():
         config = _with(config, route, value)
     return config, problems
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy tables, out of which parts are taken; what else there is may be anything."""
+    return {
+        name: _copied(value) if isinstance(value, dict) else value for name, value in tree.items()
+    }
 
 
 def _taken(tree: dict[str, Any], route: Route) -> Any:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from pydantic_core import PydanticCustomError, core_schema
 
 from dwkernel import errors
+from dwkernel.config.reading import read_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,19 +90,12 @@ class Secret:
     def _from_file(self) -> str:
         problem = text = ""
         try:
-            # Not blocking: a pipe in its place must not hang who asks.
-            handle = os.open(self._rest, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(handle, "rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                if not stat.S_ISREG(mode):
-                    problem = "it is no plain file"
-                else:
-                    data = file.read(_FILE_BYTES_MAX + 1)
-                    text = data.decode()
-                    if len(data) > _FILE_BYTES_MAX:
-                        problem = f"it is longer than {_FILE_BYTES_MAX >> 10} KiB"
-                    elif mode & stat.S_IROTH:
-                        _log.warning("everybody may read the secret %s: chmod o-r", self)
+            data, mode = read_plain(self._rest, _FILE_BYTES_MAX)
+            text = data.decode()
+            if len(data) > _FILE_BYTES_MAX:
+                problem = f"it is longer than {_FILE_BYTES_MAX >> 10} KiB"
+            elif mode & stat.S_IROTH:
+                _log.warning("everybody may read the secret %s: chmod o-r", self)
         except OSError as error:
             problem = error.strerror or type(error).__name__
         except UnicodeDecodeError:

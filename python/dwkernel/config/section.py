@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Section", "setting"]
+__all__ = ["Finding", "Section", "setting"]
 
 
 class Section(BaseModel):
@@ -45,3 +45,18 @@ def setting(default: Any = ..., about: str = "", *, live: bool = False, **limits
     if "default_factory" in limits:
         return Field(description=about, json_schema_extra=extra, **limits)
     return Field(default, description=about, json_schema_extra=extra, **limits)
+
+
+class Finding(NamedTuple):
+    """What a section's own check found: see `register`.
+
+    Attributes:
+        path: the keys that lead there, from the section on.
+        text: what is wrong, as it follows the path: `"is not known"`.
+        kind: what sort of mistake it is; `"unchecked"` is none, and tells that nobody could look.
+
+    """
+
+    path: tuple[str | int, ...]
+    text: str
+    kind: Literal["value", "unknown", "unchecked"] = "value"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Route
     from dwkernel.config.sections import Config
 
-__all__ = ["Board", "Subscriber", "Told", "ask", "refuse_inside", "tell", "tell_back"]
+__all__ = ["Board", "Subscriber", "Told", "ask", "is_inside", "refuse_inside", "tell", "tell_back"]
 
 _log = logging.getLogger("dwkernel.config")
 
@@ -42,6 +42,11 @@ class _Thread(threading.Thread):
         super().__init__(target=work, name="dwk-config-call", daemon=True)
 
 
+def is_inside() -> bool:
+    """Return whether this is a subscriber's call."""
+    return isinstance(threading.current_thread(), _Thread)
+
+
 def refuse_inside() -> None:
     """Refuse a change out of a subscriber's call: it would wait for itself.
 
@@ -49,7 +54,7 @@ def refuse_inside() -> None:
         Conflict: `config.refused`
 
     """
-    if isinstance(threading.current_thread(), _Thread):
+    if is_inside():
         text = "a subscriber that is being told of a change cannot make another one in its call"
         raise errors.new("config.refused", text)
 
@@ -103,6 +108,10 @@ class Board:
                 self._all = tuple(one for one in self._all if one is not subscriber)
 
         return unsubscribe
+
+    def held(self) -> threading.Lock:
+        """Return what lets nobody subscribe while it is held."""
+        return self._lock
 
     def concerned(self, old: Config, new: Config) -> list[Told]:
         """Return whom a change concerns, with what they are told."""
@@ -239,12 +248,12 @@ def ask(told: Sequence[Told], timeout_s: float) -> None:
 class _Telling:
     """One thread tells everybody in order, until one raises or hangs."""
 
-    def __init__(self, told: Sequence[Told], *, is_back: bool) -> None:
+    def __init__(self, told: Sequence[Told], done: list[Told], *, is_back: bool) -> None:
         self.told = told
         self.is_back = is_back
         self.lock = threading.Lock()
         self.ended = Latch()
-        self.done: list[Told] = []
+        self.done = done
         self.at: Told | None = None
         self.error: BaseException | None = None
         self.is_over = False
@@ -298,35 +307,35 @@ class _Telling:
             self.is_over = True
 
 
-def tell(told: Sequence[Told], timeout_s: float) -> tuple[BaseException | None, list[Told]]:
-    """Tell everybody, in order; return what went wrong, if anything, and who was told by then.
+def tell(told: Sequence[Told], timeout_s: float, done: list[Told]) -> BaseException | None:
+    """Tell everybody, in order; return what went wrong, if anything. `done` has who was told.
 
     An interruption (Ctrl-C) is returned, too: what was told has to be taken back first.
     """
     if not told:
-        return None, []
-    telling = _Telling(told, is_back=False)
+        return None
+    telling = _Telling(told, done, is_back=False)
     try:
         telling.run(timeout_s)
     except BaseException as interruption:  # noqa: BLE001 - raised by who takes it back
         with telling.lock:
             telling.is_over = True
-            return interruption, list(telling.done)
+            return interruption
     if telling.error is not None:
-        return _refused([(telling.done[-1].subscriber, telling.error)]), telling.done
+        return _refused([(done[-1].subscriber, telling.error)])
     if telling.at is not None:
-        return _late([telling.at.subscriber]), telling.done
-    done = {id(one.subscriber) for one in telling.done}
-    late = [one.subscriber for one in told if id(one.subscriber) not in done]
+        return _late([telling.at.subscriber])
+    reached = {id(one.subscriber) for one in done}
+    late = [one.subscriber for one in told if id(one.subscriber) not in reached]
     late = [one for one in late if not one.is_gone]
-    return (_late(late) if late else None), telling.done
+    return _late(late) if late else None
 
 
 def tell_back(told: Sequence[Told]) -> None:
     """Tell those who were told a change that it was rolled back, the last one first."""
     rest = [Told(one.subscriber, one.new, one.old) for one in reversed(told)]
     while rest:
-        telling = _Telling(rest, is_back=True)
+        telling = _Telling(rest, [], is_back=True)
         telling.run(_BACK_TIMEOUT_S)
         settled = {id(one.subscriber) for one in telling.done}
         if telling.at is not None:

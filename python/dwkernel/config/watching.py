@@ -18,7 +18,7 @@ from dwkernel._watching import Watching
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Watcher"]
+__all__ = ["Look", "Watcher"]
 
 # A file that is never quiet is read as often.
 _DEBOUNCE_MAX_S = 1.0
@@ -28,11 +28,11 @@ _DEBOUNCE_MIN_S = 0.001
 _PARTS = 5
 
 
-class Watcher(Watching):
-    """A thread that says when one of some files changed."""
+class Look:
+    """How some files are, before somebody reads them."""
 
-    def __init__(self, paths: Iterable[Path], hear: Callable[[], bool], debounce_s: float) -> None:
-        """Call `hear` after each change, until it returns False.
+    def __init__(self, paths: Iterable[Path], debounce_s: float) -> None:
+        """Look at files; they are to be quiet for `debounce_s` after a change.
 
         Raises:
             Invalid: `config.value`: a debounce outside 1 ms to 1 s
@@ -40,11 +40,21 @@ class Watcher(Watching):
         """
         if not _DEBOUNCE_MIN_S <= debounce_s <= _DEBOUNCE_MAX_S:
             raise errors.new("config.value", f"debounce={debounce_s}s is not within 1 ms to 1 s")
+        self.paths = list(paths)
+        self.debounce_s = debounce_s
+        self.seen = _look(self.paths)
+
+
+class Watcher(Watching):
+    """A thread that says when one of some files changed."""
+
+    def __init__(self, first: Look, hear: Callable[[], bool]) -> None:
+        """Call `hear` after each change since the first look, until it returns False."""
         super().__init__("dwk-config-watch")
-        self._paths = list(paths)
+        self._paths = first.paths
         self._hear = hear
-        self._debounce_s = debounce_s
-        self._seen = self._look()
+        self._debounce_s = first.debounce_s
+        self._seen = first.seen
         self.begin()
 
     def _watch(self) -> None:
@@ -77,7 +87,7 @@ class Watcher(Watching):
         return now
 
     def _look(self) -> list[Any]:
-        return [(_signature(path, follow=False), _signature(path)) for path in self._paths]
+        return _look(self._paths)
 
     def _folders(self) -> dict[str, Any]:
         """Return the folders in which things happen, and their inodes: they may be replaced."""
@@ -88,6 +98,10 @@ class Watcher(Watching):
                 if folder is not None:
                     found[str(folder)] = _signature(folder)[:2]
         return found
+
+
+def _look(paths: Iterable[Path]) -> list[Any]:
+    return [(_signature(path, follow=False), _signature(path)) for path in paths]
 
 
 def _age_s(looked: list[Any]) -> float:

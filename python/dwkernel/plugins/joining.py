@@ -128,10 +128,13 @@ def employ(plugins: Plugins, jobs: Jobs) -> None:
     plugins.on(Employing(plugins.registry, jobs))
 
 
-def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]:
+def follow(
+    plugins: Plugins, configuration: Configuration, since: PluginsSection | None = None
+) -> Callable[[], None]:
     """Do as the section says whenever it changes, on a thread of its own; return what ends that.
 
-    A change of the configuration does not wait for plugins that start or stop.
+    A change of the configuration does not wait for plugins that start or stop. `since` is what they
+    go by so far, if they do: a change since then counts, too.
     """
     # Not an event, which an interrupt of who sets it may leave locked for ever.
     news: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -150,6 +153,8 @@ def follow(plugins: Plugins, configuration: Configuration) -> Callable[[], None]
 
     threading.Thread(target=work, name="dwk-plugins", daemon=True).start()
     stop = configuration.on_change("plugins", lambda *_: news.put(True))  # noqa: FBT003 - a queue's
+    if since is not None and configuration.current.plugins != since:
+        news.put(True)  # noqa: FBT003 - as above
 
     def end() -> None:
         stop()

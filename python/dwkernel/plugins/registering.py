@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dwkernel.config.registry import register
+from dwkernel.plugins.options import check
 from dwkernel.plugins.settings import PluginsSection
 
 __all__: list[str] = []
 
-register("plugins", PluginsSection)
+register("plugins", PluginsSection, check=check)

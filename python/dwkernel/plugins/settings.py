@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
 from dwkernel.config.section import Section, setting
 from dwkernel.config.values import NoneWord, Seconds, Table
 from dwkernel.plugins.health import Rules
@@ -17,6 +19,9 @@ from dwkernel.plugins.life import Limits
 __all__ = ["HealthSection", "LimitsSection", "PluginsSection", "TenantSection"]
 
 _DAY_S = 86_400.0
+
+Options = Annotated[dict[str, dict[str, Any]], AfterValidator(Table)]
+"""Options of plugins: `{"audit": {"level": 3}}`."""
 
 
 def _limit(default: str, about: str) -> Any:
@@ -101,4 +106,4 @@ class PluginsSection(Section):
     stage: Annotated[Path | None, NoneWord] = setting(
         None, "where copies run from; must allow programs"
     )
-    config: Table = setting(Table(), "by id, its own configuration", live=True)
+    config: Options = setting(Table(), "by id, its own configuration", live=True)
