@@ -393,9 +393,6 @@ def test_schedules_of_the_configuration_come_and_go_with_it() -> None:
     after = jobs_on(records, NOTHING)
     after.apply(JobsSection(schedules={"two": two}))
     assert [s.name for s in after.schedules()] == ["mine", "two"]
-    none = ScheduleSection(kind="none", every=Seconds.of("1h"))
-    assert code_of(lambda: after.apply(JobsSection(schedules={"x": none}))) == "job.kind"
-    assert [s.name for s in after.schedules()] == ["mine", "two"]
 
 
 def test_a_wrong_configuration_of_jobs_says_what_is_wrong() -> None:
@@ -405,6 +402,7 @@ def test_a_wrong_configuration_of_jobs_says_what_is_wrong() -> None:
         {"keep_age": "1 parsec"},
         {"schedules": {"s": {"kind": "nothing", "cron": "x"}}},
         {"schedules": {"s": {"kind": "nothing"}}},
+        {"schedules": {"a b": {"kind": "nothing", "every": "1h"}}},
         {"worker": 1},
     ):
         with pytest.raises(ValueError, match="validation error"):

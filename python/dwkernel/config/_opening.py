@@ -48,6 +48,8 @@ class Settings:
             self._call["limits.timeout"] = timeout
         self._made: Configuration | None = None
         self._is_own = True
+        # Whether the program said where its configuration is; variables alone are not meant so.
+        self.has_source = source is not None
         if source is not None or has_variables():
             self._made = self._read(source)
             if timeout is None or self._is_own:

@@ -469,10 +469,10 @@ class Core:
             self.stop_running("pause")
 
     def kind_came(self, name: str) -> None:
-        """Let jobs of a kind wait in line that had nobody to do them."""
+        """Let jobs of a kind wait in line that had nobody to do them, and look at schedules."""
         with self.change:
             self.line.free(f"kind:{name}")
-            self.ready.notify_all()
+            self.wake()
 
     def tell(self, what: str, record: JobRecord) -> None:
         """Announce what happened to a job; who hears it cannot harm it."""
@@ -484,10 +484,14 @@ class Core:
             "principal": record.submitter.principal,
             "error": None if record.error is None else record.error.code,
         }
+        self.announce(f"job.{what}", data)
+
+    def announce(self, subject: str, data: dict[str, Any]) -> None:
+        """Publish something; who hears it cannot harm it."""
         try:
-            self._announce(f"job.{what}", data)
+            self._announce(subject, data)
         except Exception as error:  # noqa: BLE001 - jobs go on, whoever cannot be told
-            _log.warning("job.%s of %s cannot be announced: %s", what, record.id, error)
+            _log.warning("%s cannot be announced: %s", subject, error)
 
 
 def _group_of(kind: JobKind | None) -> str | None:

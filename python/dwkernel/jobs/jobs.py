@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from dwkernel import errors
@@ -250,7 +252,7 @@ class Jobs:
 
         """
         self._check()
-        record = self._schedule_record(
+        draft = self._draft(
             name,
             kind,
             cron=cron,
@@ -264,14 +266,15 @@ class Jobs:
             overlap=overlap,
             origin="call",
         )
+        checked = replace(draft, options=validated(self._core.kinds.named(kind), options))
         self._core.load()
-        kept = self._schedules.set(record)
+        kept = self._schedules.set(checked)
         if start:
             self.start()
         return Schedule.of(kept)
 
-    def _schedule_record(self, name: str, kind: str, **given: Any) -> ScheduleRecord:
-        found = self._core.kinds.named(kind)
+    def _draft(self, name: str, kind: str, **given: Any) -> ScheduleRecord:
+        """Return a schedule whose kind has not seen its options yet."""
         every, timeout, attempts = given["every"], given["timeout"], given["max_attempts"]
         if given["overlap"] not in get_args(Overlap):
             text = f'overlap={given["overlap"]!r} is neither "skip" nor "queue"'
@@ -279,7 +282,7 @@ class Jobs:
         record = ScheduleRecord(
             name=checked_name(name),
             kind=kind,
-            options=validated(found, given["options"]),
+            options=dict(given["options"] or {}),
             cron=given["cron"],
             zone=given["zone"],
             priority=priority_of(given["priority"]),
@@ -419,24 +422,43 @@ class Jobs:
         """Take new settings, at once; a job keeps the policy that it was submitted with.
 
         The schedules of the settings are kept in the store; those that an earlier call brought and
-        this one does not are removed.
+        this one does not are removed. One whose kind is not there waits until it comes, and one
+        that the store does not take now is tried again: `Schedule.problem` says so.
 
         Raises:
             Invalid: `job.schedule`, `job.option`: nothing is changed
-            NotFound: `job.kind`: a schedule wants a kind that is not there; nothing is changed
 
         """
-        self._check()
-        wanted = [
-            self._schedule_record(name, **_given(section), origin="config")
-            for name, section in settings.schedules.items()
-        ]
+        self._examine(settings)
+        self._take(settings)
+
+    def _examine(self, settings: JobsSection) -> None:
+        """Refuse schedules that cannot be, as far as their kinds are there."""
+        for draft in self._drafts(settings):
+            kind = self._core.kinds.get(draft.kind)
+            if kind is not None:
+                validated(kind, draft.options)
+
+    def _take(self, settings: JobsSection, *, keep: bool = False) -> None:
+        """Do as `apply`, but what is wrong with one schedule is its `problem` and no more.
+
+        With `keep` schedules of a configuration stay that this one does not have: for who was given
+        none.
+        """
+        drafts = self._drafts(settings)
         self._core.load()
-        self._schedules.hold_to(wanted)
+        self._schedules.want(drafts, keep=keep)
         with self._core.change:
             self._core.settings = settings
             self._core.wake()
         self._crew.fill()
+
+    def _drafts(self, settings: JobsSection) -> builtins.list[ScheduleRecord]:
+        self._check()
+        return [
+            self._draft(name, **_given(section), origin="config")
+            for name, section in settings.schedules.items()
+        ]
 
     def close(self, timeout: Duration | None = None) -> None:
         """Run nothing more; what runs ends at its next checkpoint and goes on at the next opening.

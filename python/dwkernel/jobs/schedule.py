@@ -144,6 +144,7 @@ class Schedule(Report):
         submitted: how many jobs it submitted.
         missed: how often due times passed with nobody there.
         skipped: how often the last job was not finished.
+        problem: why it submits nothing now, such as a kind that is not there; None if it does.
 
     """
 
@@ -163,16 +164,18 @@ class Schedule(Report):
     submitted: int
     missed: int
     skipped: int
+    problem: str | None = None
 
     @classmethod
-    def of(cls, record: ScheduleRecord) -> Schedule:
+    def of(cls, record: ScheduleRecord, problem: str | None = None) -> Schedule:
         """Show a record."""
         shown = {
             part.name: getattr(record, part.name)
             for part in fields(cls)
-            if not part.name.endswith("_at")
+            if part.name != "problem" and not part.name.endswith("_at")
         }
-        return cls(next_at=moment(record.next_ms), last_at=moment(record.last_ms), **shown)
+        times = {"next_at": moment(record.next_ms), "last_at": moment(record.last_ms)}
+        return cls(problem=problem, **times, **shown)
 
 
 def moment(ms: int | None) -> datetime | None:

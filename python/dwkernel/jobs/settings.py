@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from dwkernel.config.section import Section, setting
 from dwkernel.config.values import NoneWord, Seconds, Table
@@ -74,3 +74,12 @@ class JobsSection(Section):
     )
     stop_timeout: Seconds = _live("30s", "how long closing waits for running jobs")
     schedules: dict[str, ScheduleSection] = _live({}, "what is submitted again and again")
+
+    @field_validator("schedules")
+    @classmethod
+    def _named(cls, schedules: dict[str, ScheduleSection]) -> dict[str, ScheduleSection]:
+        from dwkernel.jobs.schedule import checked_name  # noqa: PLC0415 - only who has schedules
+
+        for name in schedules:
+            checked_name(name)
+        return schedules

@@ -98,7 +98,8 @@ def schedule_table(out: Output, schedules: Sequence[Schedule]) -> None:
                     for at in (one.next_at, one.last_at)
                 ),
                 *(str(number) for number in (one.submitted, one.missed, one.skipped)),
+                "" if one.problem is None else f"waits: {_first(one.problem)}",
             )
         )
-    head = ("schedule", "kind", "when", "next", "last", "submitted", "missed", "skipped")
+    head = ("schedule", "kind", "when", "next", "last", "submitted", "missed", "skipped", "")
     out.table(head, rows, {5, 6, 7})
