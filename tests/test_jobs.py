@@ -262,6 +262,82 @@ def test_a_job_that_does_not_look_is_left_alone_and_its_place_is_filled(
     jobs.close()
 
 
+def test_a_cancelled_job_that_does_not_look_gives_its_place_to_the_next(
+    records: MemoryRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "OVERDUE_S", 0.05)
+    event = threading.Event()
+    jobs = jobs_on(records, hang(event), COUNT, section={"workers": 1})
+    job = jobs.submit("hang")
+    until(lambda: job.state == "running")
+    next_one = jobs.submit("count", {"to": 2})
+    assert job.cancel()
+    assert code_of(lambda: job.wait(PATIENCE_S)) == "job.cancelled"
+    assert "its thread is left alone" in str(job.error)
+    assert next_one.wait(PATIENCE_S) == 2
+    event.set()
+    until(lambda: len(jobs._crew.alive()) == 1)
+    assert job.state == "cancelled"
+    jobs.close()
+
+
+def test_a_group_stays_taken_while_a_thread_that_was_left_alone_may_do_something(
+    records: MemoryRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "OVERDUE_S", 0.05)
+    event = threading.Event()
+    hanging = hang(event)
+    hanging.group = "g"  # type: ignore[attr-defined]
+    jobs = jobs_on(records, hanging, Kind("other", lambda _: "end", group="g"), COUNT)
+    job = jobs.submit("hang")
+    until(lambda: job.state == "running")
+    other = jobs.submit("other")
+    job.cancel()
+    assert code_of(lambda: job.wait(PATIENCE_S)) == "job.cancelled"
+    assert "jobs of its group g wait" in str(job.error)
+    for _ in range(9):
+        assert jobs.submit("count", {"to": 2}).wait(PATIENCE_S) == 2
+    assert other.state == "waiting"
+    event.set()
+    assert other.wait(PATIENCE_S) == "end"
+    jobs.close()
+
+
+def test_a_job_that_is_silent_for_long_is_said_to_hang(
+    records: MemoryRecords, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, str]] = []
+    steps = {name: threading.Event() for name in ("told", "end")}
+
+    def run(context: JobContext) -> None:
+        steps["told"].wait(PATIENCE_S)
+        context.progress(1)
+        steps["end"].wait(PATIENCE_S)
+
+    kind = Kind("quiet", run)
+    section = {"stall_after": "0.05s"}
+    jobs = jobs_on(
+        records,
+        kind,
+        section=section,
+        announce=lambda subject, data: told.append((subject, data["id"])),
+    )
+    job = jobs.submit("quiet")
+    until(lambda: job.is_stalled)
+    assert job.to_dict()["stalled"]
+    until(lambda: ("job.stalled", job.id) in told)
+    jobs._keeper.look()
+    assert caplog.text.count("has neither told nor saved nor looked") == 1
+    jobs._core.settings = jobs.settings.model_copy(update={"stall_after": PATIENCE_S * 10})
+    steps["told"].set()
+    until(lambda: job.progress)
+    assert not job.is_stalled
+    steps["end"].set()
+    job.wait(PATIENCE_S)
+    assert not job.is_stalled
+    jobs.close()
+
+
 # --- Who ------------------------------------------------------------------------------------------
 
 

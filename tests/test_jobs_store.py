@@ -326,6 +326,15 @@ def test_what_happens_to_jobs_is_heard_on_the_bus(kernel: dw.Kernel) -> None:
     assert (told["id"], told["kind"], told["state"]) == (job.id, "scrub", "done")
 
 
+def test_who_listens_and_does_not_read_holds_up_no_job(kernel: dw.Kernel) -> None:
+    with kernel.bus.subscribe("job.>", limit=1) as subscription:
+        for _ in range(3):
+            assert kernel.jobs.submit("scrub").wait(PATIENCE_S)
+        heard = subscription.next(PATIENCE_S)
+        assert heard is not None
+        assert heard.subject == "job.submitted"
+
+
 def test_a_job_is_its_submitters(kernel: dw.Kernel) -> None:
     seen: list[Any] = []
     kernel.jobs.register(Kind("look", lambda context: seen.append(context.kernel)))

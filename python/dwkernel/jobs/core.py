@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dwkernel._records import Change, Records
     from dwkernel.jobs.context import StopReason
     from dwkernel.jobs.kinds import JobKind
-    from dwkernel.jobs.record import Submitter
+    from dwkernel.jobs.record import State, Submitter
     from dwkernel.jobs.settings import JobsSection
 
 __all__ = ["INTERRUPTIONS_MAX", "Core", "wall_ms"]
@@ -84,7 +84,8 @@ class Core:
         self.on_finished: Callable[[JobRecord], object] = lambda _: None
         self._kernel_of = kernel_of
         self._announce = announce
-        self._groups: set[str] = set()
+        # Which job holds a group.
+        self._groups: dict[str, Entry] = {}
         self._is_loaded = False
         self._load_lock = threading.Lock()
 
@@ -219,11 +220,11 @@ class Core:
             kind = self.kinds.get(entry.record.kind)
             group = _group_of(kind)
             if group is not None:
-                self._groups.add(group)
+                self._groups[group] = entry
         try:
             with entry.lock:
                 self.ledger.change_locked(entry, self._begin)
-                context = self._started(entry, kind)
+                context = self._started(entry, kind, group)
         except errors.NotFound:
             self.lost(entry, group)
             return None
@@ -265,7 +266,9 @@ class Core:
             started_ms=now_ms if record.started_ms is None else record.started_ms,
         )
 
-    def _started(self, entry: Entry, kind: JobKind | None) -> JobContext | None:
+    def _started(
+        self, entry: Entry, kind: JobKind | None, group: str | None
+    ) -> JobContext | None:
         record = entry.record
         if kind is None or record.state != "running" or record.owner != self.owner:
             return None
@@ -276,6 +279,7 @@ class Core:
             kernel=self._kernel_of(record.submitter),
             write=self.write,
             clock=self.clock,
+            group=group,
         )
         entry.context = context
         with self.change:
@@ -294,7 +298,7 @@ class Core:
     def _give_back(self, entry: Entry, group: str | None) -> None:
         """Let a job that was taken out of the line wait again, or leave if it has ended."""
         with self.change:
-            self._free_group(group)
+            self._free_group(group, entry)
             if not entry.record.is_finished:
                 self.line.add(entry)
             self.ready.notify_all()
@@ -305,7 +309,7 @@ class Core:
         _log.warning("the job %s is not in the store any more", entry.record.id)
         with self.change:
             self.running.pop(entry.record.id, None)
-            self._free_group(group)
+            self._free_group(group, entry)
             self._leave(entry)
             listeners, entry.listeners = entry.listeners or [], None
             entry.record = entry.record.ended(
@@ -315,9 +319,9 @@ class Core:
         for listener in listeners:
             listener()
 
-    def _free_group(self, group: str | None) -> None:
-        if group is not None:
-            self._groups.discard(group)
+    def _free_group(self, group: str | None, entry: Entry) -> None:
+        if group is not None and self._groups.get(group) is entry:
+            del self._groups[group]
             self.line.free(f"group:{group}")
 
     def write(self, entry: Entry, wait_s: float = -1) -> None:
@@ -382,18 +386,25 @@ class Core:
         try:
             self.ledger.change(entry, ended)
         except errors.NotFound:
-            self.lost(entry, _group_of(context.does))
+            self.lost(entry, context.group)
             return
         self.release(entry, context)
 
     def abandon(self, entry: Entry, context: JobContext) -> bool:
-        """Fail a job that does not look whether its time is over; its thread is left alone."""
-        error = errors.new("context.deadline", "the job does not end, and its thread is left alone")
+        """End a job that does not look whether it is to end; its thread is left alone.
+
+        What the thread still does may be anything, so that its group stays taken until it is back.
+        """
+        text = "the job does not end, and its thread is left alone"
+        if context.group is not None:
+            text += f"; other jobs of its group {context.group} wait until that ends"
+        error = errors.new("context.deadline", text)
 
         def ended(record: JobRecord) -> JobRecord | None:
             if not self._is_mine(entry, record, context):
                 return None
-            return record.ended("failed", self.clock(), error=Fault.of(error))
+            state: State = "cancelled" if record.cancel else "failed"
+            return record.ended(state, self.clock(), error=Fault.of(error))
 
         if self.ledger.change(entry, ended) is None:
             return False
@@ -409,11 +420,18 @@ class Core:
                 return
             del self.running[record.id]
             entry.context = None
-            self._free_group(_group_of(context.does))
+            if not context.is_abandoned:
+                self._free_group(context.group, entry)
             if not record.is_finished:
                 self.line.add(entry)
             self.ready.notify_all()
         self.after(entry)
+
+    def came_back(self, entry: Entry, context: JobContext) -> None:
+        """Let the group go of a run that was left alone: its thread is free again."""
+        with self.change:
+            self._free_group(context.group, entry)
+            self.ready.notify_all()
 
     def after(self, entry: Entry) -> None:
         """Tell everybody once that a job has ended, if it has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -82,6 +83,18 @@ class Job:
         return None if kept is None else JobProgress(kept)
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether it runs and has not been heard of for long, `stall_after` of the settings.
+
+        It may hang: one that is cancelled and does not look for half a minute is left alone, and
+        its place is given to the next.
+        """
+        context = self._entry.context
+        if context is None or self._record.is_finished:
+            return False
+        return time.monotonic() - context.seen_s >= parse_duration(self._core.settings.stall_after)
+
+    @property
     def result(self) -> Any:
         """What came out, plain data; None until it is done."""
         return self._record.result
@@ -142,7 +155,7 @@ class Job:
 
         Returns:
             False if it has ended already. One that runs may still end otherwise, if it ends before
-            it looks.
+            it looks; if it does neither within half a minute, its thread is left alone.
 
         Raises:
             As `Jobs.cancel`.
@@ -236,6 +249,7 @@ class Job:
             "options": record.options,
             "priority": record.priority,
             "progress": self.progress,
+            "stalled": self.is_stalled,
             "result": record.result,
             "error": None if fault is None else {"code": fault.code, "message": fault.text},
             "attempts": record.attempts,

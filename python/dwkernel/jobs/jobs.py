@@ -67,8 +67,9 @@ class Jobs:
             settings: how they are run.
             kernel_of: the store as a submitter has it.
             submitter: who submits now.
-            announce: told of `job.submitted`, `job.started`, `job.finished`, `job.failed` and
-                `job.cancelled`, with plain data.
+            announce: told of `job.submitted`, `job.started`, `job.stalled`, `job.finished`,
+                `job.failed` and `job.cancelled`, and of `job.schedule.waiting` and `.ready`, with
+                plain data.
             clock: milliseconds since 1970.
 
         """

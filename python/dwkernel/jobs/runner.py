@@ -201,6 +201,8 @@ class Crew:
         try:
             run(self._core, entry, context)
         finally:
+            if context.is_abandoned:
+                self._core.came_back(entry, context)
             with self._core.change:
                 if self._by_job.get(context.id) is me:
                     del self._by_job[context.id]

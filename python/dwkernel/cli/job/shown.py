@@ -62,6 +62,8 @@ def _news(job: Job) -> str:
         return due if error is None else f"{due}, after: {_first(str(error))}"
     if error is not None and job.state != "done":
         return _first(str(error))
+    if job.is_stalled:
+        return ", ".join(text for text in (amounts(job.progress), "not heard of for long") if text)
     return "" if job.is_finished else amounts(job.progress)
 
 
