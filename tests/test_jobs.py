@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -104,6 +105,51 @@ def test_a_record_of_a_later_version_is_left_alone(records: MemoryRecords) -> No
     assert records.get_record(SPACE, job.key) is not None
 
 
+DAMAGES = [
+    {"priority": "x"},
+    {"due_ms": 10**18},
+    {"submitted_ms": -1},
+    {"ended_ms": 1.5},
+    {"state": "asleep"},
+    {"options": []},
+    {"unique": 7},
+    {"backoff_s": ["x"]},
+    {"progress": {"done": 1}},
+    {"submitter": {"principal": 5}},
+    {"submitter": {"roles": [5]}},
+    {"error": {"code": 1, "text": "x"}},
+    {"id": "of another"},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_row_that_holds_something_else_is_left_alone_and_the_rest_works(
+    records: MemoryRecords, damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    good = json.loads(JobRecord(id="0" * 36, kind="count", options={"to": 1}).to_bytes())
+    bad = json.dumps({**good, **damage}).encode()
+    records.commit_records(SPACE, [(f"live/{'0' * 36}", bad, 0)])
+    jobs = jobs_on(records, COUNT)
+    assert jobs.submit("count", {"to": 1}).wait(PATIENCE_S) == 1
+    assert jobs.list() == []
+    assert "is left alone" in caplog.text
+    jobs.close()
+
+
+@pytest.mark.parametrize("row", [b"[" * 30_000, b'{"v":2,"paused":false}', b"\xff"])
+def test_jobs_are_paused_if_nobody_can_read_whether_they_are(
+    records: MemoryRecords, row: bytes
+) -> None:
+    records.commit_records(SPACE, [("state", row, 0)])
+    jobs = jobs_on(records, COUNT)
+    assert jobs.is_paused
+    job = jobs.submit("count", {"to": 1})
+    jobs.resume()
+    assert job.wait(PATIENCE_S) == 1
+    jobs.close()
+    assert not jobs_on(records, COUNT).is_paused
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -117,12 +163,16 @@ def test_a_record_of_a_later_version_is_left_alone(records: MemoryRecords) -> No
         ({"delay": "1 parsec"}, "unit.invalid"),
         ({"delay": "11000d"}, "job.option"),
         ({"delay": 1, "at": datetime.now(UTC)}, "job.option"),
+        ({"at": datetime(9999, 12, 31, tzinfo=UTC)}, "job.option"),
         ({"at": datetime(2026, 1, 1)}, "job.option"),  # noqa: DTZ001 - that is what is wrong with it
         ({"unique": ""}, "job.option"),
         ({"unique": "u" * 201}, "job.option"),
         ({"max_attempts": 0}, "job.option"),
         ({"backoff": "1s"}, "job.option"),
         ({"backoff": []}, "job.option"),
+        ({"backoff": ["4000d"]}, "job.option"),
+        ({"backoff": [float("inf")]}, "unit.invalid"),
+        ({"timeout": "4000d"}, "job.option"),
         ({"kind": "none"}, "job.kind"),
     ],
 )
@@ -153,6 +203,14 @@ def test_what_is_no_kind_is_refused(records: MemoryRecords) -> None:
     assert code_of(lambda: jobs.register(nothing)) == "job.option"
     assert code_of(lambda: jobs.register(Kind("A b", count))) == "job.option"
     assert code_of(lambda: jobs.register(Kind("count", count))) == "job.option"
+    for wish in (
+        {"group": ["g"]},
+        {"max_attempts": 0},
+        {"backoff": "1s"},
+        {"timeout": "soon"},
+    ):
+        assert code_of(lambda wish=wish: jobs.register(Kind("w", count, **wish))) == "job.option"  # type: ignore[misc]
+    assert jobs.kinds() == ["count"]
     jobs.register(Kind("count", lambda _: "new"), replace=True)
     assert jobs.submit("count").wait(PATIENCE_S) == "new"
     jobs.close()
@@ -166,7 +224,14 @@ def test_whatever_a_job_raises_hurts_only_itself(records: MemoryRecords) -> None
         def __str__(self) -> str:
             raise ValueError
 
+    class Odd(Exception):
+        @property
+        def code(self) -> str:
+            raise LookupError
+
     raised: list[BaseException] = [
+        Odd(),
+        errors.Full("x", "pool.full", {"a": object()}),  # type: ignore[dict-item]
         ValueError("x"),
         SystemExit(3),
         KeyboardInterrupt(),
@@ -181,7 +246,7 @@ def test_whatever_a_job_raises_hurts_only_itself(records: MemoryRecords) -> None
     jobs = jobs_on(records, Kind("fail", fail), COUNT)
     failed = [jobs.submit("fail", {"n": n}) for n in range(len(raised))]
     codes = [code_of(lambda job=job: job.wait(PATIENCE_S)) for job in failed]  # type: ignore[misc]
-    assert codes == ["job.failed"] * 5 + ["pool.full"]
+    assert codes == ["job.failed", "pool.full", *["job.failed"] * 5, "pool.full"]
     assert {job.state for job in failed} == {"failed"}
     error = failed[-1].error
     assert isinstance(error, errors.Full)
@@ -416,6 +481,25 @@ def test_a_program_watches_and_waits(records: MemoryRecords, gate: Gate) -> None
     held = jobs.submit("gate")
     assert code_of(lambda: held.wait(0.01)) == "context.deadline"
     held.cancel()
+    jobs.close()
+
+
+def test_who_asks_again_and_again_whether_a_job_is_done_leaves_nothing_behind(
+    records: MemoryRecords, gate: Gate
+) -> None:
+    async def impatient() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(job.done(), 0.001)
+
+    jobs = jobs_on(records, gate)
+    job = jobs.submit("gate")
+    until(lambda: gate.inside)
+    for _ in range(5):
+        assert code_of(lambda: job.wait(0)) == "context.deadline"
+        asyncio.run(impatient())
+    assert job._entry.listeners == []
+    gate.opened.set()
+    assert job.wait(PATIENCE_S) == "through"
     jobs.close()
 
 

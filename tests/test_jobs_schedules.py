@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from dwkernel._records import MemoryRecords
 from dwkernel.config.values import Seconds
 from dwkernel.jobs import Jobs, JobsSection, ScheduleSection, Submitter
+from dwkernel.jobs.ledger import SPACE
 from dwkernel.jobs.schedule import BACK_MAX_MS, GRACE_MS, ScheduleRecord
 from dwkernel.jobs.schedules import QUEUED_MAX
 from dwkernel.jobs.timing import Cron, Every
@@ -156,6 +158,36 @@ def test_what_is_kept_of_a_schedule_comes_back_as_it_was() -> None:
     assert ScheduleRecord.from_bytes(record.to_bytes()) == record
     newer = record.to_bytes().replace(b'"v":1', b'"v":9')
     assert code_of(lambda: ScheduleRecord.from_bytes(newer)) == "format.newer"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"next_ms": "soon"},
+        {"every_s": "x"},
+        {"submitted": None},
+        {"zone": "Europe/Atlantis"},
+        {"name": "of another"},
+        {"last_ms": 10**18},
+    ],
+    ids=str,
+)
+def test_a_row_that_holds_something_else_is_left_alone_and_others_go_on(
+    damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = MemoryRecords()
+    jobs = jobs_on(records, NOTHING)
+    for name in ("bad", "good"):
+        jobs.schedule(name, "nothing", every="1s", start=False)
+    (bad, _) = jobs._schedules.all()
+    row = json.dumps({**json.loads(bad.to_bytes()), "cron": "* * * * *", "every_s": None, **damage})
+    records.commit_records(SPACE, [(bad.key, row.encode(), None)])
+    after = jobs_on(records, NOTHING)
+    assert [one.name for one in after.schedules()] == ["good"]
+    assert "schedule/bad is left alone" in caplog.text
+    after.start()
+    until(lambda: after.schedules()[0].submitted)
+    after.close()
 
 
 # --- What is submitted ----------------------------------------------------------------------------

@@ -184,6 +184,7 @@ class Jobs:
             state: only these: `"done"`, `"failed"` or `"cancelled"`.
 
         """
+        self._core.check_process()
         limit = self._core.settings.history_page if limit is None else limit
         found: list[Job] = []
         if limit > 0:
@@ -321,6 +322,7 @@ class Jobs:
 
     def schedules(self) -> list[Schedule]:
         """Return all schedules, by name."""
+        self._core.check_process()
         return self._schedules.shown()
 
     def unschedule(self, name: str) -> bool:
@@ -380,7 +382,7 @@ class Jobs:
         core = self._core
         core.load()
         self._schedules.load()
-        with core.change:
+        with core.lock:
             if core.phase == "idle":
                 core.phase = "running"
                 self._keeper.thread.start()
@@ -449,7 +451,7 @@ class Jobs:
         drafts = self._drafts(settings)
         self._core.load()
         self._schedules.want(drafts, keep=keep)
-        with self._core.change:
+        with self._core.lock:
             self._core.settings = settings
             self._core.wake()
         self._crew.fill()
@@ -478,7 +480,7 @@ class Jobs:
         core = self._core
         limit_s = parse_duration(core.settings.stop_timeout if timeout is None else timeout)
         end_s = time.monotonic() + limit_s
-        with core.change:
+        with core.lock:
             has_run = core.phase in ("running", "closing")
             core.phase = "closing"
             core.wake()
@@ -494,7 +496,7 @@ class Jobs:
 
     def _end(self, me: threading.Thread) -> None:
         core = self._core
-        with core.change:
+        with core.lock:
             core.phase = "closed"
             late = [core.live[job_id] for job_id in core.running if job_id in core.live]
             names = [f"{one.kind} {one.id}" for one in core.running.values()]
@@ -511,8 +513,7 @@ class Jobs:
             raise errors.new("context.deadline", text, jobs=told)
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise errors.new("store.forked", "the store's jobs run in the parent process")
+        self._core.check_process()
         if self._core.phase in ("closing", "closed"):
             raise errors.new("store.closed", "the store's jobs are closed")
 
@@ -538,7 +539,7 @@ class Jobs:
             return self.history(limit, kind, state=state)
         core = self._core
         core.load()
-        with core.change:
+        with core.lock:
             entries = [core.live[job_id] for job_id in sorted(core.live)]
         found: list[Job] = []
         for entry in entries:

@@ -89,6 +89,8 @@ class Schedules:
             for key, value, version in each_record(self._core.ledger.records, SPACE, _PREFIX):
                 try:
                     record = ScheduleRecord.from_bytes(value)
+                    if record.key != key:
+                        raise errors.new("format.damaged", f"it is the row of {record.key}")
                     self._kept[record.name] = _Kept(record, version)
                 except errors.DwError as error:
                     _log.warning("%s is left alone: %s", key, error)
@@ -125,7 +127,7 @@ class Schedules:
                 self._refresh(record.name)
                 if self._kept.get(record.name, _NONE).record != record:
                     raise
-        with self._core.change:
+        with self._core.lock:
             self._core.change.notify_all()
         return record
 
