@@ -122,13 +122,14 @@ def validated(kind: JobKind, options: Mapping[str, Any] | None) -> dict[str, Any
 
     Raises:
         Invalid: `job.option`
+        State, Timeout, Unavailable: `plugin.…`: the plugin whose kind it is cannot be asked
 
     """
     try:
         taken = kind.validate(dict(options or {}))
         return dict(plain_data(dict(taken), f"options of {kind.name}", OPTIONS_BYTES_MAX))
     except errors.DwError as error:
-        if error.code == "job.option":
+        if error.code == "job.option" or error.code.startswith("plugin."):
             raise
         raise errors.new("job.option", f"{kind.name}: {error}", kind=kind.name) from error
     except Exception as error:

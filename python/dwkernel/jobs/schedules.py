@@ -234,7 +234,7 @@ class Schedules:
                     self._look_at(kept)
                 except errors.State:
                     raise
-                except errors.DwError as error:
+                except Exception as error:  # noqa: BLE001 - what its kind says; others go on
                     _log.warning("the schedule %s submits nothing now: %s", kept.record.name, error)
                     is_well = False
         return is_well

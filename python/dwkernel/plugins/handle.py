@@ -8,6 +8,8 @@ from dwkernel import errors
 from dwkernel.plugins.watchdog import PluginRaisedError, bare, told
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwkernel.plugins.health import Health
     from dwkernel.plugins.swap import Slot, Use
     from dwkernel.plugins.watchdog import Watchdog
@@ -48,6 +50,20 @@ class Handle:
         how it went.
         """
         return self.slot.use()
+
+    def watched(self, what: str, call: Callable[[], Any], limit_s: float) -> Any:
+        """Make a call that uses it, on a thread of its own; health hears only of one that hangs.
+
+        Raises:
+            Internal: `plugin.failed`
+            Timeout: `plugin.timeout`
+
+        """
+        try:
+            return self._watchdog.call(what, call, limit_s)
+        except errors.Timeout as error:
+            self.health.failed(error)
+            raise
 
     def call(self, method: str, *arguments: Any, limit_s: float | None = None) -> Any:
         """Call a method, and count how it goes.
