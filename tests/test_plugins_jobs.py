@@ -203,6 +203,7 @@ def test_a_plugin_that_hangs_over_options_does_not_hang_who_submits(
         assert kernel.jobs.submit("scrub").wait(PATIENCE_S)
     finally:
         gate.touch()
+        until(lambda: kernel.plugins.info("p").stuck == 0)
 
 
 def test_a_job_that_a_process_left_is_done_when_the_configuration_brings_its_plugin(
