@@ -7,11 +7,15 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import dwkernel as dw
 from dwkernel import _native, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +50,27 @@ def test_codes_are_sorted_unique_and_come_from_the_native_registry() -> None:
     names = [entry[0] for entry in _native.error_registry()]
     assert names == sorted(set(names))
     assert list(errors.registry()) == names
+
+
+def test_the_registry_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = list(_native.error_registry())
+    seen: list[int] = []
+
+    def slowly() -> Iterator[object]:
+        for number, entry in enumerate(entries):
+            # Another thread looks while this one is half done.
+            if number == len(entries) // 2:
+                seen.append(len(errors._registry))
+                raise KeyboardInterrupt
+            yield entry
+
+    monkeypatch.setattr(errors, "_registry", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(_native, "error_registry", slowly)
+        with pytest.raises(KeyboardInterrupt):
+            errors.registry()
+    assert seen == [0]
+    assert len(errors.registry()) == len(entries)
 
 
 def test_an_error_says_what_happened_what_to_do_and_its_code() -> None:

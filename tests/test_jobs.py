@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -104,6 +105,51 @@ def test_a_record_of_a_later_version_is_left_alone(records: MemoryRecords) -> No
     assert records.get_record(SPACE, job.key) is not None
 
 
+DAMAGES = [
+    {"priority": "x"},
+    {"due_ms": 10**18},
+    {"submitted_ms": -1},
+    {"ended_ms": 1.5},
+    {"state": "asleep"},
+    {"options": []},
+    {"unique": 7},
+    {"backoff_s": ["x"]},
+    {"progress": {"done": 1}},
+    {"submitter": {"principal": 5}},
+    {"submitter": {"roles": [5]}},
+    {"error": {"code": 1, "text": "x"}},
+    {"id": "of another"},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_a_row_that_holds_something_else_is_left_alone_and_the_rest_works(
+    records: MemoryRecords, damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    good = json.loads(JobRecord(id="0" * 36, kind="count", options={"to": 1}).to_bytes())
+    bad = json.dumps({**good, **damage}).encode()
+    records.commit_records(SPACE, [(f"live/{'0' * 36}", bad, 0)])
+    jobs = jobs_on(records, COUNT)
+    assert jobs.submit("count", {"to": 1}).wait(PATIENCE_S) == 1
+    assert jobs.list() == []
+    assert "is left alone" in caplog.text
+    jobs.close()
+
+
+@pytest.mark.parametrize("row", [b"[" * 30_000, b'{"v":2,"paused":false}', b"\xff"])
+def test_jobs_are_paused_if_nobody_can_read_whether_they_are(
+    records: MemoryRecords, row: bytes
+) -> None:
+    records.commit_records(SPACE, [("state", row, 0)])
+    jobs = jobs_on(records, COUNT)
+    assert jobs.is_paused
+    job = jobs.submit("count", {"to": 1})
+    jobs.resume()
+    assert job.wait(PATIENCE_S) == 1
+    jobs.close()
+    assert not jobs_on(records, COUNT).is_paused
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -117,12 +163,16 @@ def test_a_record_of_a_later_version_is_left_alone(records: MemoryRecords) -> No
         ({"delay": "1 parsec"}, "unit.invalid"),
         ({"delay": "11000d"}, "job.option"),
         ({"delay": 1, "at": datetime.now(UTC)}, "job.option"),
+        ({"at": datetime(9999, 12, 31, tzinfo=UTC)}, "job.option"),
         ({"at": datetime(2026, 1, 1)}, "job.option"),  # noqa: DTZ001 - that is what is wrong with it
         ({"unique": ""}, "job.option"),
         ({"unique": "u" * 201}, "job.option"),
         ({"max_attempts": 0}, "job.option"),
         ({"backoff": "1s"}, "job.option"),
         ({"backoff": []}, "job.option"),
+        ({"backoff": ["4000d"]}, "job.option"),
+        ({"backoff": [float("inf")]}, "unit.invalid"),
+        ({"timeout": "4000d"}, "job.option"),
         ({"kind": "none"}, "job.kind"),
     ],
 )
@@ -153,6 +203,14 @@ def test_what_is_no_kind_is_refused(records: MemoryRecords) -> None:
     assert code_of(lambda: jobs.register(nothing)) == "job.option"
     assert code_of(lambda: jobs.register(Kind("A b", count))) == "job.option"
     assert code_of(lambda: jobs.register(Kind("count", count))) == "job.option"
+    for wish in (
+        {"group": ["g"]},
+        {"max_attempts": 0},
+        {"backoff": "1s"},
+        {"timeout": "soon"},
+    ):
+        assert code_of(lambda wish=wish: jobs.register(Kind("w", count, **wish))) == "job.option"  # type: ignore[misc]
+    assert jobs.kinds() == ["count"]
     jobs.register(Kind("count", lambda _: "new"), replace=True)
     assert jobs.submit("count").wait(PATIENCE_S) == "new"
     jobs.close()
@@ -166,7 +224,14 @@ def test_whatever_a_job_raises_hurts_only_itself(records: MemoryRecords) -> None
         def __str__(self) -> str:
             raise ValueError
 
+    class Odd(Exception):
+        @property
+        def code(self) -> str:
+            raise LookupError
+
     raised: list[BaseException] = [
+        Odd(),
+        errors.Full("x", "pool.full", {"a": object()}),  # type: ignore[dict-item]
         ValueError("x"),
         SystemExit(3),
         KeyboardInterrupt(),
@@ -181,7 +246,7 @@ def test_whatever_a_job_raises_hurts_only_itself(records: MemoryRecords) -> None
     jobs = jobs_on(records, Kind("fail", fail), COUNT)
     failed = [jobs.submit("fail", {"n": n}) for n in range(len(raised))]
     codes = [code_of(lambda job=job: job.wait(PATIENCE_S)) for job in failed]  # type: ignore[misc]
-    assert codes == ["job.failed"] * 5 + ["pool.full"]
+    assert codes == ["job.failed", "pool.full", *["job.failed"] * 5, "pool.full"]
     assert {job.state for job in failed} == {"failed"}
     error = failed[-1].error
     assert isinstance(error, errors.Full)
@@ -259,6 +324,82 @@ def test_a_job_that_does_not_look_is_left_alone_and_its_place_is_filled(
     until(lambda: len(jobs._crew.alive()) == 1)
     assert job.state == "failed"
     assert jobs.submit("count", {"to": 3}).wait(PATIENCE_S) == 3
+    jobs.close()
+
+
+def test_a_cancelled_job_that_does_not_look_gives_its_place_to_the_next(
+    records: MemoryRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "OVERDUE_S", 0.05)
+    event = threading.Event()
+    jobs = jobs_on(records, hang(event), COUNT, section={"workers": 1})
+    job = jobs.submit("hang")
+    until(lambda: job.state == "running")
+    next_one = jobs.submit("count", {"to": 2})
+    assert job.cancel()
+    assert code_of(lambda: job.wait(PATIENCE_S)) == "job.cancelled"
+    assert "its thread is left alone" in str(job.error)
+    assert next_one.wait(PATIENCE_S) == 2
+    event.set()
+    until(lambda: len(jobs._crew.alive()) == 1)
+    assert job.state == "cancelled"
+    jobs.close()
+
+
+def test_a_group_stays_taken_while_a_thread_that_was_left_alone_may_do_something(
+    records: MemoryRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timekeeper, "OVERDUE_S", 0.05)
+    event = threading.Event()
+    hanging = hang(event)
+    hanging.group = "g"  # type: ignore[attr-defined]
+    jobs = jobs_on(records, hanging, Kind("other", lambda _: "end", group="g"), COUNT)
+    job = jobs.submit("hang")
+    until(lambda: job.state == "running")
+    other = jobs.submit("other")
+    job.cancel()
+    assert code_of(lambda: job.wait(PATIENCE_S)) == "job.cancelled"
+    assert "jobs of its group g wait" in str(job.error)
+    for _ in range(9):
+        assert jobs.submit("count", {"to": 2}).wait(PATIENCE_S) == 2
+    assert other.state == "waiting"
+    event.set()
+    assert other.wait(PATIENCE_S) == "end"
+    jobs.close()
+
+
+def test_a_job_that_is_silent_for_long_is_said_to_hang(
+    records: MemoryRecords, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, str]] = []
+    steps = {name: threading.Event() for name in ("told", "end")}
+
+    def run(context: JobContext) -> None:
+        steps["told"].wait(PATIENCE_S)
+        context.progress(1)
+        steps["end"].wait(PATIENCE_S)
+
+    kind = Kind("quiet", run)
+    section = {"stall_after": "0.05s"}
+    jobs = jobs_on(
+        records,
+        kind,
+        section=section,
+        announce=lambda subject, data: told.append((subject, data["id"])),
+    )
+    job = jobs.submit("quiet")
+    until(lambda: job.is_stalled)
+    assert job.to_dict()["stalled"]
+    until(lambda: ("job.stalled", job.id) in told)
+    jobs._keeper.look()
+    assert caplog.text.count("has neither told nor saved nor looked") == 1
+    jobs._core.settings = jobs.settings.model_copy(update={"stall_after": PATIENCE_S * 10})
+    steps["told"].set()
+    until(lambda: job.progress)
+    assert not job.is_stalled
+    steps["end"].set()
+    job.wait(PATIENCE_S)
+    assert not job.is_stalled
     jobs.close()
 
 
@@ -340,6 +481,25 @@ def test_a_program_watches_and_waits(records: MemoryRecords, gate: Gate) -> None
     held = jobs.submit("gate")
     assert code_of(lambda: held.wait(0.01)) == "context.deadline"
     held.cancel()
+    jobs.close()
+
+
+def test_who_asks_again_and_again_whether_a_job_is_done_leaves_nothing_behind(
+    records: MemoryRecords, gate: Gate
+) -> None:
+    async def impatient() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(job.done(), 0.001)
+
+    jobs = jobs_on(records, gate)
+    job = jobs.submit("gate")
+    until(lambda: gate.inside)
+    for _ in range(5):
+        assert code_of(lambda: job.wait(0)) == "context.deadline"
+        asyncio.run(impatient())
+    assert job._entry.listeners == []
+    gate.opened.set()
+    assert job.wait(PATIENCE_S) == "through"
     jobs.close()
 
 

@@ -60,6 +60,7 @@ class Known:
 class Plan:
     """A schedule as the slow model has it: every due time, one after the other."""
 
+    kind: str
     step_ms: int
     next_ms: int
     catch_up: bool
@@ -241,7 +242,9 @@ class History:
         finally:
             self.take_in_scheduled()
         for name, plan in self.plans.items():
-            plan.look(now)
+            # While its kind is away time passes as if the store were closed.
+            if plan.kind not in self.away:
+                plan.look(now)
             assert self.due_of(name) == sorted(plan.due), name
 
     def schedule(self) -> None:
@@ -252,12 +255,13 @@ class History:
         catch_up = self.chance.random() < 0.5
         now_ms, is_cron = self.clock.now_ms, self.chance.random() < 0.5
         first_ms = now_ms + step_ms - (now_ms % step_ms if is_cron else 0)
-        plan = Plan(step_ms, first_ms, catch_up, is_cron)
+        kind = self.chance.choice(KINDS) if not self.away else (set(KINDS) - self.away).pop()
+        plan = Plan(kind, step_ms, first_ms, catch_up, is_cron)
         line = "* * * * *" if step_ms == MINUTE_MS else "0 * * * *"
         try:
             self.jobs.schedule(
                 name,
-                self.chance.choice(KINDS) if not self.away else (set(KINDS) - self.away).pop(),
+                kind,
                 every=None if is_cron else step_ms / 1000,
                 cron=line if is_cron else None,
                 catch_up=catch_up,

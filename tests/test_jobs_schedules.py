@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from dwkernel._records import MemoryRecords
 from dwkernel.config.values import Seconds
 from dwkernel.jobs import Jobs, JobsSection, ScheduleSection, Submitter
+from dwkernel.jobs.ledger import SPACE
 from dwkernel.jobs.schedule import BACK_MAX_MS, GRACE_MS, ScheduleRecord
 from dwkernel.jobs.schedules import QUEUED_MAX
 from dwkernel.jobs.timing import Cron, Every
@@ -156,6 +158,36 @@ def test_what_is_kept_of_a_schedule_comes_back_as_it_was() -> None:
     assert ScheduleRecord.from_bytes(record.to_bytes()) == record
     newer = record.to_bytes().replace(b'"v":1', b'"v":9')
     assert code_of(lambda: ScheduleRecord.from_bytes(newer)) == "format.newer"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"next_ms": "soon"},
+        {"every_s": "x"},
+        {"submitted": None},
+        {"zone": "Europe/Atlantis"},
+        {"name": "of another"},
+        {"last_ms": 10**18},
+    ],
+    ids=str,
+)
+def test_a_row_that_holds_something_else_is_left_alone_and_others_go_on(
+    damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = MemoryRecords()
+    jobs = jobs_on(records, NOTHING)
+    for name in ("bad", "good"):
+        jobs.schedule(name, "nothing", every="1s", start=False)
+    (bad, _) = jobs._schedules.all()
+    row = json.dumps({**json.loads(bad.to_bytes()), "cron": "* * * * *", "every_s": None, **damage})
+    records.commit_records(SPACE, [(bad.key, row.encode(), None)])
+    after = jobs_on(records, NOTHING)
+    assert [one.name for one in after.schedules()] == ["good"]
+    assert "schedule/bad is left alone" in caplog.text
+    after.start()
+    until(lambda: after.schedules()[0].submitted)
+    after.close()
 
 
 # --- What is submitted ----------------------------------------------------------------------------
@@ -393,9 +425,6 @@ def test_schedules_of_the_configuration_come_and_go_with_it() -> None:
     after = jobs_on(records, NOTHING)
     after.apply(JobsSection(schedules={"two": two}))
     assert [s.name for s in after.schedules()] == ["mine", "two"]
-    none = ScheduleSection(kind="none", every=Seconds.of("1h"))
-    assert code_of(lambda: after.apply(JobsSection(schedules={"x": none}))) == "job.kind"
-    assert [s.name for s in after.schedules()] == ["mine", "two"]
 
 
 def test_a_wrong_configuration_of_jobs_says_what_is_wrong() -> None:
@@ -405,6 +434,7 @@ def test_a_wrong_configuration_of_jobs_says_what_is_wrong() -> None:
         {"keep_age": "1 parsec"},
         {"schedules": {"s": {"kind": "nothing", "cron": "x"}}},
         {"schedules": {"s": {"kind": "nothing"}}},
+        {"schedules": {"a b": {"kind": "nothing", "every": "1h"}}},
         {"worker": 1},
     ):
         with pytest.raises(ValueError, match="validation error"):

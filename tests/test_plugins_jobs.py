@@ -153,6 +153,59 @@ def test_a_plugin_does_not_take_the_place_of_a_kind_that_every_store_has(
     assert caplog.text.count("the kind of job of p is not taken") == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "why"),
+    [
+        (
+            "name = property(lambda self: 1 // 0 if Path('GATE').exists() else 'other')",
+            "modulo by zero",
+        ),
+        ("group = property(lambda self: 1 // 0)", "modulo by zero"),
+        ("max_attempts = 0", "max_attempts=0 is no number from 1"),
+        ("group = ['g']", "its group is a name"),
+    ],
+)
+def test_a_plugin_whose_kind_cannot_be_is_named_and_others_are_taken(
+    kernel: dw.Kernel, tmp_path: Path, caplog: pytest.LogCaptureFixture, field: str, why: str
+) -> None:
+    home = write(tmp_path / "bad", plugin_id="bad")
+    code = (home / "main.py").read_text().replace('"steps"', '"other"')
+    gate = tmp_path / "gate"
+    if "GATE" in field:
+        code = code.replace('name = "other"', "")
+    code = code.replace("max_attempts = 3", field.replace("GATE", str(gate)))
+    (home / "main.py").write_text(code)
+    kernel.plugins.load(home)
+    gate.touch()
+    kernel.plugins.load(write(tmp_path / "p"))
+    assert kernel.jobs.submit("steps", {"to": 1}).wait(PATIENCE_S) == ["1.0"]
+    assert caplog.text.count("the kind of job of bad is not taken") == 1
+    assert why in caplog.text
+
+
+def test_a_plugin_that_hangs_over_options_does_not_hang_who_submits(
+    kernel: dw.Kernel, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    home = write(tmp_path / "p")
+    wait = f"""
+        while not Path({str(gate)!r}).exists():
+            time.sleep(0.002)
+        return options
+    """
+    head = "def validate(self, options):"
+    code = (home / "main.py").read_text().replace(head, head + wait)
+    (home / "main.py").write_text(code)
+    kernel.config.set({"plugins.limits.call": "0.05s"})
+    kernel.plugins.load(home)
+    try:
+        assert code_of(lambda: kernel.jobs.submit("steps", {"to": 1})) == "plugin.timeout"
+        assert kernel.jobs.submit("scrub").wait(PATIENCE_S)
+    finally:
+        gate.touch()
+        until(lambda: kernel.plugins.info("p").stuck == 0)
+
+
 def test_a_job_that_a_process_left_is_done_when_the_configuration_brings_its_plugin(
     tmp_path: Path,
 ) -> None:

@@ -183,7 +183,8 @@ _registry: dict[str, ErrorCode] = {}
 def registry() -> dict[str, ErrorCode]:
     """Return every error code by its name, sorted."""
     if not _registry:
-        _registry.update((entry[0], ErrorCode(*entry)) for entry in _native.error_registry())
+        # In one step: another thread, or who comes after a Ctrl-C in here, sees all or nothing.
+        _registry.update({entry[0]: ErrorCode(*entry) for entry in _native.error_registry()})
     return _registry
 
 

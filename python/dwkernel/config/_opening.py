@@ -51,6 +51,8 @@ class Settings:
         self._is_closed = False
         # What of plugins was looked at last, before a subscriber hears of changes.
         self._plugins_section: Any = None
+        # Whether the program said where its configuration is; variables alone are not meant so.
+        self.has_source = source is not None
         if source is not None or has_variables():
             self._made = self._read(source)
             if timeout is None or self._is_own:

@@ -75,6 +75,7 @@ class JobContext:
         kernel: Any,
         write: Callable[[Entry], None],
         clock: Callable[[], int],
+        group: str | None = None,
     ) -> None:
         """Made by what runs jobs."""
         self._entry = entry
@@ -93,7 +94,13 @@ class JobContext:
         )
         self.attempt = record.attempts
         self.submitter: Submitter = record.submitter
+        # Of all jobs of one, one runs at a time: as its kind said when it began.
+        self.group = group
         began_s = time.monotonic()
+        # When it was last heard of: it looked, told or saved; and when it was cancelled.
+        self.seen_s = began_s
+        self.cancelled_s: float | None = None
+        self.is_stalled = False
         self.deadline_s = None if record.timeout_s is None else began_s + record.timeout_s
         self.kernel = kernel
         self.log = logging.LoggerAdapter(
@@ -113,9 +120,10 @@ class JobContext:
     @property
     def why_stop(self) -> StopReason | None:
         """Why it is to end, or None."""
+        self.seen_s = time.monotonic()
         if self._reason is not None or self.deadline_s is None:
             return self._reason
-        return "deadline" if time.monotonic() >= self.deadline_s else None
+        return "deadline" if self.seen_s >= self.deadline_s else None
 
     def check(self) -> None:
         """Raise `Stop` if it is to end now. What is not saved by then is lost."""
@@ -128,6 +136,13 @@ class JobContext:
         with self._lock:
             if self._reason != "cancel":
                 self._reason = reason
+                if reason == "cancel":
+                    self.cancelled_s = time.monotonic()
+
+    def is_overdue(self, grace_s: float) -> bool:
+        """Whether it was cancelled, or its time was over, so long ago and it has not ended."""
+        ends = [end_s for end_s in (self.deadline_s, self.cancelled_s) if end_s is not None]
+        return bool(ends) and time.monotonic() >= min(ends) + grace_s
 
     def progress(
         self, done: int, total: int | None = None, text: str = "", *, unit: str = ""
@@ -141,6 +156,7 @@ class JobContext:
             unit: such as `"bytes"` or `"stripes"`; as said before if empty.
 
         """
+        self.seen_s = time.monotonic()
         before = self.latest
         if not unit and before is not None:
             unit = before["unit"]
@@ -171,6 +187,7 @@ class JobContext:
             DwError: as commits raise them, with `now`; `store.closed` and its like in any case
 
         """
+        self.seen_s = time.monotonic()
         self.checkpoint = plain_data(checkpoint, "the checkpoint", CHECKPOINT_BYTES_MAX)
         self.is_dirty = self.has_saved = True
         if now or time.monotonic() - self._written_s >= SAVE_EVERY_S:

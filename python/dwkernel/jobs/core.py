@@ -1,7 +1,10 @@
 """What the threads that run jobs share: jobs by id, the line, what runs, and who may go on.
 
-All meet under one lock, `change`, which is never held while the store or a job is called. Each job
-has a lock of its own for its commits; it is taken first.
+All meet under one lock, which is never held while the store or a job is called. Each job has a lock
+of its own for its commits; it is taken first.
+
+Threads of the program come in here, too, and Ctrl-C may end what they do at any call. So locks are
+taken as locks, not as conditions: these are written in Python, and could be left taken.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from dwkernel._records import Change, Records
     from dwkernel.jobs.context import StopReason
     from dwkernel.jobs.kinds import JobKind
-    from dwkernel.jobs.record import Submitter
+    from dwkernel.jobs.record import State, Submitter
     from dwkernel.jobs.settings import JobsSection
 
 __all__ = ["INTERRUPTIONS_MAX", "Core", "wall_ms"]
@@ -71,7 +74,7 @@ class Core:
         self.ids = Ids()
         self.owner = os.urandom(8).hex()
         # Told of what changes for everybody; workers that wait for a job have `ready`.
-        self.change = Condition()
+        self.lock = self.change = Condition()
         self.ready = Bell(self.change)
         self.line = Line()
         self.live: dict[str, Entry] = {}
@@ -84,14 +87,27 @@ class Core:
         self.on_finished: Callable[[JobRecord], object] = lambda _: None
         self._kernel_of = kernel_of
         self._announce = announce
-        self._groups: set[str] = set()
+        # Which job holds a group.
+        self._groups: dict[str, Entry] = {}
         self._is_loaded = False
         self._load_lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse a forked child: what it would wait for is in its parent.
+
+        Raises:
+            State: `store.forked`
+
+        """
+        if self._pid != os.getpid():
+            raise errors.new("store.forked", "the store's jobs run in the parent process")
 
     # --- What is there ----------------------------------------------------------------------------
 
     def load(self) -> None:
         """Read what the store has of unfinished jobs, once."""
+        self.check_process()
         if not self._is_loaded:
             with self._load_lock:
                 self._load()
@@ -100,9 +116,9 @@ class Core:
         if not self._is_loaded:
             found = list(self.ledger.live())
             kept = self.ledger.records.get_record(SPACE, _STATE_KEY)
-            with self.change:
+            with self.lock:
                 if kept is not None:
-                    self.is_paused = bool(versioned(kept[0], _STATE_VERSION).get("paused"))
+                    self.is_paused = _paused(kept[0])
                 for entry in found:
                     self._know(entry)
                     self.line.add(entry)
@@ -153,20 +169,26 @@ class Core:
         """
         while True:
             entry = Entry(record, 0)
-            with entry.lock:
-                other = self._reserve(entry)
-                version = 0 if other is not None else self._insert(entry, also)
-            if other is None:
-                self._welcome(entry)
-                return entry, version
+            version = 0
+            try:
+                with entry.lock:
+                    other = self._reserve(entry)
+                    if other is None:
+                        version = self._insert(entry, also)
+                if other is None:
+                    self.tell("submitted", entry.record)
+                    return entry, version
+            finally:
+                self._line_up(entry)
             # It may be on its way: it counts when it is durable.
             with other.lock:
                 if other.version and not other.record.is_finished:
                     return other, 0
+            self.after(other)
 
     def _reserve(self, entry: Entry) -> Entry | None:
         record = entry.record
-        with self.change:
+        with self.lock:
             if self.phase in ("closing", "closed"):
                 raise errors.new("store.closed", "the store's jobs are closed")
             if record.unique is not None:
@@ -183,22 +205,28 @@ class Core:
     def _insert(self, entry: Entry, also: Sequence[Change]) -> int:
         try:
             version = self.ledger.insert(entry, also)
-        except BaseException:
-            with self.change:
-                if self.uniques.get(entry.record.unique or "") is entry:
-                    del self.uniques[entry.record.unique or ""]
+            with self.lock:
+                self._know(entry)
+        except errors.DwError:
             raise
-        with self.change:
-            self._know(entry)
+        except BaseException:
+            # Ctrl-C: it may be there all the same.
+            with contextlib.suppress(errors.DwError):
+                if self.ledger.is_there(entry):
+                    with self.lock:
+                        self._know(entry)
+            raise
         return version
 
-    def _welcome(self, entry: Entry) -> None:
-        """Announce a new job, and then let it wait: so that nothing of it is told before."""
-        self.tell("submitted", entry.record)
-        with self.change:
-            if entry.record.id in self.live:
+    def _line_up(self, entry: Entry) -> None:
+        """Let a new job wait, after it was announced; one that is not there gives its name back."""
+        record = entry.record
+        with self.lock:
+            if self.live.get(record.id) is entry:
                 self.line.add(entry)
-            self.ready.notify()
+                self.ready.notify()
+            elif record.unique is not None and self.uniques.get(record.unique) is entry:
+                del self.uniques[record.unique]
 
     # --- Running ----------------------------------------------------------------------------------
 
@@ -209,7 +237,7 @@ class Core:
             As commits do: the job waits again.
 
         """
-        with self.change:
+        with self.lock:
             if self.is_paused or self.phase in ("closing", "closed"):
                 return None
             entry = self.line.pick(self.clock(), self._hindrance)
@@ -219,11 +247,11 @@ class Core:
             kind = self.kinds.get(entry.record.kind)
             group = _group_of(kind)
             if group is not None:
-                self._groups.add(group)
+                self._groups[group] = entry
         try:
             with entry.lock:
                 self.ledger.change_locked(entry, self._begin)
-                context = self._started(entry, kind)
+                context = self._started(entry, kind, group)
         except errors.NotFound:
             self.lost(entry, group)
             return None
@@ -265,7 +293,7 @@ class Core:
             started_ms=now_ms if record.started_ms is None else record.started_ms,
         )
 
-    def _started(self, entry: Entry, kind: JobKind | None) -> JobContext | None:
+    def _started(self, entry: Entry, kind: JobKind | None, group: str | None) -> JobContext | None:
         record = entry.record
         if kind is None or record.state != "running" or record.owner != self.owner:
             return None
@@ -276,9 +304,10 @@ class Core:
             kernel=self._kernel_of(record.submitter),
             write=self.write,
             clock=self.clock,
+            group=group,
         )
         entry.context = context
-        with self.change:
+        with self.lock:
             if not self.running:
                 # The timekeeper looks more often while something runs.
                 self.change.notify_all()
@@ -293,8 +322,8 @@ class Core:
 
     def _give_back(self, entry: Entry, group: str | None) -> None:
         """Let a job that was taken out of the line wait again, or leave if it has ended."""
-        with self.change:
-            self._free_group(group)
+        with self.lock:
+            self._free_group(group, entry)
             if not entry.record.is_finished:
                 self.line.add(entry)
             self.ready.notify_all()
@@ -303,9 +332,9 @@ class Core:
     def lost(self, entry: Entry, group: str | None) -> None:
         """Forget a job whose row is gone: somebody removed it behind our back."""
         _log.warning("the job %s is not in the store any more", entry.record.id)
-        with self.change:
+        with self.lock:
             self.running.pop(entry.record.id, None)
-            self._free_group(group)
+            self._free_group(group, entry)
             self._leave(entry)
             listeners, entry.listeners = entry.listeners or [], None
             entry.record = entry.record.ended(
@@ -315,9 +344,9 @@ class Core:
         for listener in listeners:
             listener()
 
-    def _free_group(self, group: str | None) -> None:
-        if group is not None:
-            self._groups.discard(group)
+    def _free_group(self, group: str | None, entry: Entry) -> None:
+        if group is not None and self._groups.get(group) is entry:
+            del self._groups[group]
             self.line.free(f"group:{group}")
 
     def write(self, entry: Entry, wait_s: float = -1) -> None:
@@ -382,18 +411,25 @@ class Core:
         try:
             self.ledger.change(entry, ended)
         except errors.NotFound:
-            self.lost(entry, _group_of(context.does))
+            self.lost(entry, context.group)
             return
         self.release(entry, context)
 
     def abandon(self, entry: Entry, context: JobContext) -> bool:
-        """Fail a job that does not look whether its time is over; its thread is left alone."""
-        error = errors.new("context.deadline", "the job does not end, and its thread is left alone")
+        """End a job that does not look whether it is to end; its thread is left alone.
+
+        What the thread still does may be anything, so that its group stays taken until it is back.
+        """
+        text = "the job does not end, and its thread is left alone"
+        if context.group is not None:
+            text += f"; other jobs of its group {context.group} wait until that ends"
+        error = errors.new("context.deadline", text)
 
         def ended(record: JobRecord) -> JobRecord | None:
             if not self._is_mine(entry, record, context):
                 return None
-            return record.ended("failed", self.clock(), error=Fault.of(error))
+            state: State = "cancelled" if record.cancel else "failed"
+            return record.ended(state, self.clock(), error=Fault.of(error))
 
         if self.ledger.change(entry, ended) is None:
             return False
@@ -404,38 +440,51 @@ class Core:
     def release(self, entry: Entry, context: JobContext) -> None:
         """Let go of a run; the job waits again unless it has ended."""
         record = entry.record
-        with self.change:
+        with self.lock:
             if self.running.get(record.id) is not context:
                 return
             del self.running[record.id]
             entry.context = None
-            self._free_group(_group_of(context.does))
+            if not context.is_abandoned:
+                self._free_group(context.group, entry)
             if not record.is_finished:
                 self.line.add(entry)
             self.ready.notify_all()
         self.after(entry)
 
+    def came_back(self, entry: Entry, context: JobContext) -> None:
+        """Let the group go of a run that was left alone: its thread is free again."""
+        with self.lock:
+            self._free_group(context.group, entry)
+            self.ready.notify_all()
+
     def after(self, entry: Entry) -> None:
         """Tell everybody once that a job has ended, if it has."""
         if not entry.record.is_finished:
             return
-        with self.change:
-            listeners, entry.listeners = entry.listeners, None
-            if listeners is None:
-                return
-            self._leave(entry)
-        for listener in listeners:
-            try:
-                listener()
-            except Exception as error:  # noqa: BLE001 - who listens may be gone, as event loops go
-                _log.debug("a listener of the job %s: %s", entry.record.id, error)
-        self.on_finished(entry.record)
-        self.tell("finished" if entry.record.state == "done" else entry.record.state, entry.record)
+        listeners = None
+        try:
+            with self.lock:
+                self._leave(entry)
+                listeners, entry.listeners = entry.listeners, None
+        finally:
+            for listener in listeners or ():
+                try:
+                    listener()
+                except Exception as error:  # noqa: BLE001 - who listens may be gone, as loops go
+                    _log.debug("a listener of the job %s: %s", entry.record.id, error)
+        if listeners is not None:
+            self.on_finished(entry.record)
+            end = "finished" if entry.record.state == "done" else entry.record.state
+            self.tell(end, entry.record)
 
     # --- Steering ---------------------------------------------------------------------------------
 
     def cancel(self, entry: Entry) -> bool:
         """Cancel a job that waits, ask one that runs; False if it has ended already."""
+
+        self.check_process()
+        had_ended = entry.record.is_finished
 
         def wanted(record: JobRecord) -> JobRecord | None:
             if record.is_finished:
@@ -449,11 +498,12 @@ class Core:
         if context is not None and not entry.record.is_finished:
             context.stop("cancel")
         self.after(entry)
-        return not entry.record.is_finished or entry.record.state == "cancelled"
+        after = entry.record
+        return not had_ended and (not after.is_finished or after.state == "cancelled")
 
     def stop_running(self, reason: StopReason, does: JobKind | None = None) -> None:
         """Ask what runs to end: everything, or what one kind does."""
-        with self.change:
+        with self.lock:
             for context in self.running.values():
                 if does is None or context.does is does:
                     context.stop(reason)
@@ -462,17 +512,17 @@ class Core:
         """Run nothing, or go on; kept over a restart."""
         value = b'{"v":1,"paused":%s}' % (b"true" if paused else b"false")
         self.ledger.records.commit_records(SPACE, [(_STATE_KEY, value, None)])
-        with self.change:
+        with self.lock:
             self.is_paused = paused
             self.wake()
         if paused:
             self.stop_running("pause")
 
     def kind_came(self, name: str) -> None:
-        """Let jobs of a kind wait in line that had nobody to do them."""
-        with self.change:
+        """Let jobs of a kind wait in line that had nobody to do them, and look at schedules."""
+        with self.lock:
             self.line.free(f"kind:{name}")
-            self.ready.notify_all()
+            self.wake()
 
     def tell(self, what: str, record: JobRecord) -> None:
         """Announce what happened to a job; who hears it cannot harm it."""
@@ -484,10 +534,23 @@ class Core:
             "principal": record.submitter.principal,
             "error": None if record.error is None else record.error.code,
         }
+        self.announce(f"job.{what}", data)
+
+    def announce(self, subject: str, data: dict[str, Any]) -> None:
+        """Publish something; who hears it cannot harm it."""
         try:
-            self._announce(f"job.{what}", data)
+            self._announce(subject, data)
         except Exception as error:  # noqa: BLE001 - jobs go on, whoever cannot be told
-            _log.warning("job.%s of %s cannot be announced: %s", what, record.id, error)
+            _log.warning("%s cannot be announced: %s", subject, error)
+
+
+def _paused(row: bytes) -> bool:
+    try:
+        return bool(versioned(row, _STATE_VERSION).get("paused"))
+    except errors.DwError as error:
+        # Who wrote it may have wanted that; resuming writes it anew.
+        _log.warning("whether jobs run cannot be read, so they are paused: %s", error)
+        return True
 
 
 def _group_of(kind: JobKind | None) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -13,7 +15,7 @@ from dwkernel.reports import table
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from dwkernel.jobs.core import Core
@@ -82,6 +84,18 @@ class Job:
         return None if kept is None else JobProgress(kept)
 
     @property
+    def is_stalled(self) -> bool:
+        """Whether it runs and has not been heard of for long, `stall_after` of the settings.
+
+        It may hang: one that is cancelled and does not look for half a minute is left alone, and
+        its place is given to the next.
+        """
+        context = self._entry.context
+        if context is None or self._record.is_finished:
+            return False
+        return time.monotonic() - context.seen_s >= parse_duration(self._core.settings.stall_after)
+
+    @property
     def result(self) -> Any:
         """What came out, plain data; None until it is done."""
         return self._record.result
@@ -142,7 +156,7 @@ class Job:
 
         Returns:
             False if it has ended already. One that runs may still end otherwise, if it ends before
-            it looks.
+            it looks; if it does neither within half a minute, its thread is left alone.
 
         Raises:
             As `Jobs.cancel`.
@@ -162,19 +176,21 @@ class Job:
             DwError: with the code that it failed with; `job.failed` for other exceptions
 
         """
+        timeout_s = None if timeout is None else parse_duration(timeout)
         over = Latch()
-        if self._listen(over.open) and not over.wait(
-            None if timeout is None else parse_duration(timeout)
-        ):
-            raise errors.new("context.deadline", f"the job {self.id} is {self.state}", job=self.id)
+        with self._listening(over.open) as has_ended:
+            if not has_ended and not over.wait(timeout_s):
+                text = f"the job {self.id} is {self.state}"
+                raise errors.new("context.deadline", text, job=self.id)
         return self._end()
 
     async def done(self) -> Any:
         """Wait as `wait`, without a thread: `await job.done()`."""
         loop = asyncio.get_running_loop()
         over = asyncio.Event()
-        if self._listen(lambda: loop.call_soon_threadsafe(over.set)):
-            await over.wait()
+        with self._listening(lambda: loop.call_soon_threadsafe(over.set)) as has_ended:
+            if not has_ended:
+                await over.wait()
         return self._end()
 
     def watch(self, every: Duration = _WATCH_S) -> Iterator[JobProgress]:
@@ -184,28 +200,33 @@ class Job:
             every: how often to look.
 
         """
-        over = Latch()
-        is_open = self._listen(over.open)
         every_s = parse_duration(every)
-        seen = None
-        while True:
-            is_over = not is_open or over.is_open
-            now = self.progress
-            if now is not None and now != seen:
-                seen = now
-                yield now
-            if is_over:
-                return
-            over.wait(every_s)
+        over, seen = Latch(), None
+        with self._listening(over.open) as has_ended:
+            while True:
+                is_over = has_ended or over.is_open
+                now = self.progress
+                if now is not None and now != seen:
+                    seen = now
+                    yield now
+                if is_over:
+                    return
+                over.wait(every_s)
 
-    def _listen(self, listener: Any) -> bool:
-        """Have `listener` called at the end; False if that was already."""
-        with self._core.change:
-            listeners = self._entry.listeners
-            if listeners is None or self._record.is_finished:
-                return False
-            listeners.append(listener)
-            return True
+    @contextlib.contextmanager
+    def _listening(self, listener: Callable[[], object]) -> Iterator[bool]:
+        """Have `listener` called at the end; yield whether that was already."""
+        self._core.check_process()
+        try:
+            with self._core.lock:
+                listeners = self._entry.listeners
+                has_ended = listeners is None or self._record.is_finished
+                if listeners is not None and not has_ended:
+                    listeners.append(listener)
+            yield has_ended
+        finally:
+            with self._core.lock, contextlib.suppress(ValueError):
+                (self._entry.listeners or []).remove(listener)
 
     def _end(self) -> Any:
         record = self._record
@@ -236,6 +257,7 @@ class Job:
             "options": record.options,
             "priority": record.priority,
             "progress": self.progress,
+            "stalled": self.is_stalled,
             "result": record.result,
             "error": None if fault is None else {"code": fault.code, "message": fault.text},
             "attempts": record.attempts,

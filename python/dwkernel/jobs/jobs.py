@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from dwkernel import errors
@@ -65,8 +67,9 @@ class Jobs:
             settings: how they are run.
             kernel_of: the store as a submitter has it.
             submitter: who submits now.
-            announce: told of `job.submitted`, `job.started`, `job.finished`, `job.failed` and
-                `job.cancelled`, with plain data.
+            announce: told of `job.submitted`, `job.started`, `job.stalled`, `job.finished`,
+                `job.failed` and `job.cancelled`, and of `job.schedule.waiting` and `.ready`, with
+                plain data.
             clock: milliseconds since 1970.
 
         """
@@ -181,6 +184,7 @@ class Jobs:
             state: only these: `"done"`, `"failed"` or `"cancelled"`.
 
         """
+        self._core.check_process()
         limit = self._core.settings.history_page if limit is None else limit
         found: list[Job] = []
         if limit > 0:
@@ -250,7 +254,7 @@ class Jobs:
 
         """
         self._check()
-        record = self._schedule_record(
+        draft = self._draft(
             name,
             kind,
             cron=cron,
@@ -264,14 +268,15 @@ class Jobs:
             overlap=overlap,
             origin="call",
         )
+        checked = replace(draft, options=validated(self._core.kinds.named(kind), options))
         self._core.load()
-        kept = self._schedules.set(record)
+        kept = self._schedules.set(checked)
         if start:
             self.start()
         return Schedule.of(kept)
 
-    def _schedule_record(self, name: str, kind: str, **given: Any) -> ScheduleRecord:
-        found = self._core.kinds.named(kind)
+    def _draft(self, name: str, kind: str, **given: Any) -> ScheduleRecord:
+        """Return a schedule whose kind has not seen its options yet."""
         every, timeout, attempts = given["every"], given["timeout"], given["max_attempts"]
         if given["overlap"] not in get_args(Overlap):
             text = f'overlap={given["overlap"]!r} is neither "skip" nor "queue"'
@@ -279,7 +284,7 @@ class Jobs:
         record = ScheduleRecord(
             name=checked_name(name),
             kind=kind,
-            options=validated(found, given["options"]),
+            options=dict(given["options"] or {}),
             cron=given["cron"],
             zone=given["zone"],
             priority=priority_of(given["priority"]),
@@ -317,6 +322,7 @@ class Jobs:
 
     def schedules(self) -> list[Schedule]:
         """Return all schedules, by name."""
+        self._core.check_process()
         return self._schedules.shown()
 
     def unschedule(self, name: str) -> bool:
@@ -376,7 +382,7 @@ class Jobs:
         core = self._core
         core.load()
         self._schedules.load()
-        with core.change:
+        with core.lock:
             if core.phase == "idle":
                 core.phase = "running"
                 self._keeper.thread.start()
@@ -419,24 +425,43 @@ class Jobs:
         """Take new settings, at once; a job keeps the policy that it was submitted with.
 
         The schedules of the settings are kept in the store; those that an earlier call brought and
-        this one does not are removed.
+        this one does not are removed. One whose kind is not there waits until it comes, and one
+        that the store does not take now is tried again: `Schedule.problem` says so.
 
         Raises:
             Invalid: `job.schedule`, `job.option`: nothing is changed
-            NotFound: `job.kind`: a schedule wants a kind that is not there; nothing is changed
 
         """
-        self._check()
-        wanted = [
-            self._schedule_record(name, **_given(section), origin="config")
-            for name, section in settings.schedules.items()
-        ]
+        self._examine(settings)
+        self._take(settings)
+
+    def _examine(self, settings: JobsSection) -> None:
+        """Refuse schedules that cannot be, as far as their kinds are there."""
+        for draft in self._drafts(settings):
+            kind = self._core.kinds.get(draft.kind)
+            if kind is not None:
+                validated(kind, draft.options)
+
+    def _take(self, settings: JobsSection, *, keep: bool = False) -> None:
+        """Do as `apply`, but what is wrong with one schedule is its `problem` and no more.
+
+        With `keep` schedules of a configuration stay that this one does not have: for who was given
+        none.
+        """
+        drafts = self._drafts(settings)
         self._core.load()
-        self._schedules.hold_to(wanted)
-        with self._core.change:
+        self._schedules.want(drafts, keep=keep)
+        with self._core.lock:
             self._core.settings = settings
             self._core.wake()
         self._crew.fill()
+
+    def _drafts(self, settings: JobsSection) -> builtins.list[ScheduleRecord]:
+        self._check()
+        return [
+            self._draft(name, **_given(section), origin="config")
+            for name, section in settings.schedules.items()
+        ]
 
     def close(self, timeout: Duration | None = None) -> None:
         """Run nothing more; what runs ends at its next checkpoint and goes on at the next opening.
@@ -455,7 +480,7 @@ class Jobs:
         core = self._core
         limit_s = parse_duration(core.settings.stop_timeout if timeout is None else timeout)
         end_s = time.monotonic() + limit_s
-        with core.change:
+        with core.lock:
             has_run = core.phase in ("running", "closing")
             core.phase = "closing"
             core.wake()
@@ -471,7 +496,7 @@ class Jobs:
 
     def _end(self, me: threading.Thread) -> None:
         core = self._core
-        with core.change:
+        with core.lock:
             core.phase = "closed"
             late = [core.live[job_id] for job_id in core.running if job_id in core.live]
             names = [f"{one.kind} {one.id}" for one in core.running.values()]
@@ -488,8 +513,7 @@ class Jobs:
             raise errors.new("context.deadline", text, jobs=told)
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise errors.new("store.forked", "the store's jobs run in the parent process")
+        self._core.check_process()
         if self._core.phase in ("closing", "closed"):
             raise errors.new("store.closed", "the store's jobs are closed")
 
@@ -515,7 +539,7 @@ class Jobs:
             return self.history(limit, kind, state=state)
         core = self._core
         core.load()
-        with core.change:
+        with core.lock:
             entries = [core.live[job_id] for job_id in sorted(core.live)]
         found: list[Job] = []
         for entry in entries:

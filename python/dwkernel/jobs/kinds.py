@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dwkernel import errors
+from dwkernel.jobs.options import policy
 from dwkernel.jobs.record import OPTIONS_BYTES_MAX, plain_data
+from dwkernel.jobs.settings import JobsSection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +68,7 @@ class Kinds:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             text = f"{name!r} names no kind: 1 to 64 of a-z, 0-9, '.', '-' and '_'"
             raise errors.new("job.option", text)
+        _check_wishes(kind)
         with self._lock:
             if kind.name in self._kinds and not replace:
                 raise errors.new("job.option", f"there is a kind {kind.name} already")
@@ -101,18 +104,32 @@ class Kinds:
         return sorted(self._kinds)
 
 
+def _check_wishes(kind: JobKind) -> None:
+    """Refuse a kind that wants what no job can have: it would be told each time, to the wrong one."""
+    try:
+        policy(kind, dict.fromkeys(("timeout", "max_attempts", "backoff")), JobsSection())
+        group = getattr(kind, "group", None)
+    except Exception as error:
+        text = f"the kind {kind.name} cannot be: {reason(error)}"
+        raise errors.new("job.option", text, kind=kind.name) from error
+    if not isinstance(group, str | None):
+        text = f"the kind {kind.name} cannot be: its group is a name, not {group!r}"
+        raise errors.new("job.option", text, kind=kind.name)
+
+
 def validated(kind: JobKind, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return options as the kind takes them.
 
     Raises:
         Invalid: `job.option`
+        State, Timeout, Unavailable: `plugin.…`: the plugin whose kind it is cannot be asked
 
     """
     try:
         taken = kind.validate(dict(options or {}))
         return dict(plain_data(dict(taken), f"options of {kind.name}", OPTIONS_BYTES_MAX))
     except errors.DwError as error:
-        if error.code == "job.option":
+        if error.code == "job.option" or error.code.startswith("plugin."):
             raise
         raise errors.new("job.option", f"{kind.name}: {error}", kind=kind.name) from error
     except Exception as error:

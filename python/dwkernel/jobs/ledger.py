@@ -47,7 +47,10 @@ class Ledger:
     def _each(self, prefix: str) -> Iterator[Entry]:
         for key, value, version in each_record(self.records, SPACE, prefix):
             try:
-                yield Entry(JobRecord.from_bytes(value), version)
+                record = JobRecord.from_bytes(value)
+                if record.key != key:
+                    raise errors.new("format.damaged", f"it is the row of {record.key}")
+                yield Entry(record, version)
             except errors.DwError as error:
                 _log.warning("the job %s is left alone: %s", key, error)
 
@@ -75,11 +78,16 @@ class Ledger:
             raise
         except errors.DwError:
             # It may be there all the same: then it was submitted.
-            found = self.records.get_record(SPACE, record.key)
-            if found is None:
+            if not self.is_there(entry):
                 raise
-            entry.version = found[1]
         return entry.version
+
+    def is_there(self, entry: Entry) -> bool:
+        """Look whether a job that was to be written is there, after all; the caller has its lock."""
+        found = self.records.get_record(SPACE, entry.record.key)
+        if found is not None:
+            entry.version = found[1]
+        return found is not None
 
     def change(
         self, entry: Entry, decide: Callable[[JobRecord], JobRecord | None]

@@ -20,7 +20,7 @@ __all__ = ["attempts_of", "due_ms", "every_s", "policy", "priority_of", "unique_
 
 PRIORITY_MAX = 255
 _UNIQUE_MAX = 200
-_DELAY_MAX_S = 10 * 366 * 24 * 3600.0
+_TIME_MAX_S = 10 * 366 * 24 * 3600.0
 
 
 def policy(kind: JobKind | None, given: Mapping[str, Any], settings: JobsSection) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def policy(kind: JobKind | None, given: Mapping[str, Any], settings: JobsSection
     steps, timeout = chosen("backoff"), chosen("timeout")
     if isinstance(steps, str | int | float):
         raise errors.new("job.option", f'backoff={steps!r} is one wait: write ["1s", "10s"]')
-    backoff = tuple(parse_duration(step) for step in steps)
+    backoff = tuple(_length("backoff", step) for step in steps)
     if not 1 <= len(backoff) <= STEPS_MAX:
         raise errors.new("job.option", f"backoff has 1 to {STEPS_MAX} waits")
     return {
-        "timeout_s": None if timeout is None else parse_duration(timeout),
+        "timeout_s": None if timeout is None else _length("timeout", timeout),
         "max_attempts": attempts_of(chosen("max_attempts")),
         "backoff_s": backoff,
     }
@@ -123,10 +123,19 @@ def due_ms(now_ms: int, at: datetime | None, delay: Duration | None) -> int:
         given: object = at
         if not isinstance(given, datetime) or given.tzinfo is None:
             raise errors.new("job.option", f"at={at!r} is no datetime with a time zone")
-        return max(now_ms, round(given.timestamp() * 1000))
+        at_ms = round(given.timestamp() * 1000)
+        if at_ms - now_ms > _TIME_MAX_S * 1000:
+            raise errors.new("job.option", f"at={at} is more than ten years from now")
+        return max(now_ms, at_ms)
     if delay is None:
         return now_ms
-    delay_s = parse_duration(delay)
-    if delay_s > _DELAY_MAX_S:
-        raise errors.new("job.option", f"delay={delay!r} is more than ten years")
-    return now_ms + round(delay_s * 1000)
+    return now_ms + round(_length("delay", delay) * 1000)
+
+
+def _length(option: str, given: Duration) -> float:
+    """Return a length of time up to ten years."""
+    seconds = parse_duration(given)
+    if seconds > _TIME_MAX_S:
+        text = f"{option}={given!r} is more than ten years"
+        raise errors.new("job.option", text, option=option)
+    return seconds

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from dwkernel import errors
 
@@ -64,9 +64,10 @@ class Fault:
     @classmethod
     def of(cls, error: BaseException) -> Fault:
         """Return what is kept of an exception."""
-        code = error.code if isinstance(error, errors.DwError) else "job.failed"
-        text = str(error) if isinstance(error, errors.DwError) else _told(error)
-        details = dict(error.details) if isinstance(error, errors.DwError) else {}
+        code, text, details = "job.failed", _told(error), {}
+        if isinstance(error, errors.DwError):
+            code, text = str(error.code), str(error)
+            details = {str(name): str(value) for name, value in error.details.items()}
         if len(json.dumps(details)) > _DETAILS_BYTES_MAX:
             details = {}
         return cls(code, text[:_FAULT_TEXT_MAX].encode(errors="replace").decode(), details)
@@ -158,9 +159,19 @@ class JobRecord:
             if known.get("error") is not None:
                 known["error"] = Fault(**_some(Fault, known["error"]))
             known["backoff_s"] = tuple(known.get("backoff_s", ()))
-            return cls(**known)
-        except (TypeError, AttributeError, KeyError) as error:
+            record = cls(**known)
+            check_types(record, record.submitter, record.error)
+            if record.state not in get_args(State) or not record.has_plain_progress:
+                raise ValueError(record.state)
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise errors.new("format.damaged", f"no record of a job: {error}") from error
+        return record
+
+    @property
+    def has_plain_progress(self) -> bool:
+        """Whether its progress is what `JobContext.progress` makes."""
+        told = self.progress
+        return told is None or {"done", "total", "unit", "text", "at"} <= set(told)
 
     def ended(self, state: State, now_ms: int, **changes: Any) -> JobRecord:
         """Return the record of the job at its end; nothing is kept that only goes on needs."""
@@ -178,11 +189,51 @@ def versioned(data: bytes, version: int) -> dict[str, Any]:
     try:
         told = json.loads(data)
         found = told["v"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise errors.new("format.damaged", "a record of jobs is no JSON with a version") from error
     if not isinstance(found, int) or found > version:
         raise errors.new("format.newer", f"a record of jobs has version {found}", version=found)
     return dict(told)
+
+
+# What a field of such a type may hold, as it comes out of JSON.
+_HELD: Final[dict[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "bool": (bool,),
+    "float | None": (int, float, type(None)),
+    "dict[str, Any]": (dict,),
+    "dict[str, Any] | None": (dict, type(None)),
+    "tuple[float, ...]": (tuple,),
+    "tuple[float, ...] | None": (tuple, type(None)),
+}
+# The last millisecond that people can be shown as a date.
+_LAST_MS = 253_402_300_799_999
+
+
+def check_types(*records: Any) -> None:
+    """Refuse what holds something else than its fields say: a row may have been damaged, or made.
+
+    Raises:
+        TypeError
+        ValueError
+
+    """
+    for record in records:
+        for part in () if record is None else fields(record):
+            value = getattr(record, part.name)
+            if not isinstance(value, _HELD.get(str(part.type), (object,))):
+                text = f"{part.name} is {value!r:.100}"
+                raise TypeError(text)
+            if part.name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
+                text = f"{part.name} is {value}"
+                raise ValueError(text)
+            for one in value if isinstance(value, tuple) else ():
+                if not isinstance(one, str if part.name == "roles" else int | float):
+                    text = f"{part.name} has {one!r:.100}"
+                    raise TypeError(text)
 
 
 _FIELDS: Final = tuple(part.name for part in fields(JobRecord))

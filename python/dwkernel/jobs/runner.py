@@ -59,7 +59,7 @@ def run(core: Core, entry: Entry, context: JobContext) -> None:
 
 
 def _closed_within(core: Core, seconds: float) -> bool:
-    with core.change:
+    with core.lock:
         return core.change.wait_for(lambda: core.phase in ("closing", "closed"), seconds)
 
 
@@ -100,7 +100,7 @@ def _raised(
     core: Core, context: JobContext, error: BaseException
 ) -> Callable[[JobRecord], JobRecord]:
     reason = context.why_stop
-    code = getattr(error, "code", None)
+    code = error.code if isinstance(error, errors.DwError) else None
     if reason is not None and code in ("context.cancelled", "store.closed", "bus.closed"):
         # What it called was stopped, as it was itself.
         return _stopped(core, Stop(reason))
@@ -140,7 +140,7 @@ class Crew:
 
     def fill(self) -> None:
         """Start threads, as many as the settings want."""
-        with self._core.change:
+        with self._core.lock:
             if self._core.phase != "running":
                 return
             stuck = len(self._stuck)
@@ -157,7 +157,7 @@ class Crew:
 
     def abandon(self, job_id: str) -> None:
         """Count the thread of a job as stuck, and start another one in its place."""
-        with self._core.change:
+        with self._core.lock:
             thread = self._by_job.get(job_id)
             if thread is not None:
                 self._stuck.add(thread)
@@ -165,7 +165,7 @@ class Crew:
 
     def alive(self) -> list[threading.Thread]:
         """Return the threads that run."""
-        with self._core.change:
+        with self._core.lock:
             return [one for one in self._threads if one.is_alive()]
 
     def _is_surplus(self) -> bool:
@@ -190,18 +190,20 @@ class Crew:
                 if claimed is not None:
                     self._run(me, *claimed)
         finally:
-            with self._core.change:
+            with self._core.lock:
                 self._threads.discard(me)
                 self._stuck.discard(me)
                 self._core.change.notify_all()
 
     def _run(self, me: threading.Thread, entry: Entry, context: JobContext) -> None:
-        with self._core.change:
+        with self._core.lock:
             self._by_job[context.id] = me
         try:
             run(self._core, entry, context)
         finally:
-            with self._core.change:
+            if context.is_abandoned:
+                self._core.came_back(entry, context)
+            with self._core.lock:
                 if self._by_job.get(context.id) is me:
                     del self._by_job[context.id]
 
@@ -210,7 +212,7 @@ class Crew:
         core = self._core
         if trouble_s and _closed_within(core, trouble_s):
             return False
-        with core.change:
+        with core.lock:
             while True:
                 if core.phase in ("closing", "closed") or me in self._stuck or self._is_surplus():
                     return False

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dwkernel import errors
-from dwkernel.jobs.record import Submitter, versioned
+from dwkernel.jobs.record import Submitter, check_types, versioned
 from dwkernel.jobs.timing import timing_of
 from dwkernel.reports import Report
 
@@ -87,9 +87,11 @@ class ScheduleRecord:
             known["submitter"] = Submitter(**{**whose, "roles": tuple(whose.get("roles", ()))})
             if known.get("backoff_s") is not None:
                 known["backoff_s"] = tuple(known["backoff_s"])
-            return cls(**known)
-        except (TypeError, AttributeError, KeyError) as error:
+            record = cls(**known)
+            check_types(record, record.submitter)
+        except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise errors.new("format.damaged", f"no record of a schedule: {error}") from error
+        return record
 
     def due(self, now_ms: int, timing: Timing) -> tuple[ScheduleRecord, int | None]:
         """Return it as it is after a look at the clock, and what is due now, if anything.
@@ -144,6 +146,7 @@ class Schedule(Report):
         submitted: how many jobs it submitted.
         missed: how often due times passed with nobody there.
         skipped: how often the last job was not finished.
+        problem: why it submits nothing now, such as a kind that is not there; None if it does.
 
     """
 
@@ -163,16 +166,18 @@ class Schedule(Report):
     submitted: int
     missed: int
     skipped: int
+    problem: str | None = None
 
     @classmethod
-    def of(cls, record: ScheduleRecord) -> Schedule:
+    def of(cls, record: ScheduleRecord, problem: str | None = None) -> Schedule:
         """Show a record."""
         shown = {
             part.name: getattr(record, part.name)
             for part in fields(cls)
-            if not part.name.endswith("_at")
+            if part.name != "problem" and not part.name.endswith("_at")
         }
-        return cls(next_at=moment(record.next_ms), last_at=moment(record.last_ms), **shown)
+        times = {"next_at": moment(record.next_ms), "last_at": moment(record.last_ms)}
+        return cls(problem=problem, **times, **shown)
 
 
 def moment(ms: int | None) -> datetime | None:

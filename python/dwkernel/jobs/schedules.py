@@ -1,4 +1,9 @@
-"""The schedules of a store: kept as records, each advanced in the commit of the job it submits."""
+"""The schedules of a store: kept as records, each advanced in the commit of the job it submits.
+
+Those of the configuration are what somebody *wants*: they are kept as soon as that can be, and say
+until then why not. A schedule whose kind is not there submits nothing; what is due meanwhile is
+treated as if the store had been closed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dwkernel import errors
 from dwkernel._records import each_record
+from dwkernel.jobs.kinds import validated
 from dwkernel.jobs.ledger import SPACE
 from dwkernel.jobs.schedule import Schedule, ScheduleRecord
 
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dwkernel.jobs.core import Core
+    from dwkernel.jobs.kinds import JobKind
     from dwkernel.jobs.record import JobRecord
     from dwkernel.jobs.timing import Timing
 
@@ -40,6 +47,19 @@ class _Kept:
         self.timing: Timing = record.timing()
 
 
+class _Wanted:
+    """A schedule of the configuration, and what came of it."""
+
+    __slots__ = ("draft", "is_kept", "problem", "refused_by")
+
+    def __init__(self, draft: ScheduleRecord) -> None:
+        self.draft = draft
+        self.is_kept = False
+        self.problem: str | None = None
+        # The kind that refused its options: it is not asked again.
+        self.refused_by: JobKind | None = None
+
+
 _NONE = _Kept(ScheduleRecord("", "", {}, every_s=1.0), 0)
 
 
@@ -53,6 +73,13 @@ class Schedules:
         self._kept: dict[str, _Kept] = {}
         self._is_loaded = False
         self._lock = threading.RLock()
+        # What the configuration wants, and whether others of its making are to go.
+        self._wanted: dict[str, _Wanted] = {}
+        self._gone: set[str] = set()
+        self._sweeps = False
+        self._wanting = threading.RLock()
+        # Why a schedule submits nothing now, as it was told last.
+        self._told: dict[str, str] = {}
 
     def load(self) -> None:
         """Read what the store has, once."""
@@ -62,6 +89,8 @@ class Schedules:
             for key, value, version in each_record(self._core.ledger.records, SPACE, _PREFIX):
                 try:
                     record = ScheduleRecord.from_bytes(value)
+                    if record.key != key:
+                        raise errors.new("format.damaged", f"it is the row of {record.key}")
                     self._kept[record.name] = _Kept(record, version)
                 except errors.DwError as error:
                     _log.warning("%s is left alone: %s", key, error)
@@ -98,7 +127,7 @@ class Schedules:
                 self._refresh(record.name)
                 if self._kept.get(record.name, _NONE).record != record:
                     raise
-        with self._core.change:
+        with self._core.lock:
             self._core.change.notify_all()
         return record
 
@@ -119,32 +148,93 @@ class Schedules:
             self._kept.pop(name, None)
             return True
 
-    def hold_to(self, wanted: Iterable[ScheduleRecord]) -> None:
-        """Let the schedules of the configuration be these, and no others of its making."""
-        records = {record.name: record for record in wanted}
-        for record in records.values():
-            self.set(record)
+    def want(self, drafts: Iterable[ScheduleRecord], *, keep: bool) -> None:
+        """Let the schedules of the configuration be these, as soon as their kinds are there.
+
+        Others of its making are removed; with `keep` only those that were wanted until now.
+        """
+        with self._wanting:
+            before = set(self._wanted)
+            self._wanted = {draft.name: _Wanted(draft) for draft in drafts}
+            self._gone = (self._gone | before) - set(self._wanted)
+            self._sweeps = not keep
+            self.admit()
+
+    def admit(self) -> bool:
+        """Keep what is wanted and can be kept now; False if the store does not take it."""
+        if not self._wanting.acquire(blocking=False):
+            return True  # somebody is at it
+        try:
+            tried = [self._admit(one) for one in self._wanted.values() if not one.is_kept]
+            return all([*tried, self._sweep()])
+        finally:
+            self._wanting.release()
+
+    def _admit(self, wanted: _Wanted) -> bool:
+        draft, kinds = wanted.draft, self._core.kinds
+        kind = kinds.get(draft.kind)
+        if kind is not None and wanted.refused_by is kind:
+            return True
+        is_well = True
+        try:
+            options = validated(kinds.named(draft.kind), draft.options)
+            self.set(replace(draft, options=options, anchor_ms=self._core.clock()))
+            wanted.problem, wanted.is_kept = None, True
+        except (errors.Invalid, errors.NotFound) as error:
+            wanted.problem, wanted.refused_by = str(error), kind
+        except errors.DwError as error:
+            # Full, read-only, or it may be there all the same: the next look says.
+            wanted.problem, is_well = str(error), False
+        self._tell(draft.name, draft.kind, wanted.problem)
+        return is_well
+
+    def _sweep(self) -> bool:
+        is_well = True
         for old in self.all():
-            if old.origin == "config" and old.name not in records:
-                self.remove(old.name)
+            is_left = old.origin == "config" and old.name not in self._wanted
+            if is_left and (self._sweeps or old.name in self._gone):
+                try:
+                    self.remove(old.name)
+                except errors.DwError as error:
+                    _log.debug("the schedule %s cannot be removed now: %s", old.name, error)
+                    is_well = False
+        if is_well:
+            self._gone.clear()
+        return is_well
+
+    def _tell(self, name: str, kind: str, problem: str | None) -> None:
+        """Say once that a schedule submits nothing, and once that it does again."""
+        if self._told.get(name) == problem:
+            return
+        if problem is None:
+            del self._told[name]
+            _log.info("the schedule %s goes on", name)
+        else:
+            self._told[name] = problem
+            _log.warning("the schedule %s submits nothing: %s", name, problem)
+        what = "ready" if problem is None else "waiting"
+        data = {"name": name, "kind": kind, "problem": problem}
+        self._core.announce(f"job.schedule.{what}", data)
 
     def next_ms(self) -> int | None:
-        """Return when the next one is due."""
+        """Return when the next one is due whose kind is there."""
+        kinds = self._core.kinds
         with self._lock:
-            times = [one.record.next_ms for one in self._kept.values()]
+            records = [one.record for one in self._kept.values()]
+        times = (one.next_ms for one in records if kinds.get(one.kind) is not None)
         return min((time for time in times if time is not None), default=None)
 
     def look(self) -> bool:
         """Submit what is due; False if something cannot be kept now: look again."""
         self.load()
-        is_well = True
+        is_well = self.admit()
         with self._lock:
             for kept in list(self._kept.values()):
                 try:
                     self._look_at(kept)
                 except errors.State:
                     raise
-                except errors.DwError as error:
+                except Exception as error:  # noqa: BLE001 - what its kind says; others go on
                     _log.warning("the schedule %s submits nothing now: %s", kept.record.name, error)
                     is_well = False
         return is_well
@@ -154,6 +244,10 @@ class Schedules:
         after, due_ms = before.due(self._core.clock(), kept.timing)
         if after is before:
             return
+        if self._core.kinds.get(before.kind) is None:
+            self._tell(before.name, before.kind, self._problem(before))
+            return
+        self._tell(before.name, before.kind, None)
         unfinished = len(self._core.of_schedule.get(before.name, ()))
         if due_ms is not None and unfinished >= (1 if before.overlap == "skip" else QUEUED_MAX):
             after, due_ms = replace(after, skipped=before.skipped + 1), None
@@ -186,8 +280,24 @@ class Schedules:
             self._kept[name] = _Kept(ScheduleRecord.from_bytes(found[0]), found[1])
 
     def shown(self) -> list[Schedule]:
-        """Return all schedules as people see them."""
-        return [Schedule.of(record) for record in self.all()]
+        """Return all schedules as people see them, with those that wait to be kept."""
+        self.admit()
+        kept = {record.name: record for record in self.all()}
+        with self._wanting:
+            waiting = {one.draft.name: one for one in self._wanted.values() if not one.is_kept}
+        shown = []
+        for name in sorted({*kept, *waiting}):
+            record = kept.get(name) or waiting[name].draft
+            problem = waiting[name].problem if name in waiting else self._problem(record)
+            shown.append(Schedule.of(record, problem))
+        return shown
+
+    def _problem(self, record: ScheduleRecord) -> str | None:
+        try:
+            self._core.kinds.named(record.kind)
+        except errors.NotFound as error:
+            return str(error)
+        return None
 
 
 _COUNTS = ("next_ms", "set_ms", "last_ms", "last_job", "submitted", "missed", "skipped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from dwkernel.config.section import Section, setting
 from dwkernel.config.values import NoneWord, Seconds, Table
@@ -55,6 +55,7 @@ class JobsSection(Section):
         waiting_max: more unfinished jobs than this are not taken, 1 to 1,000,000.
         max_attempts: how often a job is tried, unless it or its kind says otherwise.
         backoff: waits between attempts; the last repeats.
+        stall_after: a job that has neither told nor saved nor looked for so long is said to hang.
         stop_timeout: how long closing waits for running jobs.
         schedules: by name; one that is taken out of the configuration is removed.
 
@@ -72,5 +73,15 @@ class JobsSection(Section):
         min_length=1,
         max_length=STEPS_MAX,
     )
+    stall_after: Seconds = _live("10min", "a job that is silent for so long is said to hang")
     stop_timeout: Seconds = _live("30s", "how long closing waits for running jobs")
     schedules: dict[str, ScheduleSection] = _live({}, "what is submitted again and again")
+
+    @field_validator("schedules")
+    @classmethod
+    def _named(cls, schedules: dict[str, ScheduleSection]) -> dict[str, ScheduleSection]:
+        from dwkernel.jobs.schedule import checked_name  # noqa: PLC0415 - only who has schedules
+
+        for name in schedules:
+            checked_name(name)
+        return schedules

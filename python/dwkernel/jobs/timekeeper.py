@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from dwkernel import errors
 from dwkernel.jobs.archive import SLACK
+from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
     from dwkernel.jobs.archive import Archive
     from dwkernel.jobs.context import JobContext
     from dwkernel.jobs.core import Core
+    from dwkernel.jobs.entry import Entry
     from dwkernel.jobs.runner import Crew
     from dwkernel.jobs.schedules import Schedules
 
@@ -26,7 +28,7 @@ _AGAIN_S = 1.0
 # Without anything to do it looks as often, so that a clock that jumps is noticed.
 _LOOK_S = 5.0
 _TRIM_EVERY_S = 60.0
-# A job whose time is over has so long to look.
+# A job whose time is over, or that was cancelled, has so long to look.
 OVERDUE_S = 30.0
 
 _log = logging.getLogger("dwkernel.jobs")
@@ -55,7 +57,7 @@ class Timekeeper:
                 return
             except Exception as error:  # noqa: BLE001 - it is told, and tried at the next look
                 _log.warning("the store's jobs are not looked after now: %s", error)
-            with core.change:
+            with core.lock:
                 if core.phase in ("closing", "closed"):
                     return
                 core.change.wait(self._wait_s() if is_well else _AGAIN_S)
@@ -65,8 +67,8 @@ class Timekeeper:
     def look(self) -> bool:
         """Do what is due now; False if something must be tried again soon."""
         is_well = self._core.is_paused or self._schedules.look()
-        self.write()
-        self._abandon()
+        is_well = self.write() and is_well
+        self._watch_over()
         now_s = time.monotonic()
         is_due = now_s - self._trimmed_s >= _TRIM_EVERY_S
         if is_due:
@@ -74,26 +76,43 @@ class Timekeeper:
         self._archive.trim(slack=0 if is_due else SLACK)
         return is_well
 
-    def write(self) -> None:
-        """Write the progress of all that run."""
+    def write(self) -> bool:
+        """Write the progress of all that run; False if some of it cannot be kept now."""
+        is_well = True
         for context in self._running():
             if context.is_dirty:
                 try:
                     context.write()
-                except errors.NotFound as error:
+                except errors.State:
+                    raise
+                except errors.DwError as error:
                     _log.warning("the progress of %s cannot be kept: %s", context.id, error)
+                    is_well = False
+        return is_well
 
-    def _abandon(self) -> None:
-        now_s = time.monotonic()
+    def _watch_over(self) -> None:
         for context in self._running():
-            if context.deadline_s is not None and now_s >= context.deadline_s + OVERDUE_S:
-                entry = self._core.live.get(context.id)
-                if entry is not None and self._core.abandon(entry, context):
-                    _log.warning("the job %s hangs: its thread is left alone", context.id)
-                    self._crew.abandon(context.id)
+            entry = self._core.live.get(context.id)
+            if entry is None:
+                continue
+            if context.is_overdue(OVERDUE_S) and self._core.abandon(entry, context):
+                _log.warning("the job %s hangs: its thread is left alone", context.id)
+                self._crew.abandon(context.id)
+            else:
+                self._listen_to(entry, context)
+
+    def _listen_to(self, entry: Entry, context: JobContext) -> None:
+        """Say once that a job has not been heard of for long."""
+        silent_s = time.monotonic() - context.seen_s
+        was_stalled = context.is_stalled
+        context.is_stalled = silent_s >= parse_duration(self._core.settings.stall_after)
+        if context.is_stalled and not was_stalled:
+            text = "the job %s %s has neither told nor saved nor looked for %.0f s"
+            _log.warning(text, context.kind, context.id, silent_s)
+            self._core.tell("stalled", entry.record)
 
     def _running(self) -> list[JobContext]:
-        with self._core.change:
+        with self._core.lock:
             return list(self._core.running.values())
 
     def _wait_s(self) -> float:

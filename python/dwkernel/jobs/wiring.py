@@ -19,6 +19,7 @@ from dwkernel.jobs.record import Submitter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dwkernel.jobs.settings import JobsSection
     from dwkernel.kernel import Kernel
 
 __all__ = ["jobs_of"]
@@ -45,9 +46,28 @@ def jobs_of(kernel: Kernel) -> Jobs:
         from dwkernel.plugins.joining import employ  # noqa: PLC0415 - it is loaded if there are any
 
         employ(kernel._plugins, made)  # noqa: SLF001 - as above
-    kernel._settings.follow("jobs", made.apply)  # noqa: SLF001 - of this package
+    settings = kernel._settings  # noqa: SLF001 - as above
+    settings.follow("jobs", _following(made, keep=not settings.has_source))
     _ALL.add(made)
     return made
+
+
+def _following(jobs: Jobs, *, keep: bool) -> Callable[[JobsSection], None]:
+    """Return what takes the settings of the opening, and then those of each change.
+
+    A change with a schedule that cannot be is refused as a whole. At an opening there is nothing to
+    go back to: only that schedule waits.
+    """
+    changes = False
+
+    def take(settings: JobsSection) -> None:
+        nonlocal changes
+        if changes:
+            jobs._examine(settings)  # noqa: SLF001 - of this package
+        changes = True
+        jobs._take(settings, keep=keep)  # noqa: SLF001 - as above
+
+    return take
 
 
 def _announcing(kernel: Kernel) -> Callable[[str, dict[str, Any]], object]:
@@ -56,8 +76,9 @@ def _announcing(kernel: Kernel) -> Callable[[str, dict[str, Any]], object]:
     def announce(subject: str, data: dict[str, Any]) -> None:
         bus = kernel._bus  # noqa: SLF001 - it is not made for this alone
         if bus is not None:
-            with contextlib.suppress(errors.State):
-                bus.publish(subject, json.dumps(data).encode())
+            with contextlib.suppress(errors.Full, errors.State):
+                # Who has no room now has missed it: jobs do not wait for who hears of them.
+                bus.publish(subject, json.dumps(data).encode(), timeout=0)
 
     return announce
 

@@ -36,15 +36,15 @@ _logger = logging.getLogger("dwkernel.plugins")
 class Employing:
     """Keeps the kinds of jobs that a registry's plugins bring registered. Safe from any thread."""
 
-    def __init__(self, registry: Registry, jobs: Jobs) -> None:
-        """Register those that are there."""
+    def __init__(self, registry: Registry, jobs: Jobs, limit: Callable[[], float]) -> None:
+        """Register none yet; `limit` says how long a plugin may look at options, in seconds."""
         self._registry = registry
         self._jobs = jobs
+        self._limit = limit
         self._lock = threading.RLock()
         self._leaving: set[str] = set()
         self._kinds: dict[str, tuple[Handle, Callable[[], None]]] = {}
         self._refused: set[tuple[str, str]] = set()
-        self._renew()
 
     def __call__(self, subject: str, data: Mapping[str, Any]) -> None:
         """Hear what happens to a plugin."""
@@ -53,9 +53,10 @@ class Employing:
                 self._leaving.add(data["id"])
             else:
                 self._leaving.discard(data["id"])
-            self._renew()
+            self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Register those that are there, and no others."""
         with self._lock:
             there = self._there()
             for name, (handle, unregister) in list(self._kinds.items()):
@@ -75,28 +76,44 @@ class Employing:
                         name = str(instance.name)
                 except errors.DwError:
                     continue  # it stopped in this moment
+                except Exception as error:  # noqa: BLE001 - a plugin's own words; others go on
+                    self._refuse(handle.id, "", error)
+                    continue
                 # The first has the highest priority.
                 found.setdefault(name, handle)
         return found
 
     def _register(self, name: str, handle: Handle) -> None:
         try:
-            self._kinds[name] = handle, self._jobs.register(PluginJob(name, handle, self._renew))
-        except errors.DwError as error:
+            kind = PluginJob(name, handle, self.renew, self._limit)
+            self._kinds[name] = handle, self._jobs.register(kind)
+        except Exception as error:  # noqa: BLE001 - as above
             # Such as the name of a kind that every store has.
-            if (handle.id, name) not in self._refused:
-                self._refused.add((handle.id, name))
-                _logger.warning("the kind of job of %s is not taken: %s", handle.id, error)
+            self._refuse(handle.id, name, error)
+
+    def _refuse(self, plugin_id: str, name: str, error: Exception) -> None:
+        """Say once that a kind is not taken."""
+        if (plugin_id, name) not in self._refused:
+            self._refused.add((plugin_id, name))
+            # As text: who keeps the line would keep the error's frames, and with them the plugin.
+            _logger.warning("the kind of job of %s is not taken: %s", plugin_id, str(error))
 
 
 class PluginJob:
     """A kind of job that a plugin has; each call goes to the version that is there."""
 
-    def __init__(self, name: str, handle: Handle, closed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Handle,
+        closed: Callable[[], None],
+        limit: Callable[[], float],
+    ) -> None:
         """Take a plugin; `closed` is called when it takes no calls, to have this removed."""
         self.name = name
         self._handle = handle
         self._closed = closed
+        self._limit = limit
         with handle.use() as instance:
             for wish in _WISHES:
                 value = getattr(instance, wish, None)
@@ -104,8 +121,11 @@ class PluginJob:
                     setattr(self, wish, value)
 
     def validate(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the options as the plugin takes them; raises `job.option`, `plugin.state`."""
-        taken = self._taken(options)
+        """Return the options as the plugin takes them; raises `job.option`, `plugin.state`.
+
+        One that hangs in here holds nobody up for longer than calls of plugins may take.
+        """
+        taken = self._handle.watched("validate", lambda: self._taken(options), self._limit())
         if isinstance(taken, Exception):
             # Raised in here and not below, where frames hold the instance, and with it its version.
             raise taken

@@ -73,6 +73,20 @@ class Handle:
         except errors.DwError:
             self.limit_s = None  # its log says why
 
+    def watched(self, what: str, call: Callable[[], Any], limit_s: float) -> Any:
+        """Make a call that uses it, on a thread of its own; health hears only of one that hangs.
+
+        Raises:
+            Internal: `plugin.failed`
+            Timeout: `plugin.timeout`
+
+        """
+        try:
+            return self._watchdog.call(what, call, limit_s)
+        except errors.Timeout as error:
+            self.health.failed(error)
+            raise
+
     def call(
         self,
         method: str,

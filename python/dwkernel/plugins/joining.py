@@ -125,7 +125,10 @@ def employ(plugins: Plugins, jobs: Jobs) -> None:
     """Let a kernel's jobs have the kinds that plugins bring, now and later."""
     from dwkernel.plugins.employing import Employing  # noqa: PLC0415 - who has jobs pays for it
 
-    plugins.on(Employing(plugins.registry, jobs))
+    employing = Employing(plugins.registry, jobs, lambda: plugins.section.limits.call)
+    # First: what starts in between is told, or found.
+    plugins.on(employing)
+    employing.renew()
 
 
 def follow(

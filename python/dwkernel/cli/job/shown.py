@@ -62,6 +62,8 @@ def _news(job: Job) -> str:
         return due if error is None else f"{due}, after: {_first(str(error))}"
     if error is not None and job.state != "done":
         return _first(str(error))
+    if job.is_stalled:
+        return ", ".join(text for text in (amounts(job.progress), "not heard of for long") if text)
     return "" if job.is_finished else amounts(job.progress)
 
 
@@ -98,7 +100,8 @@ def schedule_table(out: Output, schedules: Sequence[Schedule]) -> None:
                     for at in (one.next_at, one.last_at)
                 ),
                 *(str(number) for number in (one.submitted, one.missed, one.skipped)),
+                "" if one.problem is None else f"waits: {_first(one.problem)}",
             )
         )
-    head = ("schedule", "kind", "when", "next", "last", "submitted", "missed", "skipped")
+    head = ("schedule", "kind", "when", "next", "last", "submitted", "missed", "skipped", "")
     out.table(head, rows, {5, 6, 7})
