@@ -355,13 +355,65 @@ def test_each_case_has_a_plugin_that_fails_it() -> None:
                 assert case.name in names, f"{kind}: {case.name}"
 
 
-def test_a_case_that_hangs_has_failed_and_the_others_are_run(tmp_path: Path) -> None:
+def test_a_case_that_hangs_has_failed_and_the_others_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "_CLOSE_S", 4)  # longer than a case may take
     old = "        return [self._verdict"
-    hangs = f"        if len(requests) == 256: __import__('time').sleep(30)\n{old}"
+    hangs = f"        if len(requests) == 50: __import__('time').sleep(60)\n{old}"
     subject = mutate(tmp_path, Mutant("policy", set(), old, hangs))
-    results = {one.name: one for one in plugins.check(subject, life=False, limit_s=0.5)}
-    assert "did not end in 0.5 s" in results["a_batch_is_answered_at_once"].text
-    assert results["it_hears_how_anything_ended"].status == "passed"
+    results = {one.name: one for one in plugins.check(subject, life=False, limit_s=3)}
+    failed = {name: one.text for name, one in results.items() if one.status == "failed"}
+    line = subject.home and (subject.home / "plugin.py").read_text().splitlines()
+    number = next(n for n, text in enumerate(line or [], 1) if "sleep(60)" in text)
+    place = f"own_policy/plugin.py:{number}, in before)"
+    assert set(failed) == {"any_request_has_a_verdict"}
+    assert "did not end in 3 s (" in failed["any_request_has_a_verdict"]
+    assert failed["any_request_has_a_verdict"].endswith(place)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text", "place"),
+    [
+        ("        return Verdict.allow()", "        return request.kee",
+         "the plugin raised AttributeError: 'Request' object has no", "in _verdict)"),
+        (VERDICTS, "        return None",
+         "what it returned can't be used: TypeError: 'NoneType'", ""),
+        ("        self._asked = 0", "        self._asked = {}['x']",
+         "making of own-policy raised KeyError: 'x' [plugin.failed] (", "in __init__)"),
+        ("    def after", "    def (after", "can't be imported: SyntaxError: invalid syntax", ")"),
+        ("import threading", "import threading\nfrom own_policy import rules",
+         "cannot import name 'rules' from 'own_policy'", ")"),
+    ],
+)  # fmt: skip
+def test_a_failure_says_where_in_the_plugin_it_is(
+    tmp_path: Path, old: str, new: str, text: str, place: str
+) -> None:
+    subject = mutate(tmp_path, Mutant("policy", set(), old, new))
+    assert subject.home is not None
+    names = ("it_loads_and_starts", "each_request_has_a_verdict")
+    cases = [case for case in plugins.cases("policy") if case.name in names]
+    told = [plugins.result_of(case, subject, 60).text for case in cases]
+    found = next(one for one in told if one and one != "it does not load")
+    assert text in found
+    assert "dwkernel_plugin" not in found
+    if place:
+        lines = (subject.home / "plugin.py").read_text().splitlines()
+        number = next(n for n, line in enumerate(lines, 1) if new.splitlines()[-1] in line)
+        at = f"({subject.home / 'plugin.py'}:{number}{', ' if place != ')' else ''}{place}"
+        assert found.endswith(at)
+
+
+def test_what_fails_when_it_is_used_is_told_by_the_cases_of_its_kind(tmp_path: Path) -> None:
+    subject = mutate(
+        tmp_path, Mutant("codec", set(), "        content = bytes(data)", "        1 / 0")
+    )
+    results = {one.name: one for one in plugins.check(subject)}
+    of_life = {case.name for case in life.CASES}
+    failed = {name for name, one in results.items() if one.status == "failed"}
+    assert failed & of_life == {"it_goes_through_its_life_in_time"}
+    assert "what_is_decoded_is_what_was_encoded" in failed
+    assert results["no_thread_is_left"].text == "it fails when it is used"
 
 
 def test_pytest_is_told_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
@@ -391,9 +443,31 @@ def test_wrong_kinds_and_samples_are_refused(tmp_path: Path) -> None:
     assert code_of(lambda: plugins.cases("codex")) == "plugin.kind"
     assert code_of(lambda: plugins.Subject(folder, kind="drive")) == "plugin.kind"
     assert code_of(lambda: plugins.Subject(tmp_path / "no")) == "plugin.not_found"
-    (folder / "conformance.toml").write_text("expand = 1")
-    with pytest.raises(errors.Invalid, match="expands_by_max"):
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("expand_by_max = 1", "expand_by_max is not known, did you mean 'expands_by_max'?"),
+        ("expands_by_max = '1'", "expands_by_max is of the type integer, not '1'"),
+        ("keys = 'example'", "keys is of the type array, not 'example'"),
+        ("options = 3", "options is a table, not 3"),
+        ("[credentials]\ntoken = 3", "credentials.token is of the type string, not 3"),
+        ("location = 'x:///y'", "location lacks {name}"),
+        ("[limits]\nstart = 'soon'\nquery = 3", "limits.start: a duration is a number"),
+        ("[limits]\nstrt = 3", "limits.strt: "),
+        ("[config", "Expected ']'"),
+    ],
+)
+def test_samples_that_are_wrong_are_refused_with_what_is_meant(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    folder = project(tmp_path, "codec")
+    (folder / "conformance.toml").write_text(text)
+    with pytest.raises(errors.Invalid, match=r"conformance\.toml.*its fields are config") as caught:
         plugins.Subject(folder)
+    assert says in str(caught.value)
+    assert caught.value.code == "plugin.option"
 
 
 def test_the_example_plugin_passes() -> None:
