@@ -26,8 +26,9 @@ __all__ = ["GROUP", "Discovery", "Found", "at", "discover"]
 
 GROUP = "dwkernel.plugins"
 _FOUND_MAX = 10_000
-# Where a project may have its package with the manifest.
-_WITHIN = ("*/plugin.toml", "src/*/plugin.toml")
+# Where a project may have its package with the manifest. A folder of plugins has many `*/`.
+_IN_SOURCE = "src/*/plugin.toml"
+_WITHIN = ("*/plugin.toml", _IN_SOURCE)
 
 
 class Found(NamedTuple):
@@ -69,16 +70,20 @@ def discover(folders: Iterable[Path] = (), path: Sequence[str] | None = None) ->
     """Look through folders and installed distributions; nothing of a plugin is imported.
 
     Args:
-        folders: each holds a folder for each plugin, or is one itself.
+        folders: each holds a folder or project for each plugin, or is one itself.
         path: where distributions are; by default `sys.path`.
 
-    An id that is found in two places is in `wrong` with both, and in `plugins` with neither.
+    An id that is found in two places is in `wrong` with both, and in `plugins` with neither. A
+    plugin to which two of the folders lead is in one place.
 
     """
     wrong: dict[str, errors.DwError] = {}
     found: list[tuple[str, Found]] = []  # with the place that it counts as being in
+    seen: set[Path] = set()
     for folder in folders:
-        found += [(str(folder), one) for one in _in_folder(Path(folder), wrong)]
+        here = _in_folder(Path(folder), wrong)
+        found += [(str(folder), one) for one in here if _true_home(one) not in seen]
+        seen.update(map(_true_home, here))
     found += [("", one) for one in _installed(path, wrong)]
     plugins: dict[str, list[Found]] = {}
     places: dict[str, dict[str, list[Found]]] = {}
@@ -117,24 +122,35 @@ def _twice(name: str, several: list[Found]) -> errors.DwError:
 
 
 def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
-    if (folder / manifest.FILE_NAME).is_file():
-        candidates = [folder]
-    else:
+    homes = _homes(folder)
+    if not homes:
         try:
-            candidates = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+            inner = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
         except OSError as error:
             text = f"the folder {folder} can't be read: {error.strerror}"
             wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
             return []
+        homes = [home for one in inner for home in _homes(one)]
     found = []
-    for home in candidates:
-        path = home / manifest.FILE_NAME
-        if path.is_file():
-            try:
-                found.append(Found(manifest.read(path), home, "folder", str(home)))
-            except errors.DwError as error:
-                wrong[str(home)] = error
+    for home in homes:
+        try:
+            read = manifest.read(home / manifest.FILE_NAME)
+            found.append(Found(read, home, "folder", str(home)))
+        except errors.DwError as error:
+            wrong[str(home)] = error
     return found
+
+
+def _true_home(found: Found) -> Path:
+    assert found.home is not None  # noqa: S101 - it lies in a folder
+    return found.home.resolve()
+
+
+def _homes(folder: Path) -> list[Path]:
+    """Return a folder if it is a plugin's; of a project the one with the manifest."""
+    if (folder / manifest.FILE_NAME).is_file():
+        return [folder]
+    return [one.parent for one in sorted(folder.glob(_IN_SOURCE)) if one.is_file()]
 
 
 def _installed(path: Sequence[str] | None, wrong: dict[str, errors.DwError]) -> list[Found]:

@@ -24,13 +24,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["API_VERSION", "FILE_NAME", "Manifest", "Permissions", "parse", "read"]
+__all__ = [
+    "API_VERSION",
+    "FILE_NAME",
+    "ID_FORM",
+    "Manifest",
+    "Permissions",
+    "is_id",
+    "parse",
+    "read",
+]
 
 # What plugins are written against. A new minor version adds, a new major one takes away.
 API_VERSION = "1.0"
 FILE_NAME = "plugin.toml"
 BYTES_MAX = 256 << 10
 
+ID_FORM = "1 to 64 of a-z, 0-9, '-' and '.', beginning with a letter"
 _ID = re.compile(r"[a-z](?:[a-z0-9]|[-.](?=[a-z0-9])){0,63}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -135,6 +145,11 @@ class Manifest:
     summary: str = ""
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text can be a plugin's id."""
+    return _ID.fullmatch(text) is not None
+
+
 def read(path: Path) -> Manifest:
     """Read a manifest.
 
@@ -230,9 +245,8 @@ class _Checker:
     def _id(self, place: str, value: Any) -> str:
         if value is None:
             return ""
-        if not isinstance(value, str) or not _ID.fullmatch(value):
-            text = "1 to 64 of a-z, 0-9, '-' and '.', beginning with a letter"
-            self._say(place, f"{value!r} is no id: {text}")
+        if not isinstance(value, str) or not is_id(value):
+            self._say(place, f"{value!r} is no id: {ID_FORM}")
         return str(value)
 
     def _matching(self, name: str, pattern: re.Pattern[str], form: str) -> str:
