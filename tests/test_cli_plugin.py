@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,11 +18,13 @@ from rich.console import Console
 
 import plugin_maker
 from dwkernel.cli.output import Output
+from dwkernel.cli.plugin.making import use_of
 from dwkernel.cli.plugin.operators import _show_list
 from dwkernel.cli.plugin.settings import switch
 from dwkernel.cli.plugin.shown import Results
 from dwkernel.conformance.plugins import Result
 from dwkernel.plugins import KINDS, Plugins, PluginsSection
+from dwkernel.plugins.discovery import at, discover
 from expect import code_of
 
 if TYPE_CHECKING:
@@ -181,6 +184,38 @@ def test_a_plugin_that_ends_the_process_leaves_what_went_well_before(plugin: Plu
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 7
     assert done.stdout.splitlines()[-1] == "ok        two of it run side by side"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_program_beside_each_worked_example_runs(
+    plugin: Plugin, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"my-{kind.replace('_', '-')}"
+    plugin("new", kind, name)
+    program = use_of(kind, name)
+    assert program.strip() in Path(name, "README.md").read_text()
+    exec(compile(program, name, "exec"), {})  # noqa: S102 - our own
+    assert not caplog.records  # such as that something is left of it
+
+
+def test_a_project_installs_what_is_found_then(plugin: Plugin, tmp_path: Path) -> None:
+    plugin("new", "codec", "own-codec")
+    for number, project in enumerate((Path("own-codec"), plugin_maker.EXAMPLE)):
+        said = tomllib.loads((project / "pyproject.toml").read_text())
+        about = said["project"]
+        site = tmp_path / f"site-{number}"
+        info = site / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+        info.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
+        (info / "METADATA").write_text(metadata)
+        points = about["entry-points"]["dwkernel.plugins"].items()
+        text = "".join(f"{name} = {package}\n" for name, package in points)
+        (info / "entry_points.txt").write_text(f"[dwkernel.plugins]\n{text}")
+        for package in said["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+            shutil.copytree(project / package, site / Path(package).name)
+        found = discover([], [str(site)])
+        assert found.wrong == {}
+        assert list(found.plugins) == [at(project).id]
 
 
 # --- Operators ---
