@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -175,6 +176,15 @@ def test_what_was_left_out_is_told_once_for_each_reason(plugin: Plugin) -> None:
     )
 
 
+def test_what_a_plugin_writes_is_not_among_the_results(plugin: Plugin) -> None:
+    plugin_maker.write(
+        Path("p"), "def export_state(self): __import__('sys').stdout.write('loud'); return {}"
+    )
+    said = plugin("test", "p", "--json", status=1)
+    assert said.json["id"] == "p"
+    assert "loud" in said.err
+
+
 def test_a_plugin_that_ends_the_process_leaves_what_went_well_before(plugin: Plugin) -> None:
     plugin("new", "policy", "own")
     code = next(Path("own").glob("src/*/plugin.py"))
@@ -203,6 +213,10 @@ def test_a_project_installs_what_is_found_then(plugin: Plugin, tmp_path: Path) -
     for number, project in enumerate((Path("own-codec"), plugin_maker.EXAMPLE)):
         said = tomllib.loads((project / "pyproject.toml").read_text())
         about = said["project"]
+        if "version" in about.get("dynamic", ()):
+            where = said["tool"]["hatch"]["version"]
+            text = (project / where["path"]).read_text()
+            about["version"] = re.findall(where["pattern"], text, re.MULTILINE)[0]
         site = tmp_path / f"site-{number}"
         info = site / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
         info.mkdir(parents=True)
@@ -434,6 +448,15 @@ def test_all_stay_enabled_where_a_star_says_so(tmp_path: Path) -> None:
     assert switch(path, "*", enabled=True)
     assert code_of(lambda: switch(path, "No Id", enabled=True)) == "plugin.option"
     assert tomllib.loads(path.read_text())["plugins"] == {"enabled": ["*"], "disabled": ["a"]}
+
+
+def test_a_reload_is_tried_with_what_a_manifest_asks_for_or_a_file_grants(plugin: Plugin) -> None:
+    plugin_maker.write(Path("p"), permissions={"network": True})
+    assert plugin("reload", "p", "--json").json["is_good"]
+    Path("c.toml").write_text("")
+    assert plugin.code("reload", "p", "--config", "c.toml", status=1) == "plugin.permission"
+    Path("c.toml").write_text("[plugins.grant]\np = ['network']\n")
+    assert plugin("reload", "p", "--config", "c.toml", "--json").json["is_good"]
 
 
 def test_files_that_are_wrong_are_left_alone(tmp_path: Path) -> None:

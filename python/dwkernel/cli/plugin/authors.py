@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,7 +100,9 @@ def conform(  # noqa: PLR0913, PLR0917 - each option stands alone
         shown = Results(out)
         results = []
         for number, (subject, case) in enumerate(found, 1):
-            with shown.waiting(case.name, number, len(found)):
+            # What a plugin writes is no part of the results; that it does is a case of its own.
+            here = contextlib.redirect_stdout(sys.stderr)
+            with shown.waiting(case.name, number, len(found)), here:
                 result = plugins.result_of(case, subject, limit_s)
             results.append(result)
             shown.show(result)

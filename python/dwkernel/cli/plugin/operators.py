@@ -340,10 +340,11 @@ def reload(
 ) -> None:
     """Try whether a new version takes over.
 
-    All steps are gone through in this process: load, start, state, health, swap, unload.
+    All steps are gone through in this process: load, start, state, health, swap, unload. Without
+    --config the plugin gets what its manifest asks for.
     """
     out = Output(as_json=as_json)
-    with out.errors_told(), one_of(target, config, folders) as (plugins, plugin_id):
+    with out.errors_told(), one_of(target, config, folders, grants=True) as (plugins, plugin_id):
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
         plugins.load(plugin_id)
         try:

@@ -113,19 +113,26 @@ def looked_at(config: str | None, folders: Iterable[str | Path] | None) -> Itera
 
 @contextlib.contextmanager
 def one_of(
-    target: str, config: str | None, folders: list[str] | None
+    target: str, config: str | None, folders: list[str] | None, *, grants: bool = False
 ) -> Iterator[tuple[Plugins, str]]:
     """Look at plugins as above, one of which is meant; give its id, too.
+
+    With `grants` it gets what it asks for, if no file says what it gets.
 
     Raises:
         NotFound: `plugin.not_found`
         Invalid: `plugin.manifest`
 
     """
-    from dwkernel.plugins import discovery  # noqa: PLC0415 - help does without
+    from dwkernel.plugins import Plugins, discovery  # noqa: PLC0415 - help does without
 
     place = folder_of(target)
     found = None if place is None else discovery.at(place)
+    plugin_id = target if found is None else found.id
     homes = [found.home] if found is not None and found.home is not None else []
-    with looked_at(config, [*(folders or ()), *homes]) as plugins:
-        yield plugins, found.id if found is not None else target
+    section = section_of(config, [*(folders or ()), *homes])
+    if grants and config is None:
+        granted = {**section.grant, plugin_id: ("*",)}
+        section = section.model_copy(update={"grant": granted})
+    with Plugins(section) as plugins:
+        yield plugins, plugin_id

@@ -66,8 +66,6 @@ class Results:
             return
         line = Text.assemble((f"{mark:<8}", _STYLES.get(mark, "")), f"  {self._out.shown(text)}")
         self._out.console.print(line)
-        # A plugin that ends the process takes with it what was not written.
-        self._out.console.file.flush()
 
 
 def _shown(name: str) -> str:
