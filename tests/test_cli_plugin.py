@@ -406,6 +406,10 @@ def test_an_archive_is_installed_where_the_settings_say(plugin: Plugin) -> None:
         file.write("grant = { p = ['network'] }\n")
     assert not plugin("info", "p", "--config", "c.toml", "--json").json["not_granted"]
     assert plugin.code("install", "c.toml", "-f", "plugins", status=2) == "plugin.archive"
+    Path("p.zip").rename("p-1.0-py3-none-any.whl")
+    wheel = plugin("install", "p-1.0-py3-none-any.whl", "-f", "plugins", status=2)
+    assert "pip installs it" in wheel.err
+    assert "no archive" in plugin("install", "new/p", "-f", "plugins", status=2).err
 
 
 def test_enabling_and_disabling_keep_the_files_comments(plugin: Plugin) -> None:

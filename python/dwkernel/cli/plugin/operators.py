@@ -263,7 +263,8 @@ def install(
 ) -> None:
     """Unpack a plugin into a folder.
 
-    Its hash is written into plugins.lock there.
+    Its hash is written into plugins.lock there. A wheel is for pip: what that installs is found by
+    itself.
     """
     from dwkernel.plugins.archive import install as unpack  # noqa: PLC0415 - only here
 
@@ -272,6 +273,12 @@ def install(
         known = section_of(config, [folder] if folder is not None else None).folders
         if not known:
             raise typer.BadParameter("give --folder, or --config with plugins.folders")  # noqa: TRY003
+        if archive.endswith(".whl"):
+            text = f"{archive} is a wheel: pip installs it, and an installed plugin is found"
+            raise typer.BadParameter(text)
+        if Path(archive).is_dir():
+            text = f"{archive} is a folder, and no archive: name it in plugins.folders"
+            raise typer.BadParameter(text)
         target = Path(folder) if folder is not None else known[0]
         found = unpack(Path(archive), target)
         version = str(found.manifest.version)
