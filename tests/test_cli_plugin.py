@@ -384,6 +384,11 @@ def test_list_and_info_say_what_a_plugin_is(plugin: Plugin) -> None:
     about = plugin("info", "own", "-f", "own", "--json").json
     assert about["options"]["refuse_below"].startswith("string = 'frozen/'")
     assert about["keeps_state"]
+    fields: dict[str, Any] = {"properties": {"size": {"type": "integer"}}, "required": ["size"]}
+    plugin_maker.write(Path("size"), plugin_id="size", config=fields)
+    assert plugin("info", "size/", "--json").json["options"]["size"].startswith("integer, required")
+    plugin_maker.write(Path("model"), plugin_id="model", config={"model": "main:Options"})
+    assert "main:Options" in plugin("info", "model").out
     shown = plugin("info", "own", "-f", "own").out
     assert "refuse_below: string = 'frozen/'" in shown
     assert plugin("info", "kernel.drive.file", "--json").json["source"] == "kernel"

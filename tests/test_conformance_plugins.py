@@ -9,7 +9,7 @@ import inspect
 import re
 import threading
 import unittest
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -431,6 +431,27 @@ def test_pytest_is_told_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     case = next(one for one in plugins.cases("policy") if one.name == min(OF_KINDS[0].fails))
     with pytest.raises(AssertionError, match=r"answered 200 of 256.*What to do: Return a list"):
         plugins.run(case, broken)
+
+
+def test_what_a_plugin_needs_is_looked_for_in_folders_and_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    fields: dict[str, Any] = {"permissions": {"network": True}, "summary": "x"}
+    for name in ("inst", "p"):  # another version of itself is installed, too
+        plugin_maker.write(site / f"{name}_package", plugin_id=name, **fields)
+        (site / f"{name}_package" / "__init__.py").write_text("")
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[dwkernel.plugins]\n{name} = {name}_package\n")
+    monkeypatch.syspath_prepend(str(site))
+    plugin_maker.write(tmp_path / "q", plugin_id="q", requires={"inst": ">=1"}, **fields)
+    home = plugin_maker.write(tmp_path / "p", version="1.1", requires={"q": ">=1"}, **fields)
+    case = next(one for one in life.CASES if one.name == "it_loads_and_starts")
+    with pytest.raises(AssertionError, match=r"p 1\.1 needs q >=1, and no q is there"):
+        plugins.run(case, plugins.Subject(home))
+    plugins.run(case, plugins.Subject(home, folders=[tmp_path / "q"]))
 
 
 def test_the_context_of_a_job_is_that_of_a_real_one() -> None:

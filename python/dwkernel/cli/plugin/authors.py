@@ -15,7 +15,7 @@ import typer
 from dwkernel.cli import output
 from dwkernel.cli.arguments import Json, utf8
 from dwkernel.cli.output import Output
-from dwkernel.cli.plugin.places import Config, Folders, Target, folder_of, section_of
+from dwkernel.cli.plugin.places import Folders, Target, folder_of, section_of
 from dwkernel.cli.plugin.shown import Results
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def new(
         out.done({"id": name, "kind": kind, "folder": str(place), "files": names}, text)
 
 
-def conform(  # noqa: PLR0913, PLR0917 - each option stands alone
+def conform(
     target: Target,
     kind: Annotated[
         str | None,
@@ -79,7 +79,6 @@ def conform(  # noqa: PLR0913, PLR0917 - each option stands alone
     ] = "",
     limit: Annotated[str, typer.Option(help="so long a case may take")] = "60s",
     folders: Folders = None,
-    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Test what its kind must do.
@@ -95,7 +94,7 @@ def conform(  # noqa: PLR0913, PLR0917 - each option stands alone
         limit_s = parse_duration(limit)
         # What a plugin's log says of a failure is in the case's own words, too.
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
-        subjects = _subjects(target, kind, folders, config)
+        subjects = _subjects(target, kind, folders)
         found = _cases(subjects, only)
         shown = Results(out)
         results = []
@@ -118,14 +117,12 @@ def conform(  # noqa: PLR0913, PLR0917 - each option stands alone
             raise typer.Exit(output.FAILED)
 
 
-def _subjects(
-    target: str, kind: str | None, folders: list[str] | None, config: str | None
-) -> list[Subject]:
+def _subjects(target: str, kind: str | None, folders: list[str] | None) -> list[Subject]:
     """Return the plugin as each of its kinds, or as the one that is meant."""
     from dwkernel.conformance.plugins import Subject  # noqa: PLC0415 - as above
     from dwkernel.plugins.catalogue import Catalogue  # noqa: PLC0415 - as above
 
-    section = section_of(config, folders)
+    section = section_of(None, folders)
     place = folder_of(target)
     if place is None:
         place = Catalogue(lambda: section).newest(target).home or Path(target)

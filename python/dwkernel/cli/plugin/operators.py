@@ -179,9 +179,12 @@ def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[s
 
 def _options(said: Manifest) -> dict[str, str]:
     """Return its options with their types, defaults and descriptions, for people."""
+    if "model" in said.config:
+        return {"model": f"{said.config['model']}, a pydantic model in the plugin"}
     found = {}
     for name, part in said.config.get("properties", {}).items():
         default = f" = {part['default']!r}" if "default" in part else ""
+        default = ", required" if name in said.config.get("required", ()) else default
         found[name] = f"{part.get('type', 'any')}{default}. {part.get('description', '')}".strip()
     return found
 

@@ -209,7 +209,7 @@ class Subject:
             place: its folder, or that of its project.
             kind: of several kinds the one that is meant.
             samples: by default what `conformance.toml` says.
-            folders: where others are that it needs.
+            folders: where others are that it needs, besides those that are installed.
             make: makes an object, instead of a plugin; `kind` is needed then.
 
         Raises:
@@ -219,7 +219,7 @@ class Subject:
         """
         self.found: Found | None = None if place is None else discovery.at(Path(place))
         self._make = make
-        self._folders = tuple(folders)
+        self._folders, self._needs = _needed(self.found, folders)
         own = self.found.manifest.kinds if self.found else ()
         self.kind = kind or (own[0] if own else "")
         kinds.protocol(self.kind)
@@ -264,11 +264,11 @@ class Subject:
         return place.replace("{folder}", str(self.folder)).replace("{name}", name)
 
     def section(self) -> PluginsSection:
-        """Return the settings that it runs with: everything that it asks for is granted."""
+        """Return the settings that it runs with: it and those that it needs get what they ask for."""
         return PluginsSection(
             installed=False,
             folders=self._folders,
-            grant={self.id: ("*",)},
+            grant=dict.fromkeys((self.id, *self._needs), ("*",)),
             config=Table({self.id: dict(self.samples.config)}),
             limits=LimitsSection.model_validate(dict(self.samples.limits)),
         )
@@ -305,6 +305,30 @@ class Subject:
         opened, self._open = self._open, []
         while opened:
             opened.pop().close(_CLOSE_S)
+
+
+def _needed(
+    found: Found | None, folders: Sequence[Path]
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return where those are that a plugin needs, and their ids.
+
+    Of what is installed only these: the plugin itself may be there, too, in another version.
+    """
+    wanted = [*found.manifest.requires] if found is not None else []
+    places, ids = list(folders), list[str]()
+    if wanted:
+        here = discovery.discover(folders, ()).plugins
+        installed = discovery.discover().plugins
+        while wanted:
+            name = wanted.pop()
+            several = here.get(name) or installed.get(name, [])
+            if name in ids or not several:
+                continue
+            ids.append(name)
+            if name not in here:
+                places += [one.home for one in several if one.home is not None]
+            wanted += [more for one in several for more in one.manifest.requires]
+    return tuple(places), tuple(ids)
 
 
 def result_of(case: Case, subject: Subject, limit_s: float) -> Result:
