@@ -264,7 +264,7 @@ class Subject:
         return place.replace("{folder}", str(self.folder)).replace("{name}", name)
 
     def section(self) -> PluginsSection:
-        """Return the settings that it runs with: it and those that it needs get what they ask for."""
+        """Return the settings that it runs with: all that it and those that it needs ask for."""
         return PluginsSection(
             installed=False,
             folders=self._folders,
