@@ -262,6 +262,13 @@ OF_KINDS = [
         "        if unknown:", "        if False:",
     ),
     Mutant("job", {"it_runs_to_its_end"}, 'return {"sum": total}', "return {total}"),
+    Mutant("job", {"it_runs_to_its_end"}, 'return {"sum": total}', "return b'1'"),
+    Mutant("job", {"it_runs_to_its_end"}, 'return {"sum": total}', "return 'x' * 20_000"),
+    Mutant(
+        "job", {"it_runs_to_its_end", "it_goes_on_where_it_was"},
+        '{"next": done, "sum": total})', '{"next": done, "sum": total, "more": "x" * 21_000})',
+    ),
+
     Mutant(
         "job", {"it_ends_when_it_is_told_to"},
         "            context.check()\n", "            context.looks += 1\n",
@@ -452,6 +459,13 @@ def test_what_a_plugin_needs_is_looked_for_in_folders_and_installed(
     with pytest.raises(AssertionError, match=r"p 1\.1 needs q >=1, and no q is there"):
         plugins.run(case, plugins.Subject(home))
     plugins.run(case, plugins.Subject(home, folders=[tmp_path / "q"]))
+
+
+def test_a_job_that_works_on_a_store_is_tested_with_one(tmp_path: Path) -> None:
+    old = "        upto = context.options"
+    uses = f'        context.kernel.put("c/worked", b"done")\n{old}'
+    subject = mutate(tmp_path, Mutant("job", set(), old, uses))
+    assert {one.name: one.text for one in plugins.check(subject) if one.status == "failed"} == {}
 
 
 def test_the_context_of_a_job_is_that_of_a_real_one() -> None:
