@@ -177,6 +177,12 @@ OF_KINDS = [
         "        return [Outcome.taken()]",
     ),
     Mutant("sink", {"its_wishes_can_be_followed"}, "    batch = 100", "    order = 'any'"),
+    Mutant("sink", {"its_wishes_can_be_followed"}, "    batch = 100", "    batch = 4097"),
+    Mutant("sink", {"its_wishes_can_be_followed"}, "    in_flight = 1", "    in_flight = 65"),
+    Mutant(
+        "sink", {"its_wishes_can_be_followed"},
+        "    in_flight = 1", "    in_flight = 2\n    order = 'stream'",
+    ),
     Mutant(
         "sink", {"calls_under_way_do_not_mix"},
         "    in_flight = 1", "    in_flight = 4\n",
