@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import machinery, metadata
 from pathlib import Path
@@ -79,11 +80,11 @@ def discover(folders: Iterable[Path] = (), path: Sequence[str] | None = None) ->
     """
     wrong: dict[str, errors.DwError] = {}
     found: list[tuple[str, Found]] = []  # with the place that it counts as being in
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for folder in folders:
-        here = _in_folder(Path(folder), wrong)
-        found += [(str(folder), one) for one in here if _true_home(one) not in seen]
-        seen.update(map(_true_home, here))
+        here = {os.path.realpath(one.place): one for one in _in_folder(Path(folder), wrong)}
+        found += [(str(folder), one) for home, one in here.items() if home not in seen]
+        seen.update(here)
     found += [("", one) for one in _installed(path, wrong)]
     plugins: dict[str, list[Found]] = {}
     places: dict[str, dict[str, list[Found]]] = {}
@@ -139,11 +140,6 @@ def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
         except errors.DwError as error:
             wrong[str(home)] = error
     return found
-
-
-def _true_home(found: Found) -> Path:
-    assert found.home is not None  # noqa: S101 - it lies in a folder
-    return found.home.resolve()
 
 
 def _homes(folder: Path) -> list[Path]:
