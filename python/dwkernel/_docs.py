@@ -40,7 +40,18 @@ def configuration_page() -> str:
     return page()
 
 
-PAGES = {"docs/errors.md": errors_page, "docs/configuration.md": configuration_page}
+def kinds_page() -> str:
+    """Return docs/plugin-kinds.md: a worked example of each kind of plugin."""
+    from dwkernel.cli.plugin.making import page  # noqa: PLC0415 - it loads typer
+
+    return page()
+
+
+PAGES = {
+    "docs/errors.md": errors_page,
+    "docs/configuration.md": configuration_page,
+    "docs/plugin-kinds.md": kinds_page,
+}
 
 
 def stale_pages(root: Path, *, write: bool) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,7 +24,7 @@ from dwkernel.reports import Report, counted, plain
 from dwkernel.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from dwkernel.reports import PoolStatus
 
@@ -69,7 +69,11 @@ class Output:
 
     def lines(self, text: str) -> None:
         """Print lines for people."""
-        self.console.print(Text(_shown(text, self.console, _CONTROL_IN_TEXT)))
+        self.console.print(Text(self.shown(text)))
+
+    def shown(self, text: str) -> str:
+        """Return text as it can be printed: on a terminal its lines move no cursor."""
+        return _shown(text, self.console, _CONTROL_IN_TEXT)
 
     def name(self, text: str) -> str:
         """Return a key or a path as it can be printed: on a terminal it moves no cursor."""
@@ -80,15 +84,22 @@ class Output:
         if not self.as_json:
             self.notes.print(Text(_shown(text, self.notes, _CONTROL_IN_TEXT)))
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], right: set[int]) -> None:
-        """Print a table: columns on a terminal, tabs in a pipe."""
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: set[int],
+        whole: Collection[int] = (),
+    ) -> None:
+        """Print a table: columns on a terminal, those in `whole` unbroken, and tabs in a pipe."""
         if not self.console.is_terminal:
             for row in rows:
                 print("\t".join(row))  # noqa: T201 - that is its work
             return
-        table = Table(box=None, pad_edge=False, header_style="dim")
+        table = Table(box=None, pad_edge=False, header_style="dim", show_header=any(head))
         for index, name in enumerate(head):
-            table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+            justify: Literal["left", "right"] = "right" if index in right else "left"
+            table.add_column(name, justify=justify, overflow="fold", no_wrap=index in whole)
         for row in rows:
             table.add_row(*(_cell(self.name(cell)) for cell in row))
         self.console.print(table)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dwkernel import errors
 from dwkernel.plugins import discovery
+from dwkernel.plugins.fitting import near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +71,7 @@ class Catalogue:
         if plugin_id not in found.plugins:
             # One whose manifest is wrong has no id: it may be the one.
             places = f" ({len(found.wrong)} can't be used: check() says why)" if found.wrong else ""
-            text = f"no plugin has the id {plugin_id!r}{places}"
+            text = f"no plugin has the id {plugin_id!r}{near(plugin_id, self.ids())}{places}"
             raise errors.new("plugin.not_found", text, id=plugin_id)
         return found.plugins[plugin_id][-1]
 

@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from importlib import machinery, metadata
@@ -19,7 +20,7 @@ from dwkernel import errors
 from dwkernel.plugins import manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dwkernel.plugins.manifest import Manifest
 
@@ -27,8 +28,9 @@ __all__ = ["GROUP", "Discovery", "Found", "at", "discover"]
 
 GROUP = "dwkernel.plugins"
 _FOUND_MAX = 10_000
-# Where a project may have its package with the manifest.
-_WITHIN = ("*/plugin.toml", "src/*/plugin.toml")
+# Where a project may have its package with the manifest. A folder of plugins has many `*/`.
+_IN_SOURCE = "src/*/plugin.toml"
+_WITHIN = ("*/plugin.toml", _IN_SOURCE)
 
 
 class Found(NamedTuple):
@@ -70,16 +72,20 @@ def discover(folders: Iterable[Path] = (), path: Sequence[str] | None = None) ->
     """Look through folders and installed distributions; nothing of a plugin is imported.
 
     Args:
-        folders: each holds a folder for each plugin, or is one itself.
+        folders: each holds a folder or project for each plugin, or is one itself.
         path: where distributions are; by default `sys.path`.
 
-    An id that is found in two places is in `wrong` with both, and in `plugins` with neither.
+    An id that is found in two places is in `wrong` with both, and in `plugins` with neither. A
+    plugin to which two of the folders lead is in one place.
 
     """
     wrong: dict[str, errors.DwError] = {}
     found: list[tuple[str, Found]] = []  # with the place that it counts as being in
+    seen: set[str] = set()
     for folder in folders:
-        found += [(str(folder), one) for one in _in_folder(Path(folder), wrong)]
+        here = {os.path.realpath(one.place): one for one in _in_folder(Path(folder), wrong)}
+        found += [(str(folder), one) for home, one in here.items() if home not in seen]
+        seen.update(here)
     found += [("", one) for one in _installed(path, wrong)]
     plugins: dict[str, list[Found]] = {}
     places: dict[str, dict[str, list[Found]]] = {}
@@ -129,26 +135,42 @@ def _has_manifest(home: Path) -> bool:
 
 
 def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
-    try:
-        candidates = [folder]
-        if not _has_manifest(folder):
-            candidates = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
-    except OSError as error:
-        text = f"the folder {folder} can't be read: {error.strerror}"
-        wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
-        return []
-    except errors.DwError as error:
-        wrong[str(folder)] = error
-        return []
     found = []
-    for home in candidates:
+    for home in _homes_in(folder, wrong):
         try:
-            if _has_manifest(home):
-                content = manifest.read(home / manifest.FILE_NAME)
-                found.append(Found(content, home, "folder", str(home)))
+            content = manifest.read(home / manifest.FILE_NAME)
+            found.append(Found(content, home, "folder", str(home)))
         except errors.DwError as error:
             wrong[str(home)] = error
     return found
+
+
+def _homes_in(folder: Path, wrong: dict[str, errors.DwError]) -> Iterator[Path]:
+    """Yield a folder, or the folders of plugins in it; what can't be looked into goes into wrong."""
+    try:
+        if homes := _homes(folder):
+            yield from homes
+            return
+        inner = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+    except OSError as error:
+        text = f"the folder {folder} can't be read: {error.strerror}"
+        wrong[str(folder)] = errors.new("plugin.not_found", text, path=folder)
+        return
+    except errors.DwError as error:
+        wrong[str(folder)] = error
+        return
+    for one in inner:
+        try:
+            yield from _homes(one)
+        except errors.DwError as error:
+            wrong[str(one)] = error
+
+
+def _homes(folder: Path) -> list[Path]:
+    """Return a folder if it is a plugin's; of a project the one with the manifest."""
+    if _has_manifest(folder):
+        return [folder]
+    return [one.parent for one in sorted(folder.glob(_IN_SOURCE)) if one.is_file()]
 
 
 def _installed(path: Sequence[str] | None, wrong: dict[str, errors.DwError]) -> list[Found]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel._closing import Closing
-from dwkernel.plugins import resolve
+from dwkernel.plugins import fitting, resolve
 from dwkernel.plugins.record import Record
 from dwkernel.plugins.report import Check, PluginInfo
 
@@ -65,9 +65,14 @@ class Looking(Closing):
         """Return whether what is there fits together; nothing is loaded."""
         self._check()
         there = self._candidates()
-        wrong = {name: str(error) for name, error in self._catalogue.found().wrong.items()}
+        unusable = self._catalogue.found().wrong
+        wrong = {name: str(error) for name, error in unusable.items()}
         plan = resolve.resolve(there, there)
         wrong |= {name: str(error) for name, error in plan.refused.items()}
+        manifests = (one for several in there.values() for one in several)
+        known = {*there, *unusable, *self._records}
+        for name, error in fitting.unfit(self._section(), manifests, known):
+            wrong.setdefault(name, str(error))
         return Check(resolve.matrix(there), wrong)
 
     def get(self, kind: str, capability: str | None = None, *, tenant: str | None = None) -> Handle:

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["API_VERSION", "FILE_NAME", "Manifest", "Permissions", "parse", "read"]
+__all__ = [
+    "API_VERSION",
+    "FILE_NAME",
+    "ID_FORM",
+    "Manifest",
+    "Permissions",
+    "is_id",
+    "parse",
+    "read",
+]
 
 # What plugins are written against. A new minor version adds, a new major one takes away.
 API_VERSION = "1.0"
@@ -33,6 +42,7 @@ BYTES_MAX = 256 << 10
 # Of a version, and of a range: numbers of thousands of digits can't even be compared.
 _VERSION_LETTERS = 200
 
+ID_FORM = "1 to 64 of a-z, 0-9, '-' and '.', beginning with a letter"
 _ID = re.compile(r"[a-z](?:[a-z0-9]|[-.](?=[a-z0-9])){0,63}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
@@ -156,6 +166,11 @@ class Manifest:
         return [*self.permissions.names(), *self.more]
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text can be a plugin's id."""
+    return _ID.fullmatch(text) is not None
+
+
 def read(path: Path) -> Manifest:
     """Read a manifest.
 
@@ -261,9 +276,8 @@ class _Checker:
     def _id(self, place: str, value: Any) -> str:
         if value is None:
             return ""
-        if not isinstance(value, str) or not _ID.fullmatch(value):
-            text = "1 to 64 of a-z, 0-9, '-' and '.', beginning with a letter"
-            self._say(place, f"{value!r} is no id: {text}")
+        if not isinstance(value, str) or not is_id(value):
+            self._say(place, f"{value!r} is no id: {ID_FORM}")
         return str(value)
 
     def _matching(self, name: str, pattern: re.Pattern[str], form: str) -> str:

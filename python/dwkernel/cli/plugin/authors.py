@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
+import shlex
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dwkernel.cli import output
 from dwkernel.cli.arguments import Json, utf8
 from dwkernel.cli.output import Output
-from dwkernel.cli.plugin.places import Folders, homes
+from dwkernel.cli.plugin.places import Folders, Target, folder_of, section_of
+from dwkernel.cli.plugin.shown import Results
 
 if TYPE_CHECKING:
-    from dwkernel.conformance.plugins import Result, Subject
+    from dwkernel.conformance.plugins import Case, Subject
 
 Kind = Annotated[
     str,
@@ -30,17 +33,20 @@ Kind = Annotated[
 ]
 
 
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="its id: a-z, 0-9 and '-', beginning with a letter",
+        show_default=False,
+        callback=utf8,
+    ),
+]
+
+
 def new(
     kind: Kind,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="its id: a-z, 0-9 and '-', beginning with a letter",
-            show_default=False,
-            callback=utf8,
-        ),
-    ],
+    name: Name,
     folder: Annotated[
         str | None,
         typer.Option("--dir", help="where; by default NAME, here", show_default=False),
@@ -57,21 +63,13 @@ def new(
     with out.errors_told():
         place = Path(folder if folder is not None else name)
         files = make(kind, name, place)
-        text = "\n".join([*map(str, files), f"now: dwkernel plugin test {place}"])
+        text = "\n".join([*map(str, files), f"now: dwkernel plugin test {shlex.quote(str(place))}"])
         names = [str(path) for path in files]
         out.done({"id": name, "kind": kind, "folder": str(place), "files": names}, text)
 
 
 def conform(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|ID",
-            help="the plugin's folder or project, or the id of an installed one",
-            show_default=False,
-            callback=utf8,
-        ),
-    ],
+    target: Target,
     kind: Annotated[
         str | None,
         typer.Option("--kind", help="of several kinds that it has", show_default=False),
@@ -85,7 +83,8 @@ def conform(
 ) -> None:
     """Test what its kind must do.
 
-    The plugin runs in this process, with all that its manifest asks for.
+    The plugin gets all that its manifest asks for, and what conformance.toml beside it says. It
+    runs in this process, or confined if it says so. Exit status 1 if a case fails.
     """
     from dwkernel.conformance import plugins  # noqa: PLC0415 - only who tests needs it
     from dwkernel.units import parse_duration  # noqa: PLC0415 - as above
@@ -95,40 +94,56 @@ def conform(
         limit_s = parse_duration(limit)
         # What a plugin's log says of a failure is in the case's own words, too.
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
-        subject = _subject(target, kind, folders)
-        found = [case for case in plugins.cases(subject.kind) if only in case.name]
+        subjects = _subjects(target, kind, folders)
+        found = _cases(subjects, only)
+        shown = Results(out)
         results = []
-        for case in found:
-            result = plugins.result_of(case, subject, limit_s)
+        for number, (subject, case) in enumerate(found, 1):
+            # What a plugin writes is no part of the results; that it does is a case of its own.
+            here = contextlib.redirect_stdout(sys.stderr)
+            with shown.waiting(case.name, number, len(found)), here:
+                result = plugins.result_of(case, subject, limit_s)
             results.append(result)
-            if not as_json:
-                _tell(out, result)
+            shown.show(result)
+        shown.end()
         counts = Counter(result.status for result in results)
-        told: dict[str, Any] = {"id": subject.id, "kind": subject.kind, "counts": counts}
-        texts = [f"{counts[name]} {name}" for name in ("passed", "failed", "left out")]
-        told["results"] = [result.to_dict() for result in results]
-        out.done(told, f"{subject.id} as {subject.kind}: {', '.join(texts)}")
-        if counts["failed"] or not results:
+        told = {status: counts[status] for status in ("passed", "failed", "left out")}
+        tested = ", ".join(subject.kind for subject in subjects)
+        text = ", ".join(f"{count} {status}" for status, count in told.items())
+        about = {"id": subjects[0].id, "kind": tested, "counts": told}
+        done = [result.to_dict() for result in results]
+        out.done({**about, "results": done}, f"{subjects[0].id} as {tested}: {text}")
+        if counts["failed"]:
             raise typer.Exit(output.FAILED)
 
 
-def _subject(target: str, kind: str | None, folders: list[str] | None) -> Subject:
+def _subjects(target: str, kind: str | None, folders: list[str] | None) -> list[Subject]:
+    """Return the plugin as each of its kinds, or as the one that is meant."""
     from dwkernel.conformance.plugins import Subject  # noqa: PLC0415 - as above
-    from dwkernel.plugins import PluginsSection  # noqa: PLC0415 - as above
     from dwkernel.plugins.catalogue import Catalogue  # noqa: PLC0415 - as above
 
-    place = Path(target)
-    if not {"/", os.sep} & set(target) and not place.is_dir():
-        section = PluginsSection(folders=homes(folders))
-        place = Catalogue(lambda: section).newest(target).home or place
-    return Subject(place, kind=kind, folders=homes(folders))
+    section = section_of(None, folders)
+    place = folder_of(target)
+    if place is None:
+        place = Catalogue(lambda: section).newest(target).home or Path(target)
+    first = Subject(place, kind=kind, folders=section.folders)
+    own = first.found.manifest.kinds if first.found is not None else ()
+    others = [] if kind is not None else [one for one in own if one != first.kind]
+    return [first, *(Subject(place, kind=one, folders=section.folders) for one in others)]
 
 
-def _tell(out: Output, result: Result) -> None:
-    marks = {"passed": "ok      ", "failed": "FAILED  ", "left out": "left out"}
-    text = f"{marks[result.status]}  {result.name.replace('_', ' ')}"
-    if result.text:
-        text += f": {result.text}"
-    if result.advice:
-        text += f"\n          {result.advice}"
-    out.lines(text)
+def _cases(subjects: list[Subject], only: str) -> list[tuple[Subject, Case]]:
+    """Return what is run: what all plugins do once, and what each kind does."""
+    from dwkernel.conformance import plugins  # noqa: PLC0415 - as above
+
+    everything = [
+        (subject, case)
+        for number, subject in enumerate(subjects)
+        for case in plugins.cases(subject.kind, life=number == 0)
+    ]
+    wanted = only.replace(" ", "_")  # as they are shown, and as they are written
+    found = [pair for pair in everything if wanted in pair[1].name]
+    if not found:
+        text = f"none of the {len(everything)} cases has {only!r} in its name"
+        raise typer.BadParameter(text)
+    return found

@@ -1,4 +1,7 @@
-"""`dwkernel plugin new`: an installable package to begin with, from templates that are read."""
+"""`dwkernel plugin new`: an installable package to begin with, from templates that are read.
+
+docs/plugin-kinds.md shows the same, kind by kind: they are the worked examples.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from dwkernel import errors
 from dwkernel.plugins import kinds
 from dwkernel.plugins.manifest import API_VERSION
 
-__all__ = ["make"]
+__all__ = ["make", "page", "use_of"]
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,63}")
 # A codec's name is stored with what it encoded, and is shorter than a plugin's.
@@ -68,6 +71,46 @@ def make(kind: str, name: str, folder: Path) -> list[Path]:
     return [folder / place for place in sorted(files)]
 
 
+def use_of(kind: str, name: str) -> str:
+    """Return a program that uses a plugin that was made, from the folder that its project is in."""
+    return _filled(_read(f"uses/{kind}.py.txt"), {"name": name})
+
+
+_PAGE_HEAD = """\
+# Plugins: a worked example of each kind
+
+Generated from the templates of `dwkernel plugin new` by `python -m dwkernel._docs`; tests compare
+it, run the conformance suite on each example, and each program. [plugins.md](plugins.md) says what
+a manifest has, how a plugin lives, and what to heed.
+
+    $ dwkernel plugin new KIND NAME     # makes what is shown here: a package that installs
+    $ dwkernel plugin test NAME         # what every plugin of its kind must do
+
+The programs find the plugin as a folder. An installed package needs no `folders`.
+"""
+
+
+def page() -> str:
+    """Return docs/plugin-kinds.md."""
+    parts = [_PAGE_HEAD]
+    for kind, about in kinds.KINDS.items():
+        name = f"my-{kind.replace('_', '-')}"
+        files = _files(kind, name)
+        shown = [f"src/{name.replace('-', '_')}/plugin.{end}" for end in ("toml", "py")]
+        if _read(f"samples/{kind}.toml.txt", needed=False):
+            shown.append("conformance.toml")
+        parts.append(f"## {kind}\n\n`dwkernel plugin new {kind} {name}`: {about.says}.\n")
+        parts += [_block(place, files[place]) for place in shown]
+        parts.append(_block("", use_of(kind, name)))
+    return "\n".join(parts)
+
+
+def _block(place: str, text: str) -> str:
+    language = "toml" if place.endswith(".toml") else "python"
+    head = f"`{place}`:" if place else "A program that uses it:"
+    return f"{head}\n\n```{language}\n{text.strip()}\n```\n"
+
+
 def _umask(beside: Path) -> int:
     """Return the umask, as a folder that was made now shows it: setting it is everybody's."""
     probe = beside / ".mode"
@@ -105,16 +148,11 @@ def _there(folder: Path, name: str) -> errors.DwError:
 
 
 def _files(kind: str, name: str) -> dict[str, str]:
-    templates = resources.files(__package__) / "templates"
-
-    def read(place: str, *, needed: bool = True) -> str:
-        path = templates.joinpath(*place.split("/"))
-        return path.read_text(encoding="utf-8") if needed or path.is_file() else ""
-
     major = int(API_VERSION.partition(".")[0])
     words = {
-        "manifest": read(f"manifests/{kind}.toml.txt", needed=False),
-        "samples": read(f"samples/{kind}.toml.txt", needed=False),
+        "manifest": _read(f"manifests/{kind}.toml.txt", needed=False),
+        "use": _read(f"uses/{kind}.py.txt").rstrip(),
+        "samples": _read(f"samples/{kind}.toml.txt", needed=False),
         "name": name,
         "short": name[:_SHORT_LETTERS].rstrip("-"),
         "package": name.replace("-", "_"),
@@ -124,12 +162,17 @@ def _files(kind: str, name: str) -> dict[str, str]:
         "next_api": str(major + 1),
         "summary": f"Begun as a plugin of the kind {kind}",
     }
-    given = {place: read(f"project/{template}") for place, template in _PROJECT.items()}
-    given["src/{{package}}/plugin.py"] = read(f"kinds/{kind}.py.txt")
+    given = {place: _read(f"project/{template}") for place, template in _PROJECT.items()}
+    given["src/{{package}}/plugin.py"] = _read(f"kinds/{kind}.py.txt")
     if kind == "key_source":
         # An example's key, drawn now: a key that is in a template is nobody's secret.
         given["src/{{package}}/keys/example.hex"] = f"{secrets.token_hex(32)}\n"
     return {_filled(place, words): _filled(text, words) for place, text in given.items()}
+
+
+def _read(place: str, *, needed: bool = True) -> str:
+    path = resources.files(__package__).joinpath("templates", *place.split("/"))
+    return path.read_text(encoding="utf-8") if needed or path.is_file() else ""
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

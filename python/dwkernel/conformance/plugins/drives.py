@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.conformance.plugins.core import Broken, Cases, LeftOut, Subject, hold, refused
+from dwkernel.conformance.plugins.core import Cases, LeftOut, Subject, hold, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +27,8 @@ def opened(subject: Subject) -> Iterator[Any]:
         yield source.open(subject.location(), True)  # noqa: FBT003 - as the pool calls it
 
 
-def together(work: Callable[[int], object], count: int = _THREADS) -> list[BaseException]:
-    """Do something in many threads at once; return what they raised."""
+def together(work: Callable[[int], object], count: int = _THREADS) -> None:
+    """Do something in many threads at once; raise what the first of them raised."""
     wrong: list[BaseException] = []
     gate = threading.Barrier(count)
 
@@ -39,12 +39,17 @@ def together(work: Callable[[int], object], count: int = _THREADS) -> list[BaseE
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
             wrong.append(error)
 
-    threads = [threading.Thread(target=one, args=(n,), daemon=True) for n in range(count)]
+    name = threading.current_thread().name
+    threads = [
+        threading.Thread(target=one, args=(n,), name=f"{name}:{n}", daemon=True)
+        for n in range(count)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return wrong
+    if wrong:
+        raise wrong[0]
 
 
 @CASES.claim("Raise drive.missing in open(location, make=False) for a drive that was never made.")
@@ -295,10 +300,7 @@ def many_threads_use_it_at_once(subject: Subject) -> None:
                 hold(drive.stat(name) == 50 * len(name), f"{name} has another length")
                 hold(len(list(drive.list(f"t{number}", None, 100))) == turn + 1, "a blob is lost")
 
-        wrong = together(work)
-        if wrong:
-            text = f"a thread raised {type(wrong[0]).__name__}: {wrong[0]}"
-            raise Broken(text)
+        together(work)
         hold(len(won) == 1, f"{len(won)} puts of one name succeeded")
         content = str(won[0]).encode() * 1000
         hold(drive.read("race/one", 0, 2000) == content, "it holds what another one put")

@@ -83,7 +83,8 @@ def _door(it: Any, _: Subject) -> None:
 
 def _job(it: Any, subject: Subject) -> None:
     options = it.validate(dict(subject.samples.options))
-    it.run(fake.JobContext(options))
+    with fake.kernel() as kernel:
+        it.run(fake.JobContext(options, kernel=kernel))
 
 
 _BY_KIND: dict[str, Callable[[Any, Subject], None]] = {

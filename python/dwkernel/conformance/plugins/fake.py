@@ -10,7 +10,12 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from dwkernel.jobs.context import Stop
-from dwkernel.jobs.record import Submitter
+from dwkernel.jobs.record import (
+    CHECKPOINT_BYTES_MAX,
+    OPTIONS_BYTES_MAX,
+    Submitter,
+    plain_data,
+)
 from dwkernel.plugins.kinds.policy import Finished, Request
 
 if TYPE_CHECKING:
@@ -102,7 +107,7 @@ class JobContext:
         attempt: the first.
         submitter: nobody in particular.
         deadline_s: none.
-        kernel: none: a job that needs a store is tested with one.
+        kernel: a small store, if one was given.
         log: a logger.
         saved: all that was saved.
         told: all progress, as `(done, total)`.
@@ -114,10 +119,11 @@ class JobContext:
         options: Mapping[str, Any],
         checkpoint: Any = None,
         *,
+        kernel: Kernel | None = None,
         stop_after: int | None = None,
     ) -> None:
         """Begin; with `stop_after` the job is to end at so many looks at `check`."""
-        self.options = dict(options)
+        self.options: dict[str, Any] = plain_data(dict(options), "options", OPTIONS_BYTES_MAX)
         self.checkpoint = checkpoint
         self.saved: list[Any] = []
         self.told: list[tuple[int, int | None]] = []
@@ -127,7 +133,7 @@ class JobContext:
         self.attempt = 1
         self.submitter = Submitter(principal="conformance")
         self.deadline_s: float | None = None
-        self.kernel: Any = None
+        self.kernel: Any = kernel
         self.log = logging.getLogger("dwkernel.conformance.job")
         self._stop_after = stop_after
 
@@ -155,7 +161,8 @@ class JobContext:
         self.told.append((done, total))
 
     def save(self, checkpoint: Any, *, now: bool = False) -> bool:
-        """Keep a checkpoint."""
-        self.saved.append(checkpoint)
-        self.checkpoint = checkpoint
+        """Keep a checkpoint as the store would, and look whether it is to end."""
+        self.checkpoint = plain_data(checkpoint, "the checkpoint", CHECKPOINT_BYTES_MAX)
+        self.saved.append(self.checkpoint)
+        self.check()
         return now

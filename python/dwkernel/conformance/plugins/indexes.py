@@ -38,7 +38,7 @@ def fields_are_plain_data(subject: Subject) -> None:
     with subject.running() as running, running.used() as it:
         for fields in it.index(_objects(5)):
             hold(isinstance(fields, dict), f"{fields!r:.80} is no dict")
-            plain(dict(fields))
+            plain(dict(fields), what="fields")
 
 
 @CASES.claim("Ignore keys that you don't know: an object may go before it was looked at.")

