@@ -146,7 +146,7 @@ def _in_folder(folder: Path, wrong: dict[str, errors.DwError]) -> list[Found]:
 
 
 def _homes_in(folder: Path, wrong: dict[str, errors.DwError]) -> Iterator[Path]:
-    """Yield a folder, or the folders of plugins in it; what can't be looked into goes into wrong."""
+    """Yield a folder, or the folders of plugins in it; `wrong` has what can't be looked into."""
     try:
         if homes := _homes(folder):
             yield from homes

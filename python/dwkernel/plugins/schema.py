@@ -76,7 +76,7 @@ def _wrong_words(schema: dict[str, Any], place: str) -> list[tuple[str, str]]:
             found.append((f"{place}.{word}", f"{word} can't be {value!r}"))
     required = schema.get("required")
     if isinstance(required, list) and not all(isinstance(name, str) for name in required):
-        found.append((f"{place}.required", f"required has names only, not {required!r}"))
+        found.append((f"{place}.required", f"required can't be {required!r}: it has names only"))
     return found
 
 
