@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import dwkernel as dw
 from benches.duel import Row, duel
+from dwkernel.cli.plugin.making import make
 from dwkernel.plugins import Plugins, PluginsSection, discovery, resolve
 from dwkernel.plugins.swap import Slot
 
@@ -68,6 +69,7 @@ def rows() -> Iterator[Row]:
 
             yield from beside("a call", call, plugins, 0.1)
         yield from at_the_door(home)
+        yield from on_its_drives(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         for number in range(COUNT):
             write(Path(folder), f"p{number}", f'p{number - 1} = ">=1"' if number % 10 else "")
@@ -120,8 +122,9 @@ def beside(
     what: str, turn: Callable[[], object], plugins: Plugins, every_s: float
 ) -> Iterator[Row]:
     """Do something for a while without reloads, and for a while with one every so often."""
+    (name,) = (one.id for one in plugins.list() if one.source == "folder")
     calm, _ = turns(turn, lambda: None, every_s)
-    busy, reloads = turns(turn, lambda: plugins.reload("p"), every_s)
+    busy, reloads = turns(turn, lambda: plugins.reload(name), every_s)
     for name, share in (("median", 0.5), ("99th percentile", 0.99), ("worst", 1.0)):
         quiet, loud = (late[min(len(late) - 1, int(len(late) * share))] for late in (calm, busy))
         text = f"plugins: {what} from {USERS} threads, {name}: {quiet * 1e3:.2f} ms"
@@ -138,6 +141,21 @@ def at_the_door(home: Path) -> Iterator[Row]:
         kernel.plugins.load(home)
         for every_s in (1.0, 0.1):
             yield from beside("head", lambda: kernel.head("c/a"), kernel.plugins, every_s)
+
+
+def on_its_drives(folder: Path) -> Iterator[Row]:
+    """Operations of a store whose three drives are a plugin's, on a disk, beside its reloads."""
+    make("drive", "own-drive", folder / "drive")
+    urls = [f"own-drive://{folder}/{number}" for number in range(3)]
+    plugins = {"folders": [str(folder / "drive" / "src")], "enabled": ["own-drive"]}
+    with dw.open(config={"plugins": plugins}, drives=urls, geometry="2+1", create=True) as kernel:
+        kernel.containers.create("c")
+        kernel.put("c/large", bytes(range(256)) * 400)
+        kernel.put("c/small", b"")
+        got = "a get of 100 KiB from a plugin's drives"
+        yield from beside(got, lambda: kernel.get("c/large").read(), kernel.plugins, 1.0)
+        put = "a put of 100 bytes to a plugin's drives"
+        yield from beside(put, lambda: kernel.put("c/small", b"x" * 100), kernel.plugins, 1.0)
 
 
 def turns(
