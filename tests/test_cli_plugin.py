@@ -302,7 +302,7 @@ def test_what_is_enabled_and_would_not_start_is_told(plugin: Plugin) -> None:
     wrong = plugin("check", "--config", "c.toml", "--json", status=1).json["wrong"]
     assert set(wrong) == {"a", "b", "bb"}
     assert "b is a door, which can't be confined" in wrong["b"]
-    assert "plugins.enabled names 'bb', which is not there" in wrong["bb"]
+    assert "'bb' is enabled, and not there" in wrong["bb"]
     with Path("c.toml").open("a") as file:
         file.write("[plugins.grant]\na = ['*']\n")
     plugin("disable", "bb", "--config", "c.toml")
@@ -378,6 +378,11 @@ def test_list_and_info_say_what_a_plugin_is(plugin: Plugin) -> None:
     rows = {row[0]: row for row in plugin("list", "--config", "c.toml").rows}
     assert rows["b"][1:5] == ["1.4", "policy", "yes", "folder"]
     assert rows["a"][3] == ""
+    tenants = "[plugins]\nfolders = ['plugins']\n[plugins.tenants.acme]\nenabled = ['a', 'gone']\n"
+    Path("t.toml").write_text(tenants)
+    said = plugin("list", "--config", "t.toml")
+    assert {row[0]: row[3] for row in said.rows}["a"] == "yes"
+    assert "'gone' is enabled, and not there" in said.err
     assert rows["kernel.drive.file"][4] == "kernel"
     assert {one["id"] for one in plugin("list", "-f", "plugins", "--json").json["plugins"]} > {"a"}
     plugin("new", "policy", "own")

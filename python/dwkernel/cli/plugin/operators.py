@@ -125,12 +125,14 @@ def info(
 
     What it needs, what it may do, and how it is configured.
     """
+    from dwkernel.plugins.fitting import ungranted  # noqa: PLC0415 - help does without
+
     out = Output(as_json=as_json)
     with out.errors_told(), one_of(target, config, folders) as (plugins, plugin_id):
         told = plugins.info(plugin_id)
         said = _manifest(plugins, plugin_id)
-        granted = plugins.section.grant.get(plugin_id, ())
-        about = {**_about(told, said, granted), "starts": _starts(plugins, told)}
+        missing = ungranted(plugins.section, said)
+        about = {**_about(told, said, missing), "starts": _starts(plugins, told)}
         if as_json:
             out.done(about)
             return
@@ -154,8 +156,7 @@ def _manifest(plugins: Plugins, plugin_id: str) -> Manifest:
 _FIRST = ("id", "version", "kinds", "summary", "config")
 
 
-def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[str, Any]:
-    asked = said.permissions.names()
+def _about(told: PluginInfo, said: Manifest, missing: list[str]) -> dict[str, Any]:
     return {
         "id": told.id,
         "version": told.version,
@@ -168,8 +169,8 @@ def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[s
         "requires": {name: str(range_) for name, range_ in said.requires.items()},
         "capabilities": {kind: list(names) for kind, names in told.capabilities.items()},
         "runs": said.run,
-        "asks_for": asked,
-        "not_granted": [] if "*" in granted else [one for one in asked if one not in granted],
+        "asks_for": said.permissions.names(),
+        "not_granted": missing,
         "state_version": said.state_version,
         "keeps_state": said.keep_state,
         "options": _options(said),
