@@ -196,6 +196,11 @@ def test_a_plugin_that_ends_the_process_leaves_what_went_well_before(plugin: Plu
     assert done.stdout.splitlines()[-1] == "ok        two of it run side by side"
 
 
+def test_help_names_every_kind(plugin: Plugin) -> None:
+    text = " ".join(plugin("new", "--help").out.replace("\n", " ").split())
+    assert f"{', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]}" in text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_program_beside_each_worked_example_runs(
     plugin: Plugin, kind: str, caplog: pytest.LogCaptureFixture
@@ -508,3 +513,9 @@ def test_reload_tries_whether_a_new_version_would_take_over(plugin: Plugin) -> N
     details = json.loads(error.out)["error"]
     assert (details["code"], details["details"]["step"]) == ("plugin.reload", "health")
     assert plugin.code("reload", "nobody", "-f", "plugins", status=1) == "plugin.not_found"
+    plugin_maker.write(Path("new/p"), STATE + "\n    def start(self): 1 / 0\n", **fields)
+    said = plugin("reload", "p", "-f", "plugins", "--from", "new/p", status=1)
+    line = (Path("new/p/main.py").read_text().splitlines()).index("    def start(self): 1 / 0") + 1
+    assert said.err.startswith(f"at new/p/main.py:{line}, in start\nerror: p 1.0 could not")
+    said = plugin("reload", "new/p", status=1)
+    assert said.err.startswith(f"at new/p/main.py:{line}, in start\nerror: start of p raised Zero")
