@@ -196,6 +196,11 @@ def test_a_plugin_that_ends_the_process_leaves_what_went_well_before(plugin: Plu
     assert done.stdout.splitlines()[-1] == "ok        two of it run side by side"
 
 
+def test_help_names_every_kind(plugin: Plugin) -> None:
+    text = " ".join(plugin("new", "--help").out.replace("\n", " ").split())
+    assert f"{', '.join(list(KINDS)[:-1])} or {list(KINDS)[-1]}" in text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_program_beside_each_worked_example_runs(
     plugin: Plugin, kind: str, caplog: pytest.LogCaptureFixture
@@ -302,7 +307,7 @@ def test_what_is_enabled_and_would_not_start_is_told(plugin: Plugin) -> None:
     wrong = plugin("check", "--config", "c.toml", "--json", status=1).json["wrong"]
     assert set(wrong) == {"a", "b", "bb"}
     assert "b is a door, which can't be confined" in wrong["b"]
-    assert "plugins.enabled names 'bb', which is not there" in wrong["bb"]
+    assert "'bb' is enabled, and not there" in wrong["bb"]
     with Path("c.toml").open("a") as file:
         file.write("[plugins.grant]\na = ['*']\n")
     plugin("disable", "bb", "--config", "c.toml")
@@ -378,6 +383,11 @@ def test_list_and_info_say_what_a_plugin_is(plugin: Plugin) -> None:
     rows = {row[0]: row for row in plugin("list", "--config", "c.toml").rows}
     assert rows["b"][1:5] == ["1.4", "policy", "yes", "folder"]
     assert rows["a"][3] == ""
+    tenants = "[plugins]\nfolders = ['plugins']\n[plugins.tenants.acme]\nenabled = ['a', 'gone']\n"
+    Path("t.toml").write_text(tenants)
+    said = plugin("list", "--config", "t.toml")
+    assert {row[0]: row[3] for row in said.rows}["a"] == "yes"
+    assert "'gone' is enabled, and not there" in said.err
     assert rows["kernel.drive.file"][4] == "kernel"
     assert {one["id"] for one in plugin("list", "-f", "plugins", "--json").json["plugins"]} > {"a"}
     plugin("new", "policy", "own")
@@ -503,3 +513,9 @@ def test_reload_tries_whether_a_new_version_would_take_over(plugin: Plugin) -> N
     details = json.loads(error.out)["error"]
     assert (details["code"], details["details"]["step"]) == ("plugin.reload", "health")
     assert plugin.code("reload", "nobody", "-f", "plugins", status=1) == "plugin.not_found"
+    plugin_maker.write(Path("new/p"), STATE + "\n    def start(self): 1 / 0\n", **fields)
+    told_of = plugin("reload", "p", "-f", "plugins", "--from", "new/p", status=1)
+    line = (Path("new/p/main.py").read_text().splitlines()).index("    def start(self): 1 / 0") + 1
+    assert told_of.err.startswith(f"at new/p/main.py:{line}, in start\nerror: p 1.0 could not")
+    told_of = plugin("reload", "new/p", status=1)
+    assert told_of.err.startswith(f"at new/p/main.py:{line}, in start\nerror: start of p")

@@ -13,13 +13,36 @@ if TYPE_CHECKING:
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.settings import PluginsSection
 
-__all__ = ["near", "starts", "unfit"]
+__all__ = ["hold_to_grants", "near", "starts", "unfit", "ungranted"]
 
 
 def starts(section: PluginsSection, plugin_id: str) -> bool:
     """Return whether the section lets a plugin start by itself."""
-    is_named = plugin_id in section.enabled or "*" in section.enabled
-    return is_named and plugin_id not in section.disabled
+    named = _named(section)
+    return (plugin_id in named or "*" in named) and plugin_id not in section.disabled
+
+
+def _named(section: PluginsSection) -> set[str]:
+    return {*section.enabled}.union(*(one.enabled for one in section.tenants.values()))
+
+
+def ungranted(section: PluginsSection, said: Manifest) -> list[str]:
+    """Return what a plugin asks for and does not get."""
+    granted = section.grant.get(said.id, ())
+    return [one for one in said.asks() if "*" not in granted and one not in granted]
+
+
+def hold_to_grants(section: PluginsSection, said: Manifest) -> None:
+    """Refuse a plugin that asks for more than it gets.
+
+    Raises:
+        Denied: `plugin.permission`
+
+    """
+    asked = ", ".join(ungranted(section, said))
+    if asked:
+        text = f"{said.id} asks for {asked}, which nobody granted"
+        raise errors.new("plugin.permission", text, id=said.id, permissions=asked)
 
 
 def near(plugin_id: str, known: Iterable[str]) -> str:
@@ -39,23 +62,19 @@ def unfit(
         known: the ids of all, also of those whose manifests are wrong.
 
     """
-    for name in sorted({*section.enabled} - {"*"} - {*section.disabled} - {*known}):
-        text = f"plugins.enabled names {name!r}, which is not there{near(name, known)}"
+    for name in sorted(_named(section) - {"*"} - {*section.disabled} - {*known}):
+        text = f"{name!r} is enabled, and not there{near(name, known)}"
         yield name, errors.new("plugin.not_found", text, id=name)
     for said in there:
         loose = _loose(said)
         if loose:
             text = f"{said.id} is a {loose}, which can't be confined"
             yield said.id, errors.new("plugin.sandbox", text, id=said.id)
-        granted = section.grant.get(said.id, ())
-        asked = [one for one in said.permissions.names() if one not in granted]
-        if asked and "*" not in granted and starts(section, said.id):
-            text = f"{said.id} asks for {', '.join(asked)}, which nobody granted"
-            permissions = ", ".join(asked)
-            yield (
-                said.id,
-                errors.new("plugin.permission", text, id=said.id, permissions=permissions),
-            )
+        if starts(section, said.id):
+            try:
+                hold_to_grants(section, said)
+            except errors.Denied as error:
+                yield said.id, error.with_traceback(None)
 
 
 def _loose(said: Manifest) -> str | None:

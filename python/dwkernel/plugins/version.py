@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import effects, kinds, loader, schema, tree, vouching
+from dwkernel.plugins import effects, fitting, kinds, loader, schema, tree, vouching
 from dwkernel.plugins.life import Context, Life
 from dwkernel.plugins.manifest import API_VERSION
 from dwkernel.plugins.proof import Proof
@@ -133,7 +133,7 @@ class Workshop:
 
         """
         section = self._section()
-        self._granted(found, section)
+        fitting.hold_to_grants(section, found.manifest)
         limits = section.limits.limits()
         if found.manifest.run == "confined":
             return self._confined(found, log, watchdog)
@@ -184,13 +184,6 @@ class Workshop:
             # Only the message: a model's own error would keep its class.
             text = f"the configuration of {version.found.id} is refused: {error.__cause__}"
             raise errors.new("plugin.option", text, id=version.found.id) from None
-
-    def _granted(self, found: Found, section: PluginsSection) -> None:
-        granted = section.grant.get(found.id, ())
-        asked = [name for name in found.manifest.asks() if name not in granted]
-        if asked and "*" not in granted:
-            text = f"{found.id} asks for {', '.join(asked)}, which nobody granted"
-            raise errors.new("plugin.permission", text, id=found.id, permissions=", ".join(asked))
 
     def _confined(self, found: Found, log: Log, watchdog: Watchdog) -> Version:
         """Start it in a process of its own, from a copy that nobody changes."""

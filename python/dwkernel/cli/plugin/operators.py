@@ -24,6 +24,8 @@ from dwkernel.cli.plugin.places import (
 from dwkernel.reports import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwkernel.plugins import PluginInfo, Plugins
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.report import Check
@@ -125,12 +127,14 @@ def info(
 
     What it needs, what it may do, and how it is configured.
     """
+    from dwkernel.plugins.fitting import ungranted  # noqa: PLC0415 - help does without
+
     out = Output(as_json=as_json)
     with out.errors_told(), one_of(target, config, folders) as (plugins, plugin_id):
         told = plugins.info(plugin_id)
         said = _manifest(plugins, plugin_id)
-        granted = plugins.section.grant.get(plugin_id, ())
-        about = {**_about(told, said, granted), "starts": _starts(plugins, told)}
+        missing = ungranted(plugins.section, said)
+        about = {**_about(told, said, missing), "starts": _starts(plugins, told)}
         if as_json:
             out.done(about)
             return
@@ -154,8 +158,7 @@ def _manifest(plugins: Plugins, plugin_id: str) -> Manifest:
 _FIRST = ("id", "version", "kinds", "summary", "config")
 
 
-def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[str, Any]:
-    asked = said.asks()
+def _about(told: PluginInfo, said: Manifest, missing: list[str]) -> dict[str, Any]:
     return {
         "id": told.id,
         "version": told.version,
@@ -168,8 +171,8 @@ def _about(told: PluginInfo, said: Manifest, granted: tuple[str, ...]) -> dict[s
         "requires": {name: str(range_) for name, range_ in said.requires.items()},
         "capabilities": {kind: list(names) for kind, names in told.capabilities.items()},
         "runs": said.run,
-        "asks_for": asked,
-        "not_granted": [] if "*" in granted else [one for one in asked if one not in granted],
+        "asks_for": said.asks(),
+        "not_granted": missing,
         "state_version": said.state_version,
         "keeps_state": said.keep_state,
         "options": _options(said),
@@ -332,6 +335,20 @@ def _switch(plugin_id: str, config: str, *, enabled: bool, as_json: bool) -> Non
             out.note(f"! {wrong}")
 
 
+def _tell_place(out: Output, error: errors.DwError, place: Callable[[], Path]) -> None:
+    """Name the line of the plugin, if an error came from one."""
+    from dwkernel.conformance.plugins.where import failed_at  # noqa: PLC0415 - seldom
+    from dwkernel.plugins import discovery  # noqa: PLC0415 - as above
+
+    try:
+        home = discovery.at(place()).home
+    except errors.DwError:
+        return  # installed, or gone
+    text = failed_at(error, home).strip(" ()")
+    if text:
+        out.note(f"at {text}")
+
+
 _HOW = (
     "A program that runs takes it over by kernel.plugins.reload({id!r}) in that program, or by "
     "itself when its files change if it has plugins.watch = true"
@@ -356,10 +373,14 @@ def reload(
     out = Output(as_json=as_json)
     with out.errors_told(), one_of(target, config, folders, grants=True) as (plugins, plugin_id):
         logging.getLogger("dwkernel.plugins").addHandler(logging.NullHandler())
-        plugins.load(plugin_id)
+        home = None
         try:
+            plugins.load(plugin_id)
+            # What an error is about is what was loaded last.
+            home = None if source is None else Path(source)
             report = plugins.reload(plugin_id, source)
-        except errors.Conflict as error:
+        except errors.DwError as error:
+            _tell_place(out, error, lambda: home or Path(plugins.info(plugin_id).place))
             raise error.with_traceback(None) from None
         is_good = report.is_unloaded and not report.wrong
         how = _HOW.format(id=plugin_id)
