@@ -133,6 +133,23 @@ def test_what_a_plugin_does_to_the_process_is_undone_and_told(
     assert any("the plugin" in line for line in opened.info("p").lines)
 
 
+def test_what_the_program_did_not_import_is_not_patched_either(tmp_path: Path) -> None:
+    patches = "import ssl, subprocess\nssl.SSLContext.wrap_bio = subprocess.run = None"
+    home = at_import(tmp_path / "p", patches)
+    program = f"""
+import sys
+from dwkernel.plugins import Plugins, PluginsSection
+with Plugins(PluginsSection(installed=False)) as plugins:
+    assert "subprocess" not in sys.modules
+    plugins.load({str(home)!r})
+    print(plugins.info("p").effects, sys.modules["subprocess"].run)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.startswith("['importing: patched subprocess.run'] <function run")
+
+
 def test_the_finder_of_a_library_stays_when_a_plugin_imports_that(
     opened: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +281,17 @@ def test_a_plugin_that_hangs_is_left_alone_and_counted(where: str, tmp_path: Pat
         until(lambda: opened.info("p").stuck == 0)
     # What was imported too late is taken out again.
     until(lambda: not [name for name in sys.modules if name.startswith("dwkernel_plugin_p_")])
+
+
+def test_closing_holds_its_deadline_whatever_a_plugin_does(tmp_path: Path) -> None:
+    hang = "import time\n{}\n    self.time.sleep(60)"
+    with plugin_maker.plugins() as opened:
+        for plugin_id, method in (("p", "def stop(self):"), ("q", "def drain(self, deadline_s):")):
+            body = hang.format(method)
+            opened.load(plugin_maker.write(tmp_path / plugin_id, body, plugin_id=plugin_id))
+        began = time.monotonic()
+        opened.close("0.5s")
+        assert time.monotonic() - began < 15
 
 
 def test_a_slow_import_holds_up_nobody_who_calls_others(tmp_path: Path) -> None:

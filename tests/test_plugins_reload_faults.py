@@ -192,6 +192,37 @@ def __del__(self):
         assert "going" in opened.info("p").lines
 
 
+def test_calls_that_fail_on_the_old_version_are_not_laid_to_the_new_one(tmp_path: Path) -> None:
+    fails = "def fail(self, inside, leave): inside.set(); leave.wait(60); 1 / 0"
+    with plugin_maker.plugins(health={"failures_in_row": 3, "failures_max": 3}) as opened:
+        opened.load(counter(tmp_path / "p", 1, fails, keep_state=False))
+        handle = opened.get("policy")
+        inside, leave = [threading.Event() for _ in range(8)], threading.Event()
+        codes: list[str] = []
+
+        def call(begun: threading.Event, limit_s: float | None) -> None:
+            codes.append(code_of(lambda: handle.call("fail", begun, leave, limit_s=limit_s)))
+
+        threads = [
+            threading.Thread(target=call, args=(one, PATIENCE_S if number % 2 else None))
+            for number, one in enumerate(inside)
+        ]
+        for thread in threads:
+            thread.start()
+        assert all(one.wait(PATIENCE_S) for one in inside)
+        until_new = threading.Thread(
+            target=lambda: (until(lambda: opened.info("p").version == "1.1"), leave.set())
+        )
+        until_new.start()
+        assert opened.reload(
+            "p", counter(tmp_path / "n", 2, version="1.1", keep_state=False)
+        ).unused
+        for thread in [*threads, until_new]:
+            thread.join()
+        assert codes == ["plugin.failed"] * 8
+        assert (handle.call("add"), handle.health.report().failures) == (2, 0)
+
+
 # --- Drives that are open ---
 
 DRIVES = """

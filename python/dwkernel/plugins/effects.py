@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import locale
 import os
 import signal
@@ -166,6 +167,11 @@ class Before(NamedTuple):
 
 def look() -> Before:
     """Return how the process stands."""
+    for name in _WATCHED:
+        # Also what the program has not imported yet: a plugin may do so, and patch it.
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     loaded = {name: sys.modules[name] for name in _WATCHED if name in sys.modules}
     return Before(
         [setting.get() for setting in _SETTINGS],

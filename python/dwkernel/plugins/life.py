@@ -155,10 +155,10 @@ class Life:
         """Let it finish what it has begun; it is draining whatever happens. Raises as above."""
         self._move("drain", deadline_s, deadline_s)
 
-    def stop(self) -> None:
+    def stop(self, limit_s: float | None = None) -> None:
         """Let it end; it is stopped whatever happens. Raises as `handshake`."""
         if self.state != "stopped":
-            self._move("stop", self.limits.stop)
+            self._move("stop", self.limits.stop if limit_s is None else limit_s)
 
     def health(self, limit_s: float | None = None) -> None:
         """Ask how it does, for at most so many seconds.

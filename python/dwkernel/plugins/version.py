@@ -53,11 +53,11 @@ class Version:
         """The name of its outermost module; empty for the kernel's own."""
         return self.loaded.namespace if self.loaded else ""
 
-    def end(self) -> list[str]:
+    def end(self, limit_s: float | None = None) -> list[str]:
         """Stop it, whatever happens; return what went wrong, for people."""
         wrong = []
         try:
-            self.life.stop()
+            self.life.stop(limit_s)
         except errors.DwError as error:
             wrong.append(str(error))
         return wrong
