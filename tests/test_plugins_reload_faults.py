@@ -11,6 +11,7 @@ import pytest
 
 import plugin_maker
 from dwkernel.plugins import Plugins, manager, swap
+from dwkernel.plugins.reload import Reload
 from dwkernel.plugins.serving import PluginDrive
 from expect import code_of, until
 from test_plugins_reload import counter, namespaces, reloading_fails
@@ -52,7 +53,7 @@ MOMENTS = {
     "settling": (manager.Plugins, "_took_over"),
     "registering": (manager.Plugins, "_register"),
     "draining": (swap.Slot, "drain"),
-    "ending": (manager.Reload, "finish"),
+    "ending": (Reload, "finish"),
 }
 
 
@@ -175,14 +176,17 @@ def test_what_a_version_does_to_the_process_while_it_takes_over_is_undone(
     assert "carrying over: changed the working directory" in opened.info("p").effects
 
 
-def test_what_hangs_while_it_is_collected_holds_up_nobody(tmp_path: Path) -> None:
+def test_what_hangs_while_it_is_collected_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dwkernel.plugins.version._UNLOAD_S", 0.2)
     hangs = f"""
 import time, sys
 def __del__(self):
     print("going")
     self.time.sleep({PATIENCE_S * 20})
 """
-    with plugin_maker.plugins(limits={"stop": 0.2}) as opened:
+    with plugin_maker.plugins() as opened:
         opened.load(counter(tmp_path / "p", 1, hangs))
         began = time.monotonic()
         report = opened.reload("p", counter(tmp_path / "next", 2))
@@ -190,6 +194,28 @@ def __del__(self):
         assert "unloading of p did not end" in report.alive[0]
         assert (opened.get("policy").call("add"), opened.info("p").stuck) == (2, 1)
         assert "going" in opened.info("p").lines
+
+
+def test_a_thread_without_a_name_that_the_old_one_left_is_told(
+    opened: Plugins, tmp_path: Path
+) -> None:
+    leaks = """
+import _thread, threading
+END = threading.Event()
+def start(self):
+    self._thread.start_new_thread(self.END.wait, (30,))
+    self._thread.start_new_thread(self.work, ())
+def work(self):
+    self.END.wait(30)
+"""
+    opened.load(counter(tmp_path / "p", 1, leaks))
+    with opened.get("policy").use() as instance:
+        end = instance.END
+    del instance
+    report = opened.reload("p", counter(tmp_path / "next", 2))
+    end.set()
+    assert [one.rpartition("/")[0] for one in report.leaked] == ["plugin:p"]
+    assert (report.leaked[0].rpartition("/")[2].isdigit(), report.is_unloaded) == (True, False)
 
 
 def test_calls_that_fail_on_the_old_version_are_not_laid_to_the_new_one(tmp_path: Path) -> None:
@@ -210,9 +236,12 @@ def test_calls_that_fail_on_the_old_version_are_not_laid_to_the_new_one(tmp_path
         for thread in threads:
             thread.start()
         assert all(one.wait(PATIENCE_S) for one in inside)
-        until_new = threading.Thread(
-            target=lambda: (until(lambda: opened.info("p").version == "1.1"), leave.set())
-        )
+
+        def release() -> None:
+            until(lambda: opened.info("p").version == "1.1")
+            leave.set()
+
+        until_new = threading.Thread(target=release)
         until_new.start()
         assert opened.reload(
             "p", counter(tmp_path / "n", 2, version="1.1", keep_state=False)

@@ -185,7 +185,7 @@ class Record:
         self._ended = True
         quick = bool(names or leaked or self.watchdog.stuck)
         left_s = max(0.0, deadline - time.monotonic())
-        alive = version.vanish(self.watchdog, stop_s, 0.0 if quick else min(left_s, _PROOF_S))
+        alive = version.vanish(self.watchdog, 0.0 if quick else min(left_s, _PROOF_S))
         wrong += [f"still there: {one}" for one in alive]
         for text in wrong:
             self.log.notice(f"at its end: {text}")
