@@ -193,7 +193,8 @@ def test_what_a_plugin_prints_is_in_its_log_and_nowhere_else(
     opened: Plugins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = at_import(
-        tmp_path / "p", "import sys\nprint('importing', 1, sep='-')\nsys.stderr.write('half')"
+        tmp_path / "p",
+        "import sys\nprint('importing', 1, sep='-')\nsys.stderr.writelines(['ha', 'lf'])",
     )
     text = (home / "main.py").read_text()
     text += "\n    def start(self):\n        sys.stdout.write('started\\n')\n"

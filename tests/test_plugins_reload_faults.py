@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -250,6 +251,16 @@ def test_calls_that_fail_on_the_old_version_are_not_laid_to_the_new_one(tmp_path
             thread.join()
         assert codes == ["plugin.failed"] * 8
         assert (handle.call("add"), handle.health.report().failures) == (2, 0)
+
+
+def test_what_is_told_of_a_plugin_is_bounded_over_all_its_reloads(
+    opened: Plugins, tmp_path: Path
+) -> None:
+    opened.load(counter(tmp_path / "p", 1))
+    for number in range(150):
+        with opened._records["p"].watchdog.looking("a step"):
+            os.environ[f"DWK_{number}"] = "1"
+    assert len(opened.info("p").effects) == 100
 
 
 # --- Drives that are open ---
