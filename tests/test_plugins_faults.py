@@ -94,7 +94,8 @@ EFFECTS = {
     ),
     "streams": (
         "import io, sys; sys.stdout = io.StringIO(); sys.stdin = None",
-        lambda: (sys.stdout, sys.stdin),
+        # While the output of a step that hangs is caught, something stands before the stream.
+        lambda: [getattr(one, "original", one) for one in (sys.stdout, sys.stdin)],
         "changed the standard streams",
     ),
     "timeout": (
@@ -131,6 +132,23 @@ def test_what_a_plugin_does_to_the_process_is_undone_and_told(
     assert any(says in one for one in told), told
     assert all(one.startswith("importing" if when == "import" else when) for one in told)
     assert any("the plugin" in line for line in opened.info("p").lines)
+
+
+def test_what_the_program_did_not_import_is_not_patched_either(tmp_path: Path) -> None:
+    patches = "import ssl, subprocess\nssl.SSLContext.wrap_bio = subprocess.run = None"
+    home = at_import(tmp_path / "p", patches)
+    program = f"""
+import sys
+from dwkernel.plugins import Plugins, PluginsSection
+with Plugins(PluginsSection(installed=False)) as plugins:
+    assert "subprocess" not in sys.modules
+    plugins.load({str(home)!r})
+    print(plugins.info("p").effects, sys.modules["subprocess"].run)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.startswith("['importing: patched subprocess.run'] <function run")
 
 
 def test_the_finder_of_a_library_stays_when_a_plugin_imports_that(
@@ -175,7 +193,8 @@ def test_what_a_plugin_prints_is_in_its_log_and_nowhere_else(
     opened: Plugins, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = at_import(
-        tmp_path / "p", "import sys\nprint('importing', 1, sep='-')\nsys.stderr.write('half')"
+        tmp_path / "p",
+        "import sys\nprint('importing', 1, sep='-')\nsys.stderr.writelines(['ha', 'lf'])",
     )
     text = (home / "main.py").read_text()
     text += "\n    def start(self):\n        sys.stdout.write('started\\n')\n"
@@ -264,6 +283,17 @@ def test_a_plugin_that_hangs_is_left_alone_and_counted(where: str, tmp_path: Pat
         until(lambda: opened.info("p").stuck == 0)
     # What was imported too late is taken out again.
     until(lambda: not [name for name in sys.modules if name.startswith("dwkernel_plugin_p_")])
+
+
+def test_closing_holds_its_deadline_whatever_a_plugin_does(tmp_path: Path) -> None:
+    hang = "import time\n{}\n    self.time.sleep(60)"
+    with plugin_maker.plugins() as opened:
+        for plugin_id, method in (("p", "def stop(self):"), ("q", "def drain(self, deadline_s):")):
+            body = hang.format(method)
+            opened.load(plugin_maker.write(tmp_path / plugin_id, body, plugin_id=plugin_id))
+        began = time.monotonic()
+        opened.close("0.5s")
+        assert time.monotonic() - began < 15
 
 
 def test_a_slow_import_holds_up_nobody_who_calls_others(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import linecache
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -345,6 +346,33 @@ def test_stages_are_removed_with_what_they_were_for(tmp_path: Path) -> None:
     del stages
     until(lambda: reference() is None)
     assert not root.exists()
+
+
+def test_what_a_process_that_was_killed_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    home = plugin_maker.write(tmp_path / "p")
+    program = f"""
+import os, pathlib, signal, sys
+from dwkernel.plugins import discovery, loader
+from dwkernel.plugins.output import Log
+stages = loader.Stages(pathlib.Path({str(tmp_path)!r}))
+loader.load(discovery.at(pathlib.Path({str(home)!r})), stages, Log("p"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == -9
+    (left,) = tmp_path.glob("dwkernel-plugins-*")
+    mine = loader.Stages(tmp_path)
+    used = mine.new("used").parent
+    fresh = tmp_path / "dwkernel-plugins-fresh"
+    fresh.mkdir()
+    (tmp_path / "dwkernel-plugins-link").symlink_to(home)
+    for one in (left, used, tmp_path / "dwkernel-plugins-link"):
+        os.utime(one, (0, 0), follow_symlinks=False)
+    other = loader.Stages(tmp_path)
+    own = other.new("other").parent
+    assert sorted(one for one in tmp_path.glob("dwkernel-plugins-*") if one.is_dir()) == sorted(
+        [used, own, fresh, tmp_path / "dwkernel-plugins-link"]
+    )
+    assert (home / "plugin.toml").exists()
 
 
 EXTENSION = """

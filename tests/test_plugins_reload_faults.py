@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import plugin_maker
 from dwkernel.plugins import Plugins, manager, swap
+from dwkernel.plugins.reload import Reload
 from dwkernel.plugins.serving import PluginDrive
 from expect import code_of, until
 from test_plugins_reload import counter, namespaces, reloading_fails
@@ -52,7 +54,7 @@ MOMENTS = {
     "settling": (manager.Plugins, "_took_over"),
     "registering": (manager.Plugins, "_register"),
     "draining": (swap.Slot, "drain"),
-    "ending": (manager.Reload, "finish"),
+    "ending": (Reload, "finish"),
 }
 
 
@@ -175,14 +177,17 @@ def test_what_a_version_does_to_the_process_while_it_takes_over_is_undone(
     assert "carrying over: changed the working directory" in opened.info("p").effects
 
 
-def test_what_hangs_while_it_is_collected_holds_up_nobody(tmp_path: Path) -> None:
+def test_what_hangs_while_it_is_collected_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dwkernel.plugins.version._UNLOAD_S", 0.2)
     hangs = f"""
 import time, sys
 def __del__(self):
     print("going")
     self.time.sleep({PATIENCE_S * 20})
 """
-    with plugin_maker.plugins(limits={"stop": 0.2}) as opened:
+    with plugin_maker.plugins() as opened:
         opened.load(counter(tmp_path / "p", 1, hangs))
         began = time.monotonic()
         report = opened.reload("p", counter(tmp_path / "next", 2))
@@ -190,6 +195,72 @@ def __del__(self):
         assert "unloading of p did not end" in report.alive[0]
         assert (opened.get("policy").call("add"), opened.info("p").stuck) == (2, 1)
         assert "going" in opened.info("p").lines
+
+
+def test_a_thread_without_a_name_that_the_old_one_left_is_told(
+    opened: Plugins, tmp_path: Path
+) -> None:
+    leaks = """
+import _thread, threading
+END = threading.Event()
+def start(self):
+    self._thread.start_new_thread(self.END.wait, (30,))
+    self._thread.start_new_thread(self.work, ())
+def work(self):
+    self.END.wait(30)
+"""
+    opened.load(counter(tmp_path / "p", 1, leaks))
+    with opened.get("policy").use() as instance:
+        end = instance.END
+    del instance
+    report = opened.reload("p", counter(tmp_path / "next", 2))
+    end.set()
+    assert [one.rpartition("/")[0] for one in report.leaked] == ["plugin:p"]
+    assert (report.leaked[0].rpartition("/")[2].isdigit(), report.is_unloaded) == (True, False)
+
+
+def test_calls_that_fail_on_the_old_version_are_not_laid_to_the_new_one(tmp_path: Path) -> None:
+    fails = "def fail(self, inside, leave): inside.set(); leave.wait(60); 1 / 0"
+    with plugin_maker.plugins(health={"failures_in_row": 3, "failures_max": 3}) as opened:
+        opened.load(counter(tmp_path / "p", 1, fails, keep_state=False))
+        handle = opened.get("policy")
+        inside, leave = [threading.Event() for _ in range(8)], threading.Event()
+        codes: list[str] = []
+
+        def call(begun: threading.Event, limit_s: float | None) -> None:
+            codes.append(code_of(lambda: handle.call("fail", begun, leave, limit_s=limit_s)))
+
+        threads = [
+            threading.Thread(target=call, args=(one, PATIENCE_S if number % 2 else None))
+            for number, one in enumerate(inside)
+        ]
+        for thread in threads:
+            thread.start()
+        assert all(one.wait(PATIENCE_S) for one in inside)
+
+        def release() -> None:
+            until(lambda: opened.info("p").version == "1.1")
+            leave.set()
+
+        until_new = threading.Thread(target=release)
+        until_new.start()
+        assert opened.reload(
+            "p", counter(tmp_path / "n", 2, version="1.1", keep_state=False)
+        ).unused
+        for thread in [*threads, until_new]:
+            thread.join()
+        assert codes == ["plugin.failed"] * 8
+        assert (handle.call("add"), handle.health.report().failures) == (2, 0)
+
+
+def test_what_is_told_of_a_plugin_is_bounded_over_all_its_reloads(
+    opened: Plugins, tmp_path: Path
+) -> None:
+    opened.load(counter(tmp_path / "p", 1))
+    for number in range(150):
+        with opened._records["p"].watchdog.looking("a step"):
+            os.environ[f"DWK_{number}"] = "1"
+    assert len(opened.info("p").effects) == 100
 
 
 # --- Drives that are open ---

@@ -203,7 +203,7 @@ class _Budget:
 
 
 def _zip(archive: Path, file: IO[bytes]) -> Iterator[_Member]:
-    with zipfile.ZipFile(_InPieces(file, archive)) as packed:  # type: ignore[arg-type]  # it has what is used
+    with zipfile.ZipFile(_InPieces(file, archive)) as packed:
         for info in packed.infolist():
             mode = info.external_attr >> 16
             # Tools of other systems leave the type of a file out.

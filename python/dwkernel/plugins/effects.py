@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import locale
 import os
 import signal
@@ -166,6 +167,11 @@ class Before(NamedTuple):
 
 def look() -> Before:
     """Return how the process stands."""
+    for name in _WATCHED:
+        # Also what the program has not imported yet: a plugin may do so, and patch it.
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     loaded = {name: sys.modules[name] for name in _WATCHED if name in sys.modules}
     return Before(
         [setting.get() for setting in _SETTINGS],
@@ -261,24 +267,28 @@ def _put_back_signals(had: dict[int, Any]) -> list[str]:
     return told
 
 
-def leaked_threads(namespace: str, label: str) -> list[threading.Thread]:
-    """Return threads that run a plugin's code, and name them after it.
+def leaked_threads(namespace: str, label: str) -> list[str]:
+    """Return the names of threads that run a plugin's code, which are named after it.
 
     A thread counts that was made with a function of the plugin, or has one on its stack.
     """
     frames = sys._current_frames()  # noqa: SLF001 - the documented way to see other stacks
     found = []
+    known = {threading.get_ident()}
     for thread in threading.enumerate():
+        known.add(thread.ident or 0)
         if thread is threading.current_thread():
             continue
         target = getattr(thread, "_target", None)
         of_plugin = _is_of(getattr(target, "__module__", None), namespace)
         of_plugin = of_plugin or _is_of(type(thread).__module__, namespace)
         if of_plugin or _runs(frames.get(thread.ident or 0), namespace):
-            found.append(thread)
             if not thread.name.startswith(label):
                 thread.name = f"{label}/{thread.name}"
-    return found
+            found.append(thread.name)
+    # Those that were started below `threading` have no name.
+    unknown = [ident for ident in frames if ident not in known]
+    return found + [f"{label}/{ident}" for ident in unknown if _runs(frames[ident], namespace)]
 
 
 def _runs(frame: types.FrameType | None, namespace: str) -> bool:

@@ -126,7 +126,7 @@ class Handle:
         error = result.error
         if result.is_answer:
             self.health.succeeded()
-        elif error.code in ("plugin.died", "plugin.failed", "plugin.timeout"):
+        elif error.code in ("plugin.died", "plugin.failed", "plugin.timeout") and not result.is_old:
             self.health.failed(error)
         else:
             self.health.answered()
@@ -149,24 +149,29 @@ class Handle:
                 # One in a process of its own says through its stand-in that it failed.
                 return _Failure(bare(error), is_answer=error.code not in OF_THE_KERNEL)
 
+        use = self.slot.use()
         try:
-            with self.slot.use() as instance:
-                if limit_s is not None:
-                    return self._watchdog.call(method, direct, limit_s)
+            with use as instance:
                 try:
+                    if limit_s is not None:
+                        return self._watchdog.call(method, direct, limit_s)
                     return direct()
                 except KeyboardInterrupt:
                     raise  # the program's own thread: Ctrl-C is for the program
+                except errors.DwError as error:
+                    failed = bare(error)
                 except BaseException as error:  # noqa: BLE001 - what a plugin raises is its own
-                    return self._failed(method, told(error))
+                    failed = self._failed(method, told(error))
+                # A version that was exchanged meanwhile says nothing of the one that is there.
+                return _Failure(failed, is_old=use.held is not self.slot.held)
         except errors.DwError as error:
             return _Failure(bare(error))
 
-    def _failed(self, method: str, cause: PluginRaisedError) -> _Failure:
+    def _failed(self, method: str, cause: PluginRaisedError) -> errors.DwError:
         text = f"{method} of {self.id} raised {cause}"
         error = errors.new("plugin.failed", text, id=self.id, step=method, traceback=cause.trace)
         error.__cause__ = cause
-        return _Failure(error)
+        return error
 
 
 class _Failure(NamedTuple):
@@ -174,3 +179,4 @@ class _Failure(NamedTuple):
 
     error: errors.DwError
     is_answer: bool = False
+    is_old: bool = False

@@ -8,9 +8,7 @@ a time, with a limit.
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,10 +42,6 @@ MOVES: dict[str, tuple[frozenset[str], State]] = {
 _FATAL = frozenset({"handshake", "start"})
 # These lead on whatever happens in them: there is no way back.
 _ONWARD = frozenset({"drain", "stop"})
-
-
-# What a step has after the end that all were told.
-_LEAST_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -134,15 +128,7 @@ class Life:
         self._watchdog = watchdog
         self.limits = limits
         self._lock = threading.RLock()
-        self._end = math.inf
         self.state: State = "loaded"
-
-    def hasten(self, end: float) -> None:
-        """Give all steps from now on no longer than until a moment of `time.monotonic`.
-
-        Each has a few milliseconds even then: what has nothing to do ends well.
-        """
-        self._end = end
 
     def handshake(self, context: Context) -> None:
         """Let it meet the kernel.
@@ -169,10 +155,10 @@ class Life:
         """Let it finish what it has begun; it is draining whatever happens. Raises as above."""
         self._move("drain", deadline_s, deadline_s)
 
-    def stop(self) -> None:
+    def stop(self, limit_s: float | None = None) -> None:
         """Let it end; it is stopped whatever happens. Raises as `handshake`."""
         if self.state != "stopped":
-            self._move("stop", self.limits.stop)
+            self._move("stop", self.limits.stop if limit_s is None else limit_s)
 
     def health(self, limit_s: float | None = None) -> None:
         """Ask how it does, for at most so many seconds.
@@ -244,7 +230,6 @@ class Life:
             method: Callable[..., object] | None = getattr(self._instance, name, None)
             if name in _ONWARD:
                 self.state = target
-            limit_s = min(limit_s, max(_LEAST_S, self._end - time.monotonic()))
             try:
                 if method is not None:
                     self._watchdog.step(name, lambda: method(*arguments), limit_s)

@@ -13,6 +13,7 @@ import atexit
 import builtins
 import contextlib
 import copyreg
+import fcntl
 import functools
 import importlib
 import itertools
@@ -24,6 +25,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from importlib import machinery, util
 from pathlib import Path
@@ -44,13 +46,19 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "Stages", "agree", "load"]
 
 _PREFIX = "dwkernel_plugin_"
+_STAGES = "dwkernel-plugins-"
+# What was made a moment ago is not held yet.
+_FRESH_S = 60.0
 _MISSING = object()
 _count = itertools.count(1)
 _true_import = builtins.__import__
 
 
 class Stages:
-    """A folder for copies of plugins' files; it is removed at the end of the process."""
+    """A folder for copies of plugins' files; it is removed at the end of the process.
+
+    Those of processes that were killed, or cut off, are removed by the next that makes one there.
+    """
 
     def __init__(self, place: Path | None = None) -> None:
         """Make none yet.
@@ -74,12 +82,14 @@ class Stages:
         with self._lock:
             if self._root is None:
                 try:
-                    made = tempfile.mkdtemp(prefix="dwkernel-plugins-", dir=self._place)
+                    made = tempfile.mkdtemp(prefix=_STAGES, dir=self._place)
                 except OSError as error:
                     text = f"no folder for plugins' files can be made: {error}"
                     raise errors.new("plugin.load", text) from error
                 self._root = Path(made)
-                weakref.finalize(self, _remove, self._root, os.getpid())
+                held = _hold(self._root)
+                weakref.finalize(self, _remove, self._root, os.getpid(), held)
+                _sweep(self._root)
             return self._root / name
 
 
@@ -377,10 +387,39 @@ def _exit(code: object = None) -> None:
     raise SystemExit(code)
 
 
-def _remove(folder: Path, pid: int) -> None:
+def _remove(folder: Path, pid: int, held: int | None = None) -> None:
     """Remove a folder, but not in a child that was forked: its parent runs from it."""
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)
+    if held is not None:
+        os.close(held)
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder for as long as this process lives; None if somebody else has, or nobody can."""
+    held = None
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if held is not None:
+            os.close(held)
+        return None
+    return held
+
+
+def _sweep(own: Path) -> None:
+    """Remove the folders of processes that are gone."""
+    with contextlib.suppress(OSError):
+        for left in own.parent.glob(f"{_STAGES}*"):
+            about = left.lstat()
+            is_fresh = time.time() - about.st_mtime < _FRESH_S
+            if left == own or is_fresh or about.st_uid != os.geteuid():
+                continue
+            held = _hold(left)
+            if held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
 
 
 def _clear(namespace: str, stage: Path, pid: int) -> list[types.ModuleType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -307,8 +308,7 @@ class Plugins(Looking):
             running = [self._records[name].found.manifest for name in self._running()]
             order = resolve.resolve({one.id: [one] for one in running}, [one.id for one in running])
             for one in reversed(order.order):
-                self._records[one.id].life.hasten(end)
-                self._end(self._records[one.id], max(0.0, end - time.monotonic()))
+                self._end(self._records[one.id], max(0.0, end - time.monotonic()), end)
             self._schemes.close()
             self._secrets.close()
             self._closed = True
@@ -546,14 +546,14 @@ class Plugins(Looking):
             entry = replace(entry, is_enabled=False)
         self._registry.put(entry)
 
-    def _end(self, record: Record, drain_s: float) -> None:
+    def _end(self, record: Record, drain_s: float, deadline: float = math.inf) -> None:
         version = record.version
         if version is None:
             return
         is_own = record.found.source == "kernel"
         if not is_own:
             self._observers.tell("plugin.stopping", **record.told())
-        wrong = record.end(drain_s)
+        wrong = record.end(drain_s, deadline)
         self._registry.remove(record.id)
         if not is_own:
             self._observers.tell("plugin.stopped", **record.told(), wrong=wrong)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Log", "captured", "put_streams", "streams"]
 
@@ -80,6 +80,10 @@ class _Router:
     def write(self, text: str) -> int:
         target = _routes.get(threading.get_ident())
         return self.original.write(text) if target is None else target.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.original, name)

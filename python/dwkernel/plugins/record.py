@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -151,8 +152,14 @@ class Record:
         self._timer.daemon = True
         self._timer.start()
 
-    def end(self, drain_s: float) -> list[str]:
-        """Drain, stop and unload what runs; return what went wrong, for people."""
+    def end(self, drain_s: float, deadline: float = math.inf) -> list[str]:
+        """Drain, stop and unload what runs; return what went wrong, for people.
+
+        Args:
+            drain_s: for how long those who use it may go on.
+            deadline: by the monotonic clock, when all of it is to be over.
+
+        """
         version = self.version
         if version is None:
             return []
@@ -170,15 +177,15 @@ class Record:
                 version.life.drain(max(_LEAST_S, until - time.monotonic()))
         except errors.DwError as error:
             wrong.append(str(bare(error)))
-        wrong += version.end()
+        stop_s = min(version.life.limits.stop, max(_LEAST_S, deadline - time.monotonic()))
+        wrong += version.end(stop_s)
         leaked = version.leaked()
         wrong += [f"it left the thread {name} behind" for name in leaked]
         self.version = None
         self._ended = True
         quick = bool(names or leaked or self.watchdog.stuck)
-        alive = version.vanish(
-            self.watchdog, version.life.limits.stop, 0.0 if quick else min(drain_s, _PROOF_S)
-        )
+        left_s = max(0.0, deadline - time.monotonic())
+        alive = version.vanish(self.watchdog, 0.0 if quick else min(left_s, _PROOF_S))
         wrong += [f"still there: {one}" for one in alive]
         for text in wrong:
             self.log.notice(f"at its end: {text}")

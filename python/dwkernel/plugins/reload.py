@@ -226,7 +226,7 @@ class Reload:
                 wrong = new.end()
         finally:
             quick = bool(new.leaked() or self._watchdog.stuck)
-            alive = new.vanish(self._watchdog, self._limits.stop, 0.0 if quick else _PROOF_S)
+            alive = new.vanish(self._watchdog, 0.0 if quick else _PROOF_S)
         return [*wrong, *(f"still there: {one}" for one in alive)]
 
     def finish(self) -> ReloadReport:
@@ -250,7 +250,7 @@ class Reload:
         leaked = old.leaked()
         before = str(old.found.manifest.version)
         quick = bool(names or leaked or self._watchdog.stuck)
-        alive = old.vanish(self._watchdog, self._limits.stop, 0.0 if quick else _PROOF_S)
+        alive = old.vanish(self._watchdog, 0.0 if quick else _PROOF_S)
         self._end_step()
         for text in (*wrong, *(f"still there: {one}" for one in alive)):
             self._log.notice(f"after the reload: {text}")

@@ -67,7 +67,7 @@ def signature(home: Path) -> dict[str, tuple[int, ...]]:
         Invalid: `plugin.load`, as for `look`
 
     """
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     try:
         signatures = [SIGNATURE_NAME] if (home / SIGNATURE_NAME).exists() else []
         for name in _names(home) + signatures:

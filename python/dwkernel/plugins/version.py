@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Version", "Workshop"]
 
+# How long it may take to look through all objects, on a busy machine; code of a plugin may hang.
+_UNLOAD_S = 10.0
+
 
 @dataclass
 class Version:
@@ -53,11 +56,11 @@ class Version:
         """The name of its outermost module; empty for the kernel's own."""
         return self.loaded.namespace if self.loaded else ""
 
-    def end(self) -> list[str]:
+    def end(self, limit_s: float | None = None) -> list[str]:
         """Stop it, whatever happens; return what went wrong, for people."""
         wrong = []
         try:
-            self.life.stop()
+            self.life.stop(limit_s)
         except errors.DwError as error:
             wrong.append(str(error))
         return wrong
@@ -74,7 +77,7 @@ class Version:
         self.instance = self.loaded = None
         return proof
 
-    def vanish(self, watchdog: Watchdog, limit_s: float, proof_s: float) -> list[str]:
+    def vanish(self, watchdog: Watchdog, proof_s: float) -> list[str]:
         """Unload it on a thread of its own: what is collected may still run code of it, and hang.
 
         Returns:
@@ -83,7 +86,7 @@ class Version:
         """
         try:
             alive: list[str] = watchdog.step(
-                "unloading", lambda: self.unload().settle(proof_s), limit_s + proof_s
+                "unloading", lambda: self.unload().settle(proof_s), proof_s + _UNLOAD_S
             )
         except errors.DwError as error:
             return [str(bare(error))]
@@ -94,7 +97,7 @@ class Version:
         if not self.namespace:
             return []
         label = f"plugin:{self.found.id}"
-        return [thread.name for thread in effects.leaked_threads(self.namespace, label)]
+        return effects.leaked_threads(self.namespace, label)
 
 
 class Workshop:

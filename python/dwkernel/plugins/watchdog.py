@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -24,6 +25,7 @@ __all__ = ["PluginRaisedError", "Watchdog", "bare", "said", "told"]
 
 _TEXT_LETTERS = 500
 _TRACE_LETTERS = 8000
+_EFFECTS_MAX = 100
 # What a child process of a plugin's fork ends with, when it comes back to the kernel.
 CHILD_STATUS = 70
 # Steps of all plugins, one after the other: what each does to the process is told apart.
@@ -55,7 +57,7 @@ class Watchdog:
         self._log = log
         self._lock = threading.Lock()
         self._stuck = 0
-        self.effects: list[str] = []
+        self.effects: deque[str] = deque(maxlen=_EFFECTS_MAX)
 
     @property
     def stuck(self) -> int:
