@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, StripeId};
 use dwk_drive::{Attached, Drive, LocalDrive};
@@ -228,7 +228,9 @@ impl Bench {
         let roster = Arc::new(RosterCell::default());
         let seats = (0..DRIVES).map(|n| {
             let drive = LocalDrive::create(root.join(format!("d{n}"))).unwrap();
-            let capacity = drive.capacity().unwrap();
+            let location = drive.describe().location;
+            let drive = Attached::new(Arc::new(drive));
+            let capacity = drive.ask_room().unwrap().wait_for(Duration::MAX).unwrap();
             Arc::new(Seat {
                 index: n as u16,
                 id: DriveId::from_u128(n as u128),
@@ -236,9 +238,9 @@ impl Bench {
                 state: State::Ok,
                 failure_domain: String::new(),
                 labels: BTreeMap::new(),
-                location: drive.describe().location,
+                location,
                 capacity_bytes: capacity.total_bytes,
-                drive: Some(Attached::new(Arc::new(drive))),
+                drive: Some(drive),
             })
         });
         roster.store(Roster { epoch: Epoch(1), seats: seats.collect() });
