@@ -196,7 +196,10 @@ def class_of(kind: str) -> type[DwError]:
 def new(code: str, message: str, **details: object) -> DwError:
     """Make the error of `code`; `message` says what happened, the registry adds what to do."""
     entry = registry()[code]
-    text = f"{message.rstrip('.')}. {entry.advice} [{code}]"
+    message = message.rstrip(".")
+    # "did you mean x?" has an end of its own.
+    end = "" if message.endswith("?") else "."
+    text = f"{message}{end} {entry.advice} [{code}]"
     texts = {name: str(value) for name, value in details.items()}
     return class_of(entry.kind)(text, code, texts, _correlation())
 

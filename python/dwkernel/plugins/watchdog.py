@@ -193,5 +193,5 @@ def bare(error: errors.DwError) -> errors.DwError:
 
 def said(error: errors.DwError) -> str:
     """Return what an error says, with its code and without its advice: another's follows."""
-    advice = errors.registry()[error.code].advice
-    return str(error).replace(f". {advice} [{error.code}]", f" [{error.code}]")
+    text = str(error).replace(f" {errors.registry()[error.code].advice} [{error.code}]", "")
+    return f"{text.rstrip('.')} [{error.code}]"

@@ -143,7 +143,10 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. {}", self.0.message.trim_end_matches('.'), self.0.code.advice)?;
+        let message = self.0.message.trim_end_matches('.');
+        // "did you mean x?" has an end of its own.
+        let end = if message.ends_with('?') { "" } else { "." };
+        write!(f, "{message}{end} {}", self.0.code.advice)?;
         if let Some(source) = &self.0.source {
             write!(f, " ({source})")?;
         }
