@@ -75,18 +75,24 @@ class Employing:
                         name = str(instance.name)
                 except errors.DwError:
                     continue  # it stopped in this moment
+                except Exception as error:  # noqa: BLE001 - even a name is the plugin's code
+                    self._refuse(handle, "", error)
+                    continue
                 # The first has the highest priority.
                 found.setdefault(name, handle)
         return found
 
+    def _refuse(self, handle: Handle, name: str, error: Exception) -> None:
+        if (handle.id, name) not in self._refused:
+            self._refused.add((handle.id, name))
+            why = str(error) if isinstance(error, errors.DwError) else reason(error)
+            _logger.warning("the kind of job of %s is not taken: %s", handle.id, why)
+
     def _register(self, name: str, handle: Handle) -> None:
         try:
             self._kinds[name] = handle, self._jobs.register(PluginJob(name, handle, self._renew))
-        except errors.DwError as error:
-            # Such as the name of a kind that every store has.
-            if (handle.id, name) not in self._refused:
-                self._refused.add((handle.id, name))
-                _logger.warning("the kind of job of %s is not taken: %s", handle.id, error)
+        except Exception as error:  # noqa: BLE001 - such as a name that is taken, or its own code
+            self._refuse(handle, name, error)
 
 
 class PluginJob:
