@@ -13,6 +13,7 @@ from dwkernel.plugins.report import Check, PluginInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dwkernel.plugins.catalogue import Catalogue
     from dwkernel.plugins.discovery import Found
@@ -104,6 +105,15 @@ class Looking(Closing):
 
         self._check()
         return sink_of(self._registry, name, options)
+
+    def homes(self) -> dict[Path, str]:
+        """Return the folders of the plugins that run, with their ids: what a watcher looks at."""
+        found = {}
+        for name in self._running():
+            home = self._records[name].home
+            if home is not None and self._records[name].found.source == "folder":
+                found[home.resolve()] = name
+        return found
 
     @property
     def section(self) -> PluginsSection:

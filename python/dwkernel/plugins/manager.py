@@ -97,15 +97,6 @@ class Plugins(Looking):
         """Tell somebody what happens, on the thread where it does; return what ends that."""
         return self._observers.add(observer)
 
-    def homes(self) -> dict[Path, str]:
-        """Return the folders of the plugins that run, with their ids: what a watcher looks at."""
-        found = {}
-        for name in self._running():
-            home = self._records[name].home
-            if home is not None and self._records[name].found.source == "folder":
-                found[home.resolve()] = name
-        return found
-
     def refresh(self) -> None:
         """Look for plugins anew."""
         self._check()
@@ -278,6 +269,7 @@ class Plugins(Looking):
             except BaseException:
                 record.lift()
                 raise
+            record.refuse()  # quarantine may have come in between
             self._observers.tell("plugin.paused", **record.told())
 
     def resume(self, plugin_id: str) -> None:
@@ -287,6 +279,9 @@ class Plugins(Looking):
             record = self._runs(plugin_id)
             record.life.resume()
             record.lift()
+            health = record.health.report()
+            if health.state == "quarantined":  # it goes on from there
+                record.quarantine(health.wait_s)
             self._observers.tell("plugin.resumed", **record.told())
 
     def close(self, deadline: Duration = _CLOSE_TIMEOUT) -> None:
@@ -548,7 +543,7 @@ class Plugins(Looking):
 
     def _quarantined(self, plugin_id: str, wait_s: float) -> None:
         record = self._records.get(plugin_id)
-        if record is not None:
+        if record is not None and self._is_started(record):
             record.quarantine(wait_s)
             self._observers.tell("plugin.quarantined", **record.told(), wait_s=wait_s)
 
@@ -558,7 +553,14 @@ class Plugins(Looking):
         self._secrets.renew()
 
     def _lifted(self, plugin_id: str) -> None:
-        self._observers.tell("plugin.resumed", **self._records[plugin_id].told())
+        if self._is_started(self._records[plugin_id]):
+            self._observers.tell("plugin.resumed", **self._records[plugin_id].told())
+
+    @staticmethod
+    def _is_started(record: Record) -> bool:
+        """Return whether it serves, and does not rest or end."""
+        version = record.version
+        return version is not None and version.life.state == "started"
 
     def _watch(self) -> None:
         if self._section().watch and self._watcher is None:
