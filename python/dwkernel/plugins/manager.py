@@ -213,11 +213,11 @@ class Plugins(Looking):
         with self._doing:
             if tenant is None:
                 self._overrides[plugin_id] = True
-            elif self._overrides.get(plugin_id) is False:
-                del self._overrides[plugin_id]
             if plugin_id in self._serve_own():
                 self._tell_served(plugin_id, tenant, is_enabled=True)
                 return
+            if self._overrides.get(plugin_id) is False:
+                del self._overrides[plugin_id]
             if plugin_id not in self._running():
                 self._catalogue.newest(plugin_id)
                 self._load(plugin_id, is_wide=tenant is None)
