@@ -6,8 +6,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 import dwkernel as dw
 import plugin_maker
 from dwkernel import _native, errors
@@ -17,6 +15,8 @@ from expect import code_of, until
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
 REFUSES = "def before(self, requests): return [Verdict.refuse('no') for _ in requests]"
 

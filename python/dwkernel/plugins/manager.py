@@ -21,7 +21,7 @@ from dwkernel.plugins.schemes import Schemes
 from dwkernel.plugins.secrets import Secrets
 from dwkernel.plugins.settings import PluginsSection
 from dwkernel.plugins.version import Workshop
-from dwkernel.plugins.watchdog import bare, said
+from dwkernel.plugins.watchdog import bare, said, to_its_end
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     # Within the class `list` is its method.
     Manifests = list[Manifest]
     Handles = list[Handle]
-    Names = list[str]
 
 _CLOSE_TIMEOUT = "30s"
 
@@ -336,7 +335,8 @@ class Plugins(Looking):
             Conflict: `plugin.reload`: the old version runs on; the details `step` and `cause` say
                 where and why, `__cause__` is the error itself
 
-        One that does not run is started, and raises as `load` does.
+        One that does not run is started, and raises as `load` does. After an interrupt (Ctrl-C) it
+        is the old version or the new one; of the latter the old one is ended all the same.
 
         """
         self._check()
@@ -347,6 +347,7 @@ class Plugins(Looking):
                 raise errors.new("plugin.state", text, id=plugin_id)
             if record is None or record.version is None:
                 return self._reload_stopped(plugin_id, source)
+            before = str(record.found.manifest.version)
             self._observers.tell("plugin.reloading", **record.told())
             try:
                 found = self._newer(record, source, downgrade=downgrade)
@@ -357,6 +358,12 @@ class Plugins(Looking):
                 self._observers.tell(
                     "plugin.reload_failed", **record.told(), step=step, error=str(error)
                 )
+                raise
+            except BaseException:
+                # Ctrl-C: those who wait for how it goes on hear which version it is.
+                after = str(record.found.manifest.version)
+                report = ReloadReport(plugin_id, before, after, wrong=["it was interrupted"])
+                self._observers.tell("plugin.reloaded", **record.told(), report=report.to_dict())
                 raise
             self._observers.tell("plugin.reloaded", **record.told(), report=report.to_dict())
             return report
@@ -430,7 +437,7 @@ class Plugins(Looking):
                 record.life.pause()
         else:
             record.lift()
-        return work.finish()
+        return to_its_end(work.finish)
 
     # --- Inside ---
 
@@ -584,13 +591,6 @@ class Plugins(Looking):
             self.info(plugin_id)
             raise errors.new("plugin.state", f"{plugin_id} does not run", id=plugin_id)
         return record
-
-    def _dependants(self, plugin_id: str) -> Names:
-        return sorted(
-            name
-            for name in self._running()
-            if plugin_id in self._records[name].found.manifest.requires
-        )
 
     def __repr__(self) -> str:
         """Say how many run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dwkernel import errors
 from dwkernel._latch import Latch
@@ -19,8 +19,9 @@ from dwkernel.plugins.output import Log, captured
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PluginRaisedError", "Watchdog", "bare", "said", "told"]
+__all__ = ["PluginRaisedError", "Watchdog", "bare", "said", "to_its_end", "told"]
 
+T = TypeVar("T")
 _TEXT_LETTERS = 500
 _TRACE_LETTERS = 8000
 # What a child process of a plugin's fork ends with, when it comes back to the kernel.
@@ -168,6 +169,27 @@ class _Job:
         with self._lock:
             self._left = not self._done.is_open
             return self._left
+
+
+def to_its_end(call: Callable[[], T]) -> T:
+    """Make a call on a thread of its own, where it ends though who waits is interrupted."""
+    done = Latch()
+    found: list[T] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was called
+            raised.append(error)
+        finally:
+            done.open()
+
+    threading.Thread(target=work, name="dwk-plugins-end", daemon=True).start()
+    done.wait()
+    if raised:
+        raise raised.pop()
+    return found.pop()
 
 
 def told(error: BaseException) -> PluginRaisedError:
