@@ -171,7 +171,7 @@ def test_an_interrupt_at_any_point_leaves_a_condition_free() -> None:
             other.notify_all()
 
     def look() -> None:
-        assert not condition._is_owned()
+        assert not condition.is_mine
 
     worker = threading.Thread(target=rival, daemon=True)
     worker.start()
@@ -190,7 +190,7 @@ def test_an_interrupt_of_who_waits_for_a_brokers_message_holds_no_broker_up() ->
             subscription.put(cast("Any", object()))
 
     def look() -> None:
-        assert not subscription._changed._is_owned()
+        assert not subscription._changed.is_mine
 
     worker = threading.Thread(target=broker, daemon=True)
     worker.start()
@@ -218,7 +218,7 @@ def test_an_interrupt_of_who_exchanges_a_plugin_leaves_its_place_free() -> None:
             slot.refuse(None)
 
     def look() -> None:
-        assert not slot._change._is_owned()
+        assert not slot._change.is_mine
         slot.thaw()
 
     workers = [threading.Thread(target=user, daemon=True) for _ in range(2)]

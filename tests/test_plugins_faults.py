@@ -21,6 +21,7 @@ import pytest
 
 import plugin_maker
 from dwkernel import errors
+from dwkernel._latch import Latch
 from dwkernel.plugins import Plugins, effects
 from dwkernel.plugins.health import Health, Rules
 from dwkernel.plugins.output import Log
@@ -576,6 +577,22 @@ def test_a_watchdog_counts_what_comes_back_too_late() -> None:
     end.set()
     until(lambda: dog.stuck == 0)
     assert dog.call("it", lambda: 5, 5.0) == 5
+
+
+def test_a_watchdog_counts_what_nobody_waits_for_after_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    dog, end = Watchdog("p", Log("p")), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(Latch, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            dog.call("it", lambda: end.wait(30), 5.0)
+    assert dog.stuck == 1
+    end.set()
+    until(lambda: dog.stuck == 0)
 
 
 # --- At the end of the process ---

@@ -221,3 +221,31 @@ def test_a_job_that_a_process_left_is_done_when_the_configuration_brings_its_plu
     with dw.open(drives=URLS, config=given) as kernel:
         kernel.jobs.start()
         assert kernel.jobs.get(left).wait(PATIENCE_S) == ["1.0", "1.0"]
+
+
+@pytest.mark.parametrize("attribute", ["name", "timeout"])
+@pytest.mark.parametrize("first", ["plugins", "jobs"])
+def test_a_kind_that_raises_when_it_is_looked_at_takes_neither_the_jobs_nor_the_others_away(
+    kernel: dw.Kernel, tmp_path: Path, first: str, attribute: str
+) -> None:
+    # It is well when its plugin is held to its kind, and not any more once it has started.
+    raises = f"""
+    is_started = False
+    def start(self): self.is_started = True
+    def validate(self, options): return options
+    def run(self, context): return None
+    @property
+    def {attribute}(self):
+        if self.is_started:
+            raise RuntimeError("no")
+        return "early"
+"""
+    name = 'name = "bad"' if attribute == "timeout" else ""
+    code = f"class Plugin:\n    {name}\n{raises}"
+    bad = plugin_maker.write(tmp_path / "a", plugin_id="a", kinds=["job"], files={"main.py": code})
+    assert getattr(kernel, first) is not None
+    kernel.plugins.load(bad)
+    kernel.plugins.load(write(tmp_path / "p"))
+    assert kernel.jobs.submit("steps", {"to": 1}).wait(PATIENCE_S) == ["1.0"]
+    assert "bad" not in kernel.jobs.kinds()
+    assert kernel.plugins.info("a").state == "started"

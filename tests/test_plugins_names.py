@@ -77,6 +77,11 @@ def test_the_kernels_own_serve_again_when_they_are_enabled() -> None:
         assert not plugins.info("kernel.sink.files").is_enabled
         plugins.enable("kernel.sink.files", tenant="t")
         assert plugins.get("sink", "files", tenant="t").is_open
+        plugins.disable("kernel.sink.call")
+        plugins.enable("kernel.sink.call", tenant="t")
+        assert plugins.start() == {}
+        assert [plugins.find("sink", "call", tenant=one) for one in (None, "u")] == [[], []]
+        assert plugins.get("sink", "call", tenant="t").is_open
 
 
 def test_the_kernels_own_serve_as_the_configuration_says_now() -> None:
@@ -121,9 +126,33 @@ def test_a_sink_of_a_plugin_carries_messages_over_reloads(tmp_path: Path) -> Non
             stream.publish("s.a", b"two")
             kernel.plugins.resume("p")
             until(lambda: written() == [["1.0", "one"], ["1.1", "two"]])
-        assert "attached s" in kernel.plugins.info("p").lines
+        # Each version is told, before its first message.
+        assert kernel.plugins.info("p").lines.count("attached s") == 2
         assert code_of(lambda: kernel.plugins.sink("lines", path="x")) == "sink.option"
         assert code_of(lambda: kernel.plugins.sink("pipes")) == "plugin.not_found"
+
+
+def test_a_sink_of_a_plugin_that_yields_is_at_work_until_it_has_yielded_all(
+    tmp_path: Path,
+) -> None:
+    body = """
+    def deliver(self, messages):
+        yield self.used()
+        raise ValueError("later")
+
+    def close(self):
+        pass
+"""
+    fields: dict[str, Any] = {"kinds": ["policy", "sink"], "capabilities": {"sink": ["lines"]}}
+    with plugin_maker.plugins() as plugins:
+        plugins.load(plugin_maker.write(tmp_path / "p", body, **fields))
+        sink, handle = plugins.sink("lines"), plugins.get("sink", "lines")
+        used: list[int] = []
+        with handle.use() as instance:
+            instance.used = lambda: used.append(handle.slot.in_flight)
+        del instance
+        assert code_of(lambda: list(sink.deliver([]))) == "plugin.failed"
+        assert (used, handle.health.report().failures) == ([1], 1)
 
 
 def test_the_kernels_own_sinks_are_made_by_their_names(tmp_path: Path) -> None:

@@ -120,6 +120,44 @@ def test_a_policy_that_is_paused_while_it_is_asked_for_refuses_nothing(
         assert opened.info("a").state == "paused"
 
 
+def test_a_policy_that_rests_is_not_asked_whatever_its_last_calls_came_to(tmp_path: Path) -> None:
+    body = """
+    import threading
+    inside, go = threading.Event(), threading.Event()
+    def before(self, requests):
+        self.inside.set()
+        self.go.wait()
+        raise ValueError
+    """
+    rules = {"failures_max": 1, "failures_in_row": 99, "quarantines": ["0.5s"]}
+    heard: list[str] = []
+    with plugin_maker.plugins(folders=[named(tmp_path, "a", body)], health=rules) as opened:
+        opened.load("a")
+        handle, policies = opened.get("policy"), Policies(opened.registry)
+        with handle.use() as instance:
+            inside, go = instance.inside, instance.go
+        del instance
+        late = threading.Thread(target=lambda: policies.before(REQUESTS[:1]))
+        late.start()
+        inside.wait()
+        opened.pause("a")
+        opened.on(lambda subject, _: heard.append(subject))
+        go.set()
+        late.join()
+        assert handle.health.report().quarantines == 1
+        assert policies.before(REQUESTS[:1])[0].kind == "allow"
+        until(lambda: handle.health.report().state == "well")
+        assert heard == []
+        opened.resume("a")
+        assert policies.before(REQUESTS[:1])[0].kind == "refuse"
+        opened.pause("a")
+        opened.resume("a")
+        # The quarantine that was begun before goes on, for jobs and drives, too.
+        assert not handle.is_open
+        until(lambda: handle.is_open)
+        assert heard[:1] == ["plugin.resumed"]
+
+
 def test_a_call_that_is_interrupted_or_finds_no_thread_is_no_probe_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
+
 REFUSES = "def before(self, requests): return [Verdict.refuse('no') for _ in requests]"
 
 
@@ -135,6 +137,25 @@ def test_a_policy_that_a_change_enables_is_asked_though_there_were_no_plugins(
         until(lambda: is_refused(lambda: kernel.put("c/x", b"1")))
         kernel.config.set({"plugins.disabled": ["a"]})
         until(lambda: not is_refused(lambda: kernel.put("c/x", b"1")))
+
+
+def test_plugins_follow_the_configuration_on_after_something_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(tmp_path, "a", REFUSES)
+    failed: list[int] = []
+
+    def apply() -> dict[str, errors.DwError]:
+        failed.append(1)
+        raise RuntimeError
+
+    with dw.open(drives=urls("follow"), create=True) as kernel:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel.plugins, "apply", apply)
+            kernel.config.set({"plugins.folders": [str(tmp_path)], "plugins.installed": False})
+            until(lambda: failed)
+        kernel.config.set({"plugins.enabled": ["a"]})
+        until(lambda: kernel.plugins.info("a").state == "started")
 
 
 def test_rules_of_health_count_from_the_next_version_on(tmp_path: Path) -> None:

@@ -120,8 +120,15 @@ class Condition(_thread.RLock, Bell):  # type: ignore[misc]  # no class in stubs
         self._waiting: list[Latch] = []
 
     @property
+    def is_mine(self) -> bool:
+        """Whether this thread has the lock."""
+        found: bool = _is_owned(self)
+        return found
+
+    @property
     def _shared(self) -> Condition:  # type: ignore[override]  # without a circle
         return self
 
 
+_is_owned: Any = _thread.RLock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001 - as below
 _release_save: Any = _thread.RLock._release_save  # type: ignore[attr-defined]  # noqa: SLF001 - as `threading.Condition` does

@@ -76,27 +76,25 @@ class Employing:
                         name = str(instance.name)
                 except errors.DwError:
                     continue  # it stopped in this moment
-                except Exception as error:  # noqa: BLE001 - a plugin's own words; others go on
-                    self._refuse(handle.id, "", error)
+                except Exception as error:  # noqa: BLE001 - even a name is the plugin's code
+                    self._refuse(handle, "", error)
                     continue
                 # The first has the highest priority.
                 found.setdefault(name, handle)
         return found
 
+    def _refuse(self, handle: Handle, name: str, error: Exception) -> None:
+        if (handle.id, name) not in self._refused:
+            self._refused.add((handle.id, name))
+            why = str(error) if isinstance(error, errors.DwError) else reason(error)
+            _logger.warning("the kind of job of %s is not taken: %s", handle.id, why)
+
     def _register(self, name: str, handle: Handle) -> None:
         try:
             kind = PluginJob(name, handle, self.renew, self._limit)
             self._kinds[name] = handle, self._jobs.register(kind)
-        except Exception as error:  # noqa: BLE001 - as above
-            # Such as the name of a kind that every store has.
-            self._refuse(handle.id, name, error)
-
-    def _refuse(self, plugin_id: str, name: str, error: Exception) -> None:
-        """Say once that a kind is not taken."""
-        if (plugin_id, name) not in self._refused:
-            self._refused.add((plugin_id, name))
-            # As text: who keeps the line would keep the error's frames, and with them the plugin.
-            _logger.warning("the kind of job of %s is not taken: %s", plugin_id, str(error))
+        except Exception as error:  # noqa: BLE001 - such as a name that is taken, or its own code
+            self._refuse(handle, name, error)
 
 
 class PluginJob:

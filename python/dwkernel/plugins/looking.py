@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from dwkernel.plugins.report import Check, PluginInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dwkernel.plugins.catalogue import Catalogue
     from dwkernel.plugins.discovery import Found
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     # Within the class `list` is its method.
     Manifests = list[Manifest]
     Handles = list[Handle]
+    Names = list[str]
 
 
 class Looking(Closing):
@@ -43,8 +46,11 @@ class Looking(Closing):
     def list(self) -> list[PluginInfo]:
         """Return what is known of every plugin that is there, by id."""
         self._check()
-        ids = {*self._records, *self._catalogue.ids()}
-        return [self.info(name) for name in sorted(ids)]
+        found = []
+        for name in sorted({*self._records, *self._catalogue.ids()}):
+            with contextlib.suppress(errors.NotFound):  # gone in this moment
+                found.append(self.info(name))
+        return found
 
     def info(self, plugin_id: str) -> PluginInfo:
         """Return what is known of a plugin.
@@ -110,6 +116,15 @@ class Looking(Closing):
         self._check()
         return sink_of(self._registry, name, options)
 
+    def homes(self) -> dict[Path, str]:
+        """Return the folders of the plugins that run, with their ids: what a watcher looks at."""
+        found = {}
+        for name in self._running():
+            home = self._records[name].home
+            if home is not None and self._records[name].found.source == "folder":
+                found[home.resolve()] = name
+        return found
+
     @property
     def section(self) -> PluginsSection:
         """What the configuration says of plugins now."""
@@ -126,6 +141,13 @@ class Looking(Closing):
     def _running(self) -> dict[str, Found]:
         records = list(self._records.items())
         return {name: one.found for name, one in records if one.version is not None}
+
+    def _dependants(self, plugin_id: str) -> Names:
+        return sorted(
+            name
+            for name in self._running()
+            if plugin_id in self._records[name].found.manifest.requires
+        )
 
     def _check(self) -> None:
         if os.getpid() != self._pid:

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     # Within the class `list` is its method.
     Manifests = list[Manifest]
     Handles = list[Handle]
-    Names = list[str]
 
 _CLOSE_TIMEOUT = "30s"
 
@@ -99,15 +98,6 @@ class Plugins(Looking):
     def on(self, observer: Callable[[str, dict[str, Any]], object]) -> Callable[[], None]:
         """Tell somebody what happens, on the thread where it does; return what ends that."""
         return self._observers.add(observer)
-
-    def homes(self) -> dict[Path, str]:
-        """Return the folders of the plugins that run, with their ids: what a watcher looks at."""
-        found = {}
-        for name in self._running():
-            home = self._records[name].home
-            if home is not None:
-                found[home.resolve()] = name
-        return found
 
     def refresh(self) -> None:
         """Look for plugins anew."""
@@ -225,11 +215,11 @@ class Plugins(Looking):
         with self._doing:
             if tenant is None:
                 self._overrides[plugin_id] = True
-            elif self._overrides.get(plugin_id) is False:
-                del self._overrides[plugin_id]
             if plugin_id in self._serve_own():
                 self._tell_served(plugin_id, tenant, is_enabled=True)
                 return
+            if self._overrides.get(plugin_id) is False:
+                del self._overrides[plugin_id]
             if plugin_id not in self._running():
                 self._catalogue.newest(plugin_id)
                 self._load(plugin_id, is_wide=tenant is None)
@@ -281,6 +271,7 @@ class Plugins(Looking):
             except BaseException:
                 record.lift()
                 raise
+            record.refuse()  # quarantine may have come in between
             self._observers.tell("plugin.paused", **record.told())
 
     def resume(self, plugin_id: str) -> None:
@@ -290,6 +281,9 @@ class Plugins(Looking):
             record = self._runs(plugin_id)
             record.life.resume()
             record.lift()
+            health = record.health.report()
+            if health.state == "quarantined":  # it goes on from there
+                record.quarantine(health.wait_s)
             self._observers.tell("plugin.resumed", **record.told())
 
     def close(self, deadline: Duration = _CLOSE_TIMEOUT) -> None:
@@ -343,7 +337,8 @@ class Plugins(Looking):
             Conflict: `plugin.reload`: the old version runs on; the details `step` and `cause` say
                 where and why, `__cause__` is the error itself
 
-        One that does not run is started, and raises as `load` does.
+        One that does not run is started, and raises as `load` does. After an interrupt (Ctrl-C) it
+        is the old version or the new one; of the latter the old one is ended all the same.
 
         """
         self._check()
@@ -560,7 +555,7 @@ class Plugins(Looking):
 
     def _quarantined(self, plugin_id: str, wait_s: float) -> None:
         record = self._records.get(plugin_id)
-        if record is not None:
+        if record is not None and self._is_started(record):
             record.quarantine(wait_s)
             self._observers.tell("plugin.quarantined", **record.told(), wait_s=wait_s)
 
@@ -570,7 +565,14 @@ class Plugins(Looking):
         self._secrets.renew()
 
     def _lifted(self, plugin_id: str) -> None:
-        self._observers.tell("plugin.resumed", **self._records[plugin_id].told())
+        if self._is_started(self._records[plugin_id]):
+            self._observers.tell("plugin.resumed", **self._records[plugin_id].told())
+
+    @staticmethod
+    def _is_started(record: Record) -> bool:
+        """Return whether it serves, and does not rest or end."""
+        version = record.version
+        return version is not None and version.life.state == "started"
 
     def _watch(self) -> None:
         if self._section().watch and self._watcher is None:
@@ -594,13 +596,6 @@ class Plugins(Looking):
             self.info(plugin_id)
             raise errors.new("plugin.state", f"{plugin_id} does not run", id=plugin_id)
         return record
-
-    def _dependants(self, plugin_id: str) -> Names:
-        return sorted(
-            name
-            for name in self._running()
-            if plugin_id in self._records[name].found.manifest.requires
-        )
 
     def __repr__(self) -> str:
         """Say how many run."""

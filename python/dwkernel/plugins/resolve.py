@@ -82,29 +82,59 @@ def resolve(candidates: Mapping[str, Sequence[Manifest]], wanted: Iterable[str])
 
     """
     roots = sorted(set(wanted))
-    refused: dict[str, errors.DwError] = {}
-    try:
-        chosen = _choose(candidates, roots)
-    except errors.DwError:
-        chosen, refused = _one_by_one(candidates, roots)
-    return Plan(*_ordered(chosen, refused))
+    return Plan(*_ordered(*_as_many_as_fit(candidates, roots)))
 
 
-def _one_by_one(
+def _as_many_as_fit(
     candidates: Mapping[str, Sequence[Manifest]], roots: list[str]
 ) -> tuple[dict[str, Manifest], dict[str, errors.DwError]]:
-    """Add one plugin after the other, and leave out those that don't fit to those before."""
-    chosen: dict[str, Manifest] = {}
-    good: list[str] = []
+    """Leave out those that can't be had, and those that don't fit to those before them."""
     refused: dict[str, errors.DwError] = {}
+    possible = _possible(candidates)
     for root in roots:
+        if not possible.get(root):
+            try:
+                _choose(candidates, [root])
+            except errors.DwError as error:
+                refused[root] = error
+    good: list[str] = []
+    chosen: dict[str, Manifest] = {}
+    waiting = [[root for root in roots if root not in refused]]
+    while waiting:
+        # What fits together fits in parts: a group that does not is halved, down to who is why.
+        group = waiting.pop()
         try:
-            chosen = _choose(candidates, [*good, root])
+            chosen = _choose(candidates, [*good, *group])
         except errors.DwError as error:
-            refused[root] = error
+            if len(group) == 1:
+                refused[group[0]] = error
+            else:
+                half = len(group) // 2
+                waiting += [group[half:], group[:half]]
         else:
-            good.append(root)
+            good += group
     return chosen, refused
+
+
+def _possible(candidates: Mapping[str, Sequence[Manifest]]) -> dict[str, list[Manifest]]:
+    """Return versions that fit to the kernel, and all of whose needs are there at all."""
+    found = {
+        name: [one for one in several if API_VERSION in one.kernel]
+        for name, several in candidates.items()
+    }
+
+    def has_all(one: Manifest) -> bool:
+        return all(
+            any(each.version in range_ for each in found.get(need, ()))
+            for need, range_ in one.requires.items()
+        )
+
+    is_new = True
+    while is_new:
+        left = {name: [one for one in several if has_all(one)] for name, several in found.items()}
+        is_new = left != found
+        found = left
+    return found
 
 
 def _choose(
@@ -112,7 +142,8 @@ def _choose(
 ) -> dict[str, Manifest]:
     provider = _Provider(candidates)
     resolver: Any = resolvelib.Resolver(provider, resolvelib.BaseReporter())
-    needs = [_Need(root, SpecifierSet(prereleases=True)) for root in roots]
+    anyone = SpecifierSet(prereleases=True)
+    needs = [_Need(root, anyone) for root in roots]
     try:
         result = resolver.resolve(needs, max_rounds=_ROUNDS_MAX)
     except resolvelib.ResolutionImpossible as error:
@@ -128,6 +159,8 @@ class _Provider(resolvelib.AbstractProvider):  # type: ignore[type-arg]  # gener
 
     def __init__(self, candidates: Mapping[str, Sequence[Manifest]]) -> None:
         self._candidates = candidates
+        # The same few questions are asked in each round; ranges and manifests outlive them.
+        self._fits: dict[tuple[int, int], bool] = {}
 
     def identify(self, requirement_or_candidate: Any) -> str:
         """Return whom it is about."""
@@ -169,7 +202,11 @@ class _Provider(resolvelib.AbstractProvider):  # type: ignore[type-arg]  # gener
 
     def is_satisfied_by(self, requirement: _Need, candidate: Manifest) -> bool:
         """Return whether a version is in a range."""
-        return candidate.version in requirement.range
+        key = id(requirement.range), id(candidate)
+        fits = self._fits.get(key)
+        if fits is None:
+            fits = self._fits[key] = candidate.version in requirement.range
+        return fits
 
     def get_dependencies(self, candidate: Manifest) -> list[_Need]:
         """Return what a plugin needs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from dwkernel._native import Message
     from dwkernel.plugins.handle import Handle
     from dwkernel.plugins.registry import Registry
+    from dwkernel.plugins.swap import Held
     from dwkernel.sinks.outcome import Outcome
 
 __all__ = ["PluginSink", "sink_of"]
@@ -32,6 +35,9 @@ class PluginSink(Sink):
         """Take a plugin, with the wishes of the version that is there."""
         self._handle = handle
         self._stream: str | None = None
+        # The version that was told of the stream; telling is one at a time.
+        self._told: weakref.ref[Held[Any]] | None = None
+        self._telling = threading.Lock()
         with handle.use() as instance:
             for wish in _WISHES:
                 value = getattr(instance, wish, None)
@@ -40,15 +46,32 @@ class PluginSink(Sink):
 
     def deliver(self, messages: Sequence[Message]) -> Iterable[Outcome]:
         """Carry messages away."""
-        outcomes: Iterable[Outcome] = self._handle.call("deliver", messages)
+        self._tell()
+        # Read in there: a generator is at work until its end.
+        outcomes: list[Outcome] = self._handle.call("deliver", messages, read=list)
         return outcomes
 
     def attached(self, stream: str) -> None:
-        """Tell the version that is there, if it wants to know."""
-        with self._handle.use() as instance:
-            hears = hasattr(instance, "attached")
-        if hears:
-            self._handle.call("attached", stream)
+        """Tell the version that is there, if it wants to know; and each that follows it."""
+        self._stream, self._told = stream, None
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._stream is None or self._is_told():
+            return
+        with self._telling:
+            if self._is_told():
+                return
+            use = self._handle.use()
+            with use as instance:
+                held, hears = use.held, hasattr(instance, "attached")
+            del instance
+            if hears:
+                self._handle.call("attached", self._stream)
+            self._told = weakref.ref(held)
+
+    def _is_told(self) -> bool:
+        return self._told is not None and self._told() is self._handle.slot.held
 
     def close(self) -> None:
         """Leave the plugin as it is: it is closed when it stops."""

@@ -103,7 +103,7 @@ def _verdicts(given: Iterable[Any], count: int) -> list[Verdict]:
 
 def _sound(given: Any) -> Verdict:
     if given is _ALLOW:
-        return _ALLOW
+        return Verdict.allow()
     if not isinstance(given, Verdict) or given.kind not in ("allow", "refuse"):
         text = f"{given!r} is no verdict"
         raise TypeError(text)

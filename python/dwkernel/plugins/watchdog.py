@@ -104,7 +104,13 @@ class Watchdog:
         except RuntimeError as error:  # of the process, and no fault of the plugin's
             text = f"{what} of {self._id} was not called: {error}"
             raise errors.new("plugin.state", text, id=self._id, step=what) from None
-        if not job.wait(limit_s):
+        try:
+            is_done = job.wait(limit_s)
+        except BaseException:  # Ctrl-C: nobody waits for it any more
+            with self._lock:
+                self._stuck += job.leave()
+            raise
+        if not is_done:
             with self._lock:
                 late = job.leave()
                 self._stuck += late
