@@ -159,6 +159,25 @@ def test_set_writes_no_option_that_no_plugin_takes(cli: Cli, folder: Path) -> No
     cli.run("config", "set", "plugins.config.guard.limit", "8", "-f", file)
 
 
+def test_an_id_with_dots_stands_in_quotes(cli: Cli, folder: Path) -> None:
+    plugin_maker.write(folder / "org", plugin_id="org.example.s3", config=SCHEMA, files=TRAP)
+    file = cli.place / "a.toml"
+    file.write_text(said(folder))
+    path = 'plugins.config."org.example.s3".limit'
+    cli.run("config", "set", path, "5", "-f", file)
+    assert '[plugins.config."org.example.s3"]\nlimit = 5\n' in file.read_text()
+    assert cli.answer("config", "check", file) == {"ok": True, "errors": [], "unchecked": []}
+    heard: list[Any] = []
+    with config.Configuration(file, environment={}, watch=False) as made:
+        made.on_change(path, lambda old, new: heard.append((old, new)))
+        assert made.set({path: 6}).changed[0].path == path
+        assert code_of(lambda: made.set({path: 60})) == "config.value"
+        assert str(made.origins[path]) == "call"
+        made.set({}, unset=[path])
+        assert heard == [(5, 6), (6, 5)]
+        assert str(made.origins[path]) == f"{file}:7:1"
+
+
 def test_what_options_hold_is_not_shown(cli: Cli, folder: Path) -> None:
     file = cli.place / "a.toml"
     lines = ('hosts = "literal:hunter2"', 'token = { a = "hunter2" }', "limit = [ 'hunter2' ]")
