@@ -168,6 +168,8 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
         said = (layer.origin(route) for layer in reversed(stack))
         origins[route] = next((one for one in said if one is not None), DEFAULT)
         is_bare = isinstance(value, Secret) and value.is_literal
+        # In tables of others nobody knows what is a secret; this is none but that.
+        is_bare = is_bare or (isinstance(value, str) and value.startswith("literal:"))
         if is_bare and origins[route].layer != "call":
             path = dotted(route)
             text = f"{path}: literal: is for programs that give it in the call; write env:NAME"
