@@ -194,6 +194,12 @@ def test_variables_are_literals_or_text() -> None:
     )
 
 
+def test_a_variable_of_a_table_counts_less_than_those_of_its_fields_however_written() -> None:
+    variables = {"DWKERNEL__limits": "{rate = 1, burst = 2}", "DWKERNEL__LIMITS__RATE": "9"}
+    limits = configured(variables=variables).current.limits
+    assert (limits.rate, limits.burst) == (9, 2)
+
+
 def test_a_variable_that_nothing_knows_is_an_error_that_says_what_was_meant() -> None:
     error = error_of(variables={"DWKERNEL__LIMITS__RTE": "5"})
     assert error.code == "config.unknown"

@@ -414,6 +414,14 @@ def test_what_needs_a_restart_is_named_until_it_is_as_it_was(
     assert made.status().restart_required == []
 
 
+def test_what_is_gone_from_a_table_waits_for_a_restart_too() -> None:
+    with config.Configuration(
+        values={"store.labels": {"d1": {"rack": "a"}}}, environment={}
+    ) as made:
+        report = made.set({}, unset=["store.labels"])
+        assert report.restart_required == ["store.labels.d1.rack"]
+
+
 def test_what_says_the_same_is_no_new_version(made: config.Configuration) -> None:
     assert made.set({"limits.rate": 1.0, "limits.timeout": "1 d"}).changed == []
     assert made.reload().changed == []

@@ -159,12 +159,35 @@ def test_set_writes_no_option_that_no_plugin_takes(cli: Cli, folder: Path) -> No
     cli.run("config", "set", "plugins.config.guard.limit", "8", "-f", file)
 
 
+def test_an_id_with_dots_stands_in_quotes(cli: Cli, folder: Path) -> None:
+    plugin_maker.write(folder / "org", plugin_id="org.example.s3", config=SCHEMA, files=TRAP)
+    file = cli.place / "a.toml"
+    file.write_text(said(folder))
+    path = 'plugins.config."org.example.s3".limit'
+    cli.run("config", "set", path, "5", "-f", file)
+    assert '[plugins.config."org.example.s3"]\nlimit = 5\n' in file.read_text()
+    assert cli.answer("config", "check", file) == {"ok": True, "errors": [], "unchecked": []}
+    heard: list[Any] = []
+    with config.Configuration(file, environment={}, watch=False) as made:
+        made.on_change(path, lambda old, new: heard.append((old, new)))
+        assert made.set({path: 6}).changed[0].path == path
+        assert code_of(lambda: made.set({path: 60})) == "config.value"
+        assert str(made.origins[path]) == "call"
+        made.set({}, unset=[path])
+        assert heard == [(5, 6), (6, 5)]
+        assert str(made.origins[path]) == f"{file}:7:1"
+
+
 def test_what_options_hold_is_not_shown(cli: Cli, folder: Path) -> None:
     file = cli.place / "a.toml"
-    lines = ('hosts = "literal:hunter2"', 'token = { a = "hunter2" }', "limit = [ 'hunter2' ]")
+    lines = ('token = { a = "hunter2" }', "limit = [ 'hunter2' ]")
     file.write_text(said(folder, GUARD, *lines))
     done = cli.run("config", "check", file, status=1)
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 2
+    assert "hunter2" not in done.stdout + done.stderr
+    file.write_text(said(folder, GUARD, "limit = 5", 'token = "literal:hunter2"'))
+    done = cli.run("config", "check", file, status=1)
+    assert f"{file}:7:1: plugins.config.guard.token: literal: is for programs" in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
 
 
@@ -305,3 +328,21 @@ def test_a_section_brings_a_check_of_its_own() -> None:
     with config.Configuration(environment={}) as made:
         made.set({"testmail.server": "nowhere"})
     assert len(asked) == 3
+
+
+class Named(config.Section):
+    """A part with a text."""
+
+    name: str = config.setting("", "of what")
+
+
+def test_a_variable_of_a_part_that_comes_later_is_read_as_its_text() -> None:
+    variables = {"DWKERNEL__PLUGINS__CONFIG__TESTPART__NAME": "5"}
+    with config.Configuration(environment=variables) as made:
+        assert made.current.plugins.config["testpart"] == {"name": 5}
+        config.register("plugins.config.testpart", Named)
+        try:
+            assert made.current.plugins.config["testpart"].name == "5"
+        finally:
+            made.close()
+            config.unregister("plugins.config.testpart")

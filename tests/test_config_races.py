@@ -16,7 +16,7 @@ from pydantic import field_validator
 import dwkernel as dw
 import plugin_maker
 from dwkernel import _native, config, errors
-from dwkernel.config import following, resolving, subscribers
+from dwkernel.config import following, registry, resolving, subscribers
 from expect import PATIENCE_S, code_of, until
 
 if TYPE_CHECKING:
@@ -64,6 +64,16 @@ def test_who_subscribes_while_others_are_asked_hears_of_the_change(
     made.on_change("limits.rate", lambda *_: 1 / 0)
     assert code_of(lambda: made.set({"limits.rate": 3})) == "config.refused"
     assert heard[2:] == [(2, 3), (3, 2)]
+
+
+def test_who_unsubscribes_while_it_is_asked_refuses_nothing(made: config.Configuration) -> None:
+    def asked(_old: Any, _new: Any) -> None:
+        stop()
+        raise ValueError
+
+    stop = made.on_change("limits.rate", lambda *_: None, asked)
+    made.set({"limits.rate": 2})
+    assert made.current.limits.rate == 2
 
 
 def test_who_follows_a_path_ends_with_what_counts(made: config.Configuration) -> None:
@@ -233,6 +243,48 @@ def test_closing_in_a_subscriber_s_call_waits_for_nobody(path: Path) -> None:
     assert own.current.limits.rate == 2
 
 
+def test_a_configuration_that_is_closed_meanwhile_hinders_no_registration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with config.Configuration(environment={}) as made:
+        real = registry.leave
+        monkeypatch.setattr(registry, "leave", lambda _: None)
+        made.close()  # it was in the list already
+        try:
+            config.register("testtouchy", Touchy)
+        finally:
+            real(made)
+    assert config.unregister("testtouchy")
+
+
+class User:
+    """A configuration in use, as the registry sees one."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self.shapes: list[Any] = []
+        self.fails_at = fails_at
+
+    def reshape(self, shape: Any) -> None:
+        self.shapes.append(shape)
+        if len(self.shapes) == self.fails_at:
+            raise errors.new("config.refused", "no")
+
+    def forked(self) -> None:
+        pass
+
+
+def test_one_that_cannot_go_back_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stubborn, plain, refusing = User(2), User(), User(1)
+    monkeypatch.setattr(registry, "_users", [stubborn, plain, refusing])
+    before = registry.shape()
+    assert code_of(lambda: config.register("testtouchy", Touchy)) == "config.refused"
+    assert registry.shape() is before
+    assert plain.shapes[1:] == [before]
+    assert "cannot go back" in caplog.text
+
+
 # --- Mistakes of others ---------------------------------------------------------------------------
 
 
@@ -295,9 +347,10 @@ def test_what_nobody_foresaw_is_told_and_ends_no_watching(
 
         monkeypatch.setattr(subscribers, "ask", full)
         change(2)
-        until(lambda: made.status().last_error_code == "internal.bug")
+        until(lambda: told == ["internal.bug"])
+        assert made.status().last_error_code == "internal.bug"
         assert "RuntimeError at " in str(made.status().last_error)
-        assert (made.current.limits.rate, told) == (1, ["internal.bug"])
+        assert made.current.limits.rate == 1
         assert code_of(made.reload) == "internal.bug"
         monkeypatch.undo()
         change(3)

@@ -258,6 +258,17 @@ def test_no_way_of_printing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> 
         del os.environ["DWK_TEST_HUNTED"]
 
 
+def test_what_a_program_gives_a_plugin_as_a_literal_is_not_shown_either() -> None:
+    options = {"vault": {"token": f"literal:{TEXT}", "more": [f"literal:{TEXT}"]}}
+    with configured(plugins={"config": options, "installed": False}) as made:
+        assert made.current.plugins.config["vault"]["token"].reveal() == TEXT
+        report = made.set({"plugins.config.vault.token": f"literal:{TEXT}!"})
+        seen = [everything(made.current), everything(report), str(report.to_dict())]
+        seen += [shown(row.value) for row in rows(registry.shape(), made.current, {})]
+        assert any("literal:…" in text for text in seen)
+        assert not [text for text in seen if TEXT in text]
+
+
 def test_a_model_that_is_made_by_hand_does_not_quote_what_it_refuses() -> None:
     values: dict[str, Any] = {"key": TEXT, "retries": TEXT}
     with pytest.raises(ValidationError) as caught:
@@ -276,6 +287,7 @@ def test_two_literals_are_told_apart() -> None:
     one, same, other = (config.Secret(f"literal:{text}") for text in ("a", "a", "b"))
     assert one == same
     assert one != other
+    assert config.Secret("env:a") != config.Secret("plugin:a")
     assert len({one, same, other}) == 2
     with configured(testmail={"key": "literal:a"}) as made:
         assert made.set({"testmail.key": "literal:a"}).changed == []

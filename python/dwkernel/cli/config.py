@@ -194,7 +194,11 @@ def modes(as_json: Json = False) -> None:
 def set_(
     path: Annotated[
         str,
-        typer.Argument(metavar="SECTION.FIELD", help="such as limits.rate", callback=utf8),
+        typer.Argument(
+            metavar="SECTION.FIELD",
+            help="such as limits.rate; keys with dots in quotes",
+            callback=utf8,
+        ),
     ],
     value: Annotated[str, typer.Argument(help="a literal of TOML, or text", callback=utf8)],
     file: Annotated[
@@ -210,11 +214,12 @@ def set_(
     The file is replaced in one step, and only by one that is valid.
     """
     from dwkernel.config import editing, files  # noqa: PLC0415 - as above
+    from dwkernel.config.layers import route_of  # noqa: PLC0415
 
     out = Output(as_json=as_json)
     with out.errors_told():
         place = files.places(file)[0]
-        route = tuple(path.split("."))
+        route = route_of(path)
         given = _value(route, value)
         before, after = editing.replaced(place, route, given)
         _refuse_wrong(place, before, after)

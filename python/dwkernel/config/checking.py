@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dwkernel import errors
-from dwkernel.config.layers import dotted
+from dwkernel.config.layers import dotted, route_of
 from dwkernel.config.looking import MISSING, value_at
 from dwkernel.config.problems import Problem, listed, placed, raised
 from dwkernel.config.resolving import Layers, origins_of, resolve
@@ -45,7 +45,7 @@ def everything(shape: Shape, layers: Layers) -> Checked:
             config = resolve(shape, layers).config
         except errors.Invalid as error:
             wrong = wrong or listed(error)
-            layers = _without(layers, {one.path.partition(".")[0] for one in wrong})
+            layers = _without(layers, {route_of(one.path)[0] for one in wrong})
         else:
             found = _checked(shape, layers, config, None)
             return Checked(wrong + found.wrong, found.unchecked)

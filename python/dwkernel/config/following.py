@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from dwkernel.config.layers import route_of
 from dwkernel.config.looking import value_at
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def follow(
     stop = configuration.on_change(path, renew)
     try:
         with lock:
-            use(value_at(configuration.current, tuple(path.split("."))))
+            use(value_at(configuration.current, route_of(path)))
     except BaseException:
         stop()
         raise

@@ -5,6 +5,7 @@ Defaults < the mode's < files, as they are named < environment < call.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,7 @@ __all__ = [
     "leaves",
     "merged",
     "nested",
+    "route_of",
 ]
 
 PREFIX = "DWKERNEL__"
@@ -96,8 +98,37 @@ def has_variables(variables: Mapping[str, str] = os.environ) -> bool:
 
 
 def dotted(route: Iterable[object]) -> str:
-    """Return a route as people write it."""
-    return ".".join(map(str, route))
+    """Return a route as people write it: keys with dots in quotes, as in TOML.
+
+    >>> dotted(("plugins", "config", "org.example.s3", "size"))
+    'plugins.config."org.example.s3".size'
+    """
+    return ".".join(map(_shown, map(str, route)))
+
+
+def _shown(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False) if {".", '"', "'"} & set(key) else key
+
+
+def route_of(path: str) -> Route:
+    """Return the route that somebody wrote; what is not written as TOML has it is split at dots.
+
+    >>> route_of('plugins.config."org.example.s3".size')
+    ('plugins', 'config', 'org.example.s3', 'size')
+    """
+    if not {'"', "'"} & set(path):
+        return tuple(path.split("."))
+    import tomllib  # noqa: PLC0415 - few need it
+
+    route: Route = ()
+    try:
+        found: Any = tomllib.loads(f"{path} = 0")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        found = None
+    while isinstance(found, dict) and len(found) == 1:
+        ((key, found),) = found.items()
+        route = (*route, key)
+    return route if found == 0 else tuple(path.split("."))
 
 
 def leaves(tree: Mapping[str, Any], above: Route = ()) -> Iterator[tuple[Route, Any]]:

@@ -35,7 +35,7 @@ from dwkernel.config.changes import (
     ReloadReport,
     differences,
 )
-from dwkernel.config.layers import Layer, Origin, dotted, leaves, merged, nested
+from dwkernel.config.layers import Layer, Origin, dotted, leaves, merged, nested, route_of
 from dwkernel.config.looking import field_at, flat, is_live, is_text, names_at
 from dwkernel.config.problems import did_you_mean, offered, placed
 from dwkernel.config.resolving import Layers, Resolved, call_layer, read, resolve
@@ -277,7 +277,8 @@ class Configuration(Closing):
         """Subscribe to changes of what is at a path, and below it.
 
         Args:
-            path: such as `"limits.rate"`, `"limits"`, or `""` for everything.
+            path: such as `"limits.rate"`, `"limits"`, or `""` for everything; a key with dots in it
+                stands in quotes, as in TOML: `plugins.config."org.example.s3"`.
             callback: `callback(old, new)` with the values at the path, after the snapshot is
                 swapped. If somebody fails, it is called again as `callback(new, old)`.
             prepare: `prepare(old, new)` before that; it refuses by raising. It must leave nothing
@@ -295,7 +296,7 @@ class Configuration(Closing):
             Invalid: `config.unknown`: nothing can be at that path
 
         """
-        route = tuple(path.split(".")) if path else ()
+        route = route_of(path) if path else ()
         shape = self._state.shape
         if route and field_at(shape, route) is None and route not in shape.parts:
             raise no_such(shape, route)
@@ -352,8 +353,13 @@ class Configuration(Closing):
 
     def reshape(self, shape: Shape) -> None:
         """Go on with another set of sections; for the registry."""
-        with self._changing("registered") as state:
-            self._apply(self._reread_environment(state.layers, shape), "registered", None, shape)
+        try:
+            with self._changing("registered") as state:
+                layers = self._reread_environment(state.layers, shape)
+                self._apply(layers, "registered", None, shape)
+        except errors.Conflict:
+            if not self._is_closed:  # else it is in use no more
+                raise
 
     def forked(self) -> None:
         """Begin anew in a forked child: who holds locks in the parent is not there."""
@@ -516,7 +522,7 @@ def no_such(shape: Shape, route: Route) -> errors.DwError:
 
 
 def _without(tree: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    gone = [tuple(path.split(".")) for path in paths]
+    gone = [route_of(path) for path in paths]
     kept: dict[str, Any] = {}
     for route, value in leaves(tree):
         if not any(route[: len(path)] == path for path in gone):

@@ -80,7 +80,7 @@ def explained(
     origin: Callable[[Route], Origin],
 ) -> list[Problem]:
     """Return what pydantic's errors of the part at `under` mean to somebody who wrote a file."""
-    problems: dict[Route, Problem] = {}
+    problems: dict[str, Problem] = {}
     for error in found:
         kind = error["type"]
         if kind == "extra_forbidden":
@@ -88,11 +88,10 @@ def explained(
         else:
             route = (*under, *_written(tree, error["loc"], keep_last=kind == "missing"))
             problem = _wrong(shape, route, error, origin)
-        route = tuple(problem.path.split("."))
-        before = problems.get(route)
+        before = problems.get(problem.path)
         if before is not None and before.text != problem.text:
             problem = before._replace(text=f"{before.text}; or: {problem.text}")
-        problems[route] = problem
+        problems[problem.path] = problem
     return list(problems.values())
 
 

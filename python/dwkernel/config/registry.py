@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import threading
 import weakref
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from dwkernel import errors
+from dwkernel.config.layers import route_of
 from dwkernel.config.looking import field_at, is_table
 from dwkernel.config.modes import MODES, Default
 from dwkernel.config.section import Finding, setting
@@ -38,6 +40,8 @@ LATER: list[str] = ["dwkernel.jobs.registering", "dwkernel.plugins.registering"]
 
 Check = Callable[[Any, Any], Iterable[Finding]]
 """What a section checks besides its fields: `check(now, before)`."""
+
+_log = logging.getLogger("dwkernel.config")
 
 _KEY_LETTERS_MAX = 64
 
@@ -168,7 +172,7 @@ def register(
 
     """
     refuse_inside()
-    route = tuple(name.split("."))
+    route = route_of(name)
     shape()
     with _lock:
         before = shape()
@@ -209,7 +213,7 @@ def unregister(name: str) -> bool:
     shape()
     with _lock:
         before = shape()
-        route = tuple(name.split("."))
+        route = route_of(name)
         sections = {key: one for key, one in before.sections.items() if key != name}
         parts = {key: one for key, one in before.parts.items() if key != route}
         if len(sections) + len(parts) == len(before.sections) + len(before.parts):
@@ -235,7 +239,10 @@ def _use(before: Shape, after: Shape) -> None:
     except BaseException:
         _shape = before
         for user in done:
-            user.reshape(before)
+            try:
+                user.reshape(before)
+            except errors.DwError:
+                _log.exception("a configuration in use cannot go back to the sections before")
         raise
 
 

@@ -23,6 +23,7 @@ from dwkernel.config.layers import (
     leaves,
     merged,
     nested,
+    route_of,
 )
 from dwkernel.config.looking import MISSING, field_at, flat, is_text, model_at, value_at
 from dwkernel.config.problems import Problem, explained, placed, raised
@@ -93,7 +94,8 @@ def read(
 def call_layer(given: Mapping[str, Any], below: Layer | None = None) -> Layer:
     """Return what a call says, on top of what calls said before.
 
-    Keys may be dotted: `{"limits.rate": 5}` is `{"limits": {"rate": 5}}`.
+    Keys may be dotted: `{"limits.rate": 5}` is `{"limits": {"rate": 5}}`. One that has dots itself
+    stands in quotes then, as in TOML.
 
     Raises:
         Invalid: `config.value`: a key is no text
@@ -116,7 +118,7 @@ def _opened(given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if not isinstance(key, str):
             raise errors.new("config.value", f"{key!r} is no name of a section or field")
-        tree = merged(tree, nested(tuple(key.split(".")), _plain(value)))
+        tree = merged(tree, nested(route_of(key), _plain(value)))
     return tree
 
 
@@ -159,13 +161,15 @@ def resolve(shape: Shape, layers: Layers) -> Resolved:
     config, problems = _validated(shape, whole, origin)
     problems.extend(_hidden(shape, whole, stack))
     if config is None:
-        problems.sort(key=lambda one: origin(tuple(one.path.split("."))))
+        problems.sort(key=lambda one: origin(route_of(one.path)))
         raise raised(problems)
     origins = {}
     for route, value in flat(config).items():
         said = (layer.origin(route) for layer in reversed(stack))
         origins[route] = next((one for one in said if one is not None), DEFAULT)
         is_bare = isinstance(value, Secret) and value.is_literal
+        # In tables of others nobody knows what is a secret; this is none but that.
+        is_bare = is_bare or (isinstance(value, str) and value.startswith("literal:"))
         if is_bare and origins[route].layer != "call":
             path = dotted(route)
             text = f"{path}: literal: is for programs that give it in the call; write env:NAME"
