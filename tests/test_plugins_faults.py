@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -371,66 +371,6 @@ def stop(self):
     end.set()
     pool.shutdown()
     assert any("it left the thread plugin:p/" in line for line in lines), lines
-
-
-# --- Manifests that lie ---
-
-
-@pytest.mark.parametrize(
-    ("fields", "code", "says"),
-    [
-        ({"entry": "main:Nothing"}, "plugin.load", "not there"),
-        ({"entry": "nothing:Plugin"}, "plugin.load", "ModuleNotFoundError"),
-        ({"kinds": ["codec"]}, "plugin.kind", "it lacks name, encode(data), decode(data, length)"),
-        ({"kinds": ["policy", "sink"]}, "plugin.kind", "deliver(messages)"),
-        ({"kernel": ">=2"}, "plugin.api", "kernel's API"),
-        ({"requires": {"x": ">=1"}}, "plugin.dependency", "no x is there"),
-        (
-            {"permissions": {"network": True, "read": ["/etc"]}},
-            "plugin.permission",
-            "network, read:/etc",
-        ),
-        ({"run": "confined", "kinds": ["drive"]}, "plugin.sandbox", "can't be confined"),
-        ({"config": {"required": ["a"]}}, "plugin.option", "a is missing"),
-    ],
-)
-def test_a_plugin_that_can_not_be_what_it_says_is_refused(
-    fields: dict[str, Any], code: str, says: str, opened: Plugins, tmp_path: Path
-) -> None:
-    home = plugin_maker.write(tmp_path / "p", **fields)
-    with pytest.raises(errors.DwError) as caught:
-        opened.load(home)
-    assert caught.value.code == code
-    assert says in str(caught.value)
-    assert opened.find("policy") == []
-    assert not [name for name in sys.modules if name.startswith("dwkernel_plugin_")]
-
-
-def test_what_was_granted_may_be_asked_for(tmp_path: Path) -> None:
-    home = plugin_maker.write(tmp_path / "p", permissions={"network": True, "read": ["/etc"]})
-    for grant, state in ((["network", "read:/etc"], "started"), (["*"], "started")):
-        with plugin_maker.plugins(grant={"p": grant}) as opened:
-            assert opened.load(home).state == state
-    with plugin_maker.plugins(grant={"p": ["network"]}) as opened:
-        assert code_of(lambda: opened.load(home)) == "plugin.permission"
-
-
-def test_a_model_of_the_plugin_checks_its_configuration(tmp_path: Path) -> None:
-    code = "import pydantic\nclass Settings(pydantic.BaseModel):\n    size: int = 3\n"
-    code += (
-        plugin_maker.POLICY
-        + "\n    def handshake(self, context): self.size = context.config.size\n"
-    )
-    home = plugin_maker.write(
-        tmp_path / "p", files={"main.py": code}, config={"model": "main:Settings"}
-    )
-    with plugin_maker.plugins(config={"p": {"size": 7}}) as opened:
-        opened.load(home)
-        with opened.get("policy").use() as instance:
-            assert instance.size == 7
-        del instance
-    with plugin_maker.plugins(config={"p": {"size": "many"}}) as opened:
-        assert code_of(lambda: opened.load(home)) == "plugin.option"
 
 
 # --- Health ---

@@ -482,7 +482,6 @@ class Core:
 
     def cancel(self, entry: Entry) -> bool:
         """Cancel a job that waits, ask one that runs; False if it has ended already."""
-
         self.check_process()
         had_ended = entry.record.is_finished
 

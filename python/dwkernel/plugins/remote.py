@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import kinds
+from dwkernel.plugins import kinds, promises
 from dwkernel.plugins.handle import OF_THE_KERNEL
 from dwkernel.plugins.kinds import crossing
 
@@ -137,6 +137,7 @@ class Remote:
         )
         try:
             self._take(self._process.call("guest_about"))
+            promises.hold(manifest, self)
         except BaseException:
             self.guest_end()
             raise

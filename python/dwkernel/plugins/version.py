@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import effects, fitting, kinds, loader, schema, tree, vouching
+from dwkernel.plugins import effects, fitting, loader, promises, schema, tree, vouching
 from dwkernel.plugins.life import Context, Life
 from dwkernel.plugins.manifest import API_VERSION
 from dwkernel.plugins.proof import Proof
@@ -143,7 +143,7 @@ class Workshop:
         loaded = self._loaded(found, log, watchdog, limits.load)
         try:
             instance = watchdog.step("making", loaded.make, limits.load)
-            is_required = _hold_to_kinds(found, instance, watchdog, limits.load)
+            is_required = promises.hold_apart(found.manifest, instance, watchdog, limits.load)
         except BaseException:
             loaded.unload()
             raise
@@ -153,8 +153,7 @@ class Workshop:
     def own(self, found: Found, make: Callable[[], Any], watchdog: Watchdog) -> Version:
         """Make one of the kernel's own."""
         instance = make()
-        for kind in found.manifest.kinds:
-            kinds.check(kind, instance)
+        promises.hold(found.manifest, instance)
         return Version(
             found, "", instance, Life(instance, watchdog, self._section().limits.limits())
         )
@@ -246,23 +245,6 @@ class Workshop:
             raise result
         assert isinstance(result, loader.Loaded)  # noqa: S101 - it was not late
         return result
-
-
-def _hold_to_kinds(found: Found, instance: Any, watchdog: Watchdog, limit_s: float) -> bool:
-    """Look at what it is, on a thread of its own: even attributes are the plugin's code."""
-
-    def look() -> errors.DwError | bool:
-        try:
-            for kind in found.manifest.kinds:
-                kinds.check(kind, instance)
-        except errors.DwError as error:
-            return bare(error)
-        return getattr(instance, "on_failure", None) != "allow"
-
-    result = watchdog.step("looking at", look, limit_s)
-    if isinstance(result, errors.DwError):
-        raise result
-    return bool(result)
 
 
 def _confine(found: Found, folder: Path, log: Log) -> Any:

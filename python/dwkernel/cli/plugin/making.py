@@ -149,15 +149,18 @@ def _there(folder: Path, name: str) -> errors.DwError:
 
 def _files(kind: str, name: str) -> dict[str, str]:
     major = int(API_VERSION.partition(".")[0])
+    short = name[:_SHORT_LETTERS].rstrip("-")
     words = {
         "manifest": _read(f"manifests/{kind}.toml.txt", needed=False),
         "use": _read(f"uses/{kind}.py.txt").rstrip(),
         "samples": _read(f"samples/{kind}.toml.txt", needed=False),
         "name": name,
-        "short": name[:_SHORT_LETTERS].rstrip("-"),
+        "short": short,
         "package": name.replace("-", "_"),
         "class": "".join(part.capitalize() for part in name.split("-")),
         "kind": kind,
+        # What it can do: for some its own name, else what its template says.
+        "capability": short if kinds.is_named(kind) else name,
         "api": API_VERSION,
         "next_api": str(major + 1),
         "summary": f"Begun as a plugin of the kind {kind}",

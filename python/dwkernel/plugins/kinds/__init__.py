@@ -19,7 +19,7 @@ from dwkernel import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["KINDS", "Kind", "check", "lacking", "missing", "protocol"]
+__all__ = ["KINDS", "Kind", "check", "is_named", "lacking", "missing", "protocol"]
 
 
 class Kind(NamedTuple):
@@ -86,6 +86,11 @@ def check(kind: str, candidate: Any) -> None:
     lacks = missing(kind, candidate)
     if lacks:
         raise lacking(kind, type(candidate).__name__, lacks)
+
+
+def is_named(kind: str) -> bool:
+    """Return whether a plugin of a kind has a name of its own, which is what it can do."""
+    return "name" in getattr(protocol(kind), "__annotations__", {})
 
 
 def lacking(kind: str, who: str, lacks: Sequence[str]) -> errors.DwError:
