@@ -5,6 +5,7 @@ The bytes are JSON; docs/format/jobs.md lists the fields.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, get_args
@@ -222,18 +223,23 @@ def check_types(*records: Any) -> None:
 
     """
     for record in records:
-        for part in () if record is None else fields(record):
-            value = getattr(record, part.name)
-            if not isinstance(value, _HELD.get(str(part.type), (object,))):
-                text = f"{part.name} is {value!r:.100}"
+        for name, held in () if record is None else _held_by(type(record)):
+            value = getattr(record, name)
+            if not isinstance(value, held):
+                text = f"{name} is {value!r:.100}"
                 raise TypeError(text)
-            if part.name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
-                text = f"{part.name} is {value}"
+            if name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
+                text = f"{name} is {value}"
                 raise ValueError(text)
             for one in value if isinstance(value, tuple) else ():
-                if not isinstance(one, str if part.name == "roles" else int | float):
-                    text = f"{part.name} has {one!r:.100}"
+                if not isinstance(one, str if name == "roles" else int | float):
+                    text = f"{name} has {one!r:.100}"
                     raise TypeError(text)
+
+
+@functools.cache
+def _held_by(cls: type[Any]) -> list[tuple[str, tuple[type, ...]]]:
+    return [(part.name, _HELD.get(str(part.type), (object,))) for part in fields(cls)]
 
 
 _FIELDS: Final = tuple(part.name for part in fields(JobRecord))
