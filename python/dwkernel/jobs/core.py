@@ -293,9 +293,7 @@ class Core:
             started_ms=now_ms if record.started_ms is None else record.started_ms,
         )
 
-    def _started(
-        self, entry: Entry, kind: JobKind | None, group: str | None
-    ) -> JobContext | None:
+    def _started(self, entry: Entry, kind: JobKind | None, group: str | None) -> JobContext | None:
         record = entry.record
         if kind is None or record.state != "running" or record.owner != self.owner:
             return None
@@ -306,8 +304,8 @@ class Core:
             kernel=self._kernel_of(record.submitter),
             write=self.write,
             clock=self.clock,
-            group=group,
         )
+        context.group = group
         entry.context = context
         with self.lock:
             if not self.running:
@@ -484,7 +482,6 @@ class Core:
 
     def cancel(self, entry: Entry) -> bool:
         """Cancel a job that waits, ask one that runs; False if it has ended already."""
-
         self.check_process()
         had_ended = entry.record.is_finished
 

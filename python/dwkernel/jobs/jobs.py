@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import threading
@@ -456,12 +455,12 @@ class Jobs:
             self._core.wake()
         self._crew.fill()
 
-    def _drafts(self, settings: JobsSection) -> builtins.list[ScheduleRecord]:
+    def _drafts(self, settings: JobsSection) -> tuple[ScheduleRecord, ...]:
         self._check()
-        return [
+        return tuple(
             self._draft(name, **_given(section), origin="config")
             for name, section in settings.schedules.items()
-        ]
+        )
 
     def close(self, timeout: Duration | None = None) -> None:
         """Run nothing more; what runs ends at its next checkpoint and goes on at the next opening.

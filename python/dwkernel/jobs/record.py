@@ -23,6 +23,7 @@ _DETAILS_BYTES_MAX = 1 << 10
 _FAULT_TEXT_MAX = 1000
 
 State = Literal["waiting", "running", "interrupted", "done", "failed", "cancelled"]
+_PROGRESS = frozenset(("done", "total", "unit", "text", "at"))
 FINISHED: Final = ("done", "failed", "cancelled")
 
 
@@ -162,17 +163,22 @@ class JobRecord:
             known["backoff_s"] = tuple(known.get("backoff_s", ()))
             record = cls(**known)
             check_types(record, record.submitter, record.error)
-            if record.state not in get_args(State) or not record.has_plain_progress:
-                raise ValueError(record.state)
+            record.check_words()
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise errors.new("format.damaged", f"no record of a job: {error}") from error
         return record
 
-    @property
-    def has_plain_progress(self) -> bool:
-        """Whether its progress is what `JobContext.progress` makes."""
-        told = self.progress
-        return told is None or {"done", "total", "unit", "text", "at"} <= set(told)
+    def check_words(self) -> None:
+        """Refuse a state that there is not, and progress that `JobContext.progress` did not make.
+
+        Raises:
+            ValueError
+
+        """
+        if self.state not in get_args(State):
+            raise ValueError(self.state)
+        if self.progress is not None and not set(self.progress) >= _PROGRESS:
+            raise ValueError(self.progress)
 
     def ended(self, state: State, now_ms: int, **changes: Any) -> JobRecord:
         """Return the record of the job at its end; nothing is kept that only goes on needs."""
@@ -223,12 +229,13 @@ def check_types(*records: Any) -> None:
 
     """
     for record in records:
-        for name, held in () if record is None else _held_by(type(record)):
-            value = getattr(record, name)
+        cls: Any = type(record)
+        for name, held in () if record is None else _held_by(cls):
+            value: Any = getattr(record, name)
             if not isinstance(value, held):
                 text = f"{name} is {value!r:.100}"
                 raise TypeError(text)
-            if name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
+            if name.endswith("_ms") and not 0 <= int(value or 0) <= _LAST_MS:
                 text = f"{name} is {value}"
                 raise ValueError(text)
             for one in value if isinstance(value, tuple) else ():
@@ -238,7 +245,7 @@ def check_types(*records: Any) -> None:
 
 
 @functools.cache
-def _held_by(cls: type[Any]) -> list[tuple[str, tuple[type, ...]]]:
+def _held_by(cls: Any) -> list[tuple[str, tuple[type, ...]]]:
     return [(part.name, _HELD.get(str(part.type), (object,))) for part in fields(cls)]
 
 
