@@ -232,10 +232,11 @@ def check_types(*records: Any) -> None:
         cls: Any = type(record)
         for name, held in () if record is None else _held_by(cls):
             value: Any = getattr(record, name)
-            if not isinstance(value, held):
+            is_held = isinstance(value, held)
+            if not is_held:
                 text = f"{name} is {value!r:.100}"
                 raise TypeError(text)
-            if name.endswith("_ms") and not 0 <= int(value or 0) <= _LAST_MS:
+            if name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
                 text = f"{name} is {value}"
                 raise ValueError(text)
             for one in value if isinstance(value, tuple) else ():
