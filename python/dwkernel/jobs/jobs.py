@@ -545,6 +545,8 @@ class Jobs:
             if limit is not None and len(found) >= limit:
                 break
             record = entry.record
+            if record.is_finished:
+                continue  # it ended in this moment
             if kind in (None, record.kind) and state in (None, core.state_of(record)):
                 found.append(Job(core, entry))
         return found
