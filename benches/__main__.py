@@ -15,6 +15,7 @@ from benches import (
     confined,
     erasure,
     hashing,
+    jobs,
     metrics,
     native,
     plot,
@@ -41,6 +42,7 @@ PARTS = {
     "brokers": brokers.rows,
     "config": config.rows,
     "plugins": plugins.rows,
+    "jobs": jobs.rows,
     "store": store.rows,
 }
 RESULTS = Path("bench-results")

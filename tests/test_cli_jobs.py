@@ -133,7 +133,10 @@ def test_wrong_use_is_told_in_one_line(job: Any, wrong: tuple[str, ...], code: i
     assert said.json["error"]["message"]
 
 
-def test_ctrl_c_leaves_a_job_where_it_was(cli: Cli, path: Path, interruptible: None) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_who_ends_services_leave_a_job_where_it_was(
+    cli: Cli, path: Path, interruptible: None, sent: signal.Signals
+) -> None:
     del interruptible
     with dw.open(path, drives=3, create=True) as kernel:
         kernel.containers.create("docs")
@@ -143,9 +146,13 @@ def test_ctrl_c_leaves_a_job_where_it_was(cli: Cli, path: Path, interruptible: N
     with cli.start("job", "run", path, "--forever") as running:
         assert running.stderr is not None
         assert b"stripes" in running.stderr.readline()
-        running.send_signal(signal.SIGINT)
+        running.send_signal(sent)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert b"goes on where it was" in err
     (left,) = cli.answer("job", "list", path)
     assert left["state"] == "interrupted"
+    with dw.open(path, read_only=True) as kernel:
+        # It was put down in order, and that is no crash.
+        record = kernel.jobs.get(left["id"])._record
+        assert (record.state, record.interruptions) == ("interrupted", 0)

@@ -142,7 +142,7 @@ def test_a_forked_child_is_refused_whatever_its_parent_held(gate: Gate) -> None:
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with jobs._core.lock:
+        with jobs._core.change:
             held.set()
             over.wait(PATIENCE_S)
 

@@ -177,6 +177,17 @@ def test_one_that_runs_is_cancelled_when_it_looks(records: MemoryRecords, gate: 
     jobs.close()
 
 
+def test_what_has_ended_is_not_listed_also_before_everybody_is_told(
+    records: MemoryRecords,
+) -> None:
+    jobs = jobs_on(records, COUNT)
+    job = jobs.submit("count", {"to": 1}, start=False)
+    entry = jobs._core.live[job.id]
+    entry.record = entry.record.ended("cancelled", BEGIN_MS)
+    assert code_of(job.wait) == "job.cancelled"
+    assert jobs.list() == []
+
+
 def test_of_cancelling_and_ending_one_counts(records: MemoryRecords) -> None:
     announced: list[tuple[str, str]] = []
     jobs = jobs_on(

@@ -19,6 +19,8 @@ import pytest
 
 import dwkernel as dw
 from dwkernel._records import MemoryRecords, NativeRecords, Records, each_record
+from dwkernel.jobs import builtin
+from dwkernel.jobs.core import INTERRUPTIONS_MAX
 from dwkernel.jobs.ledger import SPACE
 from expect import PATIENCE_S, code_of, until
 from jobs_world import Gate, Kind
@@ -155,6 +157,26 @@ def test_a_scrub_that_is_stopped_goes_on_where_it_was(path: Path) -> None:
         until(lambda: done(cancelled))
         assert cancelled.cancel()
         assert code_of(lambda: cancelled.wait(PATIENCE_S)) == "job.cancelled"
+
+
+@pytest.mark.parametrize(("proved_s", "has_failed"), [(3600.0, True), (0.0, False)])
+def test_a_scrub_that_ends_its_process_each_time_fails_unless_it_has_worked_for_a_while(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, proved_s: float, has_failed: bool
+) -> None:
+    monkeypatch.setattr(builtin, "_PROVED_S", proved_s)
+    with dw.open(filled) as kernel:
+        core = kernel.jobs._core
+        job = kernel.jobs.submit("scrub", {"rate": "100 MiB"}, start=False)
+        for _ in range(INTERRUPTIONS_MAX):
+            # As the next process finds it.
+            claimed = core.claim()
+            assert claimed is not None
+            entry, context = claimed
+            context.does.run(context)
+            core.release(entry, context)
+            core.owner = os.urandom(8).hex()
+        assert (core.claim() is None) == has_failed
+        assert (job.state == "failed") == has_failed
 
 
 def test_pool_jobs_wait_for_one_another(filled: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import dwkernel as dw
 import plugin_maker
 from dwkernel._records import MemoryRecords
-from dwkernel.jobs import Jobs, JobsSection
+from dwkernel.jobs import Jobs, JobsSection, timekeeper
 from expect import PATIENCE_S, code_of, until
 from jobs_world import BEGIN_MS, HOUR_MS, MINUTE_MS, Clock, FaultyRecords, Kind, jobs_on
 
@@ -28,8 +28,10 @@ class Picky(Kind):
     def __init__(self, option: str) -> None:
         super().__init__("picky", lambda context: dict(context.options))
         self.option = option
+        self.asked = 0
 
     def validate(self, options: Any) -> Any:
+        self.asked += 1
         return {"of": self.option, self.option: int(options[self.option])}
 
 
@@ -80,10 +82,13 @@ def test_a_schedule_of_the_configuration_waits_for_its_kind_and_the_rest_works(
     jobs.close()
 
 
-def test_a_keeper_hears_of_a_kind_that_comes() -> None:
+def test_a_keeper_hears_of_a_kind_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It does not look by itself for as long as this takes.
+    monkeypatch.setattr(timekeeper, "_LOOK_S", 10 * PATIENCE_S)
     jobs = jobs_on(MemoryRecords(), NOTHING)
     jobs.apply(section(late={"kind": "late", "every": "1s"}))
     jobs.start()
+    until(lambda: jobs._keeper._trimmed_s)  # it has looked, and waits
     ran: list[str] = []
     jobs.register(Kind("late", lambda context: ran.append(context.id)))
     until(lambda: ran)
@@ -131,9 +136,11 @@ def test_options_that_a_new_version_refuses_are_the_problem_of_their_schedule_on
     assert jobs.schedules()[0].options == {"of": "n", "n": 1}
     after = jobs_on(records)
     after.apply(old)
-    unregister = after.register(Picky("m"))
+    other = Picky("m")
+    unregister = after.register(other)
     after._keeper.look()
     after._keeper.look()
+    assert other.asked == 1
     assert "picky: KeyError: 'm'" in str(problems(after)["s"])
     assert caplog.text.count("KeyError") == 1
     unregister()

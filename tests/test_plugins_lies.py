@@ -117,6 +117,6 @@ def test_what_a_manifest_promises_of_the_code_is_held_against_it(
         opened.load(home)
     assert caught.value.code == "plugin.manifest"
     assert says in str(caught.value)
-    kept = {"kinds": ["codec"], "capabilities": {"codec": ["two", "one"]}}
-    home = plugin_maker.write(tmp_path / "p", files={"main.py": CODEC}, run=run, **kept)
+    fields = {"kinds": ["codec"], "capabilities": {"codec": ["two", "one"]}}
+    home = plugin_maker.write(tmp_path / "p", files={"main.py": CODEC}, run=run, **fields)
     assert opened.load(home).state == "started"

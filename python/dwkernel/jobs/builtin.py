@@ -5,6 +5,7 @@ They do what the verbs of `kernel.pool` do. One of them runs at a time, as the s
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Pack", "Rebuild", "Scrub", "builtin_kinds"]
 
 _TIMEOUT_S = 30 * 24 * 3600.0
+# Who has worked for so long is not what ends its process; a checkpoint says so.
+_PROVED_S = 60.0
+_BEGUN = {"begun": True}
 
 
 class _Options(BaseModel):
@@ -81,7 +85,8 @@ class Scrub(_OfPool):
         """Scrub; only its first attempt begins anew, if that is wanted."""
         wanted = ScrubOptions.model_validate(context.options)
         restart = wanted.restart and context.checkpoint is None
-        context.save({"begun": True}, now=True)
+        if restart:
+            context.save(_BEGUN, now=True)
         return context.kernel.pool.scrub(
             restart=restart, rate=wanted.rate, progress=_telling(context), timeout=_TIMEOUT_S
         )
@@ -116,8 +121,14 @@ class Pack(_OfPool):
 
 
 def _telling(context: JobContext) -> Callable[[Progress], object]:
+    proved_s = time.monotonic() + _PROVED_S
+
     def tell(progress: Progress) -> None:
+        nonlocal proved_s
         context.progress(progress.done, progress.total, unit=progress.unit)
+        if time.monotonic() >= proved_s:
+            proved_s += _PROVED_S
+            context.save(_BEGUN)
         # Raised through the verb, which stops at the next stripe.
         context.check()
 

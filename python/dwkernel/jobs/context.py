@@ -75,7 +75,6 @@ class JobContext:
         kernel: Any,
         write: Callable[[Entry], None],
         clock: Callable[[], int],
-        group: str | None = None,
     ) -> None:
         """Made by what runs jobs."""
         self._entry = entry
@@ -95,7 +94,7 @@ class JobContext:
         self.attempt = record.attempts
         self.submitter: Submitter = record.submitter
         # Of all jobs of one, one runs at a time: as its kind said when it began.
-        self.group = group
+        self.group: str | None = None
         began_s = time.monotonic()
         # When it was last heard of: it looked, told or saved; and when it was cancelled.
         self.seen_s = began_s

@@ -74,7 +74,7 @@ class Core:
         self.ids = Ids()
         self.owner = os.urandom(8).hex()
         # Told of what changes for everybody; workers that wait for a job have `ready`.
-        self.lock = self.change = Condition()
+        self.change = Condition()
         self.ready = Bell(self.change)
         self.line = Line()
         self.live: dict[str, Entry] = {}
@@ -116,7 +116,7 @@ class Core:
         if not self._is_loaded:
             found = list(self.ledger.live())
             kept = self.ledger.records.get_record(SPACE, _STATE_KEY)
-            with self.lock:
+            with self.change:
                 if kept is not None:
                     self.is_paused = _paused(kept[0])
                 for entry in found:
@@ -188,7 +188,7 @@ class Core:
 
     def _reserve(self, entry: Entry) -> Entry | None:
         record = entry.record
-        with self.lock:
+        with self.change:
             if self.phase in ("closing", "closed"):
                 raise errors.new("store.closed", "the store's jobs are closed")
             if record.unique is not None:
@@ -205,7 +205,7 @@ class Core:
     def _insert(self, entry: Entry, also: Sequence[Change]) -> int:
         try:
             version = self.ledger.insert(entry, also)
-            with self.lock:
+            with self.change:
                 self._know(entry)
         except errors.DwError:
             raise
@@ -213,7 +213,7 @@ class Core:
             # Ctrl-C: it may be there all the same.
             with contextlib.suppress(errors.DwError):
                 if self.ledger.is_there(entry):
-                    with self.lock:
+                    with self.change:
                         self._know(entry)
             raise
         return version
@@ -221,7 +221,7 @@ class Core:
     def _line_up(self, entry: Entry) -> None:
         """Let a new job wait, after it was announced; one that is not there gives its name back."""
         record = entry.record
-        with self.lock:
+        with self.change:
             if self.live.get(record.id) is entry:
                 self.line.add(entry)
                 self.ready.notify()
@@ -237,7 +237,7 @@ class Core:
             As commits do: the job waits again.
 
         """
-        with self.lock:
+        with self.change:
             if self.is_paused or self.phase in ("closing", "closed"):
                 return None
             entry = self.line.pick(self.clock(), self._hindrance)
@@ -304,10 +304,10 @@ class Core:
             kernel=self._kernel_of(record.submitter),
             write=self.write,
             clock=self.clock,
-            group=group,
         )
+        context.group = group
         entry.context = context
-        with self.lock:
+        with self.change:
             if not self.running:
                 # The timekeeper looks more often while something runs.
                 self.change.notify_all()
@@ -322,7 +322,7 @@ class Core:
 
     def _give_back(self, entry: Entry, group: str | None) -> None:
         """Let a job that was taken out of the line wait again, or leave if it has ended."""
-        with self.lock:
+        with self.change:
             self._free_group(group, entry)
             if not entry.record.is_finished:
                 self.line.add(entry)
@@ -332,7 +332,7 @@ class Core:
     def lost(self, entry: Entry, group: str | None) -> None:
         """Forget a job whose row is gone: somebody removed it behind our back."""
         _log.warning("the job %s is not in the store any more", entry.record.id)
-        with self.lock:
+        with self.change:
             self.running.pop(entry.record.id, None)
             self._free_group(group, entry)
             self._leave(entry)
@@ -440,7 +440,7 @@ class Core:
     def release(self, entry: Entry, context: JobContext) -> None:
         """Let go of a run; the job waits again unless it has ended."""
         record = entry.record
-        with self.lock:
+        with self.change:
             if self.running.get(record.id) is not context:
                 return
             del self.running[record.id]
@@ -454,7 +454,7 @@ class Core:
 
     def came_back(self, entry: Entry, context: JobContext) -> None:
         """Let the group go of a run that was left alone: its thread is free again."""
-        with self.lock:
+        with self.change:
             self._free_group(context.group, entry)
             self.ready.notify_all()
 
@@ -464,7 +464,7 @@ class Core:
             return
         listeners = None
         try:
-            with self.lock:
+            with self.change:
                 self._leave(entry)
                 listeners, entry.listeners = entry.listeners, None
         finally:
@@ -502,7 +502,7 @@ class Core:
 
     def stop_running(self, reason: StopReason, does: JobKind | None = None) -> None:
         """Ask what runs to end: everything, or what one kind does."""
-        with self.lock:
+        with self.change:
             for context in self.running.values():
                 if does is None or context.does is does:
                     context.stop(reason)
@@ -511,7 +511,7 @@ class Core:
         """Run nothing, or go on; kept over a restart."""
         value = b'{"v":1,"paused":%s}' % (b"true" if paused else b"false")
         self.ledger.records.commit_records(SPACE, [(_STATE_KEY, value, None)])
-        with self.lock:
+        with self.change:
             self.is_paused = paused
             self.wake()
         if paused:
@@ -519,7 +519,7 @@ class Core:
 
     def kind_came(self, name: str) -> None:
         """Let jobs of a kind wait in line that had nobody to do them, and look at schedules."""
-        with self.lock:
+        with self.change:
             self.line.free(f"kind:{name}")
             self.wake()
 

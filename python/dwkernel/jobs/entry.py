@@ -32,4 +32,4 @@ class Entry:
         # Nobody knows whether the last commit took place: read it again first.
         self.is_stale = False
         # Told once, when it has ended.
-        self.listeners: list[Callable[[], None]] | None = []
+        self.listeners: list[Callable[[], object]] | None = []

@@ -218,14 +218,14 @@ class Job:
         """Have `listener` called at the end; yield whether that was already."""
         self._core.check_process()
         try:
-            with self._core.lock:
+            with self._core.change:
                 listeners = self._entry.listeners
                 has_ended = listeners is None or self._record.is_finished
                 if listeners is not None and not has_ended:
                     listeners.append(listener)
             yield has_ended
         finally:
-            with self._core.lock, contextlib.suppress(ValueError):
+            with self._core.change, contextlib.suppress(ValueError):
                 (self._entry.listeners or []).remove(listener)
 
     def _end(self) -> Any:

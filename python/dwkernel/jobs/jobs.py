@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import threading
@@ -382,7 +381,7 @@ class Jobs:
         core = self._core
         core.load()
         self._schedules.load()
-        with core.lock:
+        with core.change:
             if core.phase == "idle":
                 core.phase = "running"
                 self._keeper.thread.start()
@@ -451,17 +450,17 @@ class Jobs:
         drafts = self._drafts(settings)
         self._core.load()
         self._schedules.want(drafts, keep=keep)
-        with self._core.lock:
+        with self._core.change:
             self._core.settings = settings
             self._core.wake()
         self._crew.fill()
 
-    def _drafts(self, settings: JobsSection) -> builtins.list[ScheduleRecord]:
+    def _drafts(self, settings: JobsSection) -> tuple[ScheduleRecord, ...]:
         self._check()
-        return [
+        return tuple(
             self._draft(name, **_given(section), origin="config")
             for name, section in settings.schedules.items()
-        ]
+        )
 
     def close(self, timeout: Duration | None = None) -> None:
         """Run nothing more; what runs ends at its next checkpoint and goes on at the next opening.
@@ -480,7 +479,7 @@ class Jobs:
         core = self._core
         limit_s = parse_duration(core.settings.stop_timeout if timeout is None else timeout)
         end_s = time.monotonic() + limit_s
-        with core.lock:
+        with core.change:
             has_run = core.phase in ("running", "closing")
             core.phase = "closing"
             core.wake()
@@ -496,7 +495,7 @@ class Jobs:
 
     def _end(self, me: threading.Thread) -> None:
         core = self._core
-        with core.lock:
+        with core.change:
             core.phase = "closed"
             late = [core.live[job_id] for job_id in core.running if job_id in core.live]
             names = [f"{one.kind} {one.id}" for one in core.running.values()]
@@ -539,13 +538,15 @@ class Jobs:
             return self.history(limit, kind, state=state)
         core = self._core
         core.load()
-        with core.lock:
+        with core.change:
             entries = [core.live[job_id] for job_id in sorted(core.live)]
         found: list[Job] = []
         for entry in entries:
             if limit is not None and len(found) >= limit:
                 break
             record = entry.record
+            if record.is_finished:
+                continue  # it ended in this moment
             if kind in (None, record.kind) and state in (None, core.state_of(record)):
                 found.append(Job(core, entry))
         return found

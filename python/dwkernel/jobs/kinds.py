@@ -105,7 +105,7 @@ class Kinds:
 
 
 def _check_wishes(kind: JobKind) -> None:
-    """Refuse a kind that wants what no job can have: it would be told each time, to the wrong one."""
+    """Refuse a kind that wants what no job can have: who submits one would be told instead."""
     try:
         policy(kind, dict.fromkeys(("timeout", "max_attempts", "backoff")), JobsSection())
         group = getattr(kind, "group", None)

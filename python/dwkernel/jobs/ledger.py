@@ -83,7 +83,7 @@ class Ledger:
         return entry.version
 
     def is_there(self, entry: Entry) -> bool:
-        """Look whether a job that was to be written is there, after all; the caller has its lock."""
+        """Look whether a job that was to be written is there; the caller has its lock."""
         found = self.records.get_record(SPACE, entry.record.key)
         if found is not None:
             entry.version = found[1]

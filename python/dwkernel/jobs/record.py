@@ -5,6 +5,7 @@ The bytes are JSON; docs/format/jobs.md lists the fields.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, get_args
@@ -22,6 +23,7 @@ _DETAILS_BYTES_MAX = 1 << 10
 _FAULT_TEXT_MAX = 1000
 
 State = Literal["waiting", "running", "interrupted", "done", "failed", "cancelled"]
+_PROGRESS = frozenset(("done", "total", "unit", "text", "at"))
 FINISHED: Final = ("done", "failed", "cancelled")
 
 
@@ -161,17 +163,22 @@ class JobRecord:
             known["backoff_s"] = tuple(known.get("backoff_s", ()))
             record = cls(**known)
             check_types(record, record.submitter, record.error)
-            if record.state not in get_args(State) or not record.has_plain_progress:
-                raise ValueError(record.state)
+            record.check_words()
         except (TypeError, AttributeError, KeyError, ValueError) as error:
             raise errors.new("format.damaged", f"no record of a job: {error}") from error
         return record
 
-    @property
-    def has_plain_progress(self) -> bool:
-        """Whether its progress is what `JobContext.progress` makes."""
-        told = self.progress
-        return told is None or {"done", "total", "unit", "text", "at"} <= set(told)
+    def check_words(self) -> None:
+        """Refuse a state that there is not, and progress that `JobContext.progress` did not make.
+
+        Raises:
+            ValueError
+
+        """
+        if self.state not in get_args(State):
+            raise ValueError(self.state)
+        if self.progress is not None and not set(self.progress) >= _PROGRESS:
+            raise ValueError(self.progress)
 
     def ended(self, state: State, now_ms: int, **changes: Any) -> JobRecord:
         """Return the record of the job at its end; nothing is kept that only goes on needs."""
@@ -222,18 +229,25 @@ def check_types(*records: Any) -> None:
 
     """
     for record in records:
-        for part in () if record is None else fields(record):
-            value = getattr(record, part.name)
-            if not isinstance(value, _HELD.get(str(part.type), (object,))):
-                text = f"{part.name} is {value!r:.100}"
+        cls: Any = type(record)
+        for name, held in () if record is None else _held_by(cls):
+            value: Any = getattr(record, name)
+            is_held = isinstance(value, held)
+            if not is_held:
+                text = f"{name} is {value!r:.100}"
                 raise TypeError(text)
-            if part.name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
-                text = f"{part.name} is {value}"
+            if name.endswith("_ms") and not 0 <= (value or 0) <= _LAST_MS:
+                text = f"{name} is {value}"
                 raise ValueError(text)
             for one in value if isinstance(value, tuple) else ():
-                if not isinstance(one, str if part.name == "roles" else int | float):
-                    text = f"{part.name} has {one!r:.100}"
+                if not isinstance(one, str if name == "roles" else int | float):
+                    text = f"{name} has {one!r:.100}"
                     raise TypeError(text)
+
+
+@functools.cache
+def _held_by(cls: Any) -> list[tuple[str, tuple[type, ...]]]:
+    return [(part.name, _HELD.get(str(part.type), (object,))) for part in fields(cls)]
 
 
 _FIELDS: Final = tuple(part.name for part in fields(JobRecord))

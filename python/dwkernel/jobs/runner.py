@@ -59,7 +59,7 @@ def run(core: Core, entry: Entry, context: JobContext) -> None:
 
 
 def _closed_within(core: Core, seconds: float) -> bool:
-    with core.lock:
+    with core.change:
         return core.change.wait_for(lambda: core.phase in ("closing", "closed"), seconds)
 
 
@@ -140,7 +140,7 @@ class Crew:
 
     def fill(self) -> None:
         """Start threads, as many as the settings want."""
-        with self._core.lock:
+        with self._core.change:
             if self._core.phase != "running":
                 return
             stuck = len(self._stuck)
@@ -157,7 +157,7 @@ class Crew:
 
     def abandon(self, job_id: str) -> None:
         """Count the thread of a job as stuck, and start another one in its place."""
-        with self._core.lock:
+        with self._core.change:
             thread = self._by_job.get(job_id)
             if thread is not None:
                 self._stuck.add(thread)
@@ -165,7 +165,7 @@ class Crew:
 
     def alive(self) -> list[threading.Thread]:
         """Return the threads that run."""
-        with self._core.lock:
+        with self._core.change:
             return [one for one in self._threads if one.is_alive()]
 
     def _is_surplus(self) -> bool:
@@ -190,20 +190,20 @@ class Crew:
                 if claimed is not None:
                     self._run(me, *claimed)
         finally:
-            with self._core.lock:
+            with self._core.change:
                 self._threads.discard(me)
                 self._stuck.discard(me)
                 self._core.change.notify_all()
 
     def _run(self, me: threading.Thread, entry: Entry, context: JobContext) -> None:
-        with self._core.lock:
+        with self._core.change:
             self._by_job[context.id] = me
         try:
             run(self._core, entry, context)
         finally:
             if context.is_abandoned:
                 self._core.came_back(entry, context)
-            with self._core.lock:
+            with self._core.change:
                 if self._by_job.get(context.id) is me:
                     del self._by_job[context.id]
 
@@ -212,7 +212,7 @@ class Crew:
         core = self._core
         if trouble_s and _closed_within(core, trouble_s):
             return False
-        with core.lock:
+        with core.change:
             while True:
                 if core.phase in ("closing", "closed") or me in self._stuck or self._is_surplus():
                     return False

@@ -176,8 +176,8 @@ class Schedule(Report):
             for part in fields(cls)
             if part.name != "problem" and not part.name.endswith("_at")
         }
-        times = {"next_at": moment(record.next_ms), "last_at": moment(record.last_ms)}
-        return cls(problem=problem, **times, **shown)
+        next_at, last_at = moment(record.next_ms), moment(record.last_ms)
+        return cls(next_at=next_at, last_at=last_at, problem=problem, **shown)
 
 
 def moment(ms: int | None) -> datetime | None:

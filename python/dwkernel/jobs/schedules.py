@@ -127,7 +127,7 @@ class Schedules:
                 self._refresh(record.name)
                 if self._kept.get(record.name, _NONE).record != record:
                     raise
-        with self._core.lock:
+        with self._core.change:
             self._core.change.notify_all()
         return record
 

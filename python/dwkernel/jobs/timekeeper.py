@@ -57,7 +57,7 @@ class Timekeeper:
                 return
             except Exception as error:  # noqa: BLE001 - it is told, and tried at the next look
                 _log.warning("the store's jobs are not looked after now: %s", error)
-            with core.lock:
+            with core.change:
                 if core.phase in ("closing", "closed"):
                     return
                 core.change.wait(self._wait_s() if is_well else _AGAIN_S)
@@ -112,7 +112,7 @@ class Timekeeper:
             self._core.tell("stalled", entry.record)
 
     def _running(self) -> list[JobContext]:
-        with self._core.lock:
+        with self._core.change:
             return list(self._core.running.values())
 
     def _wait_s(self) -> float:

@@ -127,7 +127,7 @@ class PluginJob:
         if isinstance(taken, Exception):
             # Raised in here and not below, where frames hold the instance, and with it its version.
             raise taken
-        return taken
+        return taken  # type: ignore[no-any-return]
 
     def _taken(self, options: Mapping[str, Any]) -> Mapping[str, Any] | Exception:
         with self._handle.use() as instance:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +18,8 @@ from dwkernel.cli.output import FAILED, Output
 from dwkernel.reports import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dwkernel.jobs import Job, Jobs
 
 __all__ = ["pause", "resume", "run"]
@@ -40,7 +45,8 @@ def run(
     ended is a line.
     """
     out = Output(as_json=as_json)
-    with jobs_at(store, out, writes=True, force=force, stopped=_STOPPED) as kernel:
+    opened = jobs_at(store, out, writes=True, force=force, stopped=_STOPPED)
+    with _ended_in_order(), opened as kernel:
         jobs = kernel.jobs
         if workers is not None:
             jobs.apply(jobs.settings.model_copy(update={"workers": workers}))
@@ -54,6 +60,19 @@ def run(
             out.note(f"{counted(len(left), 'job')} left: due later, or nobody here does such a job")
         if failed:
             raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM, which who ends services sends, put jobs down as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _work_off(jobs: Jobs, out: Output, *, forever: bool) -> int:
