@@ -45,6 +45,7 @@ class Mutant(NamedTuple):
     file: str = "plugin.py"
 
 
+NAME = 'name = "'
 LIFE = [
     Mutant(
         "policy", {"its_manifest_says_what_it_is"}, "Begun as a plugin", "", file="plugin.toml"
@@ -125,7 +126,7 @@ OF_KINDS = [
         "policy", {"it_hears_how_anything_ended"},
         '        """Hear how operations ended."""', "        finished[0]",
     ),
-    Mutant("codec", {"its_name_can_be_stored"}, 'name = "', 'name = "A '),
+    Mutant("codec", {"its_name_can_be_stored"}, NAME, 'name = "A '),
     Mutant(
         "codec", {"what_is_decoded_is_what_was_encoded"},
         "        content = bytes(data)", "        content = bytes(data)[: 15 << 20]",
@@ -261,7 +262,7 @@ OF_KINDS = [
         "door", {"it_can_be_closed_when_it_is_not_open"},
         "        if thread is not None:", "        if True:",
     ),
-    Mutant("job", {"it_can_be_submitted_by_its_name"}, 'name = "', 'name = "A '),
+    Mutant("job", {"it_can_be_submitted_by_its_name"}, NAME, 'name = "A '),
     Mutant("job", {"options_are_filled_in_once"}, '{"upto": upto}', '{"upto": upto + 1}'),
     Mutant(
         "job", {"options_that_it_does_not_know_are_refused"},
@@ -316,6 +317,10 @@ def mutate(tmp_path: Path, mutant: Mutant) -> plugins.Subject:
     text = path.read_text()
     assert mutant.old in text, "the template has changed: change the mutant, too"
     path.write_text(text.replace(mutant.old, mutant.new, 1))
+    if mutant.old == NAME:
+        # A manifest that lists another name would be refused before any case runs.
+        manifest = path.with_name("plugin.toml")
+        manifest.write_text(manifest.read_text().split("[capabilities]")[0])
     return plugins.Subject(folder)
 
 

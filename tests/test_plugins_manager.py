@@ -480,3 +480,18 @@ def test_a_program_of_asyncio_has_plugins_and_the_configuration(tmp_path: Path) 
             await kernel.plugins.enable("p")
 
     asyncio.run(work())
+
+
+def test_what_did_not_begin_is_looked_at_anew_when_it_is_to_begin(tmp_path: Path) -> None:
+    home = tmp_path / "plugins" / "p"
+    for folders, named in (((home.parent,), False), ((), True)):
+        plugin_maker.write(home, files={"main.py": "1 / 0"})
+        with plugin_maker.plugins(folders=folders) as opened:
+            first = home if named else "p"
+            assert code_of(lambda: opened.load(first)) == "plugin.load"  # noqa: B023 - called at once
+            plugin_maker.write(home, version="1.1")
+            assert opened.load("p").version == "1.1"
+            opened.disable("p")
+            plugin_maker.write(home, version="1.2")
+            opened.enable("p")
+            assert opened.info("p").version == "1.2"

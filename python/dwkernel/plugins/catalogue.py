@@ -94,7 +94,10 @@ class Catalogue:
         text = os.fspath(path_or_id)
         if isinstance(path_or_id, str) and not {"/", os.sep} & set(text):
             if text not in running:
-                self.newest(text)
+                # As it is now: what did not begin may have been mended.
+                now = self.again(text, None, None)
+                if text in self._named:
+                    self.name(now)
             return text
         found = discovery.at(Path(text))
         known = self.found().plugins.get(found.id, [])

@@ -217,7 +217,7 @@ class Plugins(Exchanging):
             if self._overrides.get(plugin_id) is False:
                 del self._overrides[plugin_id]
             if plugin_id not in self._running():
-                self._catalogue.newest(plugin_id)
+                self._catalogue.known(plugin_id, {})
                 self._load(plugin_id, is_wide=tenant is None)
             record = self._records[plugin_id]
             record.health.reset()
