@@ -471,7 +471,7 @@ def test_a_quarantine_of_a_plugin_that_is_paused_ends_in_a_pause(tmp_path: Path)
             handle.health.failed("no")
         assert handle.slot.is_paused, "it rests, and is not refused"
         opened.resume("p")
-        assert not handle.slot.is_paused
+        until(lambda: not handle.slot.is_paused)
         until(lambda: handle.health.report().state != "quarantined")
         until(lambda: handle.is_open)
         assert handle.call("before", []) == []
