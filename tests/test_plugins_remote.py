@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import dwkernel as dw
 import plugin_maker
 from dwkernel import errors
 from dwkernel.metrics import Family, Sample, Snapshot
@@ -429,3 +432,38 @@ def test_what_a_confined_plugin_does_not_implement_is_not_taken_for_a_missing_me
     code = COUNTS + f"\n    def start(self):\n        {raises}\n"
     with Plugins() as plugins, pytest.raises(errors.DwError, match="not today"):
         plugins.load(write(tmp_path / "p", code))
+
+
+@LINUX
+def test_no_operation_fails_while_the_confined_policy_that_it_asks_is_reloaded(
+    tmp_path: Path,
+) -> None:
+    drives = [f"memory://{tmp_path.name}-{number}" for number in range(3)]
+    with dw.open(drives=drives, geometry="2+1", create=True) as kernel:
+        kernel.containers.create("c")
+        try:
+            kernel.plugins.load(write(tmp_path / "p"))
+        except errors.Unsupported as error:
+            pytest.skip(f"this system can't confine: {error}")
+        over = threading.Event()
+
+        def work(number: int) -> int:
+            done = 0
+            while not over.is_set():
+                kernel.put(f"c/{number}", b"%d" % done)
+                assert kernel.get(f"c/{number}").read() == b"%d" % done
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(16) as pool:
+            working = [pool.submit(work, number) for number in range(16)]
+            try:
+                pids = {kernel.plugins.get("policy").call("where")}
+                for _ in range(10):
+                    assert kernel.plugins.reload("p").state
+                    pids.add(kernel.plugins.get("policy").call("where"))
+            finally:
+                over.set()
+            assert all(one.result(60) for one in working)
+        assert len(pids) == 11
+        assert code_of(lambda: kernel.put("c/" + "x" * 20, b"")) == "policy.refused"

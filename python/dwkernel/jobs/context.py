@@ -61,7 +61,7 @@ class JobContext:
         attempt: 1 for the first; going on after a crash is no new attempt.
         submitter: who wanted it: principal, tenant, roles, correlation id.
         deadline_s: when this attempt is to end, on `time.monotonic()`'s clock; None for never.
-        kernel: the store, as the submitter.
+        kernel: the store, as the program opened it that runs the job; `submitter` says for whom.
         log: a logger that names the job.
 
     """
