@@ -421,3 +421,16 @@ def test_a_kernel_that_nobody_closed_leaves_no_thread_and_no_module_behind(tmp_p
     until(lambda: gc.collect() >= 0 and not threads() - before)
     until(lambda: gc.collect() >= 0 and not [name for name in sys.modules if "plugin_p_" in name])
     dw.open(drives=urls).close()
+
+
+def test_a_kernel_asks_its_plugins_whether_they_are_well(tmp_path: Path) -> None:
+    urls = [f"{url}-well" for url in URLS]
+    config = {"plugins": {"health": {"every": "20ms"}}}
+    with dw.open(drives=urls, geometry="2+1", create=True, config=config) as kernel:
+        body = "is_well = True\n\ndef health(self): return self.is_well"
+        home = plugin_maker.write(tmp_path / "p", body)
+        kernel.plugins.load(home)
+        with kernel.plugins.get("policy").use() as instance:
+            instance.is_well = False
+        del instance
+        until(lambda: kernel.plugins.get("policy").health.report().failures > 1)

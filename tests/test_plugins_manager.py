@@ -495,3 +495,28 @@ def test_what_did_not_begin_is_looked_at_anew_when_it_is_to_begin(tmp_path: Path
             plugin_maker.write(home, version="1.2")
             opened.enable("p")
             assert opened.info("p").version == "1.2"
+
+
+def test_who_is_not_well_when_it_is_asked_has_failed_and_is_told_of_until_it_is_again(
+    tmp_path: Path,
+) -> None:
+    ill = tmp_path / "ill"
+    code = f"def health(self):\n    import os\n    return not os.path.exists({str(ill)!r})\n"
+    heard: list[str] = []
+    with plugin_maker.plugins(health={"failures_in_row": 3}) as opened:
+        opened.on(lambda subject, data: heard.append(f"{subject} {data['id']}"))
+        opened.load(plugin_maker.write(tmp_path / "p", code))
+        opened.load(plugin_maker.write(tmp_path / "q", plugin_id="q"))
+        opened.probe()
+        ill.touch()
+        for _ in range(3):
+            opened.probe()
+        found = opened.info("p").health
+        assert found is not None
+        assert (found.failures, found.state) == (3, "failing")
+        assert "not well" in str(found.last_error)
+        ill.unlink()
+        opened.probe()
+        opened.probe()
+    assert heard[2:4] == ["plugin.unwell p", "plugin.well p"]
+    assert code_of(opened.probe) == "plugin.state"

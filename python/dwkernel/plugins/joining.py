@@ -136,18 +136,18 @@ def follow(
 ) -> Callable[[], None]:
     """Do as the section says whenever it changes, on a thread of its own; return what ends that.
 
-    A change of the configuration does not wait for plugins that start or stop. `since` is what they
-    go by so far, if they do: a change since then counts, too.
+    In between plugins are asked whether they are well. A change of the configuration does not wait
+    for plugins that start or stop. `since` is what they go by so far, if they do: a change since
+    then counts, too.
     """
     # Not an event, which an interrupt of who sets it may leave locked for ever.
     news: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def work() -> None:
-        while news.get():
-            while not news.empty():  # many changes are one
-                if not news.get():
-                    return
+        while True:
             try:
+                if not _wait(news, plugins, configuration):
+                    return
                 _tell(plugins.apply())
             except errors.State:
                 return  # closed meanwhile
@@ -164,6 +164,19 @@ def follow(
         news.put(False)  # noqa: FBT003 - as above
 
     return end
+
+
+def _wait(news: queue.SimpleQueue[bool], plugins: Plugins, configuration: Configuration) -> bool:
+    """Wait for news, and look after plugins meanwhile; False if there is nothing more to do."""
+    while True:
+        try:
+            go_on = news.get(timeout=float(configuration.current.plugins.health.every))
+        except queue.Empty:
+            plugins.probe()
+            continue
+        while go_on and not news.empty():  # many changes are one
+            go_on = news.get()
+        return go_on
 
 
 def _tell(wrong: dict[str, errors.DwError]) -> None:

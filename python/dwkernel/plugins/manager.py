@@ -50,7 +50,8 @@ class Plugins(Exchanging):
     What happens is told to observers as `observer(subject, data)`; subjects are `plugin.loaded`,
     `plugin.failed`, `plugin.paused`, `plugin.resumed`, `plugin.reloading`, `plugin.reloaded`,
     `plugin.reload_failed`, `plugin.quarantined` (`plugin.resumed` follows), `plugin.stopping`,
-    `plugin.stopped`, `plugin.enabled` and `plugin.disabled`; data has `id` and `version`.
+    `plugin.stopped`, `plugin.enabled`, `plugin.disabled`, `plugin.unwell` and `plugin.well`
+    (again); data has `id` and `version`.
     """
 
     def __init__(
@@ -281,6 +282,27 @@ class Plugins(Exchanging):
             if health.state == "quarantined":  # it goes on from there
                 record.quarantine(health.wait_s)
             self._observers.tell("plugin.resumed", **record.told())
+
+    def probe(self) -> None:
+        """Ask all that run whether they are well: who is not has failed once more."""
+        self._check()
+        for name in self._running():
+            record = self._records[name]
+            version = record.version
+            if version is None or version.life.state != "started":
+                continue
+            error = None
+            try:
+                version.life.health(version.life.limits.health)
+            except errors.DwError as one:
+                error = bare(one)
+            if error is not None and record.version is version:
+                record.health.failed(error)
+            if record.is_well == (error is None):
+                continue
+            record.is_well = error is None
+            told = record.told() if error is None else {**record.told(), "error": str(error)}
+            self._observers.tell("plugin.well" if error is None else "plugin.unwell", **told)
 
     def close(self, deadline: Duration = _CLOSE_TIMEOUT) -> None:
         """Stop all, those first that need others; a second call does nothing.

@@ -67,6 +67,8 @@ class Record:
         self.error: str | None = None
         self.reloads = 0
         self.has_failed = False
+        # What it said when it was asked last.
+        self.is_well = True
         self._ended = False
         self._timer: threading.Timer | None = None
 

@@ -48,8 +48,9 @@ class LimitsSection(Section):
 
 
 class HealthSection(Section):
-    """When a plugin that fails is not asked any more."""
+    """How plugins are looked after, and when one that fails is not asked any more."""
 
+    every: Seconds = _limit("30s", "how often a plugin is asked whether it is well")
     failures_in_row: int = setting(5, "after so many it is left alone a while", live=True, ge=1)
     pauses: tuple[Seconds, ...] = setting(("1s", "5s", "30s"), "how long", live=True, min_length=1)
     failures_max: int = setting(20, "after so many within `window`: quarantine", live=True, ge=1)
