@@ -520,3 +520,12 @@ def test_who_is_not_well_when_it_is_asked_has_failed_and_is_told_of_until_it_is_
         opened.probe()
     assert heard[2:4] == ["plugin.unwell p", "plugin.well p"]
     assert code_of(opened.probe) == "plugin.state"
+
+
+def test_a_check_tells_of_options_that_no_manifest_allows(tmp_path: Path) -> None:
+    home = tmp_path / "plugins" / "p"
+    plugin_maker.write(home, config={"properties": {"limit": {"type": "integer"}}})
+    with plugin_maker.plugins(folders=[home.parent], config={"p": {"limt": 1}}) as opened:
+        found = opened.check()
+        assert not found.is_good
+        assert found.wrong["p"].startswith("plugins.config.p.limt is not known, did you mean")

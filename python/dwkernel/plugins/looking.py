@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
 from dwkernel._closing import Closing
-from dwkernel.plugins import fitting, resolve
+from dwkernel.plugins import fitting, options, resolve
 from dwkernel.plugins.record import Record
 from dwkernel.plugins.report import Check, PluginInfo
 
@@ -79,6 +79,10 @@ class Looking(Closing):
         known = {*there, *unusable, *self._records}
         for name, error in fitting.unfit(self._section(), manifests, known):
             wrong.setdefault(name, str(error))
+        for found in options.check(self._section()):
+            if found.kind != "unchecked":
+                place = ".".join(map(str, ("plugins", *found.path)))
+                wrong.setdefault(str(found.path[1]), f"{place} {found.text}")
         return Check(resolve.matrix(there), wrong)
 
     def get(self, kind: str, capability: str | None = None, *, tenant: str | None = None) -> Handle:
