@@ -17,7 +17,7 @@ from dwkernel import errors
 from dwkernel.plugins import confined
 from dwkernel.plugins.confined import keeper
 from dwkernel.plugins.confined.supervisor import Restarts
-from expect import code_of, until
+from expect import code_of, interrupted, until
 
 __all__ = ["room"]
 pytestmark = [needs_landlock, needs_filter]
@@ -301,19 +301,16 @@ def test_interrupts_at_any_moment_leave_no_call_hanging_and_the_process_alive(ro
         while not over.is_set():
             assert supervisor.call("echo", number) == number
 
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    def work() -> None:
+        assert supervisor.call("echo", "main") == "main"
+        supervisor.status()
+
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
         try:
-            for number in range(2000):
-                with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come anywhere in here
-                    signal.setitimer(signal.ITIMER_REAL, 5e-5 + number % 17 * 2e-5)
-                    while True:
-                        assert supervisor.call("echo", "main") == "main"
-                        supervisor.status()
+            interrupted(work, tries=2000, after_s=(5e-5, 4e-4))
         finally:
             over.set()
-            signal.signal(signal.SIGALRM, before)
         for one in asking:
             one.result(60)
     assert supervisor.call("pid") == pid

@@ -15,7 +15,7 @@ import pytest
 
 from dwkernel._records import MemoryRecords
 from dwkernel.jobs.ledger import SPACE
-from expect import PATIENCE_S, code_of, until
+from expect import PATIENCE_S, code_of, uncollected, until
 from jobs_world import COUNT, Gate, Kind, jobs_on
 
 if TYPE_CHECKING:
@@ -40,13 +40,14 @@ def interrupted(call: Callable[[], object], at: int) -> bool:
                 sys.setprofile(None)
                 raise KeyboardInterrupt
 
-    sys.setprofile(count)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(None)
+    with uncollected():
+        sys.setprofile(count)
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
     assert step < at, "it was swallowed"
     return False
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -16,31 +15,7 @@ import dwkernel
 from dwkernel._latch import Bell, Condition, Latch
 from dwkernel.brokers.subscription import BrokerSubscription
 from dwkernel.plugins.swap import Slot
-from expect import until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-TRIES = 4000
-
-
-def interrupted(work: Callable[[], object], look: Callable[[], object]) -> None:
-    """Do `work` again and again until Ctrl-C comes, at any point of it; then `look`; often."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    chance, before = random.Random(7), signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for _ in range(TRIES):
-            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come anywhere in here
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 3e-4))
-                while True:
-                    work()
-            look()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+from expect import interrupted, until
 
 
 def test_who_waits_goes_on_when_it_opens_and_not_before() -> None:

@@ -125,7 +125,7 @@ class Looking(Closing):
         found = {}
         for name in self._running():
             home = self._records[name].home
-            if home is not None and self._records[name].found.source == "folder":
+            if home is not None:
                 found[home.resolve()] = name
         return found
 
