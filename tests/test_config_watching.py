@@ -284,7 +284,7 @@ def test_a_thousand_changes_a_second_are_a_few_reloads(path: Path) -> None:
             time.sleep(0.0005)
         seconds = time.monotonic() - began
         becomes(made, written)
-    assert written > 500
+    assert written > 100
     # Once a second while it goes on, and once at the end.
     assert 1 <= len(reads) <= seconds + 2
 

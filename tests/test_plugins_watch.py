@@ -130,17 +130,33 @@ def test_a_package_that_is_installed_for_development_is_watched_too(
         until(lambda: handle.call("say") == 2)
 
 
-def test_what_is_written_and_is_no_change_is_not_reloaded(tmp_path: Path) -> None:
+def test_what_is_written_and_is_no_change_is_not_reloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = write(tmp_path / "p", 1)
+
+    def change(number: int) -> None:
+        beside = tmp_path / "main.py"
+        beside.write_text((home / "main.py").read_text().replace(f"n {number - 1}", f"n {number}"))
+        beside.replace(home / "main.py")
+
     with watched(tmp_path) as (says, heard, opened):
         (home / "__pycache__").mkdir()
         (home / "__pycache__" / "main.pyc").write_bytes(b"x")
         (home / "main.py").touch()
-        write(home, 2)
+        change(2)
+        says(2)
+        until(lambda: "plugin.reloaded" in heard)
+        assert heard.count("plugin.reloading") == 1
+        monkeypatch.setattr(watch, "_QUIET_S", 0.5)
+        change(3)
         opened.reload("p")  # somebody was quicker
-        (home / "main.py").write_text((home / "main.py").read_text().replace("n 2", "n 3"))
         says(3)
-    assert heard.count("plugin.reloaded") == 2
+        monkeypatch.undo()
+        time.sleep(1)
+        change(4)
+        says(4)
+    assert heard.count("plugin.reloading") == 3
 
 
 def test_the_watcher_survives_what_it_does_not_expect(
