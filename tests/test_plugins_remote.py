@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -336,6 +337,62 @@ def test_limits_that_no_process_could_have_are_refused(limits: Any, text: str) -
         manifest.parse(plugin_maker.manifest(limits=limits).encode())
     assert caught.value.code == "plugin.manifest"
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        None,
+        {},
+        {"lacks": {"policy": 1}},
+        {"attributes": [1]},
+        {"attributes": ["abc"]},
+        {"methods": [1]},
+        {"versions": 1},
+    ],
+)
+def test_whatever_a_process_says_of_itself_is_taken_or_a_coded_error(about: Any) -> None:
+    class Hostile(Here):
+        def call(self, method: str, *_: Any) -> Any:
+            assert method == "guest_about"
+            good = {"type": "P", "versions": [], "attributes": {}, "methods": []}
+            return {**good, "lacks": {"policy": []}, **about} if about else about
+
+    said = manifest.parse(plugin_maker.manifest().encode())
+    process = Hostile(None)
+    assert code_of(lambda: Remote(said, lambda **_: process, Log("p"))) == "plugin.load"
+    assert process.is_stopped
+
+
+def test_one_that_died_too_often_is_started_for_who_asks_after_a_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dead(Here):
+        state, restarts = "running", 0
+
+        def call(self, method: str, *arguments: Any) -> Any:
+            if self.state == "quarantined":
+                raise errors.new("plugin.quarantined", "it died too often")
+            return super().call(method, *arguments)
+
+        def status(self) -> confined.Status:
+            return super().status()._replace(state=self.state, since=time.time() - 30)
+
+        def restart(self) -> None:
+            self.state, self.restarts = "running", self.restarts + 1
+
+    policy = type("P", (), {"before": lambda *_: [], "after": lambda *_: None})
+    monkeypatch.setitem(sys.modules, "remote_of", types.ModuleType("remote_of"))
+    sys.modules["remote_of"].make = policy  # type: ignore[attr-defined]  # for its guest
+    plan = {"id": "p", "entry": "remote_of:make", "kinds": ["policy"], "model": None}
+    process = Dead(Guest(plan))
+    said = manifest.parse(plugin_maker.manifest().encode())
+    remote: Any = Remote(said, lambda **_: process, Log("p"))
+    process.state = "quarantined"
+    assert code_of(lambda: remote.before([])) == "plugin.quarantined"
+    monkeypatch.setattr("dwkernel.plugins.remote._REST_S", 20.0)
+    assert remote.before([]) == []
+    assert process.restarts == 1
 
 
 # --- In another process ---------------------------------------------------------------------------

@@ -146,19 +146,20 @@ class Remote:
         """Hold it to its manifest; what it says of itself is believed of nothing else."""
         said = self._manifest
         try:
-            lacks = [(kind, about["lacks"][kind]) for kind in said.kinds if about["lacks"][kind]]
+            lacks = {kind: [str(one)[:200] for one in about["lacks"][kind]] for kind in said.kinds}
             methods = frozenset(name for name in about["methods"] if name.isidentifier())
             attributes = dict(about["attributes"])
             wrong = [text for text in about["versions"] if text != str(said.version)]
             who = str(about["type"])[:100]
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             text = f"{said.id} does not say what it is"
             raise errors.new("plugin.load", text, id=said.id) from None
         if wrong:
             text = f"{said.id}: its manifest says version {said.version}, and its code {wrong[0]}"
             raise errors.new("plugin.manifest", text, id=said.id)
-        for kind, names in lacks:
-            raise kinds.lacking(kind, who, [str(name)[:200] for name in names])
+        for kind, names in lacks.items():
+            if names:
+                raise kinds.lacking(kind, who, names)
         self._methods = methods
         for name, value in attributes.items():
             if _ATTRIBUTES.get(name) is not None and isinstance(value, _ATTRIBUTES[name]):
