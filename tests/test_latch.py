@@ -31,7 +31,8 @@ def test_who_waits_goes_on_when_it_opens_and_not_before() -> None:
     assert latch.wait(0)
 
 
-def test_all_who_wait_go_on_when_it_opens() -> None:
+def test_all_who_wait_go_on_when_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwkernel._latch._LOOK_S", 50.0)
     latch = Latch()
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(latch.wait, 60) for _ in range(8)]
