@@ -9,7 +9,7 @@ import pytest
 
 from dwkernel.cli.plugin.making import make
 from dwkernel.conformance import plugins
-from dwkernel.plugins.remote import CONFINABLE
+from dwkernel.plugins.kinds import CONFINABLE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -35,7 +35,7 @@ from dwkernel.plugins.kinds import crossing
 from dwkernel.plugins.kinds.policy import Verdict
 from dwkernel.plugins.output import Log
 from dwkernel.plugins.plain import plain
-from dwkernel.plugins.remote import CONFINABLE, Remote
+from dwkernel.plugins.remote import Remote
 from expect import code_of, until
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def test_a_policy_that_answers_with_no_verdict_refuses() -> None:
 
 
 def test_every_kind_that_can_be_confined_has_its_methods_and_no_others() -> None:
-    for kind in CONFINABLE:
+    for kind in kinds.CONFINABLE:
         names = [name for name, one in vars(kinds.protocol(kind)).items() if callable(one)]
         methods = {name: lambda *_: None for name in names if not name.startswith("_")}
         methods["own"] = lambda *_: None

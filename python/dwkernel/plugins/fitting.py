@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from dwkernel import errors
+from dwkernel.plugins import kinds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.settings import PluginsSection
 
-__all__ = ["hold_to_grants", "near", "starts", "unfit", "ungranted"]
+__all__ = ["hold_to_confinement", "hold_to_grants", "near", "starts", "unfit", "ungranted"]
 
 
 def starts(section: PluginsSection, plugin_id: str) -> bool:
@@ -45,6 +46,19 @@ def hold_to_grants(section: PluginsSection, said: Manifest) -> None:
         raise errors.new("plugin.permission", text, id=said.id, permissions=asked)
 
 
+def hold_to_confinement(said: Manifest) -> None:
+    """Refuse a plugin that wants to run confined, and is of a kind that can't.
+
+    Raises:
+        Unsupported: `plugin.sandbox`
+
+    """
+    loose = min(set(said.kinds) - kinds.CONFINABLE, default=None)
+    if said.run == "confined" and loose:
+        text = f"{said.id} is a {loose}, which can't be confined"
+        raise errors.new("plugin.sandbox", text, id=said.id)
+
+
 def near(plugin_id: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for an id that is nobody's, or nothing."""
     found = difflib.get_close_matches(plugin_id, list(known), 1)
@@ -66,21 +80,9 @@ def unfit(
         text = f"{name!r} is enabled, and not there{near(name, known)}"
         yield name, errors.new("plugin.not_found", text, id=name)
     for said in there:
-        loose = _loose(said)
-        if loose:
-            text = f"{said.id} is a {loose}, which can't be confined"
-            yield said.id, errors.new("plugin.sandbox", text, id=said.id)
-        if starts(section, said.id):
-            try:
+        try:
+            hold_to_confinement(said)
+            if starts(section, said.id):
                 hold_to_grants(section, said)
-            except errors.Denied as error:
-                yield said.id, error.with_traceback(None)
-
-
-def _loose(said: Manifest) -> str | None:
-    """Return a kind that it is and that can't run where it wants to."""
-    if said.run != "confined":
-        return None
-    from dwkernel.plugins.remote import CONFINABLE  # noqa: PLC0415 - who confines pays for it
-
-    return min(set(said.kinds) - CONFINABLE, default=None)
+        except errors.DwError as error:
+            yield said.id, error.with_traceback(None)

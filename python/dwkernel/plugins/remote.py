@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import errors
-from dwkernel.plugins import kinds, promises
+from dwkernel.plugins import fitting, kinds, promises
 from dwkernel.plugins.handle import OF_THE_KERNEL
 from dwkernel.plugins.kinds import crossing
 
@@ -29,20 +29,8 @@ if TYPE_CHECKING:
     from dwkernel.plugins.manifest import Manifest
     from dwkernel.plugins.output import Log
 
-__all__ = ["CONFINABLE", "Remote", "confine"]
+__all__ = ["Remote", "confine"]
 
-CONFINABLE = frozenset(
-    {
-        "ai_provider",
-        "authoriser",
-        "codec",
-        "key_source",
-        "metrics_exporter",
-        "policy",
-        "principal_source",
-        "search_provider",
-    }
-)
 _GUEST = "dwkernel.plugins.guest:Guest"
 # How long its process may take to end once it was told to.
 _STOP_S = 5.0
@@ -67,10 +55,7 @@ def confine(found: Found, folder: Path, log: Log) -> Remote:
 
     """
     said = found.manifest
-    loose = sorted(set(said.kinds) - CONFINABLE)
-    if loose:
-        text = f"{said.id} is a {loose[0]}, which can't be confined"
-        raise errors.new("plugin.sandbox", text, id=said.id)
+    fitting.hold_to_confinement(said)
     from dwkernel.plugins import confined  # noqa: PLC0415 - who has none starts no process
 
     given: dict[str, Any] = dict(said.limits)

@@ -19,7 +19,7 @@ from dwkernel import errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["KINDS", "Kind", "check", "is_named", "lacking", "missing", "protocol"]
+__all__ = ["CONFINABLE", "KINDS", "Kind", "check", "is_named", "lacking", "missing", "protocol"]
 
 
 class Kind(NamedTuple):
@@ -58,6 +58,20 @@ KINDS: dict[str, Kind] = {
         Kind("job", f"{_HERE}.job:JobKind", "long work", "kind of job"),
     )
 }
+
+# Those whose objects hand out no others: all that goes to them and comes from them can be sent.
+CONFINABLE = frozenset(
+    {
+        "ai_provider",
+        "authoriser",
+        "codec",
+        "key_source",
+        "metrics_exporter",
+        "policy",
+        "principal_source",
+        "search_provider",
+    }
+)
 
 
 def protocol(kind: str) -> type:
