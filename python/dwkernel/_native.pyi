@@ -50,6 +50,7 @@ __all__ = [
     "parse_duration",
     "parse_size",
     "register_drives",
+    "rejuvenate",
     "unregister_drives",
 ]
 
@@ -281,6 +282,7 @@ class Bell:
     def answer(self) -> list[int]: ...
 
 def forked() -> None: ...
+def rejuvenate(objects: list[Any]) -> None: ...
 
 _Default = TypeVar("_Default")
 

@@ -1,7 +1,7 @@
 """Whether an unloaded version of a plugin is really gone, and if not, who keeps it.
 
 Weak references to its modules, classes and functions say so: when they are dead, nothing of it can
-be reached any more. Classes refer to themselves, so the collector has to run once.
+be reached any more. Classes refer to themselves, so the collector has to run.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ import typing
 import weakref
 from typing import Any
 
+from dwkernel.plugins import collecting
+
 __all__ = ["Proof"]
 
-_PAUSE_S = 0.02
+_PAUSE_S = 0.01
+# How much longer than a look through everything is waited for until the next one.
+_SHARE = 10.0
 _TOLD_MAX = 5
 # How far and how broadly a holder is looked for.
 _DEPTH_MAX = 8
@@ -74,19 +78,28 @@ class Proof:
 
         """
         end = time.monotonic() + limit_s
-        generation = 0
+        collecting.collect(self._namespace, self._there())
+        if self.alive():
+            _clear_caches()
+        pause_s = _PAUSE_S
         while self.alive():
-            # Young things first: what was loaded a moment ago is mostly there, and it is quicker.
-            gc.collect(generation)
+            collecting.collect(self._namespace, self._there())
             if not self.alive():
                 break
-            if generation == 2:  # noqa: PLR2004 - the collector's oldest
-                _clear_caches()
-                if time.monotonic() >= end:
-                    return self._holders()
-                time.sleep(min(_PAUSE_S, max(0.0, end - time.monotonic())))
-            generation = min(2, generation + 1)
+            began = time.monotonic()
+            gc.collect()
+            if not self.alive():
+                break
+            if time.monotonic() >= end:
+                return self._holders()
+            # Nobody else runs while everything is looked through, and there may be much of it.
+            pause_s = max(2 * pause_s, _SHARE * (time.monotonic() - began))
+            time.sleep(min(pause_s, max(0.0, end - time.monotonic())))
         return []
+
+    def _there(self) -> list[Any]:
+        found = [ref() for ref in self._watched.values()]
+        return [one for one in found if one is not None]
 
     def _holders(self) -> list[str]:
         told = []

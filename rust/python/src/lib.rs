@@ -8,6 +8,7 @@
 mod buffers;
 mod bus;
 mod bytes_queue;
+mod collecting;
 mod detach;
 mod drives;
 mod erasure;
@@ -37,6 +38,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::bytes_queue::SharedQueue;
+    #[pymodule_export]
+    use super::collecting::rejuvenate;
     #[pymodule_export]
     use super::drives::{register, unregister};
     #[pymodule_export]
