@@ -260,44 +260,52 @@ fn encode(
     race(format!("{} {label}", case.label), k * length, sets, quick, runners)
 }
 
-/// `m` data shards lost, 4 KiB, the pattern's matrix kept (ours), tables kept or made each time (theirs).
-fn reconstruct(arena: &mut Arena, isal: Option<&Isal>, case: &Case, quick: bool) -> Row {
-    const LENGTH: usize = 4096;
+/// `m` data shards lost, the pattern's matrix kept (ours), tables kept or made each time (theirs).
+fn reconstruct(
+    arena: &mut Arena,
+    isal: Option<&Isal>,
+    case: &Case,
+    size: (&str, usize, bool),
+    quick: bool,
+) -> Row {
+    let (label, length, cold) = size;
     let code = Code::new(&case.spec).unwrap();
     let (k, m, n) = (code.k(), code.m(), code.shards());
-    let mut stripes = arena.stripes(n, LENGTH, 1);
-    let mut stripe = stripes.remove(0);
-    let (data, parity) = stripe.split_at_mut(k);
-    code.encode(&data.iter().map(|d| &**d).collect::<Vec<_>>(), parity).unwrap();
-    let pointers: Vec<*mut u8> = stripe.iter_mut().map(|s| s.as_mut_ptr()).collect();
+    let sets = if cold { COLD_BYTES / (n * (length + APART_BYTES)) } else { 1 };
+    let mut stripes = arena.stripes(n, length, sets);
+    for stripe in &mut stripes {
+        let (data, parity) = stripe.split_at_mut(k);
+        code.encode(&data.iter().map(|d| &**d).collect::<Vec<_>>(), parity).unwrap();
+    }
+    let pointers: Vec<Vec<*mut u8>> =
+        stripes.iter_mut().map(|s| s.iter_mut().map(|s| s.as_mut_ptr()).collect()).collect();
     let lost: Vec<usize> = (0..m.min(k)).collect();
-    let mut shards: Vec<Shard<'_>> = stripe
+    let e = lost.len();
+    let mut shards: Vec<Vec<Shard<'_>>> = stripes
         .into_iter()
-        .enumerate()
-        .map(|(i, s)| if lost.contains(&i) { Shard::Lost(s) } else { Shard::Present(s) })
+        .map(|stripe| {
+            let shard = |(i, s)| if i < e { Shard::Lost(s) } else { Shard::Present(s) };
+            stripe.into_iter().enumerate().map(shard).collect()
+        })
         .collect();
-    let ready = isal.map(|isal| tables(isal, k, lost.len()));
-    let ours = |_| code.reconstruct(&mut shards, &lost).unwrap();
+    let sources: Vec<Vec<*const u8>> = pointers
+        .iter()
+        .map(|set| set[e..e + k].iter().map(|&p| p.cast_const()).collect())
+        .collect();
+    let ready = isal.map(|isal| tables(isal, k, e));
+    let ours = |set: usize| code.reconstruct(&mut shards[set], &lost).unwrap();
     let mut runners: Vec<Runner<'_>> = vec![("ours", Box::new(ours))];
     if let (Some(isal), Some(ready)) = (isal, &ready) {
-        let e = lost.len();
-        let (from, to) = (pointers[e..e + k].to_vec(), pointers[..e].to_vec());
-        let run = move |tables: &[u8]| {
+        let (from, to) = (sources.clone(), &pointers);
+        let run = move |set: usize, tables: &[u8]| {
             // SAFETY: k sources, the lost ones as targets, tables for k × lost.
             unsafe {
-                let (k, e) = (k as i32, e as i32);
-                (isal.encode_data)(
-                    LENGTH as i32,
-                    k,
-                    e,
-                    tables.as_ptr(),
-                    from.as_ptr().cast(),
-                    to.as_ptr(),
-                );
+                let (from, to) = (from[set].as_ptr(), to[set].as_ptr());
+                (isal.encode_data)(length as i32, k as i32, e as i32, tables.as_ptr(), from, to);
             }
         };
         let kept = run.clone();
-        runners.push(("libisal, kept", Box::new(move |_| kept(ready))));
+        runners.push(("libisal, kept", Box::new(move |set| kept(set, ready))));
         let cells: Vec<u8> = (0..k * k)
             .map(|i| match (i / k, i % k) {
                 (r, c) if r < e => code.coefficient(r, c).unwrap(),
@@ -306,7 +314,7 @@ fn reconstruct(arena: &mut Arena, isal: Option<&Isal>, case: &Case, quick: bool)
             .collect();
         runners.push((
             "libisal, set up",
-            Box::new(move |_| {
+            Box::new(move |set| {
                 let (mut matrix, mut inverse) = (cells.clone(), vec![0u8; k * k]);
                 let mut tables = vec![0u8; 32 * k * e];
                 // SAFETY: both matrices are k × k; the tables have 32 bytes per coefficient.
@@ -314,17 +322,15 @@ fn reconstruct(arena: &mut Arena, isal: Option<&Isal>, case: &Case, quick: bool)
                     (isal.invert)(matrix.as_mut_ptr(), inverse.as_mut_ptr(), k as i32);
                     (isal.init_tables)(k as i32, e as i32, inverse.as_ptr(), tables.as_mut_ptr());
                 }
-                run(&tables);
+                run(set, &tables);
             }),
         ));
     }
-    race(
-        format!("{} reconstruct {} lost, 4 KiB", case.label, lost.len()),
-        k * LENGTH,
-        1,
-        quick,
-        runners,
-    )
+    if cold {
+        runners.push(("memory read", Box::new(|set| read_all(&sources[set], length))));
+    }
+    let name = format!("{} reconstruct {} lost, {label}", case.label, lost.len());
+    race(name, k * length, sets, quick, runners)
 }
 
 fn print(row: &Row) {
@@ -395,8 +401,12 @@ fn main() {
             rows.push(encode(&mut arena, isal.as_ref(), case, size, quick));
             print(rows.last().unwrap());
         }
-        rows.push(reconstruct(&mut arena, isal.as_ref(), case, quick));
-        print(rows.last().unwrap());
+        for size in sizes {
+            // The shortest is named as it always was.
+            let size = if size.1 == 4 << 10 { ("4 KiB", size.1, size.2) } else { size };
+            rows.push(reconstruct(&mut arena, isal.as_ref(), case, size, quick));
+            print(rows.last().unwrap());
+        }
     }
     if let Some(Some(file)) = after("--json") {
         std::fs::write(file, json(&rows)).unwrap();

@@ -7,7 +7,9 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_stream_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
-use super::engine::{self, Lane};
+use super::lane::Lane;
+use super::parts::{self, GROUP, Groups, Plan};
+use super::steps::{self, apply_with};
 use super::{Kernel, Shape, Tables, Transform};
 
 pub(super) static KERNEL: Kernel = Kernel {
@@ -31,7 +33,10 @@ const fn mask(count: usize) -> __mmask64 {
 unsafe impl Lane for Zmm {
     type V = __m512i;
     type Factor = __m512i;
+    type Entry = u64;
     const BYTES: usize = 64;
+    const WIDE: bool = true;
+    const MANY: bool = true;
     #[inline(always)]
     unsafe fn zero() -> __m512i {
         // SAFETY: the caller has the instructions.
@@ -68,9 +73,13 @@ unsafe impl Lane for Zmm {
         unsafe { _mm512_ternarylogic_epi64::<0x96>(a, b, c) }
     }
     #[inline(always)]
-    unsafe fn factor(transform: &Transform, index: usize) -> __m512i {
-        // SAFETY: the caller knows that the table has this entry.
-        unsafe { _mm512_set1_epi64(transform.affine.get_unchecked(index).cast_signed()) }
+    fn table(transform: &Transform) -> &[u64] {
+        &transform.affine
+    }
+    #[inline(always)]
+    unsafe fn factor(entry: *const u64) -> __m512i {
+        // SAFETY: the entry is readable.
+        unsafe { _mm512_set1_epi64((*entry).cast_signed()) }
     }
     #[inline(always)]
     unsafe fn mul(value: __m512i, factor: __m512i) -> __m512i {
@@ -89,100 +98,4 @@ unsafe impl Lane for Zmm {
     }
 }
 
-fn apply(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    // SAFETY: this kernel is only chosen where its instructions are; `Transform::apply` checked lengths.
-    unsafe {
-        match (transform.shape, accumulate) {
-            (Shape::Xor, _) => xor(sources, targets, accumulate),
-            (Shape::PlusQ, false) => plus_q(transform, sources, targets),
-            (Shape::FourPoint, false) if targets.len() == 4 => four(transform, sources, targets),
-            (Shape::FourPoint, false) => three(transform, sources, targets),
-            _ => rows(transform, sources, targets, accumulate),
-        }
-    }
-}
-
-/// `$call!(K)` for the constant `K` that equals `$k`, or for 0 where there is none up to 20.
-macro_rules! with_count {
-    ($k:expr, $call:ident) => {
-        with_count!(@ $k, $call, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
-    };
-    (@ $k:expr, $call:ident, $($n:literal)*) => {
-        match $k { $($n => $call!($n),)* _ => $call!(0) }
-    };
-}
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn xor(sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    macro_rules! call {
-        ($k:literal) => {
-            engine::xor::<Zmm, $k>(sources, targets, accumulate, true)
-        };
-    }
-    // SAFETY: this function has the lane's instructions.
-    unsafe { with_count!(sources.len(), call) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn plus_q(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
-    macro_rules! call {
-        ($k:literal) => {
-            engine::plus_q::<Zmm, $k>(transform, sources, targets, true)
-        };
-    }
-    // SAFETY: this function has the lane's instructions.
-    unsafe { with_count!(sources.len(), call) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn three(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
-    macro_rules! call {
-        ($k:literal) => {
-            engine::four_point::<Zmm, $k, 3>(transform, sources, targets, true)
-        };
-    }
-    // SAFETY: this function has the lane's instructions.
-    unsafe { with_count!(sources.len(), call) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn four(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
-    macro_rules! call {
-        ($k:literal) => {
-            engine::four_point::<Zmm, $k, 4>(transform, sources, targets, true)
-        };
-    }
-    // SAFETY: this function has the lane's instructions.
-    unsafe { with_count!(sources.len(), call) }
-}
-
-/// Four rows at a time, then the rest.
-///
-/// # Safety
-/// The lane's instructions are there.
-unsafe fn rows(t: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    for (tile, targets) in targets.chunks_mut(4).enumerate() {
-        let first = 4 * tile;
-        // SAFETY: passed on; the tile's rows are the matrix's.
-        unsafe {
-            match targets.len() {
-                1 => tile_of::<1>(t, first, sources, targets, accumulate),
-                2 => tile_of::<2>(t, first, sources, targets, accumulate),
-                3 => tile_of::<3>(t, first, sources, targets, accumulate),
-                _ => tile_of::<4>(t, first, sources, targets, accumulate),
-            }
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn tile_of<const M: usize>(
-    transform: &Transform,
-    first: usize,
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
-    accumulate: bool,
-) {
-    // SAFETY: this function has the lane's instructions.
-    unsafe { engine::rows::<Zmm, M>(transform, first, sources, targets, accumulate, true) }
-}
+apply_with!(Zmm, "avx512f,avx512bw,gfni", [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20], [1 2 3 4 5 6 7 8]);

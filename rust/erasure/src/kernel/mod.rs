@@ -19,9 +19,15 @@ mod engine;
 mod gfni256;
 #[cfg(target_arch = "x86_64")]
 mod gfni512;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lane;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod parts;
 mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod steps;
 
 use std::sync::LazyLock;
 
@@ -73,7 +79,19 @@ impl Transform {
     ///
     /// All slices have one length, and there are as many as the matrix has rows and columns.
     pub(crate) fn apply(&self, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-        self.apply_with(kernel(), sources, targets, accumulate);
+        let fits = self.try_apply(sources, targets, accumulate);
+        assert!(fits, "the shards have several lengths, or are too many or too few");
+    }
+
+    /// As [`Self::apply`]; false, and nothing done, if the slices are not what it says.
+    #[must_use]
+    pub(crate) fn try_apply(
+        &self,
+        sources: &[&[u8]],
+        targets: &mut [&mut [u8]],
+        accumulate: bool,
+    ) -> bool {
+        self.apply_with(kernel(), sources, targets, accumulate)
     }
 
     fn apply_with(
@@ -82,16 +100,19 @@ impl Transform {
         sources: &[&[u8]],
         targets: &mut [&mut [u8]],
         accumulate: bool,
-    ) {
-        let Some(length) = targets.first().map(|target| target.len()) else { return };
+    ) -> bool {
         assert!(!accumulate || matches!(self.shape, Shape::Rows | Shape::Xor));
         // The kernels do their own pointer arithmetic on the strength of these.
-        assert_eq!((targets.len(), sources.len()), (self.matrix.rows, self.matrix.columns));
-        assert!(sources.iter().all(|source| source.len() == length));
-        assert!(targets.iter().all(|target| target.len() == length));
-        if length > 0 {
+        if (targets.len(), sources.len()) != (self.matrix.rows, self.matrix.columns) {
+            return false;
+        }
+        let Some(length) = sources.first().map(|source| source.len()) else { return true };
+        let fits = sources.iter().all(|source| source.len() == length)
+            && targets.iter().all(|target| target.len() == length);
+        if fits && length > 0 && !targets.is_empty() {
             (kernel.apply)(self, sources, targets, accumulate);
         }
+        fits
     }
 }
 

@@ -5,7 +5,9 @@ use std::arch::aarch64::{
     uint8x16_t, vandq_u8, vdupq_n_u8, veorq_u8, vld1q_u8, vqtbl1q_u8, vshrq_n_u8, vst1q_u8,
 };
 
-use super::engine::{self, Lane};
+use super::lane::Lane;
+use super::parts::{self, GROUP, Groups, Plan};
+use super::steps::{self, apply_with};
 use super::{Kernel, Shape, Tables, Transform};
 
 pub(super) static KERNEL: Kernel = Kernel {
@@ -21,7 +23,9 @@ struct Quad;
 unsafe impl Lane for Quad {
     type V = uint8x16_t;
     type Factor = (uint8x16_t, uint8x16_t);
+    type Entry = [u8; 32];
     const BYTES: usize = 16;
+    const MANY: bool = true;
     #[inline(always)]
     unsafe fn zero() -> uint8x16_t {
         // SAFETY: the caller's promise (instructions, addresses, table length).
@@ -50,10 +54,14 @@ unsafe impl Lane for Quad {
         unsafe { veorq_u8(a, b) }
     }
     #[inline(always)]
-    unsafe fn factor(transform: &Transform, index: usize) -> (uint8x16_t, uint8x16_t) {
+    fn table(transform: &Transform) -> &[[u8; 32]] {
+        &transform.nibbles
+    }
+    #[inline(always)]
+    unsafe fn factor(entry: *const [u8; 32]) -> (uint8x16_t, uint8x16_t) {
         // SAFETY: the caller's promise (instructions, addresses, table length).
         unsafe {
-            let table = transform.nibbles.get_unchecked(index).as_ptr();
+            let table = entry.cast::<u8>();
             (vld1q_u8(table), vld1q_u8(table.add(16)))
         }
     }
@@ -68,70 +76,4 @@ unsafe impl Lane for Quad {
     }
 }
 
-fn apply(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    // SAFETY: this kernel is only chosen where its instructions are; `Transform::apply` checked lengths.
-    unsafe {
-        match (transform.shape, accumulate) {
-            (Shape::Xor, _) => xor(sources, targets, accumulate),
-            (Shape::PlusQ, false) => plus_q(transform, sources, targets),
-            (Shape::FourPoint, false) if targets.len() == 4 => {
-                four_point::<4>(transform, sources, targets);
-            }
-            (Shape::FourPoint, false) => four_point::<3>(transform, sources, targets),
-            _ => rows(transform, sources, targets, accumulate),
-        }
-    }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn xor(sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    // SAFETY: this function has the lane's instructions.
-    unsafe { engine::xor::<Quad, 0>(sources, targets, accumulate, true) }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn plus_q(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
-    // SAFETY: this function has the lane's instructions.
-    unsafe { engine::plus_q::<Quad, 0>(transform, sources, targets, true) }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn four_point<const M: usize>(
-    transform: &Transform,
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
-) {
-    // SAFETY: this function has the lane's instructions.
-    unsafe { engine::four_point::<Quad, 0, M>(transform, sources, targets, true) }
-}
-
-/// Four rows at a time, then the rest.
-///
-/// # Safety
-/// The lane's instructions are there.
-unsafe fn rows(t: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
-    for (tile, targets) in targets.chunks_mut(4).enumerate() {
-        let first = 4 * tile;
-        // SAFETY: passed on; the tile's rows are the matrix's.
-        unsafe {
-            match targets.len() {
-                1 => tile_of::<1>(t, first, sources, targets, accumulate),
-                2 => tile_of::<2>(t, first, sources, targets, accumulate),
-                3 => tile_of::<3>(t, first, sources, targets, accumulate),
-                _ => tile_of::<4>(t, first, sources, targets, accumulate),
-            }
-        }
-    }
-}
-
-#[target_feature(enable = "neon")]
-unsafe fn tile_of<const M: usize>(
-    transform: &Transform,
-    first: usize,
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
-    accumulate: bool,
-) {
-    // SAFETY: this function has the lane's instructions.
-    unsafe { engine::rows::<Quad, M>(transform, first, sources, targets, accumulate, true) }
-}
+apply_with!(Quad, "neon", [], []);
