@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,51 @@ def test_packing_that_is_stopped_in_the_middle_loses_nothing_and_goes_on(
         assert drive.used() < part
         check(kernel)
         assert kernel.pool.scrub().lost_stripes == 0
+
+
+def slow_rebuild(path: Path) -> dw.Kernel:
+    """Open a store in which one stripe is rebuilt in a minute or two, at 16 KiB a second."""
+    with dw.open(path, drives=3, create=True) as kernel:
+        kernel.containers.create("c")
+        kernel["c/a"], kernel["c/b"] = os.urandom(1_000_000), os.urandom(1_000_000)
+        for file in shards(Path(kernel.pool.status().drives[1].path)):
+            file.unlink()
+    return dw.open(path)
+
+
+class Looking:
+    """A progress callable that raises while there is nothing to tell."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __call__(self, progress: object) -> None:
+        pass
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.looks > 3:
+            raise LookupError
+
+
+def test_long_work_ends_when_its_caller_looks_and_raises(path: Path) -> None:
+    with slow_rebuild(path) as kernel:
+        began_s = time.monotonic()
+        with pytest.raises(LookupError):
+            kernel.pool.rebuild(rate="16 KiB", progress=Looking())
+        assert time.monotonic() - began_s < PATIENCE_S / 2
+        assert kernel.pool.rebuild().unrestored_shards == 0
+
+
+def test_a_job_that_has_nothing_to_tell_hears_of_a_cancel_and_counts_as_silent(path: Path) -> None:
+    with slow_rebuild(path) as kernel:
+        kernel.config.set({"jobs.stall_after": "0.3s"})
+        job = kernel.jobs.submit("rebuild", {"rate": "16 KiB"})
+        until(lambda: job.state == "running" and job.is_stalled)
+        began_s = time.monotonic()
+        assert job.cancel()
+        assert code_of(lambda: job.wait(PATIENCE_S)) == "job.cancelled"
+        assert time.monotonic() - began_s < PATIENCE_S / 2
 
 
 @pytest.mark.parametrize("how", ["cancel", "pause"])

@@ -32,6 +32,8 @@ def showing(
         def told(done: int, known: int | None) -> None:
             tell(Progress(work, done, total if known is None else known, unit))
 
+        if hasattr(progress, "look"):
+            told.look = progress.look  # type: ignore[attr-defined]  # the native side asks for it
         yield told
         return
     seen = _Seen(work, unit, total)

@@ -27,7 +27,9 @@ class Pool:
     """The drives of a store: `kernel.pool`.
 
     Long work can be stopped with Ctrl-C and by a raising `progress` callable: what is done stays
-    done, and calling it again goes on. It runs beside reads and writes.
+    done, and calling it again goes on. It runs beside reads and writes. If the callable has a
+    method `look`, that is asked 20 times a second whether to go on, also where there is nothing to
+    tell; what it raises stops the work, too.
     """
 
     def __init__(self, native: _native.Pool, caller: _native.Caller) -> None:

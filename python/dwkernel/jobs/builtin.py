@@ -14,7 +14,7 @@ from dwkernel import errors
 from dwkernel.units import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dwkernel.jobs.context import JobContext
     from dwkernel.jobs.kinds import JobKind
@@ -88,7 +88,7 @@ class Scrub(_OfPool):
         if restart:
             context.save(_BEGUN, now=True)
         return context.kernel.pool.scrub(
-            restart=restart, rate=wanted.rate, progress=_telling(context), timeout=_TIMEOUT_S
+            restart=restart, rate=wanted.rate, progress=_Telling(context), timeout=_TIMEOUT_S
         )
 
 
@@ -102,7 +102,7 @@ class Rebuild(_OfPool):
         """Rebuild."""
         wanted = RebuildOptions.model_validate(context.options)
         return context.kernel.pool.rebuild(
-            wanted.drive, rate=wanted.rate, progress=_telling(context), timeout=_TIMEOUT_S
+            wanted.drive, rate=wanted.rate, progress=_Telling(context), timeout=_TIMEOUT_S
         )
 
 
@@ -117,22 +117,24 @@ class Pack(_OfPool):
 
     def run(self, context: JobContext) -> Any:
         """Pack."""
-        return context.kernel.pool.pack(progress=_telling(context), timeout=_TIMEOUT_S)
+        return context.kernel.pool.pack(progress=_Telling(context), timeout=_TIMEOUT_S)
 
 
-def _telling(context: JobContext) -> Callable[[Progress], object]:
-    proved_s = time.monotonic() + _PROVED_S
+class _Telling:
+    """Takes a verb's progress for a job's; what it raises goes through the verb, and stops it."""
 
-    def tell(progress: Progress) -> None:
-        nonlocal proved_s
-        context.progress(progress.done, progress.total, unit=progress.unit)
-        if time.monotonic() >= proved_s:
-            proved_s += _PROVED_S
-            context.save(_BEGUN)
-        # Raised through the verb, which stops at the next stripe.
-        context.check()
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._proved_s = time.monotonic() + _PROVED_S
+        # Also where there is no progress.
+        self.look = context.look
 
-    return tell
+    def __call__(self, progress: Progress) -> None:
+        self._context.progress(progress.done, progress.total, unit=progress.unit)
+        if time.monotonic() >= self._proved_s:
+            self._proved_s += _PROVED_S
+            self._context.save(_BEGUN)
+        self._context.check()
 
 
 def builtin_kinds() -> list[JobKind]:

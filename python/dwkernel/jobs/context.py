@@ -120,15 +120,24 @@ class JobContext:
     def why_stop(self) -> StopReason | None:
         """Why it is to end, or None."""
         self.seen_s = time.monotonic()
-        if self._reason is not None or self.deadline_s is None:
-            return self._reason
-        return "deadline" if self.seen_s >= self.deadline_s else None
+        return self._why()
 
     def check(self) -> None:
         """Raise `Stop` if it is to end now. What is not saved by then is lost."""
         reason = self.why_stop
         if reason is not None:
             raise Stop(reason)
+
+    def look(self) -> None:
+        """Raise as `check`, for who looks in the job's stead: it is no sign of its life."""
+        reason = self._why()
+        if reason is not None:
+            raise Stop(reason)
+
+    def _why(self) -> StopReason | None:
+        if self._reason is not None or self.deadline_s is None:
+            return self._reason
+        return "deadline" if time.monotonic() >= self.deadline_s else None
 
     def stop(self, reason: StopReason) -> None:
         """Ask it to end; called by others. A cancellation is not taken back by other reasons."""

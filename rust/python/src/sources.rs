@@ -188,6 +188,8 @@ impl Read for FileSource {
 pub(crate) struct Watcher {
     seams: Seams,
     progress: Option<Py<PyAny>>,
+    /// Asked whether to go on, besides.
+    look: Option<Py<PyAny>>,
     next: Duration,
     raised: Option<PyErr>,
 }
@@ -196,7 +198,8 @@ impl Watcher {
     /// Calls `progress(done, total)` now and then, if there is one.
     pub(crate) fn new(seams: &Seams, progress: Option<Py<PyAny>>) -> Self {
         let next = seams.clock.monotonic() + EVERY;
-        Self { seams: seams.clone(), progress, next, raised: None }
+        let look = Python::attach(|py| progress.as_ref()?.getattr(py, "look").ok());
+        Self { seams: seams.clone(), progress, look, next, raised: None }
     }
 
     /// Told how far it is.
@@ -212,7 +215,7 @@ impl Watcher {
         self.call(Some((done, total)))
     }
 
-    /// Told how far long work is, if there is news; looks at signals in any case.
+    /// Told how far long work is, if there is news; signals and `look` are looked at in any case.
     ///
     /// # Errors
     /// `context.cancelled`
@@ -235,6 +238,9 @@ impl Watcher {
     fn call(&mut self, news: Option<(u64, Option<u64>)>) -> Result<()> {
         let told = Python::attach(|py| {
             py.check_signals()?;
+            if let Some(look) = &self.look {
+                look.call0(py)?;
+            }
             match (news, &self.progress) {
                 (Some(news), Some(tell)) => tell.call1(py, news).map(drop),
                 _ => Ok(()),

@@ -1,7 +1,7 @@
 //! Operations on the pool of drives.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
 
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_meta::{CollectReport, MetaStatus};
@@ -72,26 +72,15 @@ pub struct Work {
 impl Work {
     /// What the pool is steered with.
     fn control(self, context: &Context, after: Option<StripeId>) -> Arc<Control> {
-        let itself: Arc<OnceLock<Weak<Control>>> = Arc::default();
-        let (seen, stop, listener) = (Arc::clone(&itself), self.stop, self.listener);
         let control = after.map_or_else(Control::new, |after| Control::new().starting_after(after));
         let control = control
             .with_rate(self.rate_bytes_per_s)
             .until(context.deadline().clone())
-            .on_progress(move |progress| {
-                if let Some(listener) = &listener {
-                    listener(progress);
-                }
-                if stop.load(Ordering::SeqCst)
-                    && let Some(control) = seen.get().and_then(Weak::upgrade)
-                {
-                    control.cancel();
-                }
-            });
-        let control = Arc::new(control);
-        // Set once, here: nobody else has it.
-        let _ = itself.set(Arc::downgrade(&control));
-        control
+            .stopped_by(self.stop);
+        Arc::new(match self.listener {
+            Some(listener) => control.on_progress(listener),
+            None => control,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Long work: how far it is, how fast it may be, and an early end.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
 
 /// Steers a scrub or rebuild, from any thread.
 pub struct Control {
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
     rate_bytes_per_s: AtomicU64,
     progress: Option<Listener>,
     deadline: Deadline,
@@ -43,7 +44,7 @@ impl Control {
     /// No limit, nobody listens.
     pub fn new() -> Self {
         Self {
-            cancelled: AtomicBool::new(false),
+            cancelled: Arc::default(),
             rate_bytes_per_s: AtomicU64::new(0),
             progress: None,
             deadline: Deadline::never(),
@@ -70,6 +71,13 @@ impl Control {
     #[must_use]
     pub fn until(mut self, deadline: Deadline) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Ends at the next stripe once this is set, as with [`Control::cancel`].
+    #[must_use]
+    pub fn stopped_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.cancelled = flag;
         self
     }
 
