@@ -217,8 +217,9 @@ def test_while_somebody_holds_it_others_get_their_turn(
     limit_s = 1.0
     assert any("class Plugin" in one for one in proof.settle(limit_s))
     full = [took for generation, took in looks if generation == 2]
+    # Once at the beginning and once at the end, and in between for a tenth of the time.
     assert len(full) > 1
-    assert sum(full) < limit_s / 5
+    assert sum(full[1:-1]) < limit_s / 5
     del instance
     assert proof.settle(0.0) == []
 

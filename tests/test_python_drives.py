@@ -81,9 +81,12 @@ def test_whatever_a_drive_raises_it_is_that_drive_that_failed(
         bad = drives.drives[URLS[0]]
         bad.calls.clear()
         bad.fault = ("put", fault)
+        tried = []
         for number in range(8):
             kernel.put(f"c/{number}", long)
-        assert bad.calls.count("put") == 1, "it is not trusted again"
+            tried.append(bad.calls.count("put"))
+        # By the first put that came to it: a shard, and the journal if that was on its way by then.
+        assert set(tried) - {0} in ({1}, {2}), "it is not trusted again"
         assert kernel.pool.status().drives[0].state != "ok"
         assert all(kernel[f"c/{number}"] == long for number in range(8))
 

@@ -153,6 +153,10 @@ class JobContext:
         if self.should_stop:
             raise Stopped("cancel")
 
+    def look(self) -> None:
+        """Raise as `check`, for who looks in the job's stead."""
+        self.check()
+
     def progress(
         self, done: int, total: int | None = None, text: str = "", *, unit: str = ""
     ) -> None:
