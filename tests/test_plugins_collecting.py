@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,6 +141,46 @@ def test_nothing_else_is_looked_through(
     looks.clear()
     assert proof.alive()
     assert proof.settle(0.0) == []
+    assert {generation for generation, _ in looks} == {0}
+
+
+UNASKED = """
+def shout(self): raise SystemExit("nobody asked")
+
+class Loud(type):
+    __module__ = property(shout)
+    __class__ = property(shout)
+
+class Thing(metaclass=Loud):
+    __class__ = property(shout)
+
+kept = [Thing(), Thing]
+"""
+
+
+def test_no_code_of_what_is_looked_at_runs(
+    tmp_path: Path,
+    stages: loader.Stages,
+    looks: list[tuple[int, float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Lazy(types.ModuleType):
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]  # as libraries load on first use
+            asked.append(self)
+            return {}
+
+    monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
+    monkeypatch.setitem(sys.modules, "odd", 7)  # some put anything there
+    files = {"main.py": UNASKED + plugin_maker.POLICY}
+    loaded = old(plugin_maker.write(tmp_path / "p", files=files), stages)
+    roots = [sys.modules.pop(f"{loaded.namespace}.main")]
+    looks.clear()
+    collecting.collect(loaded.namespace, roots)
+    assert (asked, roots) == ([], [])
+    assert loaded.unload().settle(0.0) == []
     assert {generation for generation, _ in looks} == {0}
 
 

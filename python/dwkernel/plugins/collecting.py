@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 from dwkernel import _native
@@ -21,6 +22,9 @@ __all__ = ["collect"]
 
 # A version that is larger than this is left to a look through everything.
 _MOST = 20_000
+# As the interpreter knows them: classes may have properties of these names, which run their code.
+_dict_of = vars(types.ModuleType)["__dict__"].__get__
+_module_of = vars(type)["__module__"].__get__
 
 
 def collect(namespace: str, roots: list[Any]) -> None:
@@ -44,7 +48,8 @@ def _within(namespace: str, roots: Iterable[Any]) -> list[Any]:
     found: list[Any] = []
     for module in list(sys.modules.values()):
         seen.add(id(module))
-        seen.add(id(getattr(module, "__dict__", None)))
+        if issubclass(type(module), types.ModuleType):
+            seen.add(id(_dict_of(module)))
     level = list(roots)
     seen |= {id(one) for one in level}
     while level and len(found) <= _MOST:
@@ -61,9 +66,10 @@ def _within(namespace: str, roots: Iterable[Any]) -> list[Any]:
 
 def _is_foreign(one: Any, namespace: str) -> bool:
     """Say whether something is known to be another's: a type of it, or an object of the kernel."""
+    kind = type(one)
+    is_type = issubclass(kind, type)
     # Of a type its own, of anything else its type's. A plugin may have put anything there.
-    of: Any = one if isinstance(one, type) else type(one)
-    name: object = of.__module__
+    name: object = _module_of(one if is_type else kind)
     if not isinstance(name, str) or f"{name}.".startswith(f"{namespace}."):
         return False
-    return of is one or name.partition(".")[0] == "dwkernel"
+    return is_type or name.partition(".")[0] == "dwkernel"

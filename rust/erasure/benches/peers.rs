@@ -103,6 +103,18 @@ struct Row {
     ratios: Vec<(&'static str, f64)>,
 }
 
+/// How long shards are, and whether they come from memory: `(name, bytes, cold)`.
+type Size<'a> = (&'a str, usize, bool);
+
+/// How many stripes there are: one that stays in the caches, or as many as outgrow them.
+fn sets(shards: usize, (_, length, cold): Size<'_>) -> usize {
+    if cold { COLD_BYTES / (shards * (length + APART_BYTES)) } else { 1 }
+}
+
+fn addresses(stripes: &mut [Vec<&mut [u8]>]) -> Vec<Vec<*mut u8>> {
+    stripes.iter_mut().map(|s| s.iter_mut().map(|s| s.as_mut_ptr()).collect()).collect()
+}
+
 type Runner<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
 
 /// Each runner in turn, for some rounds; the first is ours.
@@ -220,20 +232,13 @@ fn tables(isal: &Isal, k: usize, m: usize) -> Vec<u8> {
     tables
 }
 
-fn encode(
-    arena: &mut Arena,
-    isal: Option<&Isal>,
-    case: &Case,
-    size: (&str, usize, bool),
-    quick: bool,
-) -> Row {
+fn encode(arena: &mut Arena, isal: Option<&Isal>, case: &Case, size: Size<'_>, quick: bool) -> Row {
     let code = Code::new(&case.spec).unwrap();
     let (k, n) = (code.k(), code.shards());
     let (label, length, cold) = size;
-    let sets = if cold { COLD_BYTES / (n * (length + APART_BYTES)) } else { 1 };
+    let sets = sets(n, size);
     let mut stripes = arena.stripes(n, length, sets);
-    let pointers: Vec<Vec<*mut u8>> =
-        stripes.iter_mut().map(|s| s.iter_mut().map(|s| s.as_mut_ptr()).collect()).collect();
+    let pointers = addresses(&mut stripes);
     let slices = |set: &[*mut u8], range: std::ops::Range<usize>| -> Vec<&'static mut [u8]> {
         set[range]
             .iter()
@@ -265,20 +270,19 @@ fn reconstruct(
     arena: &mut Arena,
     isal: Option<&Isal>,
     case: &Case,
-    size: (&str, usize, bool),
+    size: Size<'_>,
     quick: bool,
 ) -> Row {
     let (label, length, cold) = size;
     let code = Code::new(&case.spec).unwrap();
     let (k, m, n) = (code.k(), code.m(), code.shards());
-    let sets = if cold { COLD_BYTES / (n * (length + APART_BYTES)) } else { 1 };
+    let sets = sets(n, size);
     let mut stripes = arena.stripes(n, length, sets);
     for stripe in &mut stripes {
         let (data, parity) = stripe.split_at_mut(k);
         code.encode(&data.iter().map(|d| &**d).collect::<Vec<_>>(), parity).unwrap();
     }
-    let pointers: Vec<Vec<*mut u8>> =
-        stripes.iter_mut().map(|s| s.iter_mut().map(|s| s.as_mut_ptr()).collect()).collect();
+    let pointers = addresses(&mut stripes);
     let lost: Vec<usize> = (0..m.min(k)).collect();
     let e = lost.len();
     let mut shards: Vec<Vec<Shard<'_>>> = stripes
