@@ -274,6 +274,11 @@ impl Membership {
         failed
     }
 
+    /// How long a drive may take to write a superblock.
+    pub(crate) const fn drive_timeout(&self) -> Duration {
+        self.drive_timeout
+    }
+
     /// The epoch in force.
     pub(crate) fn epoch(&self) -> Epoch {
         self.lock().superblock.epoch

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dwk_base::{DriveId, Epoch, Error, Result, codes};
-use dwk_drive::{Attached, Drive, Holder, LockMode, MemberRow, MemberState, Superblock};
+use dwk_drive::{Attached, Drive, Holder, Lock, LockMode, MemberRow, MemberState, Superblock};
 
 use crate::Ledger;
 use crate::create::{check_empty, clear_unborn};
@@ -15,6 +15,13 @@ use crate::pool::Pool;
 use crate::roster::Seat;
 use crate::space::{Control, RebuildReport};
 
+/// A drive that is about to become a member.
+struct New {
+    present: Present,
+    location: String,
+    capacity_bytes: u64,
+}
+
 /// The label of a seat whose place another drive took.
 pub(crate) const REPLACED: &str = "replaced";
 
@@ -22,7 +29,7 @@ impl Pool {
     /// Puts `new`, an empty drive, in the place of `old` and rebuilds onto it.
     ///
     /// # Errors
-    /// `drive.unknown`, `drive.not_empty`, `drive.duplicate`, `store.locked`, and those of a rebuild. Once the
+    /// `drive.unknown`, `drive.not_empty`, `drive.duplicate`, `drive.timeout`, `store.locked`, and those of a rebuild. Once the
     /// new drive is a member, an error leaves it one: `rebuild` goes on.
     pub fn replace(
         &self,
@@ -42,33 +49,51 @@ impl Pool {
             let text = format!("{location} is {} of this pool", other.name);
             return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
         }
-        let lock = new.lock(holder, LockMode::Exclusive)?;
-        check_empty(&**new)?;
-        clear_unborn(&**new)?;
         let id = DriveId::draw(&*self.seams.random);
+        let (lock, new) = self.prepare(new, id, holder)?;
         self.lock_locks().insert(id, lock);
-        self.seat_new(&seat, id, Arc::clone(new)).inspect_err(|_| self.leave_out(id))?;
+        self.seat_new(&seat, id, new).inspect_err(|_| self.leave_out(id))?;
         self.rebuild_alone(ledger, None, control)
     }
 
-    fn seat_new(&self, old: &Seat, id: DriveId, new: Arc<dyn Drive>) -> Result<()> {
-        let capacity_bytes = new.capacity()?.total_bytes;
-        let location = new.describe().location;
-        {
-            let mut table = self.membership.lock();
-            // Only the next change makes it a member; until then it counts as empty.
-            let blank = Superblock {
-                drive: id,
-                clean: false,
-                in_force: false,
-                took_part: Epoch(0),
-                follows: Vec::new(),
-                ..table.superblock.clone()
-            };
-            let slots = blank.create(&*new)?;
-            let (drive, took_part) = (Attached::new(new), Epoch(0));
-            table.present.insert(id, Present { drive, slots, took_part });
-        }
+    /// Locks an empty drive and gives it its first superblock: on its own thread, for one that hangs must not hold
+    /// up anybody else.
+    fn prepare(
+        &self,
+        new: &Arc<dyn Drive>,
+        id: DriveId,
+        holder: &Holder,
+    ) -> Result<(Box<dyn Lock>, New)> {
+        // Only the next change makes it a member; until then it counts as empty.
+        let blank = Superblock {
+            drive: id,
+            clean: false,
+            in_force: false,
+            took_part: Epoch(0),
+            follows: Vec::new(),
+            ..self.membership.lock().superblock.clone()
+        };
+        let attached = Attached::new(Arc::clone(new));
+        let (itself, holder, location) = (Arc::clone(new), holder.clone(), new.describe().location);
+        let ticket = attached.submit_log(move |_| {
+            let lock = itself.lock(&holder, LockMode::Exclusive)?;
+            check_empty(&*itself)?;
+            clear_unborn(&*itself)?;
+            let capacity_bytes = itself.capacity()?.total_bytes;
+            Ok((lock, capacity_bytes, blank.create(&*itself)?))
+        });
+        let answer = ticket.wait_for(self.membership.drive_timeout());
+        let (lock, capacity_bytes, slots) = answer.unwrap_or_else(|| {
+            let text = format!("{location} does not answer: nothing was changed");
+            Err(Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location))
+        })?;
+        let present = Present { drive: attached, slots, took_part: Epoch(0) };
+        Ok((lock, New { present, location, capacity_bytes }))
+    }
+
+    fn seat_new(&self, old: &Seat, id: DriveId, new: New) -> Result<()> {
+        let New { present, location, capacity_bytes } = new;
+        self.membership.lock().present.insert(id, present);
         self.membership.change(|superblock| {
             let index =
                 superblock.members.iter().map(|row| row.index).max().map_or(0, |max| max + 1);
