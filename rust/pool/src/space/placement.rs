@@ -15,6 +15,8 @@ pub(crate) struct Candidate {
     pub(crate) seat: u16,
     /// Room above what is reserved, in bytes; 0 if it cannot take a shard now.
     pub(crate) free_bytes: u64,
+    /// A shard that lies on it counts: it is not one that needs another place.
+    pub(crate) counts: bool,
     pub(crate) domain: String,
 }
 
@@ -28,8 +30,9 @@ pub(crate) fn choose(
 ) -> Option<Vec<u16>> {
     let mut groups = groups(drives, shards, scatter_width);
     while !groups.is_empty() {
-        let weights = groups.iter().map(|group| group.iter().map(|drive| drive.free_bytes).sum());
-        let group = groups.swap_remove(weighted(&weights.collect::<Vec<u64>>(), random)?);
+        let free = |group: &Vec<&Candidate>| group.iter().map(|d| u128::from(d.free_bytes)).sum();
+        let weights: Vec<u128> = groups.iter().map(free).collect();
+        let group = groups.swap_remove(weighted(&weights, random)?);
         if let Some(seats) = draw(&group, shards, &[], random) {
             return Some(seats);
         }
@@ -77,7 +80,7 @@ fn draw(
     random: &dyn Random,
 ) -> Option<Vec<u16>> {
     let mut in_domain: BTreeMap<&str, usize> = BTreeMap::new();
-    for drive in group.iter().filter(|drive| taken.contains(&drive.seat)) {
+    for drive in group.iter().filter(|drive| drive.counts && taken.contains(&drive.seat)) {
         *in_domain.entry(&drive.domain).or_default() += 1;
     }
     let mut left: Vec<&Candidate> = group
@@ -91,9 +94,9 @@ fn draw(
             |drive: &&Candidate| in_domain.get(drive.domain.as_str()).copied().unwrap_or_default();
         let fewest = left.iter().map(shards_in).min()?;
         let weight = |drive: &&Candidate| {
-            if shards_in(drive) == fewest { drive.free_bytes } else { 0 }
+            if shards_in(drive) == fewest { drive.free_bytes.into() } else { 0 }
         };
-        let weights: Vec<u64> = left.iter().map(weight).collect();
+        let weights: Vec<u128> = left.iter().map(weight).collect();
         let drive = left.swap_remove(weighted(&weights, random)?);
         *in_domain.entry(&drive.domain).or_default() += 1;
         seats.push(drive.seat);
@@ -102,14 +105,19 @@ fn draw(
 }
 
 /// An index, drawn by weight.
-fn weighted(weights: &[u64], random: &dyn Random) -> Option<usize> {
-    // Pebibytes times thousands of drives still fit.
-    let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    let total = u64::try_from(total).ok().filter(|total| *total > 0)?;
+fn weighted(weights: &[u128], random: &dyn Random) -> Option<usize> {
+    let total: u128 = weights.iter().sum();
+    // Drives that say they have no end are drawn by the upper bits of what they say.
+    let shift = (u128::BITS - total.leading_zeros()).saturating_sub(u64::BITS);
+    let weight = |weight: &u128| (*weight >> shift) as u64;
+    let total: u64 = weights.iter().map(weight).sum();
+    if total == 0 {
+        return None;
+    }
     let mut point = random.below(total);
-    weights.iter().position(|weight| {
-        let here = point < *weight;
-        point = point.wrapping_sub(if here { 0 } else { *weight });
+    weights.iter().map(weight).position(|weight| {
+        let here = point < weight;
+        point = point.wrapping_sub(if here { 0 } else { weight });
         here
     })
 }
@@ -124,7 +132,7 @@ mod tests {
     use super::*;
 
     fn drive(seat: u16, free_bytes: u64, domain: &str) -> Candidate {
-        Candidate { seat, free_bytes, domain: domain.to_owned() }
+        Candidate { seat, free_bytes, counts: true, domain: domain.to_owned() }
     }
 
     fn pool(count: u16, domains: u16) -> Vec<Candidate> {
@@ -187,6 +195,31 @@ mod tests {
         let random = SeededRandom::new(4);
         assert_eq!(choose_another(&drives, &[0, 1, 2, 3, 4, 6], 6, 32, &random), Some(5));
         assert_eq!(choose_another(&drives, &[0, 1, 2, 3, 4, 5, 6], 6, 32, &random), None);
+    }
+
+    #[test]
+    fn drives_without_end_are_drawn_like_others() {
+        let mut drives = pool(64, 64);
+        drives.iter_mut().skip(1).for_each(|drive| drive.free_bytes = u64::MAX);
+        let random = SeededRandom::new(5);
+        for shards in [1, 6, 63] {
+            assert_eq!(choose(&drives, shards, 32, &random).unwrap().len(), shards);
+        }
+        assert!(choose_another(&drives, &[1, 2, 3], 6, 32, &random).is_some());
+    }
+
+    #[test]
+    fn a_shard_that_needs_another_place_leaves_room_in_its_domain() {
+        // Three hosts of three drives, two shards on each; one of the first host's is gone.
+        let mut drives = pool(9, 3);
+        (drives[0].free_bytes, drives[0].counts) = (0, false);
+        // What lies on a drive that takes nothing now counts.
+        drives[1].free_bytes = 0;
+        let random = SeededRandom::new(6);
+        for _ in 0..100 {
+            let seat = choose_another(&drives, &[0, 3, 1, 4, 2, 5], 6, 32, &random).unwrap();
+            assert_eq!(seat, 6, "the first host's third drive");
+        }
     }
 
     proptest! {

@@ -11,7 +11,8 @@ use super::encode::Shape;
 use super::placement::{self, Candidate};
 use super::write::{SYNC_REMOVE, late};
 use super::{Shared, Space, header};
-use crate::roster::{Roster, Seat};
+use crate::replace::REPLACED;
+use crate::roster::{Roster, Seat, State};
 use crate::{Stripe, asking};
 
 /// Who may fill the reserve.
@@ -205,7 +206,8 @@ impl Shared {
         }
     }
 
-    /// Every writable drive with what it has room for; 0 where a shard of `bytes` does not fit.
+    /// Every drive that stays in the pool with what it has room for: 0 where a shard of `bytes` does not fit, and on
+    /// those that take none now. They are there so that the others' groups do not change with them.
     fn candidates(
         &self,
         roster: &Roster,
@@ -213,18 +215,23 @@ impl Shared {
         purpose: Purpose,
         refused: &Refused,
     ) -> Vec<Candidate> {
-        let here: Vec<_> = roster.writable().filter(|seat| !refused.has(seat.index)).collect();
+        let takes = |seat: &Seat| seat.writable().is_some() && !refused.has(seat.index);
         let fits = |seat: &Seat| {
             let free_bytes = seat.free_bytes().saturating_sub(self.reserve_bytes(seat, purpose));
             Some(free_bytes).filter(|free_bytes| *free_bytes >= bytes as u64)
         };
-        let short = here.iter().filter(|seat| fits(seat).is_none());
+        let short = roster.seats.iter().filter(|seat| takes(seat) && fits(seat).is_none());
         asking::rooms(short.map(|seat| seat.writable()), &self.seams.clock);
         let candidate = |seat: &Arc<Seat>| {
-            let free_bytes = fits(seat).unwrap_or(0);
-            Candidate { seat: seat.index, free_bytes, domain: seat.failure_domain.clone() }
+            let free_bytes = if takes(seat) { fits(seat).unwrap_or(0) } else { 0 };
+            let counts = seat.readable().is_some() && !refused.has(seat.index);
+            let domain = seat.failure_domain.clone();
+            Candidate { seat: seat.index, free_bytes, counts, domain }
         };
-        here.into_iter().map(candidate).collect()
+        let stays = |seat: &&Arc<Seat>| {
+            seat.state != State::Draining && !seat.labels.contains_key(REPLACED)
+        };
+        roster.seats.iter().filter(stays).map(candidate).collect()
     }
 
     /// Takes room on a drive, if it has that much beside the reserve.
