@@ -35,6 +35,8 @@ pub(crate) struct State {
     dead: BTreeMap<StripeId, u64>,
     /// What the table says lies on each seat.
     usage: BTreeMap<u16, Usage>,
+    /// Stripes that are written and that no record names yet.
+    coming: BTreeMap<StripeId, Stripe>,
     /// How many stripes there are of each code.
     codes: HashMap<StripeCode, u64>,
     dirty_rows: BTreeSet<Key>,
@@ -84,6 +86,7 @@ impl State {
             }
             Operation::AddStripe(stripe) => {
                 let id = stripe.id;
+                self.coming.remove(&id);
                 self.place_stripe(stripe);
                 if self.stripes.get(&id).is_some_and(|kept| kept.live_bytes == 0) {
                     self.dead.insert(id, sequence);
@@ -215,8 +218,24 @@ impl State {
         codes
     }
 
+    /// What lies on a seat, what is [coming](Self::expect) too.
     pub(crate) fn usage(&self, seat: u16) -> Usage {
-        self.usage.get(&seat).copied().unwrap_or_default()
+        let mut usage = self.usage.get(&seat).copied().unwrap_or_default();
+        for stripe in self.coming.values().filter(|stripe| stripe.placement.contains(&seat)) {
+            usage.shards += 1;
+            usage.bytes += u64::from(stripe.shard_bytes);
+        }
+        usage
+    }
+
+    /// A stripe is written that a record will name, or nobody: then it is to be [forgotten](Self::forget).
+    pub(crate) fn expect(&mut self, stripe: &Stripe) {
+        self.coming.insert(stripe.id, stripe.clone());
+    }
+
+    /// No record will name this stripe.
+    pub(crate) fn forget(&mut self, id: StripeId) {
+        self.coming.remove(&id);
     }
 
     /// Counts a content's pieces in (or out of) the stripes that hold them.

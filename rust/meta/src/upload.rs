@@ -30,8 +30,6 @@ pub struct Upload {
     written: Written,
     /// What the stripes that are written take in a record.
     record_bytes: usize,
-    /// Who makes room if there is none.
-    meta: Weak<Meta>,
     /// The kernel's own bookkeeping may fill what is reserved for it.
     reserve: bool,
     deadline: Deadline,
@@ -41,6 +39,8 @@ pub struct Upload {
 #[derive(Debug)]
 struct Written {
     pool: Arc<Pool>,
+    /// Where they are expected.
+    meta: Weak<Meta>,
     stripes: Vec<(Stripe, u64)>,
 }
 
@@ -71,9 +71,8 @@ impl Upload {
             inline_bytes_max,
             filling: None,
             in_flight: VecDeque::new(),
-            written: Written { pool, stripes: Vec::new() },
+            written: Written { pool, meta, stripes: Vec::new() },
             record_bytes: 0,
-            meta,
             reserve: false,
             deadline,
         }
@@ -194,18 +193,24 @@ impl Upload {
         while self.in_flight.len() >= IN_FLIGHT_MAX {
             self.land()?;
         }
-        if let (false, Some(meta)) = (self.reserve, self.meta.upgrade()) {
+        if let (false, Some(meta)) = (self.reserve, self.written.meta.upgrade()) {
             meta.make_room(filling.len() as u64, &self.deadline)?;
         }
-        let check = dwk_chunk::crc64nvme(filling.content());
         let writing = self.written.pool.space().write(filling)?;
+        let check = writing.check();
         self.in_flight.push_back(Flight { writing, check });
         Ok(())
     }
 
     fn land(&mut self) -> Result<()> {
         if let Some(flight) = self.in_flight.pop_front() {
-            let stripe = flight.writing.wait(&self.deadline)?;
+            let meta = self.written.meta.upgrade();
+            let expect = |stripe: &Stripe| {
+                if let Some(meta) = meta {
+                    meta.state_mut().expect(stripe);
+                }
+            };
+            let stripe = flight.writing.wait_and(&self.deadline, expect)?;
             let mut row = Writer::new();
             stripe.encode(&mut row);
             self.record_bytes += 1 + row.len() + PIECE_BYTES_MAX;
@@ -226,9 +231,9 @@ impl Upload {
             self.land()?;
         }
         let small = std::mem::take(&mut self.small);
-        let pool = Arc::clone(&self.written.pool);
-        let written = std::mem::replace(&mut self.written, Written { pool, stripes: Vec::new() });
-        Ok(Staged::new(small, written))
+        let Written { pool, meta, .. } = &self.written;
+        let rest = Written { pool: Arc::clone(pool), meta: Weak::clone(meta), stripes: Vec::new() };
+        Ok(Staged::new(small, std::mem::replace(&mut self.written, rest)))
     }
 }
 
@@ -276,6 +281,9 @@ impl Drop for Written {
     fn drop(&mut self) {
         for (stripe, _) in self.stripes.drain(..) {
             self.pool.space().discard(&stripe);
+            if let Some(meta) = self.meta.upgrade() {
+                meta.state_mut().forget(stripe.id);
+            }
         }
     }
 }

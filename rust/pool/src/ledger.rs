@@ -62,7 +62,8 @@ pub trait Ledger: Send + Sync {
         }
     }
 
-    /// What lies on a seat, as far as the table knows.
+    /// What lies on a seat: of the stripes in the table, and of those that are written and that the next commits
+    /// may name. While there is any of it the seat stays.
     ///
     /// # Errors
     /// Those of reading the table.

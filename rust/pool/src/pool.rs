@@ -246,7 +246,9 @@ impl Pool {
         let roster = self.roster();
         for seat in &roster.seats {
             let replaced = seat.labels.contains_key(crate::replace::REPLACED);
-            if !replaced || ledger.usage(seat.index)?.shards > 0 {
+            // In this order: what is on its way is in the table before it counts as arrived.
+            let is_awaited = self.space.is_awaited(seat.index);
+            if !replaced || is_awaited || ledger.usage(seat.index)?.shards > 0 {
                 continue;
             }
             let retire = || {
@@ -262,6 +264,8 @@ impl Pool {
                 Err(error) if error.is(&codes::JOURNAL_MEMBERS) => continue,
                 done => done?,
             }
+            // Its threads and its files are of no use any more.
+            self.membership.lock().present.remove(&seat.id);
             self.lock_locks().remove(&seat.id);
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use dwk_base::{PoolId, Result};
-use dwk_chunk::crc64nvme;
+use dwk_chunk::{crc64_join, crc64nvme};
 use dwk_erasure::Code;
 
 use super::buffers::Buffer;
@@ -50,6 +50,13 @@ impl Shape {
     }
 }
 
+/// A stripe as the drives take it.
+pub(crate) struct Encoded {
+    pub(crate) shards: Vec<Parts>,
+    /// CRC-64/NVME of the content.
+    pub(crate) content_check: u64,
+}
+
 /// Encodes the first `stripe.payload_bytes` of `buffer`, which is as large as `shape` says.
 ///
 /// # Errors
@@ -61,7 +68,7 @@ pub(crate) fn encode(
     pool: PoolId,
     stripe: &Stripe,
     block_bytes: u32,
-) -> Result<Vec<Parts>> {
+) -> Result<Encoded> {
     let bytes = shape.shard_bytes;
     let (data, rest) = buffer.as_mut().split_at_mut(shape.data * bytes);
     let (parity, headers) = rest.split_at_mut(shape.parity * bytes);
@@ -81,6 +88,8 @@ pub(crate) fn encode(
     }
     let join = |checks: &Vec<u64>| join_blocks(checks, bytes as u32, block_bytes);
     let shard_checks: Vec<u64> = checks.iter().map(join).collect();
+    let content = &data[..stripe.payload_bytes as usize];
+    let content_check = check_content(content, bytes, block, &shard_checks, &checks);
     for (index, block_checks) in checks.into_iter().enumerate() {
         let shard_checks = shard_checks.clone();
         let header = of(pool, stripe, index, block_bytes, shard_checks, block_checks).encode();
@@ -95,7 +104,31 @@ pub(crate) fn encode(
             whole.slice(index * bytes..(index + 1) * bytes),
         ]
     });
-    Ok(parts.collect())
+    Ok(Encoded { shards: parts.collect(), content_check })
+}
+
+/// The check of the content from those of its shards and blocks: only what is left of a block is read once more.
+fn check_content(
+    content: &[u8],
+    bytes: usize,
+    block: usize,
+    shard_checks: &[u64],
+    checks: &[Vec<u64>],
+) -> u64 {
+    let mut joined = crc64nvme(&[]);
+    for (index, shard) in content.chunks(bytes).enumerate() {
+        let (check, length) = if shard.len() == bytes {
+            (shard_checks[index], bytes)
+        } else {
+            let blocks = shard.len() / block;
+            let length = blocks * block;
+            (join_blocks(&checks[index][..blocks], length as u32, block as u32), length)
+        };
+        joined = crc64_join(joined, check, length as u64);
+        let rest = &shard[length..];
+        joined = crc64_join(joined, crc64nvme(rest), rest.len() as u64);
+    }
+    joined
 }
 
 /// The header of a shard of `stripe`.

@@ -12,7 +12,7 @@ use dwk_base::{Deadline, Error, Result, StripeId, codes};
 use dwk_drive::{BlobName, Claim, Drive, Ticket};
 
 use super::coding::numbers;
-use super::encode::{Parts, Shape, encode};
+use super::encode::{Encoded, Parts, Shape, encode};
 use super::filling::Filling;
 use super::room::{Plan, Purpose, Refused};
 use super::{Shared, Space, header, lock};
@@ -39,6 +39,7 @@ pub(crate) struct Flight {
     shared: Arc<Shared>,
     purpose: Purpose,
     payload_bytes: usize,
+    content_check: u64,
     state: Mutex<State>,
     changed: Condvar,
     /// Held by whoever looks after it.
@@ -98,12 +99,14 @@ impl Space {
         } else {
             filling.buffer
         };
-        let (stripe, shards) = shared.encode(buffer, &plan, payload_bytes)?;
+        let (stripe, Encoded { shards, content_check }) =
+            shared.encode(buffer, &plan, payload_bytes)?;
         let state = State::new(stripe, plan.shape, shards, claims);
         let flight = Arc::new(Flight {
             shared: Arc::clone(shared),
             purpose,
             payload_bytes,
+            content_check,
             state: Mutex::new(state),
             changed: Condvar::new(),
             settling: Mutex::new(()),
@@ -123,7 +126,7 @@ impl Shared {
         buffer: super::buffers::Buffer,
         plan: &Plan,
         payload_bytes: usize,
-    ) -> Result<(Stripe, Vec<Parts>)> {
+    ) -> Result<(Stripe, Encoded)> {
         let stripe = Stripe {
             id: StripeId::draw(&*self.seams.random),
             epoch: plan.epoch,
@@ -133,8 +136,8 @@ impl Shared {
             placement: plan.placement.clone(),
         };
         let block_bytes = self.options.block_bytes;
-        let shards = encode(buffer, plan.shape, &plan.code, self.pool, &stripe, block_bytes)?;
-        Ok((stripe, shards))
+        let encoded = encode(buffer, plan.shape, &plan.code, self.pool, &stripe, block_bytes)?;
+        Ok((stripe, encoded))
     }
 
     /// What a shard of a stripe takes on its drive.
@@ -146,11 +149,13 @@ impl Shared {
         Arc::clone(lock(&self.outboxes).entry(seat).or_default())
     }
 
+    fn flights(&self) -> Vec<Arc<Flight>> {
+        lock(&self.flights).iter().filter_map(std::sync::Weak::upgrade).collect()
+    }
+
     /// Looks after stripes whose drives refused and whose owners are not looking.
     pub(crate) fn help_flights(&self) {
-        let flights: Vec<_> =
-            lock(&self.flights).iter().filter_map(std::sync::Weak::upgrade).collect();
-        for flight in flights {
+        for flight in self.flights() {
             if let Ok(_settling) = flight.settling.try_lock() {
                 flight.settle_refused();
             }
@@ -191,6 +196,10 @@ pub(crate) fn late() -> Error {
 }
 
 impl Flight {
+    fn is_for(&self, seat: u16) -> bool {
+        lock(&self.state).stripe.placement.contains(&seat)
+    }
+
     /// Hands every shard to the drive where it is placed.
     fn send_all(self: &Arc<Self>) {
         let shards = lock(&self.state).slots.len();
@@ -329,7 +338,8 @@ impl Flight {
             room[..taken].copy_from_slice(&payload[..taken]);
             (room, left) = (&mut room[taken..], left - taken);
         }
-        let (stripe, shards) = self.shared.encode(buffer, &plan, self.payload_bytes)?;
+        let (stripe, Encoded { shards, .. }) =
+            self.shared.encode(buffer, &plan, self.payload_bytes)?;
         let mut state = lock(&self.state);
         if state.abandoned {
             return Ok(());
@@ -400,6 +410,11 @@ impl State {
 }
 
 impl Space {
+    /// True while a stripe is on its way that has a shard on this seat, or will have one.
+    pub fn is_awaited(&self, seat: u16) -> bool {
+        self.shared.flights().iter().any(|flight| flight.is_for(seat))
+    }
+
     /// Deletes a stripe that no commit names, and waits for it only a moment: a shard that stays, or comes back
     /// with the power, is an orphan and goes through quarantine.
     pub fn discard(&self, stripe: &Stripe) {
@@ -494,15 +509,29 @@ impl Drop for Errand {
 }
 
 impl Writing {
+    /// CRC-64/NVME of the content.
+    pub fn check(&self) -> u64 {
+        self.flight.content_check
+    }
+
     /// Waits until every shard is durable and says where they are. A shard that a drive refused or was late
     /// with is on another one then.
     ///
     /// # Errors
     /// `pool.full`, `drives.too_many_lost`, `context.deadline`: what was written is removed.
-    pub fn wait(mut self, deadline: &Deadline) -> Result<Stripe> {
+    pub fn wait(self, deadline: &Deadline) -> Result<Stripe> {
+        self.wait_and(deadline, |_| ())
+    }
+
+    /// [`wait`](Self::wait), and `note` what was written while it still counts as [on its
+    /// way](Space::is_awaited).
+    ///
+    /// # Errors
+    /// As `wait`.
+    pub fn wait_and(mut self, deadline: &Deadline, note: impl FnOnce(&Stripe)) -> Result<Stripe> {
         let result = self.flight.settle(deadline);
         self.waited = result.is_ok();
-        result
+        result.inspect(note)
     }
 }
 

@@ -46,6 +46,21 @@ fn what_is_written_is_read_whole_and_in_any_part() {
 }
 
 #[test]
+fn a_stripe_comes_with_the_check_of_its_content() {
+    for code in [RS42, CodeSpec::Copies { n: 2 }] {
+        let world = World::new(6, code, 12);
+        let most = world.space.payload_bytes_max();
+        for length in [1, 4095, 4096, 4097, 16_384, 20_000, most - 1, most] {
+            let content = bytes(length as u64, length.min(most));
+            let mut filling = world.space.fill(length, &NEVER).unwrap();
+            assert_eq!(filling.append(&content), content.len());
+            let writing = world.space.write(filling).unwrap();
+            assert_eq!(writing.check(), dwk_chunk::crc64nvme(&content), "{length}");
+        }
+    }
+}
+
+#[test]
 fn reads_beyond_the_content_are_refused() {
     let world = World::new(6, RS42, 2);
     let stripe = world.put(&bytes(1, 5000)).unwrap();
