@@ -210,10 +210,14 @@ impl ContentReader {
         let mut next = self.ahead.back().map_or(at, |last| last.span.start + last.span.bytes);
         let large = end - at >= WINDOW_BYTES || horizon > end;
         while self.ahead.len() <= AHEAD_MAX && next < horizon && (large || self.ahead.is_empty()) {
-            let span = self.span(next, horizon);
+            let space = self.meta.pool().space();
+            let most = space.read_bytes_now(WINDOW_BYTES as usize) as u64;
+            if most < WINDOW_BYTES && !self.ahead.is_empty() {
+                break;
+            }
+            let span = self.span(next, horizon.min(next + most));
             let Place::Stripe { id, offset } = self.content.pieces[span.piece].place else { break };
             let stripe = self.meta.placed(id)?;
-            let space = self.meta.pool().space();
             let reading = space.start_read(&stripe, offset + span.offset, span.bytes as u32);
             self.ahead.push_back(Ahead { span, stripe, reading });
             next = span.start + span.bytes;

@@ -39,6 +39,15 @@ impl Memory {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) const fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// True if there is room for `bytes` now.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.lock().used_bytes + cost(bytes) <= self.bytes_max
+    }
+
     /// A buffer of `bytes` if there is room for it now.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Buffer> {
         let mut state = self.lock();

@@ -35,6 +35,12 @@ impl Owed {
         Debt { owed: Arc::clone(self), seat, number }
     }
 
+    /// How many reads began.
+    #[cfg(test)]
+    pub(crate) fn begun(&self) -> u64 {
+        lock(&self.0).next
+    }
+
     /// Since when a drive has not answered the oldest read that it was asked for.
     pub(crate) fn since(&self, seat: u16) -> Option<Duration> {
         lock(&self.0).reads.get(&seat)?.values().next().copied()

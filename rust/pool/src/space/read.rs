@@ -16,6 +16,8 @@ use crate::Stripe;
 
 /// Recovery works on so many bytes of each shard at a time.
 const WINDOW_BYTES: usize = 1 << 20;
+/// A read asks for this part of the memory for reads while that is short.
+const SCARCE: usize = 128;
 /// Reads of at most this length are tried on the caller's own thread first.
 const NOW_BYTES_MAX: usize = 256 << 10;
 
@@ -37,7 +39,7 @@ pub struct Landed {
 
 enum Content {
     /// As the shards were read, in order.
-    Pieces(Vec<(Part, Piece)>),
+    Pieces(Vec<(Part, Arc<Piece>)>),
     /// As a whole.
     Whole(Buffer),
 }
@@ -49,6 +51,15 @@ struct Part {
     range: Range<usize>,
     /// Where they go.
     to: usize,
+}
+
+/// What a read still lacks.
+struct Lost<'a> {
+    parts: &'a [Part],
+    /// Shards of which a part was read.
+    have: &'a [(usize, Arc<Piece>)],
+    /// Trust none without its fellows.
+    mixed: bool,
 }
 
 impl Space {
@@ -78,12 +89,20 @@ impl Space {
         for part in parts(stripe, offset, bytes) {
             let into = &mut buffer.as_mut()[part.to..part.to + part.range.len()];
             let header = shared.read_now(stripe, &part, into).ok()??;
-            let first = first.get_or_insert_with(|| Arc::clone(&header));
-            if first.shard_checks != header.shard_checks {
+            if !agrees(&mut first, &header) {
                 return None;
             }
         }
         Some(Landed { bytes, content: Content::Whole(buffer) })
+    }
+
+    /// How much a read should ask for that wants `bytes`: less while others hold the memory for reads, so that any
+    /// number of readers that take their time holds little more than that.
+    pub fn read_bytes_now(&self, bytes: usize) -> usize {
+        let memory = &self.shared.read_memory;
+        let scarce = (memory.bytes_max() / SCARCE).max(self.shared.options.block_bytes as usize);
+        // With the headers.
+        if memory.has_room(bytes + bytes / 4) { bytes } else { bytes.min(scarce) }
     }
 
     /// Fills `into` with a stripe's content from `offset`.
@@ -123,6 +142,11 @@ fn in_stripe(stripe: &Stripe, offset: usize, bytes: usize) -> Result<()> {
     Err(Error::new(&codes::OBJECT_RANGE, text).with("stripe", stripe.id))
 }
 
+/// True if a shard says the same of all shards as the first one that was read, which it may be.
+fn agrees(table: &mut Option<Arc<Header>>, header: &Arc<Header>) -> bool {
+    table.get_or_insert_with(|| Arc::clone(header)).shard_checks == header.shard_checks
+}
+
 impl Reading {
     /// Waits for the content.
     ///
@@ -140,7 +164,7 @@ impl Reading {
             self.read_piecewise(&parts, whole.as_mut(), deadline)?;
             return Ok(Landed { bytes, content: Content::Whole(whole) });
         }
-        let mut table: Option<Vec<u64>> = None;
+        let mut table = None;
         let (mut pieces, mut missing, mut mixed) = (Vec::new(), Vec::new(), false);
         for (part, fetch) in parts.iter().zip(std::mem::take(&mut self.fetches)) {
             let piece = match fetch {
@@ -151,21 +175,27 @@ impl Reading {
                 missing.push(part.clone());
                 continue;
             };
-            let checks = &piece.header.shard_checks;
-            mixed |= table.get_or_insert_with(|| checks.clone()) != checks;
-            pieces.push((part.clone(), piece));
+            mixed |= !agrees(&mut table, &piece.header);
+            pieces.push((part.clone(), Arc::new(piece)));
         }
         if !mixed && missing.is_empty() {
             return Ok(Landed { bytes, content: Content::Pieces(pieces) });
         }
-        let missing = if mixed { parts } else { missing };
         let mut whole = self.shared.read_memory.take_anyway(bytes);
         for (part, piece) in &pieces {
             let into = &mut whole.as_mut()[part.to..part.to + part.range.len()];
             into.copy_from_slice(piece.bytes(&part.range));
         }
-        drop(pieces);
-        self.shared.recover(&self.stripe, &missing, mixed, whole.as_mut(), deadline)?;
+        // What was read is not read again, unless it is not to be trusted.
+        let have: Vec<_> = pieces.into_iter().map(|(part, piece)| (part.index, piece)).collect();
+        let lost = Lost { parts: &missing, have: &have, mixed: false };
+        let recover = |lost: &Lost<'_>, into: &mut [u8], table: &mut _| {
+            self.shared.recover(&self.stripe, lost, table, into, deadline)
+        };
+        if mixed || !recover(&lost, whole.as_mut(), &mut table)? {
+            let all = Lost { parts: &parts, have: &[], mixed: true };
+            recover(&all, whole.as_mut(), &mut None)?;
+        }
         Ok(Landed { bytes, content: Content::Whole(whole) })
     }
 
@@ -179,12 +209,18 @@ impl Reading {
 
     /// With as little memory as can be: little by little.
     fn read_piecewise(&self, parts: &[Part], into: &mut [u8], deadline: &Deadline) -> Result<()> {
+        let mut table = None;
         for part in parts {
             for start in part.range.clone().step_by(WINDOW_BYTES) {
                 let range = start..part.range.end.min(start + WINDOW_BYTES);
                 let to = part.to + start - part.range.start;
                 let piece = Part { index: part.index, range, to };
-                self.shared.recover(&self.stripe, &[piece], false, into, deadline)?;
+                let lost = Lost { parts: &[piece], have: &[], mixed: false };
+                if !self.shared.recover(&self.stripe, &lost, &mut table, into, deadline)? {
+                    let all = Lost { parts, have: &[], mixed: true };
+                    self.shared.recover(&self.stripe, &all, &mut None, into, deadline)?;
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -257,15 +293,17 @@ impl Shared {
         }
     }
 
-    /// Fills the parts from whatever shards there are. `mixed`: trust none without its fellows.
+    /// Fills the parts from whatever shards there are. False if they are of another stripe than `table`, which is
+    /// the one that was read so far.
     fn recover(
         self: &Arc<Self>,
         stripe: &Arc<Stripe>,
-        parts: &[Part],
-        mixed: bool,
+        lost: &Lost<'_>,
+        table: &mut Option<Arc<Header>>,
         into: &mut [u8],
         deadline: &Deadline,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let parts = lost.parts;
         let starts = parts.iter().map(|part| part.range.start).min().unwrap_or(0);
         let ends = parts.iter().map(|part| part.range.end).max().unwrap_or(0);
         let all = whole_blocks(&(starts..ends), self.options.block_bytes, stripe.shard_bytes);
@@ -282,14 +320,18 @@ impl Shared {
             };
             let parts: Vec<Part> = parts.iter().filter_map(within).collect();
             let recovery = Recovery::new(self, stripe, range)?.until(deadline);
-            self.recover_window(recovery, &parts, mixed, into)?;
+            let mut recovery = recovery.having(lost.have);
+            self.recover_window(&mut recovery, &parts, lost.mixed, into)?;
+            if !recovery.have.values().all(|piece| agrees(table, &piece.header)) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn recover_window(
         &self,
-        mut recovery: Recovery<'_>,
+        recovery: &mut Recovery<'_>,
         parts: &[Part],
         mixed: bool,
         into: &mut [u8],

@@ -19,7 +19,7 @@ pub(crate) struct Recovery<'a> {
     stripe: &'a Arc<Stripe>,
     code: Code,
     range: Range<usize>,
-    pub(crate) have: BTreeMap<usize, Piece>,
+    pub(crate) have: BTreeMap<usize, Arc<Piece>>,
     /// Not to be had, with the reason where it is known.
     pub(crate) lost: BTreeMap<usize, Option<Error>>,
     late: Vec<Fetch>,
@@ -60,6 +60,14 @@ impl<'a> Recovery<'a> {
     #[must_use]
     pub(crate) fn until(mut self, deadline: &Deadline) -> Self {
         self.deadline = deadline.clone();
+        self
+    }
+
+    /// Has these shards already, as far as they were read for all of its bytes.
+    #[must_use]
+    pub(crate) fn having(mut self, pieces: &[(usize, Arc<Piece>)]) -> Self {
+        let whole = pieces.iter().filter(|(_, piece)| piece.covers(&self.range)).cloned();
+        self.have.extend(whole);
         self
     }
 
@@ -132,7 +140,7 @@ impl<'a> Recovery<'a> {
         match fetch.ticket.wait_until(patience, &self.deadline) {
             Answer::Came(Ok(piece)) => {
                 self.read_bytes += self.range.len() as u64;
-                self.have.insert(fetch.index, piece);
+                self.have.insert(fetch.index, Arc::new(piece));
             }
             Answer::Came(Err(error)) => {
                 self.shared.note_failed_read(self.stripe, fetch.index, fetch.seat, &error);
@@ -179,7 +187,7 @@ impl<'a> Recovery<'a> {
         let votes = |table: &[u64]| tables.iter().filter(|other| **other == table).count();
         let Some(best) = tables.iter().max_by_key(|table| votes(table)) else { return true };
         let right = best.to_vec();
-        let differs = |(index, piece): (&usize, &Piece)| {
+        let differs = |(index, piece): (&usize, &Arc<Piece>)| {
             (piece.header.shard_checks != right).then_some(*index)
         };
         let dissent: BTreeSet<usize> = self.have.iter().filter_map(differs).collect();

@@ -27,6 +27,11 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
+    /// True if it holds all of these bytes of the shard's payload.
+    pub(crate) fn covers(&self, range: &Range<usize>) -> bool {
+        self.range.start <= range.start && range.end <= self.range.end
+    }
+
     /// The bytes `range` of the shard's payload, which is within what was asked for.
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         let from = self.start + range.start - self.range.start;

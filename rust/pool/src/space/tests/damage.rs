@@ -161,24 +161,33 @@ fn beyond_t_a_read_is_refused_and_never_wrong() {
 #[test]
 fn shards_of_two_stripes_of_one_name_are_never_mixed() {
     // As if two writers had drawn the same name: each shard is right in itself.
-    let world = World::new(6, RS42, 4);
-    let (a, b) = (bytes(1, 60_000), bytes(2, 60_000));
-    let first = world.put(&a).unwrap();
-    let other = World::new(6, RS42, 4);
-    let second = other.put(&b).unwrap();
-    assert_eq!(first.id, second.id, "the same seed draws the same name");
-    for foreign in 0..6usize {
-        for index in 0..foreign {
-            let seat = second.placement[index];
-            let from = other.entry(&second, index);
-            let here = world.memory[usize::from(first.placement[index])].clone();
-            assert_eq!(first.placement[index], seat);
-            here.set_raw(&from.1, from.0.raw(&from.1));
-        }
-        world.space.shared.headers.forget_all();
-        match world.get(&first) {
-            Ok(read) => assert!(read == a || read == b, "{foreign} foreign shards were mixed in"),
-            Err(error) => assert!(error.is(&codes::DATA_CORRUPT), "{error}"),
+    for code in [RS42, CodeSpec::ReedSolomon { k: 2, m: 2 }] {
+        let shards = code.k() + code.m();
+        let [world, other] = [(); 2].map(|()| World::new(shards, code, 4));
+        let (a, b) = (bytes(1, code.k() * 15_000), bytes(2, code.k() * 15_000));
+        let (first, second) = (world.put(&a).unwrap(), other.put(&b).unwrap());
+        assert_eq!((first.id, &first.placement), (second.id, &second.placement), "one seed");
+        for foreign in 0..shards {
+            for index in 0..foreign {
+                let from = other.entry(&second, index);
+                world.entry(&first, index).0.set_raw(&from.1, from.0.raw(&from.1));
+            }
+            for gone in 0..shards as u16 {
+                world.set_state(gone, State::Failed);
+                let memory = &world.space.shared.read_memory;
+                for with_memory in [true, false] {
+                    let taken = (!with_memory).then(|| memory.take_anyway(memory.bytes_max()));
+                    world.space.shared.headers.forget_all();
+                    let read = world.get(&first);
+                    drop(taken);
+                    let what = format!("{code}: {foreign} foreign shards, without d{gone}");
+                    match read {
+                        Ok(read) => assert!(read == a || read == b, "{what} were mixed"),
+                        Err(error) => assert!(error.is(&codes::DATA_CORRUPT), "{what}: {error}"),
+                    }
+                }
+                world.set_state(gone, State::Ok);
+            }
         }
     }
 }

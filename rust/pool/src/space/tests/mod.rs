@@ -1,6 +1,7 @@
 //! What a space promises, on drives in memory whose power can be cut.
 
 mod damage;
+mod degraded;
 mod dropped;
 mod repairing;
 mod room;
