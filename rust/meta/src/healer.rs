@@ -112,7 +112,8 @@ impl Work {
         let done = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&done);
         let control = Control::new().on_progress(move |progress| {
-            told.store((progress.fraction * WHOLE) as u64, Ordering::Relaxed);
+            // What comes after drives are up to date begins anew.
+            told.fetch_max((progress.fraction * WHOLE) as u64, Ordering::Relaxed);
         });
         Self { control, done }
     }

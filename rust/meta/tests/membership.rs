@@ -4,14 +4,14 @@
 
 mod world;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dwk_base::{Error, codes};
+use dwk_base::{Deadline, Error, StripeId, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
-use dwk_drive::{Drive, Entry, MemoryDrive};
-use dwk_meta::Meta;
-use dwk_pool::{Control, PoolStatus, Redundancy, State};
+use dwk_drive::{Drive, Entry, FaultyDrive, MemoryDrive};
+use dwk_meta::{Change, Meta, Options};
+use dwk_pool::{Control, PoolStatus, Progress, Redundancy, State};
 use world::{World, bytes, create_on, get, holder, open_on, options, put};
 
 fn drives(count: usize, name: &str) -> Vec<MemoryDrive> {
@@ -146,6 +146,124 @@ fn a_drive_that_could_not_be_brought_up_to_date_is_not_called_well() {
     let report = meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
     let after = status(&meta);
     assert_eq!(after.redundancy, Redundancy::Full, "{report:?}, {after:?}");
+}
+
+#[test]
+fn a_shard_that_a_read_missed_is_in_status_until_it_is_restored() {
+    let three = drives(3, "missed");
+    let meta = create(&three, "2+1");
+    put(&meta, b"key", &bytes(0, 800_000)).unwrap();
+    for entry in three[1].entries() {
+        if matches!(&entry, Entry::Blob(name) if name.as_str().starts_with("s/")) {
+            three[1].set_raw(&entry, None);
+        }
+    }
+    (0..2).for_each(|_| drop(get(&meta, b"key").unwrap().unwrap()));
+    let before = status(&meta);
+    assert_eq!(before.redundancy, Redundancy::Degraded, "{before:?}");
+    assert!(before.advice.iter().any(|text| text.contains("rebuild")), "{before:?}");
+    let report = meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
+    assert!(report.is_complete() && report.restored_shards > 0, "{report:?}");
+    let after = status(&meta);
+    assert_eq!((after.redundancy, after.advice.len()), (Redundancy::Full, 0), "{after:?}");
+}
+
+#[test]
+fn a_rebuild_brings_drives_up_to_date_from_the_beginning_and_tells_one_progress() {
+    let four = drives(4, "one-progress");
+    let no_healing = Options { heal_time: Duration::ZERO, ..options() };
+    let meta = create(&four, "2+2");
+    put(&meta, b"zero", &bytes(0, 900_000)).unwrap();
+    meta.close().unwrap();
+    drop(meta);
+    let meta = open(&four[..2]).unwrap();
+    put(&meta, b"one", b"x").unwrap();
+    meta.close().unwrap();
+    drop(meta);
+    for drive in &four[2..] {
+        let is_shard =
+            |entry: &Entry| matches!(entry, Entry::Blob(name) if name.as_str().starts_with("s/"));
+        drive.entries().into_iter().filter(is_shard).for_each(|entry| drive.set_raw(&entry, None));
+    }
+    let meta = open_on(&four, no_healing).unwrap();
+    let _healing = meta.pause_healing(&Deadline::never()).unwrap();
+    assert!(status(&meta).drives[2..].iter().all(|drive| drive.state == State::Stale));
+    let told = Arc::new(Mutex::new(vec![Progress::default()]));
+    let telling = Arc::clone(&told);
+    let control = Control::new()
+        // As if an earlier run had come nearly to the end.
+        .starting_after(StripeId::from_u128(u128::MAX - 1))
+        .on_progress(move |progress| telling.lock().unwrap().push(progress.clone()));
+    meta.pool().rebuild(&*meta, None, &control).unwrap();
+    let told = told.lock().unwrap();
+    for two in told.windows(2) {
+        assert!(two[0].fraction <= two[1].fraction && two[1].fraction <= 1.0, "{two:?}");
+        assert!(two[0].stripes <= two[1].stripes && two[0].read_bytes <= two[1].read_bytes);
+    }
+    assert!(told.last().unwrap().restored_shards > 0, "{:?}", told.last());
+    let scrub = meta.pool().scrub(&*meta, &Control::default()).unwrap();
+    assert_eq!(scrub.damaged_shards, 0, "who is called well is up to date: {scrub:?}");
+}
+
+#[test]
+fn a_drive_that_is_replaced_stays_while_an_upload_has_content_on_it() {
+    for geometry in ["jbod:2", "2+1"] {
+        let now = drives(geometry.len().min(3), &format!("upload-{geometry}-"));
+        let meta = create(&now, geometry);
+        let content = bytes(1, 200_000);
+        // Parts of it are on their way, parts lie on the drives, and no commit names any.
+        for parts in [1, 4, 12] {
+            let mut upload = meta.upload();
+            upload.append(&content[..parts * 16_000]).unwrap();
+            let fresh = MemoryDrive::new(format!("fresh-{geometry}-{parts}"));
+            replace(&meta, "d2", &fresh);
+            upload.append(&content[parts * 16_000..]).unwrap();
+            let change = |staged| Change::new().put(b"key".to_vec(), b"body".to_vec(), staged);
+            meta.commit(change(Some(upload.finish().unwrap()))).unwrap();
+            let read = get(&meta, b"key").unwrap_or_else(|error| panic!("{geometry}: {error}"));
+            assert!(read.unwrap() == content);
+            assert_eq!(status(&meta).degraded_stripes, 0, "{geometry}, {parts} parts");
+            meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
+            let after = status(&meta);
+            assert_eq!((after.drives.len(), after.redundancy), (now.len(), Redundancy::Full));
+        }
+        // One that comes to nothing holds nothing.
+        let mut upload = meta.upload();
+        upload.append(&content).unwrap();
+        drop(upload.finish().unwrap());
+        replace(&meta, "d2", &MemoryDrive::new(format!("last-{geometry}")));
+        assert_eq!(status(&meta).drives.len(), now.len());
+    }
+}
+
+#[test]
+fn a_new_drive_that_hangs_holds_up_nobody_else() {
+    for operation in [Operation::WriteSuperblock, Operation::ReadSuperblock, Operation::List] {
+        let mut world = World::new(4, "2+1", 46);
+        world.pool.drive_timeout = Duration::from_millis(500);
+        let meta = world.create().unwrap();
+        let fresh = FaultyDrive::new(Arc::new(MemoryDrive::new("slow")), &world.power, 1);
+        fresh.inject(Fault::new(Effect::Hang).on(operation));
+        let (drive, replacing) = (Arc::new(fresh.clone()) as Arc<dyn Drive>, Arc::clone(&meta));
+        let (done, waiting) = mpsc::channel();
+        std::thread::spawn(move || {
+            let control = Control::default();
+            let replaced = replacing.pool().replace(&*replacing, "d2", &drive, &holder(), &control);
+            done.send(replaced).unwrap();
+        });
+        while fresh.held_calls() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (said, hearing) = mpsc::channel();
+        let asking = Arc::clone(&meta);
+        std::thread::spawn(move || said.send(status(&asking).drives.len()));
+        let answer = hearing.recv_timeout(Duration::from_secs(20));
+        let ended = waiting.recv_timeout(Duration::from_secs(20));
+        fresh.release();
+        assert_eq!(answer, Ok(4), "{operation:?}");
+        let error = ended.expect("the caller waits for ever").unwrap_err();
+        assert!(error.is(&codes::DRIVE_TIMEOUT), "{operation:?}: {error}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use dwk_journal::Journal;
 
 use crate::membership::Membership;
 use crate::roster::Roster;
-use crate::space::{Control, RebuildReport, ScrubReport};
+use crate::space::{Control, RebuildReport, ScrubReport, Stage};
 use crate::space::{Space, SpaceOptions};
 use crate::warden::Warden;
 use crate::{Ledger, State};
@@ -185,8 +185,9 @@ impl Pool {
         let seat =
             drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
         self.warden.mend()?;
-        self.refresh_alone(ledger, control)?;
-        let report = self.space.rebuild(ledger, seat, control)?;
+        let mut stage = Stage::first(self.stale() + 1);
+        self.refresh_alone(ledger, control, &mut stage)?;
+        let report = self.space.rebuild_stage(ledger, seat, control, stage)?;
         self.retire_empty(ledger)?;
         // One that went may have held a copy of the journal.
         self.warden.mend()?;
@@ -201,14 +202,27 @@ impl Pool {
     pub fn refresh(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
         self.check_writable()?;
         let _alone = self.begin_repair()?;
-        self.refresh_alone(ledger, control)?;
+        self.refresh_alone(ledger, control, &mut Stage::first(self.stale()))?;
         self.warden.mend()
     }
 
-    fn refresh_alone(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
+    /// How many drives are to be brought up to date.
+    fn stale(&self) -> u32 {
+        let roster = self.roster();
+        roster.seats.iter().filter(|seat| seat.state == State::Stale).count() as u32
+    }
+
+    fn refresh_alone(
+        &self,
+        ledger: &dyn Ledger,
+        control: &Control,
+        stage: &mut Stage,
+    ) -> Result<()> {
         let roster = self.roster();
         for seat in roster.seats.iter().filter(|seat| seat.state == State::Stale) {
-            if !self.space.refresh(ledger, seat.index, control)?.is_complete() {
+            let report = self.space.refresh_stage(ledger, seat.index, control, stage.clone())?;
+            stage.next(&report);
+            if !report.is_complete() {
                 continue;
             }
             self.membership.change(|superblock| {

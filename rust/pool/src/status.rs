@@ -75,7 +75,8 @@ pub struct PoolStatus {
     pub drives: Vec<DriveStatus>,
     /// How safe the stored bytes are.
     pub redundancy: Redundancy,
-    /// Stripes that miss a shard.
+    /// Stripes that miss a shard, as far as that is known: because its drive is gone, or because a read or a repair
+    /// met that.
     pub degraded_stripes: u64,
     /// Stripes that cannot be read now.
     pub lost_stripes: u64,
@@ -122,8 +123,9 @@ impl Pool {
             (0, 0) if weak == 0 && !short && !suspect => Redundancy::Full,
             _ => Redundancy::Degraded,
         };
-        let capacity = roster.writable().map(|seat| seat.capacity_bytes).sum::<u64>();
-        let usable_bytes = (capacity as f64 * self.geometry.data_fraction()) as u64;
+        // Drives may say that they have no end.
+        let capacity: f64 = roster.writable().map(|seat| seat.capacity_bytes as f64).sum();
+        let usable_bytes = (capacity * self.geometry.data_fraction()) as u64;
         let advising = Advising { remarks: &remarks, read_only: self.read_only.as_deref() };
         let mut advice = advising.all(&drives, degraded, lost, short);
         advice.extend(widen(weak));
@@ -144,15 +146,18 @@ impl Pool {
         })
     }
 
-    /// How many stripes miss a shard on the seats that are gone, and how many miss too many.
+    /// How many stripes miss a shard on the seats that are gone or where somebody met that, and how many of the
+    /// former miss too many.
     fn count_damage(&self, ledger: &dyn Ledger, gone: &[u16]) -> Result<(u64, u64)> {
         const PAGE: usize = 1024;
         let (mut degraded, mut lost, mut after) = (0, 0, None);
         let roster = self.roster();
         let left = |index: &u16| gone.contains(index) || roster.seat(*index).is_none();
+        let noted = self.space.noted(ledger)?;
+        degraded += noted.iter().filter(|stripe| missing(stripe, left).is_empty()).count() as u64;
         let any = !gone.is_empty() || roster.seats.iter().any(|seat| seat.state != State::Ok);
         if !any {
-            return Ok((0, 0));
+            return Ok((degraded, 0));
         }
         loop {
             let page = ledger.stripes(after, PAGE)?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use dwk_base::{Clock, Deadline, StripeId};
 
+use super::RebuildReport;
+
 /// How long a throttled worker sleeps before it looks whether it is to end.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -38,6 +40,44 @@ pub struct Progress {
     /// Everything up to this stripe is done: where a later run can go on ([`Control::starting_after`]). Who
     /// keeps it somewhere durable can end at any time, by a kill too, without beginning anew.
     pub after: Option<StripeId>,
+}
+
+/// One of several goings over all stripes that are one piece of work together: what is told of it goes on from those
+/// before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    index: u32,
+    of: u32,
+    before: Progress,
+}
+
+impl Stage {
+    /// The first of so many.
+    pub(crate) fn first(of: u32) -> Self {
+        Self { index: 0, of, before: Progress::default() }
+    }
+
+    /// The next one, after one that did this.
+    pub(crate) const fn next(&mut self, done: &RebuildReport) {
+        self.index += 1;
+        self.before.stripes += done.stripes;
+        self.before.restored_shards += done.restored_shards;
+        self.before.read_bytes += done.read_bytes;
+        self.before.written_bytes += done.written_bytes;
+    }
+
+    /// What of this one there is to tell. Only in the last one a later run could go on.
+    pub(crate) fn shown(&self, progress: &Progress) -> Progress {
+        let is_last = self.index + 1 >= self.of;
+        Progress {
+            fraction: (f64::from(self.index) + progress.fraction) / f64::from(self.of.max(1)),
+            stripes: self.before.stripes + progress.stripes,
+            restored_shards: self.before.restored_shards + progress.restored_shards,
+            read_bytes: self.before.read_bytes + progress.read_bytes,
+            written_bytes: self.before.written_bytes + progress.written_bytes,
+            after: progress.after.filter(|_| is_last),
+        }
+    }
 }
 
 impl Control {

@@ -25,7 +25,7 @@ pub struct SpaceOptions {
     pub reserve_fraction: f64,
     /// How many stripes a rebuild or scrub works on at once.
     pub repair_width: usize,
-    /// Stripes that reads found damaged and that are remembered until they are taken.
+    /// Stripes that reads found damaged and that are remembered until they are repaired.
     pub repairs_max: usize,
     /// Memory for the headers of shards that were read.
     pub header_cache_bytes: usize,

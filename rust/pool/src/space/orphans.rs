@@ -17,6 +17,7 @@ use dwk_base::{Epoch, Result, StripeId, codes};
 use dwk_chunk::crc64nvme;
 use dwk_drive::{Attached, BlobName, Drive};
 
+use super::control::Stage;
 use super::header::{self, Header};
 use super::presence::{Found, Present};
 use super::scrub::Standing;
@@ -47,7 +48,8 @@ impl Space {
         let here = roster.seats.iter().filter(|seat| seat.readable().is_some());
         let seats: Vec<_> = here.cloned().collect();
         let work = Reclaim { shared, ledger, removed: Mutex::default() };
-        Sweep { shared, ledger, control, seats }.run(&work)?;
+        let (stage, after) = (Stage::first(1), None);
+        Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         let removed = work.removed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         for seat in removed.into_iter().filter_map(|seat| roster.seat(seat)) {
             let Some(drive) = seat.readable() else { continue };
@@ -155,15 +157,28 @@ impl Shared {
     }
 
     /// Removes marked files that still no stripe names. Returns how many.
-    pub(crate) fn end_quarantine(&self, ledger: &dyn Ledger, seats: &[Arc<Seat>]) -> Result<u64> {
+    pub(crate) fn end_quarantine(
+        &self,
+        ledger: &dyn Ledger,
+        seats: &[Arc<Seat>],
+        control: &Control,
+    ) -> Result<u64> {
         let mut removed = 0;
         for seat in seats {
             let mut after = None;
             loop {
                 let page = self.marks(seat, after.take());
                 for (name, epoch) in &page {
-                    if epoch.is_some_and(|epoch| epoch < self.opened) {
-                        removed += u64::from(self.end_mark(ledger, seat, name)?);
+                    if control.is_over() {
+                        return Ok(removed);
+                    }
+                    match epoch {
+                        Some(epoch) if *epoch < self.opened => {
+                            removed += u64::from(self.end_mark(ledger, seat, name)?);
+                        }
+                        Some(_) => {}
+                        // As long as it lies there, no other one can be left.
+                        None => self.delete_mark(seat, name.clone()),
                     }
                 }
                 match page.last() {
@@ -188,6 +203,12 @@ impl Shared {
         };
         let patience = self.options.drive_timeout.max(ROOM_TIME);
         drive.submit(list).wait_for(patience).and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn delete_mark(&self, seat: &Seat, mark: BlobName) {
+        let Some(drive) = seat.readable() else { return };
+        let delete = drive.submit(move |drive: &dyn Drive| drive.delete(&mark));
+        let _ = delete.wait_for(self.options.drive_timeout);
     }
 
     /// Ends one quarantine: true if the file was removed.

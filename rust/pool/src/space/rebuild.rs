@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dwk_base::{Error, Result, StripeId, codes};
 use dwk_drive::Drive;
 
+use super::control::Stage;
 use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
@@ -31,6 +32,16 @@ impl Space {
         which: Option<u16>,
         control: &Control,
     ) -> Result<RebuildReport> {
+        self.rebuild_stage(ledger, which, control, Stage::first(1))
+    }
+
+    pub(crate) fn rebuild_stage(
+        &self,
+        ledger: &dyn Ledger,
+        which: Option<u16>,
+        control: &Control,
+        stage: Stage,
+    ) -> Result<RebuildReport> {
         let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let seats = roster.seats.iter().filter(|seat| {
@@ -40,22 +51,24 @@ impl Space {
         });
         let seats: Vec<_> = seats.cloned().collect();
         let walked = seats.iter().map(|seat| seat.index).collect();
-        let damaged = self.take_repairs().into_iter().collect();
+        // Each is forgotten when it is repaired.
+        let damaged = self.noted(ledger)?.into_iter().map(|stripe| stripe.id).collect();
         let shared = &self.shared;
         let work = Rebuild { shared, ledger, control, which, walked, damaged };
-        let mut tally = Sweep { shared, ledger, control, seats }.run(&work)?;
+        let (last, after) = (stage.clone(), control.after());
+        let mut tally = Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         if !tally.finished {
-            work.damaged.iter().for_each(|id| shared.note_repair(*id));
             return Ok(report(tally));
         }
-        let widened_stripes = self.widen_weak(ledger, control, &mut tally.progress)?;
+        let widened_stripes = self.widen_weak(ledger, control, &last, &mut tally.progress)?;
         let finished = !control.is_over();
         let weak_stripes = self.weak_stripes(ledger)?;
         Ok(RebuildReport { widened_stripes, weak_stripes, finished, ..report(tally) })
     }
 
     /// Brings a drive that was away up to date: what should be there and is not is written to it, what should
-    /// not be there is removed. Of what is there only the headers are read.
+    /// not be there is removed. Of what is there only the headers are read. It always begins at the beginning: what
+    /// an earlier run did says nothing about a drive that was away since.
     ///
     /// # Errors
     /// `drive.unknown`, `pool.repairing` while another scrub, rebuild or refresh runs, and those of the ledger.
@@ -64,6 +77,16 @@ impl Space {
         ledger: &dyn Ledger,
         seat: u16,
         control: &Control,
+    ) -> Result<RebuildReport> {
+        self.refresh_stage(ledger, seat, control, Stage::first(1))
+    }
+
+    pub(crate) fn refresh_stage(
+        &self,
+        ledger: &dyn Ledger,
+        seat: u16,
+        control: &Control,
+        stage: Stage,
     ) -> Result<RebuildReport> {
         let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
@@ -74,7 +97,8 @@ impl Space {
         let shared = &self.shared;
         let removed = AtomicU64::new(0);
         let work = Refresh { shared, ledger, seat: Arc::clone(&seat), removed };
-        let tally = Sweep { shared, ledger, control, seats: vec![seat] }.run(&work)?;
+        let (seats, after) = (vec![seat], None);
+        let tally = Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         let mut report = report(tally);
         report.removed_files = work.removed.into_inner();
         Ok(report)
@@ -125,7 +149,8 @@ impl Rebuild<'_> {
                 continue;
             };
             let bytes = found.shards.get(&(*seat, stripe.id, index));
-            let there = bytes.is_some_and(|bytes| *bytes > u64::from(stripe.shard_bytes));
+            // One that is shorter is looked at: its blocks may be others than those of now.
+            let there = bytes.is_some_and(|bytes| *bytes >= self.shared.file_bytes(stripe));
             let known = self.walked.contains(seat) && !found.unlisted.contains(seat);
             match here.state {
                 State::Draining if there || !known => wanted.moving.push(index),
@@ -139,18 +164,28 @@ impl Rebuild<'_> {
         }
         wanted
     }
-}
 
-impl Work for Rebuild<'_> {
-    fn stripe(&self, stripe: &Arc<Stripe>, found: &Found) -> Result<Done> {
-        if self.damaged.contains(&stripe.id) {
-            check_stripe(self.shared, self.ledger, stripe)?;
-        }
+    fn restore(&self, stripe: &Arc<Stripe>, found: &Found) -> Result<Done> {
         let wanted = self.wanted(stripe, found);
         if wanted.is_empty() {
             return Ok(Done::default());
         }
         restore(self.shared, self.ledger, stripe, &wanted, self.control.preferred())
+    }
+}
+
+impl Work for Rebuild<'_> {
+    fn stripe(&self, stripe: &Arc<Stripe>, found: &Found) -> Result<Done> {
+        if !self.damaged.contains(&stripe.id) {
+            return self.restore(stripe, found);
+        }
+        let mut done = check_stripe(self.shared, self.ledger, stripe)?;
+        // It may lie elsewhere now.
+        let now = self.ledger.stripe(stripe.id)?.filter(|_| done.unrestored_shards == 0);
+        if let Some(now) = now {
+            done.add(self.restore(&Arc::new(now), found)?);
+        }
+        Ok(done)
     }
 }
 

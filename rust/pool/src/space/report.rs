@@ -63,7 +63,7 @@ impl ScrubReport {
 pub struct RebuildReport {
     /// Stripes looked at.
     pub stripes: u64,
-    /// Shards that were missing.
+    /// Shards that were missing, or that reads had found damaged.
     pub missing_shards: u64,
     /// Shards that were written anew.
     pub restored_shards: u64,

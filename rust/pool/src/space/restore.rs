@@ -77,14 +77,22 @@ impl Shared {
             let own = wanted.in_place.contains(&index).then(|| stripe.placement[index]);
             let Some(seat) = self.place(&moved, index, &parts, own, preferred) else {
                 restored.refused += 1;
+                if let Some(seat) = own {
+                    self.note_repair(stripe.id, index, seat);
+                }
                 continue;
             };
             moved.placement[index] = seat;
+            self.forget_shard(stripe.id, index, stripe.placement[index]);
             restored.shards += 1;
             restored.written_bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
         }
         if moved != **stripe {
             self.commit(ledger, stripe, &moved)?;
+        }
+        if !wanted.in_place.is_empty() && ledger.stripe(stripe.id)?.is_none() {
+            // Who dropped it meanwhile had its shards deleted before these were written.
+            wanted.in_place.iter().for_each(|index| self.remove_one(stripe, *index));
         }
         Ok(restored)
     }

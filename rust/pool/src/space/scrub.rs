@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dwk_base::Result;
 
+use super::control::Stage;
 use super::presence::{Found, Present};
 use super::recover::Recovery;
 use super::restore::Wanted;
@@ -27,10 +28,13 @@ impl Space {
         let roster = shared.roster.load();
         let here = roster.seats.iter().filter(|seat| seat.readable().is_some());
         let seats: Vec<_> = here.cloned().collect();
-        let removed_orphans =
-            if control.after().is_none() { shared.end_quarantine(ledger, &seats)? } else { 0 };
+        let removed_orphans = match control.after() {
+            None => shared.end_quarantine(ledger, &seats, control)?,
+            Some(_) => 0,
+        };
         let work = Scrub { shared, ledger, orphans: AtomicU64::new(0), foreign: AtomicU64::new(0) };
-        let tally = Sweep { shared, ledger, control, seats }.run(&work)?;
+        let (stage, after) = (Stage::first(1), control.after());
+        let tally = Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         Ok(ScrubReport {
             stripes: tally.progress.stripes,
             good_shards: tally.done.good_shards,
@@ -109,6 +113,7 @@ pub(crate) fn check_stripe(
     if recovery.have.len() == all.len() {
         done.read_bytes = recovery.read_bytes;
         done.inconsistent = u64::from(!recovery.verify()?);
+        shared.forget_repair(stripe.id);
         return Ok(done);
     }
     match ledger.stripe(stripe.id)? {

@@ -12,7 +12,7 @@ use super::Shared;
 use super::buffers::Buffer;
 use super::header::{self, Header};
 use super::write::late;
-use crate::Stripe;
+use crate::{State, Stripe};
 
 /// What is read at once, and verified while it is in the cache.
 const STEP_BYTES: usize = 256 << 10;
@@ -203,7 +203,11 @@ impl Shared {
         if error.is(&codes::DRIVE_FAILED) || error.is(&codes::DRIVE_MISSING) {
             return self.watch.failed(seat, error);
         }
-        self.note_repair(stripe.id);
+        let is_stale = self.roster.load().seat(seat).is_some_and(|seat| seat.state == State::Stale);
+        // A drive that was away lacks what was written meanwhile, and is being brought up to date.
+        if !(is_stale && error.is(&codes::BLOB_NOT_FOUND)) {
+            self.note_repair(stripe.id, index, seat);
+        }
         // A shard that is not there may have moved while it was read.
         if !error.is(&codes::BLOB_NOT_FOUND) {
             self.watch.corrupted(seat, error.message());

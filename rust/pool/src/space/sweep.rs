@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dwk_base::{Error, Result, StripeId, codes};
 
-use super::control::{Control, Progress};
+use super::control::{Control, Progress, Stage};
 use super::presence::{Found, Presence, Present};
 use super::report::NAMED_MAX;
 use super::{Shared, lock};
@@ -62,6 +62,9 @@ pub(crate) struct Sweep<'a> {
     pub(crate) ledger: &'a dyn Ledger,
     pub(crate) control: &'a Control,
     pub(crate) seats: Vec<Arc<Seat>>,
+    pub(crate) stage: Stage,
+    /// It begins after this stripe.
+    pub(crate) after: Option<StripeId>,
 }
 
 impl Sweep<'_> {
@@ -71,10 +74,10 @@ impl Sweep<'_> {
     /// Those of the ledger; what is wrong with single stripes is in the tally.
     pub(crate) fn run(self, work: &dyn Work) -> Result<Tally> {
         let patience = self.shared.options.drive_timeout;
-        let mut presence = Presence::new(self.seats.clone(), self.control.after(), patience)?;
+        let mut presence = Presence::new(self.seats.clone(), self.after, patience)?;
         let start = self.shared.seams.clock.monotonic();
         let tally = Mutex::new(Tally::default());
-        let mut after = self.control.after();
+        let mut after = self.after;
         lock(&tally).progress.after = after;
         loop {
             let page = self.ledger.stripes(after, PAGE)?;
@@ -94,7 +97,7 @@ impl Sweep<'_> {
             let mut tally = lock(&tally);
             if last.is_none() {
                 (tally.finished, tally.progress.fraction) = (true, 1.0);
-                self.control.tell(&tally.progress);
+                self.control.tell(&self.stage.shown(&tally.progress));
                 break;
             }
             after = last.or(after);
@@ -148,7 +151,7 @@ impl Sweep<'_> {
                 let bytes = {
                     let mut tally = lock(tally);
                     tally.add(stripe.id, result);
-                    self.control.tell(&tally.progress);
+                    self.control.tell(&self.stage.shown(&tally.progress));
                     tally.progress.read_bytes + tally.progress.written_bytes
                 };
                 self.control.throttle(&*self.shared.seams.clock, start, bytes);
@@ -164,6 +167,19 @@ impl Sweep<'_> {
             }
             work();
         });
+    }
+}
+
+impl Done {
+    pub(crate) const fn add(&mut self, other: Self) {
+        self.restored_shards += other.restored_shards;
+        self.unrestored_shards += other.unrestored_shards;
+        self.missing_shards += other.missing_shards;
+        self.good_shards += other.good_shards;
+        self.absent_shards += other.absent_shards;
+        self.inconsistent += other.inconsistent;
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
     }
 }
 
@@ -183,15 +199,8 @@ impl Tally {
                 return;
             }
         };
-        let (all, progress) = (&mut self.done, &mut self.progress);
-        all.restored_shards += done.restored_shards;
-        all.unrestored_shards += done.unrestored_shards;
-        all.missing_shards += done.missing_shards;
-        all.good_shards += done.good_shards;
-        all.absent_shards += done.absent_shards;
-        all.inconsistent += done.inconsistent;
-        all.read_bytes += done.read_bytes;
-        all.written_bytes += done.written_bytes;
+        self.done.add(done);
+        let progress = &mut self.progress;
         progress.stripes += 1;
         progress.restored_shards += done.restored_shards;
         progress.read_bytes += done.read_bytes;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use dwk_base::{Result, StripeId, codes};
 
 use super::coding::Coding;
+use super::control::Stage;
 use super::{Control, Progress, Shared, Space};
 use crate::{Ledger, Stripe};
 
@@ -41,7 +42,7 @@ impl Space {
     /// `pool.repairing` while a scrub, rebuild or refresh runs; those of the ledger.
     pub fn widen(&self, ledger: &dyn Ledger, control: &Control) -> Result<u64> {
         let _alone = self.sweep_alone()?;
-        self.widen_weak(ledger, control, &mut Progress::default())
+        self.widen_weak(ledger, control, &Stage::first(1), &mut Progress::default())
     }
 
     /// As [`widen`](Self::widen), for a caller that is alone already.
@@ -49,6 +50,7 @@ impl Space {
         &self,
         ledger: &dyn Ledger,
         control: &Control,
+        stage: &Stage,
         progress: &mut Progress,
     ) -> Result<u64> {
         if self.weak_stripes(ledger)? == 0 {
@@ -68,7 +70,7 @@ impl Space {
             bytes += 2 * batch.bytes;
             progress.read_bytes += batch.bytes;
             progress.written_bytes += batch.bytes;
-            control.tell(progress);
+            control.tell(&stage.shown(progress));
             control.throttle(&*shared.seams.clock, start, bytes);
         }
         Ok(emptied)

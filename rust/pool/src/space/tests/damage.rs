@@ -131,7 +131,7 @@ fn every_damage_to_two_shards_gives_the_right_bytes_and_is_noted() {
                 world.get(&stripe).unwrap_or_else(|error| panic!("{first:?} {second:?}: {error}"));
             assert!(read == content, "{first:?} {second:?}");
             let harmless = |harm| matches!(harm, Harm::Extend);
-            let noted = world.space.take_repairs();
+            let noted = world.take_repairs();
             if !harmless(first) {
                 assert_eq!(noted, [stripe.id], "{first:?} {second:?}");
             }
@@ -204,7 +204,7 @@ fn drives_that_err_or_flip_what_they_read_are_read_around() {
         for _ in 0..3 {
             assert!(world.get(&stripe).unwrap() == content);
         }
-        assert_eq!(world.space.take_repairs(), [stripe.id]);
+        assert_eq!(world.take_repairs(), [stripe.id]);
     }
 }
 

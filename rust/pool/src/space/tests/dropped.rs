@@ -11,7 +11,7 @@ use super::world::{RS42, World, bytes};
 use crate::{Ledger, Stripe};
 
 /// A table from which a stripe is dropped once it was looked at, while its page is older still.
-struct Dropped<'a>(&'a World, Stripe, AtomicBool);
+pub(super) struct Dropped<'a>(pub(super) &'a World, pub(super) Stripe, pub(super) AtomicBool);
 
 impl Ledger for Dropped<'_> {
     fn stripe(&self, id: StripeId) -> Result<Option<Stripe>> {

@@ -3,6 +3,7 @@
 mod damage;
 mod degraded;
 mod dropped;
+mod honest;
 mod repairing;
 mod room;
 mod storing;

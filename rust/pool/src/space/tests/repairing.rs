@@ -155,7 +155,7 @@ fn what_reads_found_damaged_a_rebuild_repairs() {
     harm(&world, &stored[1].0, &stored[0].0, 0, Harm::FlipPayload, 77);
     check(&world, &stored, "damaged");
     world.space.rebuild(&world.table, None, &Control::default()).unwrap();
-    assert_eq!(world.space.take_repairs(), []);
+    assert_eq!(world.take_repairs(), []);
     let scrub = world.space.scrub(&world.table, &Control::default()).unwrap();
     assert_eq!(scrub.damaged_shards, 0);
 }

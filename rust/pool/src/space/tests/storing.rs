@@ -279,7 +279,7 @@ fn what_was_acknowledged_survives_a_power_cut_at_every_step() {
         for (stripe, content) in stored {
             let read = world.get(&stripe).unwrap_or_else(|error| panic!("step {step}: {error}"));
             assert!(read == content, "step {step}");
-            let repairs = world.space.take_repairs();
+            let repairs = world.take_repairs();
             assert!(repairs.is_empty(), "step {step}: a shard was not durable");
         }
     }

@@ -220,6 +220,11 @@ impl World {
         Ok(content)
     }
 
+    /// Takes what was noted to be repaired.
+    pub(super) fn take_repairs(&self) -> Vec<StripeId> {
+        std::mem::take(&mut *lock(&self.space.shared.repairs)).into_keys().collect()
+    }
+
     /// What the drives' threads were asked for is done and durable.
     pub(super) fn settle(&self) {
         for seat in &self.roster.load().seats {
