@@ -7,10 +7,10 @@ mod world;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dwk_base::{Deadline, Error, StripeId, codes};
+use dwk_base::{Error, StripeId, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, Entry, FaultyDrive, MemoryDrive};
-use dwk_meta::{Change, Meta, Options};
+use dwk_meta::{Change, Meta};
 use dwk_pool::{Control, PoolStatus, Progress, Redundancy, State};
 use world::{World, bytes, create_on, get, holder, open_on, options, put};
 
@@ -39,6 +39,16 @@ fn replace(meta: &Arc<Meta>, old: &str, new: &MemoryDrive) {
 fn fill(drive: &MemoryDrive, left_bytes: u64) {
     let room = drive.capacity().unwrap();
     drive.set_capacity(room.total_bytes - room.free_bytes + left_bytes);
+}
+
+/// Removes all shards from a drive, and has it full if it is to stay so.
+fn lose_shards(drive: &MemoryDrive, for_now: bool) {
+    let is_shard =
+        |entry: &Entry| matches!(entry, Entry::Blob(name) if name.as_str().starts_with("s/"));
+    drive.entries().into_iter().filter(is_shard).for_each(|entry| drive.set_raw(&entry, None));
+    if for_now {
+        fill(drive, 100);
+    }
 }
 
 #[test]
@@ -131,12 +141,7 @@ fn a_drive_that_could_not_be_brought_up_to_date_is_not_called_well() {
     put(&meta, b"one", b"x").unwrap();
     meta.close().unwrap();
     drop(meta);
-    for entry in three[2].entries() {
-        if matches!(entry, Entry::Blob(_)) {
-            three[2].set_raw(&entry, None);
-        }
-    }
-    fill(&three[2], 100);
+    lose_shards(&three[2], true);
     let meta = open(&three).unwrap();
     let before = status(&meta);
     assert_eq!(before.drives[2].state, State::Stale, "{before:?}");
@@ -153,11 +158,7 @@ fn a_shard_that_a_read_missed_is_in_status_until_it_is_restored() {
     let three = drives(3, "missed");
     let meta = create(&three, "2+1");
     put(&meta, b"key", &bytes(0, 800_000)).unwrap();
-    for entry in three[1].entries() {
-        if matches!(&entry, Entry::Blob(name) if name.as_str().starts_with("s/")) {
-            three[1].set_raw(&entry, None);
-        }
-    }
+    lose_shards(&three[1], false);
     (0..2).for_each(|_| drop(get(&meta, b"key").unwrap().unwrap()));
     let before = status(&meta);
     assert_eq!(before.redundancy, Redundancy::Degraded, "{before:?}");
@@ -171,7 +172,6 @@ fn a_shard_that_a_read_missed_is_in_status_until_it_is_restored() {
 #[test]
 fn a_rebuild_brings_drives_up_to_date_from_the_beginning_and_tells_one_progress() {
     let four = drives(4, "one-progress");
-    let no_healing = Options { heal_time: Duration::ZERO, ..options() };
     let meta = create(&four, "2+2");
     put(&meta, b"zero", &bytes(0, 900_000)).unwrap();
     meta.close().unwrap();
@@ -180,13 +180,10 @@ fn a_rebuild_brings_drives_up_to_date_from_the_beginning_and_tells_one_progress(
     put(&meta, b"one", b"x").unwrap();
     meta.close().unwrap();
     drop(meta);
-    for drive in &four[2..] {
-        let is_shard =
-            |entry: &Entry| matches!(entry, Entry::Blob(name) if name.as_str().starts_with("s/"));
-        drive.entries().into_iter().filter(is_shard).for_each(|entry| drive.set_raw(&entry, None));
-    }
-    let meta = open_on(&four, no_healing).unwrap();
-    let _healing = meta.pause_healing(&Deadline::never()).unwrap();
+    // An opening cannot bring them up to date.
+    four[2..].iter().for_each(|drive| lose_shards(drive, true));
+    let meta = open(&four).unwrap();
+    four[2..].iter().for_each(|drive| drive.set_capacity(1 << 30));
     assert!(status(&meta).drives[2..].iter().all(|drive| drive.state == State::Stale));
     let told = Arc::new(Mutex::new(vec![Progress::default()]));
     let telling = Arc::clone(&told);
@@ -203,6 +200,55 @@ fn a_rebuild_brings_drives_up_to_date_from_the_beginning_and_tells_one_progress(
     assert!(told.last().unwrap().restored_shards > 0, "{:?}", told.last());
     let scrub = meta.pool().scrub(&*meta, &Control::default()).unwrap();
     assert_eq!(scrub.damaged_shards, 0, "who is called well is up to date: {scrub:?}");
+}
+
+/// Opens, and opens again, with the drive `last` away in the first opening.
+fn without_for_a_while(drives: &[MemoryDrive], last: usize) -> Arc<Meta> {
+    let others: Vec<_> = drives.iter().enumerate().filter(|(n, _)| *n != last).collect();
+    let others: Vec<_> = others.into_iter().map(|(_, drive)| drive.clone()).collect();
+    let meta = open(&others).unwrap();
+    put(&meta, b"meanwhile", b"x").unwrap();
+    meta.close().unwrap();
+    drop(meta);
+    open(drives).unwrap()
+}
+
+#[test]
+fn a_drive_that_was_away_can_be_replaced_and_one_that_was_replaced_can_have_been_away() {
+    // Not up to date when it is replaced.
+    let three = drives(3, "stale-replaced");
+    let meta = create(&three, "2+1");
+    put(&meta, b"key", &bytes(1, 100_000)).unwrap();
+    meta.close().unwrap();
+    drop(meta);
+    lose_shards(&three[2], true);
+    let meta = without_for_a_while(&three, 2);
+    assert_eq!(status(&meta).drives[2].state, State::Stale);
+    replace(&meta, "d3", &MemoryDrive::new("stale-replaced-new"));
+    let after = status(&meta);
+    assert_eq!((after.redundancy, after.drives.len()), (Redundancy::Full, 3), "{after:?}");
+    // Away while it is replaced.
+    let mut four = drives(3, "replaced-away");
+    let meta = create(&four, "2+1");
+    put(&meta, b"key", &bytes(1, 100_000)).unwrap();
+    let (fresh, control) = (MemoryDrive::new("replaced-away-new"), Control::new());
+    control.cancel();
+    let new = Arc::new(fresh.clone()) as Arc<dyn Drive>;
+    let begun = meta.pool().replace(&*meta, "d3", &new, &holder(), &control).unwrap();
+    assert!(!begun.finished);
+    four.push(fresh);
+    meta.close().unwrap();
+    drop(meta);
+    let meta = without_for_a_while(&four, 2);
+    put(&meta, b"more", &bytes(2, 100_000)).unwrap();
+    let report = meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
+    let after = status(&meta);
+    assert_eq!(
+        (after.redundancy, after.drives.len()),
+        (Redundancy::Full, 3),
+        "{report:?} {after:?}"
+    );
+    assert_eq!(get(&meta, b"key").unwrap().unwrap(), bytes(1, 100_000));
 }
 
 #[test]

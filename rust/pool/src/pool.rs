@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
-use dwk_drive::{Drive, Lock};
+use dwk_drive::{Drive, Lock, MemberState};
 use dwk_erasure::Geometry;
 use dwk_journal::Journal;
 
 use crate::membership::Membership;
-use crate::roster::Roster;
+use crate::replace::REPLACED;
+use crate::roster::{Roster, Seat};
 use crate::space::{Control, RebuildReport, ScrubReport, Stage};
 use crate::space::{Space, SpaceOptions};
 use crate::warden::Warden;
@@ -209,7 +210,8 @@ impl Pool {
     /// How many drives are to be brought up to date.
     fn stale(&self) -> u32 {
         let roster = self.roster();
-        roster.seats.iter().filter(|seat| seat.state == State::Stale).count() as u32
+        let stale = |seat: &&Arc<Seat>| seat.state == State::Stale && !is_replaced(seat);
+        roster.seats.iter().filter(stale).count() as u32
     }
 
     fn refresh_alone(
@@ -220,13 +222,19 @@ impl Pool {
     ) -> Result<()> {
         let roster = self.roster();
         for seat in roster.seats.iter().filter(|seat| seat.state == State::Stale) {
-            let report = self.space.refresh_stage(ledger, seat.index, control, stage.clone())?;
-            stage.next(&report);
-            if !report.is_complete() {
-                continue;
+            // Whose place another one took is emptied as it is.
+            let mut now = MemberState::Draining;
+            if !is_replaced(seat) {
+                let report =
+                    self.space.refresh_stage(ledger, seat.index, control, stage.clone())?;
+                stage.next(&report);
+                if !report.is_complete() {
+                    continue;
+                }
+                now = MemberState::Ok;
             }
             self.membership.change(|superblock| {
-                crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Ok);
+                crate::membership::mark(superblock, seat.id, now);
                 Ok(())
             })?;
         }
@@ -259,7 +267,7 @@ impl Pool {
     pub(crate) fn retire_empty(&self, ledger: &dyn Ledger) -> Result<()> {
         let roster = self.roster();
         for seat in &roster.seats {
-            let replaced = seat.labels.contains_key(crate::replace::REPLACED);
+            let replaced = is_replaced(seat);
             // In this order: what is on its way is in the table before it counts as arrived.
             let is_awaited = self.space.is_awaited(seat.index);
             if !replaced || is_awaited || ledger.usage(seat.index)?.shards > 0 {
@@ -267,7 +275,7 @@ impl Pool {
             }
             let retire = || {
                 self.membership.change(|superblock| {
-                    crate::membership::mark(superblock, seat.id, dwk_drive::MemberState::Removed);
+                    crate::membership::mark(superblock, seat.id, MemberState::Removed);
                     superblock.journal.retain(|member| *member != seat.id);
                     Ok(())
                 })
@@ -312,6 +320,10 @@ impl Pool {
         self.lock_locks().clear();
         done
     }
+}
+
+fn is_replaced(seat: &Seat) -> bool {
+    seat.labels.contains_key(REPLACED)
 }
 
 impl fmt::Debug for Pool {

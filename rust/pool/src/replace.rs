@@ -102,7 +102,7 @@ impl Pool {
             for row in superblock.members.iter_mut().filter(|row| row.id == old.id) {
                 row.labels.insert(REPLACED.to_owned(), index.to_string());
                 row.name = format!("{}.old", old.name);
-                if row.state == MemberState::Ok {
+                if matches!(row.state, MemberState::Ok | MemberState::Stale) {
                     row.state = MemberState::Draining;
                 }
             }
