@@ -1,13 +1,13 @@
 //! Long work: how far it is, how fast it may be, and an early end.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dwk_base::{Clock, Deadline, StripeId};
 
-use super::RebuildReport;
+use super::{RebuildReport, lock};
 
 /// How long a throttled worker sleeps before it looks whether it is to end.
 const NAP: Duration = Duration::from_millis(50);
@@ -18,10 +18,20 @@ type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
 pub struct Control {
     cancelled: Arc<AtomicBool>,
     rate_bytes_per_s: AtomicU64,
+    pace: Mutex<Option<Pace>>,
     progress: Option<Listener>,
     deadline: Deadline,
     after: Option<StripeId>,
     onto: Option<u16>,
+}
+
+/// From when on how many bytes count for a rate.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    rate: u64,
+    start: Duration,
+    since: Duration,
+    bytes: u64,
 }
 
 /// How far it is.
@@ -86,6 +96,7 @@ impl Control {
         Self {
             cancelled: Arc::default(),
             rate_bytes_per_s: AtomicU64::new(0),
+            pace: Mutex::default(),
             progress: None,
             deadline: Deadline::never(),
             after: None,
@@ -168,16 +179,33 @@ impl Control {
     pub(crate) fn throttle(&self, clock: &dyn Clock, start: Duration, bytes: u64) {
         loop {
             let rate = self.rate_bytes_per_s.load(Ordering::SeqCst);
+            let now = clock.monotonic();
+            let pace = self.pace(rate, start, now, bytes);
             if rate == 0 || self.is_over() {
                 return;
             }
-            let due = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
-            let left = due.saturating_sub(clock.monotonic());
+            let due = bytes.saturating_sub(pace.bytes) as f64 / rate as f64;
+            let due = Duration::try_from_secs_f64(due).unwrap_or(Duration::MAX);
+            let left = pace.since.saturating_add(due).saturating_sub(now);
             if left.is_zero() {
                 return;
             }
             clock.sleep(left.min(NAP));
         }
+    }
+}
+
+impl Control {
+    /// What counts for this rate: everything since `start` if that was the rate from then on, else what came since it
+    /// was set.
+    fn pace(&self, rate: u64, start: Duration, now: Duration, bytes: u64) -> Pace {
+        let mut kept = lock(&self.pace);
+        let pace = match *kept {
+            Some(pace) if pace.start == start && pace.rate == rate => pace,
+            Some(pace) if pace.start == start => Pace { rate, start, since: now, bytes },
+            _ => Pace { rate, start, since: start, bytes: 0 },
+        };
+        *kept.insert(pace)
     }
 }
 
@@ -190,5 +218,34 @@ impl Default for Control {
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").field("cancelled", &self.cancelled).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dwk_base::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_that_is_changed_counts_from_then_on() {
+        let clock = ManualClock::default();
+        let (control, start) = (Control::new(), clock.monotonic());
+        let took = |bytes| {
+            let before = clock.monotonic();
+            control.throttle(&clock, start, bytes);
+            clock.monotonic().saturating_sub(before).as_secs_f64()
+        };
+        // What was done without a limit is not made up for.
+        assert!(took(1 << 40) < 0.1);
+        control.set_rate(1 << 20);
+        assert!(took((1 << 40) + (1 << 20)) < 0.1, "the first look begins it");
+        let second = took((1 << 40) + (2 << 20));
+        assert!((0.9..1.1).contains(&second), "{second}");
+        // Nor is what was done with one.
+        control.set_rate(1 << 10);
+        assert!(took((1 << 40) + (2 << 20)) < 0.1);
+        let last = took((1 << 40) + (2 << 20) + (3 << 10));
+        assert!((2.9..3.1).contains(&last), "{last}");
     }
 }

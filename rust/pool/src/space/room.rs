@@ -116,6 +116,8 @@ impl Shared {
         let share = (self.memory_bytes / 4).saturating_sub(ALIGNMENT) / shards.max(1);
         let header = Shape::new(share, 1, shards, self.options.block_bytes).header_bytes;
         let most = share.saturating_sub(header).min(self.options.shard_bytes_max as usize);
+        // Whatever a stripe is made of, 32 bits say how long its parts are.
+        let most = most.min((u32::MAX / 2) as usize / shards.max(1));
         (most / ALIGNMENT * ALIGNMENT).max(ALIGNMENT)
     }
 

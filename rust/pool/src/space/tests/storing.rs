@@ -71,6 +71,15 @@ fn reads_beyond_the_content_are_refused() {
 }
 
 #[test]
+fn a_stripe_is_no_longer_than_its_row_can_say() {
+    let large =
+        SpaceOptions { shard_bytes_max: 1 << 30, memory_bytes: 1 << 40, ..SpaceOptions::default() };
+    let world = World::with(10, CodeSpec::ReedSolomon { k: 8, m: 2 }, 13, large);
+    let most = world.space.payload_bytes_max();
+    assert!((1 << 30..=u32::MAX as usize).contains(&most), "{most}");
+}
+
+#[test]
 fn small_content_makes_small_shards() {
     let world = World::new(6, RS42, 3);
     let stripe = world.put(&bytes(1, 5000)).unwrap();
