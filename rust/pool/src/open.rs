@@ -1,6 +1,6 @@
 //! Opening a pool: whose drives are these, which of them are up to date, may it be written to?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -224,7 +224,11 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
     let mut table = Table::new(verdict.superblock.clone(), verdict.follows.clone());
     table.tried = table.tried.max(verdict.tried);
     let mut locks = BTreeMap::new();
+    let mut behind = BTreeSet::new();
     for (drive, lock, loaded) in sorted.known {
+        if !verdict.reached(&loaded) {
+            behind.insert(loaded.drive);
+        }
         if let Some(warning) = seat(&mut table, &verdict, &drive, &loaded)? {
             warnings.push(warning);
         } else {
@@ -243,7 +247,10 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
     warnings.extend(domain_warnings(&table));
     let read_only = may_write(&table, &geometry, options, &mut warnings)?;
     let journal = table.superblock.journal.iter().filter(|id| table.present.contains_key(id));
-    let journal = journal.copied().collect();
+    let journal: Vec<DriveId> = journal.copied().collect();
+    if !journal.is_empty() && journal.iter().all(|id| behind.contains(id)) {
+        refuse_old_journal(&table, &journal, options, &mut warnings)?;
+    }
     Ok(Assembly { table, locks, geometry, journal, read_only, warnings })
 }
 
@@ -387,6 +394,33 @@ fn may_write(
         return Ok(Some("the pool uses a feature that this version can only read".to_owned()));
     }
     Ok(None)
+}
+
+/// Every drive of the journal that is here is an older copy of itself: what its log says was true once. A
+/// member that fails is taken off the list before anything is acknowledged without it, so on those that are
+/// away there may be more.
+fn refuse_old_journal(
+    table: &Table,
+    journal: &[DriveId],
+    options: &OpenOptions,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let rows = table.superblock.members.iter();
+    let old = rows.filter(|row| journal.contains(&row.id));
+    let old: Vec<_> = old.map(|row| format!("{} ({})", row.name, row.location)).collect();
+    let all = table.superblock.journal.iter();
+    let away = all.filter(|id| !journal.contains(id)).filter_map(|id| table.superblock.member(*id));
+    let away: Vec<_> = away.map(|row| lost_drive(table, row)).collect();
+    let text = format!(
+        "of the drives that hold the journal only older states are here, as copies made earlier have them: {}; not here: {}",
+        old.join(", "),
+        if away.is_empty() { "none".to_owned() } else { away.join(", ") }
+    );
+    if !options.force {
+        return Err(Error::new(&codes::JOURNAL_MEMBERS, text));
+    }
+    warnings.push(format!("forced open: {text}"));
+    Ok(())
 }
 
 /// Why a half of a pool is only read: who writes to both halves one by one has two pools.

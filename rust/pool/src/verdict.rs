@@ -51,6 +51,14 @@ impl Verdict {
             tried: tried.map(|placed| placed.superblock.epoch).max()?,
         })
     }
+
+    /// True if the drive has what is gone on from, or what that was made from. One that has neither and was
+    /// not taken out has lost what it had: it is an older copy of itself.
+    pub(crate) fn reached(&self, loaded: &Loaded) -> bool {
+        let both = [&loaded.in_force, &loaded.proposed].into_iter().flatten();
+        both.map(|placed| placed.superblock.edition())
+            .any(|edition| edition == self.edition || self.follows.contains(&edition))
+    }
 }
 
 /// `first`, then the newest of the others.
