@@ -104,8 +104,8 @@ fn check(world: &World, promise: &mut Promise) -> Result<(), String> {
         return Ok(());
     }
     each_alone(world, promise, "found")?;
-    // Once more, somewhere in the middle of the opening.
-    world.power.cut_in(1 + world.seed % 16);
+    // Once more, somewhere in the middle of the opening: with each seed somewhere else.
+    world.power.cut_in(1 + world.seed % 17);
     drop(world.open());
     world.restart();
     each_alone(world, promise, "half opened")?;
