@@ -5,7 +5,7 @@
 //! first job and end when the [`Attached`] drive is dropped.
 
 use std::fmt;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,10 @@ use crate::Drive;
 use crate::room::{Question, Room};
 
 type Job = Box<dyn FnOnce(&dyn Drive) + Send>;
+
+/// Patience is counted in so many parts, each of them once however long it took: while the whole process stands
+/// still, stopped by a terminal or a debugger, its drives cannot answer, and that is not their fault.
+pub const PARTS_OF_PATIENCE: u32 = 8;
 
 /// A shared drive with its lanes.
 pub struct Attached {
@@ -113,23 +117,28 @@ impl<T> Ticket<T> {
         self.0.recv().unwrap_or_else(|_| Err(lane_ended()))
     }
 
-    /// Waits at most `limit`; `None` if the drive is late. The job itself goes on.
+    /// Waits at most `limit`, not counting time in which the process stood still; `None` if the drive is late.
+    /// The job itself goes on.
     pub fn wait_for(&self, limit: Duration) -> Option<Result<T>> {
-        match self.0.recv_timeout(limit) {
-            Ok(result) => Some(result),
-            Err(mpsc::RecvTimeoutError::Timeout) => None,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(lane_ended())),
+        match self.wait_until(limit, &Deadline::never()) {
+            Answer::Came(result) => Some(result),
+            Answer::Late | Answer::TimeOver => None,
         }
     }
 
     /// Waits at most `limit`, as long as the drive may take, and no longer than to the deadline.
     pub fn wait_until(&self, limit: Duration, deadline: &Deadline) -> Answer<T> {
-        let left = deadline.remaining();
-        match self.wait_for(limit.min(left)) {
-            Some(result) => Answer::Came(result),
-            None if left < limit => Answer::TimeOver,
-            None => Answer::Late,
+        let part = limit / PARTS_OF_PATIENCE;
+        for _ in 0..PARTS_OF_PATIENCE {
+            let left = deadline.remaining();
+            match self.0.recv_timeout(part.min(left)) {
+                Ok(result) => return Answer::Came(result),
+                Err(RecvTimeoutError::Disconnected) => return Answer::Came(Err(lane_ended())),
+                Err(RecvTimeoutError::Timeout) if left < part => return Answer::TimeOver,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
+        Answer::Late
     }
 }
 

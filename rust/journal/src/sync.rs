@@ -6,6 +6,7 @@ use std::sync::{
 use std::time::Duration;
 
 use dwk_base::Result;
+use dwk_drive::PARTS_OF_PATIENCE;
 
 /// Takes a mutex. What it holds is only ever changed in whole steps, so a panic elsewhere does not matter.
 pub(crate) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,11 +49,14 @@ impl Join {
         }
     }
 
-    /// Waits at most `limit`; what is late is `None`.
+    /// Waits at most `limit`, not counting time in which the process stood still; what is late is `None`.
     pub(crate) fn wait(&self, limit: Duration) -> Vec<Option<Result<()>>> {
-        let state = guard(&self.state);
-        let waited = self.whole.wait_timeout_while(state, limit, |state| state.missing > 0);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut state = guard(&self.state);
+        for _ in 0..PARTS_OF_PATIENCE {
+            let part = limit / PARTS_OF_PATIENCE;
+            let waited = self.whole.wait_timeout_while(state, part, |state| state.missing > 0);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         // Late answers still find their places.
         let count = state.answers.len();
         std::mem::replace(&mut state.answers, (0..count).map(|_| None).collect())
