@@ -203,8 +203,7 @@ impl Keeper {
 
     /// Stops the thread and leaves everything else as it is.
     pub(crate) fn halt(&self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.wake.notify_all();
+        self.shared.stop();
         let thread = lock(&self.thread).take();
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
         {
@@ -219,6 +218,14 @@ impl Keeper {
 }
 
 impl Shared {
+    /// No more work.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        // Who has looked and does not sleep yet would not hear it.
+        drop(lock(&self.wanted));
+        self.wake.notify_all();
+    }
+
     /// Waits for work; false when there will be none.
     fn wait(&self) -> bool {
         let mut wanted = lock(&self.wanted);
@@ -450,6 +457,21 @@ impl fmt::Debug for Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keeper_that_goes_to_sleep_just_now_hears_that_it_is_to_end() {
+        let shared = Arc::new(Shared::default());
+        let held = lock(&shared.wanted); // it looked, saw nothing to do, and is about to sleep
+        let there = Arc::clone(&shared);
+        let stopper = thread::spawn(move || there.stop());
+        while !shared.stopping.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(50));
+        let (_held, slept) = shared.wake.wait_timeout(held, Duration::from_secs(10)).unwrap();
+        assert!(!slept.timed_out(), "it sleeps for ever, and who closes the store waits for it");
+        stopper.join().unwrap();
+    }
 
     #[test]
     fn a_panic_in_the_keeper_is_a_failure_that_is_shown() {
