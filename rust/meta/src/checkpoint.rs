@@ -47,9 +47,16 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
 /// The last root in the log, and where stripes went after it was written. What lies before it is not read.
 fn last_root(pool: &Pool) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> {
     let (mut root, mut moved) = (None, BTreeMap::new());
-    pool.journal().replay_back(&mut |_, record| {
+    pool.journal().replay_back(&mut |position, record| {
         visit(record, |operation, _| {
             match operation {
+                Operation::Root(found) if found.folded >= position.sequence => {
+                    let text = format!(
+                        "a checkpoint is damaged: record {} says that it holds record {}",
+                        position.sequence, found.folded
+                    );
+                    return Err(Error::new(&codes::FORMAT_DAMAGED, text));
+                }
                 Operation::Root(found) => root = Some(found),
                 // From the end on: the first one found is the last one that was made.
                 Operation::MoveStripe(stripe) => drop(moved.entry(stripe.id).or_insert(stripe)),

@@ -22,6 +22,8 @@ mod commit;
 mod healer;
 mod keeper;
 mod meta;
+#[cfg(test)]
+mod nonsense_tests;
 mod pack;
 mod pins;
 mod reader;

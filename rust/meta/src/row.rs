@@ -114,7 +114,20 @@ impl Piece {
             }
             _ => return Err(reader.damaged("an unknown place")),
         };
-        Ok(Self { place, bytes: number(reader)?, check: reader.u64()? })
+        let piece = Self { place, bytes: number(reader)?, check: reader.u64()? };
+        if piece.lies_within() { Ok(piece) } else { Err(reader.damaged("a piece has no room")) }
+    }
+
+    /// False if it ends beyond what holds it, as far as the address tells.
+    fn lies_within(&self) -> bool {
+        match self.place {
+            Place::Journal { position, offset } => {
+                let ends = offset.checked_add(self.bytes);
+                ends.is_some_and(|end| end <= position.bytes)
+                    && position.offset.checked_add(position.bytes).is_some()
+            }
+            Place::Stripe { offset, .. } => offset.checked_add(self.bytes).is_some(),
+        }
     }
 }
 
