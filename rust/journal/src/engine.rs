@@ -314,6 +314,11 @@ impl Engine {
         };
         match mend::mend(replica, segment, &lack, &fetch, SYNC_SCRUB) {
             Ok(count) => report.repaired_batches += count,
+            // Everything else on it is good, and of use; but where it goes on it must have room.
+            Err(Failure::Member(error)) if writer.can_lack(segment.number, &error) => {
+                report.unrepaired_batches += lack.batches.len() as u64;
+                return Ok(());
+            }
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
             Err(Failure::Lost(error)) => return Err(error),
         }

@@ -77,17 +77,24 @@ impl Opening {
             return Err(Error::new(&codes::JOURNAL_EPOCH, message).with("epoch", chain.tip.epoch));
         }
         let mut recovery = recovery(&chain);
+        let mut lacking = Vec::new();
         for (index, replica) in self.replicas.iter().enumerate() {
             let Some(found) = &found[index] else { continue };
             let have = adopt(replica, found, &chain);
             match self.mend_all(index, &have, &chain) {
-                Ok(count) => recovery.repaired_batches += count,
+                Ok((count, lacks)) => {
+                    recovery.repaired_batches += count;
+                    lacking.extend(lacks.into_iter().map(|segment| (replica.id, segment)));
+                }
                 Err(Failure::Member(error)) => failed.push((replica.id, error)),
                 Err(Failure::Lost(error)) => return Err(error),
             }
         }
         let view =
             Arc::new(View::new(self.replicas.clone(), chain.segments.clone(), &self.options));
+        for (drive, segment) in lacking {
+            view.note_bad(drive, segment);
+        }
         let mut writer = self.writer(chain.tip.stamp, tip(&chain), chain.tip.floor, view);
         let before: Vec<DriveId> = self.replicas.iter().map(|replica| replica.id).collect();
         writer.evict_all(failed)?;
@@ -146,17 +153,31 @@ impl Opening {
         Ok((chain::choose(&present)?, found, failed))
     }
 
-    /// Makes one member's copy whole.
-    fn mend_all(&self, index: usize, have: &HashSet<Hash>, chain: &Chain) -> Result<u64, Failure> {
-        let mut written = 0;
+    /// Makes one member's copy whole; returns how many batches and headers were written, and which segments it
+    /// goes on without, because it is full.
+    fn mend_all(
+        &self,
+        index: usize,
+        have: &HashSet<Hash>,
+        chain: &Chain,
+    ) -> Result<(u64, Vec<u64>), Failure> {
+        let (mut written, mut lacks) = (0, Vec::new());
         for segment in chain.segments.values() {
             let marks = segment.marks();
             let batches = marks.into_iter().filter(|mark| !have.contains(&mark.hash)).collect();
             let lack = Lack { place: Place::Good, batches };
             let fetch = |mark: &Mark| self.fetch(mark, chain);
-            written += mend::mend(&self.replicas[index], segment, &lack, &fetch, SYNC_MEND)?;
+            match mend::mend(&self.replicas[index], segment, &lack, &fetch, SYNC_MEND) {
+                Ok(count) => written += count,
+                Err(Failure::Member(error))
+                    if error.is(&codes::DRIVE_FULL) && segment.number < chain.tip.segment =>
+                {
+                    lacks.push(segment.number);
+                }
+                Err(failure) => return Err(failure),
+            }
         }
-        Ok(written)
+        Ok((written, lacks))
     }
 
     /// A batch from any place where the survey saw it.

@@ -170,4 +170,6 @@ pub struct ScrubReport {
     pub repaired_batches: u64,
     /// Batches of which no member has a good copy.
     pub lost_batches: u64,
+    /// Copies of batches that could not be written again because their drive is full. Others are good.
+    pub unrepaired_batches: u64,
 }

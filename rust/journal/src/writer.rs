@@ -248,6 +248,13 @@ impl Writer {
         failed.collect()
     }
 
+    /// True if a member that could not take its copy of a segment stays: it is full, and nothing more will be
+    /// written there.
+    pub(crate) fn can_lack(&self, segment: u64, why: &Error) -> bool {
+        let is_current = self.tip.segment.as_ref().is_some_and(|last| last.number == segment);
+        why.is(&codes::DRIVE_FULL) && !is_current
+    }
+
     /// Evicts members one by one.
     ///
     /// # Errors

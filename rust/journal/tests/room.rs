@@ -4,6 +4,7 @@ mod common;
 
 use common::{Body, NEVER, World, commit_range, id, length, numbers, record, small};
 use dwk_base::{Error, codes};
+use dwk_drive::{BlobName, Entry};
 use dwk_journal::{Journal, Options, Pending};
 
 /// Three members and one drive beside them, with segments kept for records that give room back.
@@ -196,4 +197,63 @@ fn a_power_cut_on_full_drives_costs_no_member() {
         repaired += recovery.repaired_batches;
     }
     assert!(repaired > 0);
+}
+
+/// A journal of some segments on two drives, of which the second one is full and has lost its first segment.
+fn full_and_lost() -> (World, Journal, u64) {
+    let world = World::slots(2, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    world.faulty(1).set_full(true);
+    let lost = Entry::Log(BlobName::new("journal.0000").unwrap());
+    assert!(world.memories[1].raw(&lost).is_some());
+    world.memories[1].set_raw(&lost, None);
+    (world, journal, 30)
+}
+
+#[test]
+fn a_scrub_leaves_a_full_drive_in_its_place_and_says_what_it_could_not_repair() {
+    let (world, journal, next) = full_and_lost();
+    let report = journal.scrub().unwrap();
+    assert!(report.unrepaired_batches > 0 && report.lost_batches == 0, "{report:?}");
+    assert_eq!(journal.status().members.len(), 2);
+    assert_eq!(journal.status().damaged_copies, 1);
+    commit_range(&journal, next..next + 1).unwrap();
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+    world.faulty(1).set_full(false);
+    let report = journal.scrub().unwrap();
+    assert!(report.unrepaired_batches == 0 && report.repaired_batches > 0, "{report:?}");
+    assert_eq!(journal.status().damaged_copies, 0);
+    drop(journal);
+    let (journal, _) = world.open_read_only(|index| index == 1).unwrap();
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_opening_leaves_a_full_drive_in_its_place() {
+    let (world, journal, next) = full_and_lost();
+    drop(journal);
+    let (journal, recovery) = world.open().unwrap();
+    assert!(recovery.evicted.is_empty(), "{recovery:?}");
+    assert_eq!(journal.status().damaged_copies, 1);
+    commit_range(&journal, next..next + 1).unwrap();
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+    world.faulty(1).set_full(false);
+    assert!(journal.scrub().unwrap().repaired_batches > 0);
+    drop(journal);
+    let (journal, _) = world.open_read_only(|index| index == 1).unwrap();
+    assert_eq!(numbers(&journal), (1..=next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_scrub_of_the_last_member_does_not_stop_the_journal_because_it_is_full() {
+    let world = World::slots(1, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..30).unwrap();
+    world.faulty(0).set_full(true);
+    world.memories[0].set_raw(&Entry::Log(BlobName::new("journal.0000").unwrap()), None);
+    let report = journal.scrub().unwrap();
+    assert!(report.lost_batches > 0, "{report:?}");
+    assert!(journal.status().stopped.is_none());
+    commit_range(&journal, 30..31).unwrap();
 }

@@ -153,6 +153,7 @@ impl Pool {
         let mut report = self.space.scrub(ledger, control)?;
         report.journal_repairs = journal.repaired_batches;
         report.lost_batches = journal.lost_batches;
+        report.unrepaired_batches = journal.unrepaired_batches;
         if report.is_clean() {
             self.clear_suspects();
         }

@@ -137,6 +137,7 @@ impl Pool {
             ("foreign_files", report.result.foreign_files),
             ("journal_repairs", report.result.journal_repairs),
             ("lost_batches", report.result.lost_batches),
+            ("unrepaired_batches", report.result.unrepaired_batches),
             ("read_bytes", report.result.read_bytes),
             ("written_bytes", report.result.written_bytes),
         ]);

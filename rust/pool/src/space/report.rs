@@ -40,6 +40,8 @@ pub struct ScrubReport {
     pub journal_repairs: u64,
     /// Batches of the journal of which no copy is right any more.
     pub lost_batches: u64,
+    /// Copies of batches of the journal that could not be written anew because their drive is full.
+    pub unrepaired_batches: u64,
     /// False if it was ended early.
     pub finished: bool,
     /// Everything up to this stripe is done: [`Control::starting_after`](crate::Control::starting_after) goes
@@ -55,6 +57,7 @@ impl ScrubReport {
             && self.lost_stripes == 0
             && self.inconsistent_stripes == 0
             && self.lost_batches == 0
+            && self.unrepaired_batches == 0
     }
 }
 

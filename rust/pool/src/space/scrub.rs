@@ -52,6 +52,7 @@ impl Space {
             written_bytes: tally.done.written_bytes,
             journal_repairs: 0,
             lost_batches: 0,
+            unrepaired_batches: 0,
             finished: tally.finished,
             after: tally.progress.after,
         })
