@@ -27,7 +27,7 @@ pub struct OpenOptions {
     /// Write nothing.
     pub read_only: bool,
     /// Open what lies beyond the promises: more drives lost than tolerated, a lone half that was not
-    /// closed. Logged as a warning.
+    /// closed, a journal of which only older copies are here. Logged as a warning.
     pub force: bool,
     /// Only this pool; others are foreign. `None`: the pool of most drives.
     pub expected: Option<PoolId>,
