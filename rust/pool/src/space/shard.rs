@@ -85,12 +85,16 @@ impl Shared {
         let roster = self.roster.load();
         let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
         let Some(seat) = seat.filter(|seat| seat.readable().is_some()) else { return Reach::Gone };
-        let owing = self.owing(seat.index);
-        if owing >= self.options.drive_timeout {
+        let (owing, late_read) = (self.owing(seat.index), self.options.late_read);
+        if owing < late_read {
+            return Reach::Ready;
+        }
+        let rest = self.options.drive_timeout.saturating_sub(late_read);
+        if self.owed.is_late_for(seat.index, rest, self.seams.clock.monotonic()) {
             self.watch.failed(seat.index, &late());
             return Reach::Gone;
         }
-        if owing >= self.options.late_read { Reach::Late } else { Reach::Ready }
+        Reach::Late
     }
 
     /// For how long a drive has owed an answer to a read.

@@ -54,6 +54,8 @@ struct State {
     slots: Vec<Slot>,
     refused: Refused,
     result: Option<Result<()>>,
+    /// When somebody looked last whether a drive is late, or handed the first shard to one.
+    looked: Duration,
     /// Nobody wants it any more.
     abandoned: bool,
     errands: u64,
@@ -172,6 +174,7 @@ impl State {
             slots: claims.into_iter().map(Slot::Unsent).collect(),
             refused: Refused::default(),
             result: None,
+            looked: Duration::MAX,
             abandoned: false,
             errands: 0,
         }
@@ -179,9 +182,15 @@ impl State {
 
     fn refusals(&mut self, now: Duration, timeout: Duration) -> Vec<(usize, Error)> {
         let mut refusals = Vec::new();
+        // Time in which nobody looked does not count: the whole process may have stood still.
+        let unseen = now.saturating_sub(self.looked).saturating_sub(LOOK * 2);
+        self.looked = now;
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if matches!(slot, Slot::Pending(_, since) if now.saturating_sub(*since) >= timeout) {
-                *slot = Slot::Refused(late());
+            if let Slot::Pending(_, since) = slot {
+                *since = now.min(*since + unseen);
+                if now.saturating_sub(*since) >= timeout {
+                    *slot = Slot::Refused(late());
+                }
             }
             if let Slot::Refused(error) = slot {
                 refusals.push((index, error.clone()));
@@ -216,7 +225,9 @@ impl Flight {
         let drive = roster.seat(seat).and_then(|seat| seat.writable());
         let drive = drive.filter(|drive| claim.is_of(drive.room()));
         let (Some(drive), Ok(name)) = (drive, header::name(state.stripe.id, index)) else { return };
-        state.slots[index] = Slot::Pending(number, self.shared.seams.clock.monotonic());
+        let now = self.shared.seams.clock.monotonic();
+        state.looked = state.looked.min(now);
+        state.slots[index] = Slot::Pending(number, now);
         drop(state);
         let outbox = self.shared.outbox(seat);
         let flight = Arc::clone(self);
