@@ -151,18 +151,21 @@ pub(crate) struct Assignment {
     pub idle: Vec<Unit>,
 }
 
-/// Sorts a member's units. Of several slots that hold a part of one segment the fullest is kept, if its
-/// size is right; each blob is one batch, and kept if that is part of the log.
+/// Sorts a member's units. A slot is that of the segment which its first batch begins, if that is there. Of
+/// several slots that hold a part of one segment the fullest is kept, if its size is right; each blob is one batch, and kept if that is part of the log.
 pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment {
     let mut candidates: Vec<(usize, u64, &Unit)> = Vec::new();
     for unit in found {
         let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut last_use = None;
         for batch in unit.batches.iter().filter(|batch| chain.sources.contains_key(&batch.hash)) {
             *counts.entry(batch.segment).or_default() += 1;
+            last_use = last_use.or(Segment::begins_with(batch).then_some(batch.segment));
         }
-        let Some((&segment, &count)) = counts.iter().max_by_key(|(_, count)| **count) else {
-            continue;
-        };
+        // Behind the batches of its last use there may be more that an earlier one left.
+        let most = counts.iter().max_by_key(|(_, count)| **count);
+        let Some(segment) = last_use.or(most.map(|(segment, _)| *segment)) else { continue };
+        let count = counts.get(&segment).copied().unwrap_or_default();
         let size = chain.segments.get(&segment).map(|segment| u64::from(segment.bytes));
         if !slots || size == Some(unit.unit.bytes) {
             candidates.push((count, segment, &unit.unit));

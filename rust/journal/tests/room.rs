@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
 mod common;
 
-use common::{Body, NEVER, World, commit_range, id, length, numbers, record, small};
+use common::{Body, NEVER, World, commit_range, id, length, numbers, record, replayed, small};
 use dwk_base::{Error, codes};
 use dwk_drive::{BlobName, Entry};
 use dwk_journal::{Journal, Options, Pending};
@@ -256,4 +256,26 @@ fn a_scrub_of_the_last_member_does_not_stop_the_journal_because_it_is_full() {
     assert!(report.lost_batches > 0, "{report:?}");
     assert!(journal.status().stopped.is_none());
     commit_range(&journal, 30..31).unwrap();
+}
+
+#[test]
+fn a_slot_belongs_to_what_it_was_used_for_last() {
+    let options = Options { spare_segments: 0, reserved_segments: 1, ..small() };
+    let world = World::new(&[Body::Slots; 2], 2, options, 1);
+    let journal = world.create().unwrap();
+    commit_range(&journal, 1..40).unwrap();
+    journal.close().unwrap();
+    // One goes and comes back: the slot that it keeps free holds batches that are still part of the log.
+    let (journal, _) = world.open_with(|index| index == 0).unwrap();
+    journal.add_member(world.member(1), &|| world.register.join(1)).unwrap();
+    fill(&world, &[0, 1]);
+    let (mut next, before) = (40, journal.status().segments);
+    while journal.status().segments == before {
+        journal.commit_reserved(record(next, 8)).unwrap();
+        next += 1;
+    }
+    drop(journal);
+    let (journal, recovery) = world.open().unwrap();
+    assert_eq!((recovery.evicted, recovery.repaired_batches), (vec![], 0));
+    assert_eq!(replayed(&journal, 0).unwrap().len() as u64, next - 1);
 }
