@@ -56,6 +56,9 @@ impl Join {
             let part = limit / PARTS_OF_PATIENCE;
             let waited = self.whole.wait_timeout_while(state, part, |state| state.missing > 0);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.missing == 0 {
+                break;
+            }
         }
         // Late answers still find their places.
         let count = state.answers.len();

@@ -141,19 +141,24 @@ fn holder() -> Holder {
     Holder { pid: 1, host: "test".into(), since_unix_ns: 0, program: "test".into() }
 }
 
+/// A store on these.
+fn create(drives: &[Arc<dyn Drive>]) -> Arc<Meta> {
+    let new = |drive: &Arc<dyn Drive>| NewDrive {
+        drive: Arc::clone(drive),
+        name: drive.describe().location,
+        labels: BTreeMap::new(),
+    };
+    let new: Vec<_> = drives.iter().map(new).collect();
+    let (geometry, options) = ("2+1".parse().unwrap(), PoolOptions::default());
+    let pool = Pool::create(&new, &geometry, &options, Seams::system(), &holder()).unwrap();
+    Meta::create(pool, Options::default()).unwrap()
+}
+
 #[test]
 fn a_root_that_claims_records_which_come_after_it_is_damage() {
     for folded in [3, 1000, u64::MAX - 1, u64::MAX] {
         let drives = drives();
-        let new = |drive: &Arc<dyn Drive>| NewDrive {
-            drive: Arc::clone(drive),
-            name: drive.describe().location,
-            labels: BTreeMap::new(),
-        };
-        let new: Vec<_> = drives.iter().map(new).collect();
-        let (geometry, options) = ("2+1".parse().unwrap(), PoolOptions::default());
-        let pool = Pool::create(&new, &geometry, &options, Seams::system(), &holder()).unwrap();
-        let meta = Meta::create(pool, Options::default()).unwrap();
+        let meta = create(&drives);
         meta.commit(Change::new().put(b"key".to_vec(), Vec::new(), None)).unwrap();
         let mut record = RecordWriter::new();
         record.push(&Operation::Root(Root { folded, runs: Vec::new() }));
@@ -163,6 +168,30 @@ fn a_root_that_claims_records_which_come_after_it_is_damage() {
         let error = Meta::open(pool, Options::default()).unwrap_err();
         assert!(error.is(&codes::FORMAT_DAMAGED), "{folded}: {error}");
     }
+}
+
+#[test]
+fn packing_gives_no_right_check_to_wrong_bytes() {
+    let meta = create(&drives());
+    let mut upload = meta.upload();
+    upload.append(&[7; 200_000]).unwrap();
+    let staged = upload.finish().unwrap();
+    meta.commit(Change::new().put(b"key".to_vec(), Vec::new(), Some(staged))).unwrap();
+    let row = meta.get(b"key").unwrap().unwrap();
+    let stripes = row.content.iter().flat_map(Content::in_stripes).map(|(id, _)| id).collect();
+    let mut content = row.content.unwrap();
+    content.pieces[0].check ^= 1; // what was put was something else
+    let mut record = RecordWriter::new();
+    record.push(&Operation::Relocate {
+        key: b"key",
+        version: row.version,
+        content: content.clone(),
+    });
+    meta.commit_record(record).unwrap();
+    let packed = crate::pack::stripes(&meta, &stripes).unwrap();
+    assert_eq!((packed.lost_pieces, packed.moved_bytes), (1, 0));
+    assert!(packed.whole().unwrap_err().is(&codes::DATA_CORRUPT));
+    assert_eq!(meta.get(b"key").unwrap().unwrap().content, Some(content));
 }
 
 #[test]

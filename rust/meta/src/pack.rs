@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use dwk_base::{Error, Result, StripeId};
+use dwk_base::{Error, Result, StripeId, codes};
 
 use crate::meta::Meta;
 use crate::record::{Operation, RecordWriter};
@@ -142,13 +142,22 @@ impl<'a> Packer<'a> {
     /// Reads a piece to where it stands in the batch.
     fn read_piece(&mut self, piece: &Piece, start: usize) -> Result<()> {
         let (meta, into) = (self.meta, &mut self.bytes[start..]);
+        let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
         match piece.place {
             Place::Journal { position, offset } => {
-                let right = |bytes: &[u8]| dwk_chunk::crc64nvme(bytes) == piece.check;
                 self.journal.read(position, offset, into, &right)
             }
             Place::Stripe { id, offset } => {
-                meta.pool().space().read(&meta.placed(id)?, offset, into)
+                meta.pool().space().read(&meta.placed(id)?, offset, into)?;
+                if right(into) {
+                    return Ok(());
+                }
+                // It will get a new check where it goes: one that says that this is what was put.
+                let text = format!(
+                    "{} bytes at {offset} of stripe {id} are not what was put",
+                    piece.bytes
+                );
+                Err(Error::new(&codes::DATA_CORRUPT, text).with("stripe", id))
             }
         }
     }
