@@ -174,7 +174,7 @@ fn a_root_that_claims_records_which_come_after_it_is_damage() {
 fn packing_gives_no_right_check_to_wrong_bytes() {
     let meta = create(&drives());
     let mut upload = meta.upload();
-    upload.append(&[7; 200_000]).unwrap();
+    upload.append(&vec![7; 200_000]).unwrap();
     let staged = upload.finish().unwrap();
     meta.commit(Change::new().put(b"key".to_vec(), Vec::new(), Some(staged))).unwrap();
     let row = meta.get(b"key").unwrap().unwrap();
