@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 
-use dwk_base::{DriveId, Epoch, Error, Result};
+use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_drive::MemberState;
 use dwk_journal::{Journal, Member};
 
@@ -53,10 +53,30 @@ impl Warden {
             return Ok(());
         }
         let Some(journal) = self.journal.get().and_then(Weak::upgrade) else { return Ok(()) };
+        let is_left_over = self.record_failures(&journal)?;
+        self.fill_up(&journal);
+        if is_left_over {
+            self.record_failures(&journal)?;
+        }
+        Ok(())
+    }
+
+    /// Makes failures durable. True if the journal's last member failed, which cannot leave before another one
+    /// has come.
+    fn record_failures(&self, journal: &Journal) -> Result<bool> {
+        let mut is_left_over = false;
         for (id, in_journal) in self.unrecorded_failures() {
             let record = || self.evict(id);
-            if in_journal { journal.remove_member(id, &record)? } else { record()? }
+            match if in_journal { journal.remove_member(id, &record) } else { record() } {
+                Err(error) if error.is(&codes::JOURNAL_MEMBERS) => is_left_over = true,
+                done => done?,
+            }
         }
+        Ok(is_left_over)
+    }
+
+    /// Has drives join the journal until it has as many members as it should.
+    fn fill_up(&self, journal: &Journal) {
         let mut tried = BTreeSet::new();
         while let Some(seat) = self.next_member(&tried) {
             tried.insert(seat.id);
@@ -71,7 +91,6 @@ impl Warden {
             // status says so.
             let _ = journal.add_member(Member { id: seat.id, drive }, &joined);
         }
-        Ok(())
     }
 
     /// Makes it durable that a drive failed and holds no journal.
@@ -83,25 +102,31 @@ impl Warden {
         })
     }
 
-    /// Drives that were found failed in this opening and whose row does not say so yet.
+    /// Drives that were found failed in this opening and whose row does not say so yet, or which hold the
+    /// journal all the same; and whether they do.
     fn unrecorded_failures(&self) -> Vec<(DriveId, bool)> {
         let table = self.membership.lock();
         let rows = table.superblock.members.iter();
-        let well =
-            rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
-        let failed = well.filter(|row| table.suspect.get(&row.id) == Some(&State::Failed));
-        failed.map(|row| (row.id, table.superblock.journal.contains(&row.id))).collect()
+        let failed = rows.filter(|row| table.suspect.get(&row.id) == Some(&State::Failed));
+        let failed =
+            failed.map(|row| (row.state, row.id, table.superblock.journal.contains(&row.id)));
+        let unrecorded = failed.filter(|(state, _, in_journal)| match state {
+            MemberState::Failed | MemberState::Removed => *in_journal,
+            MemberState::Ok | MemberState::Stale | MemberState::Draining => true,
+        });
+        unrecorded.map(|(_, id, in_journal)| (id, in_journal)).collect()
     }
 
     /// A drive to join the journal, if it has fewer members than it should and there is one that was not
-    /// tried. A drive that is being emptied is on its way out and counts no more.
+    /// tried. A drive that failed or is being emptied is on its way out and counts no more.
     fn next_member(&self, tried: &BTreeSet<DriveId>) -> Option<Arc<Seat>> {
         let table = self.membership.lock();
         let members = table.superblock.journal.clone();
         let roster = table.roster();
         drop(table);
         let wanted = members_wanted(self.tolerance, roster.seats.len());
-        let stays = |seat: &Seat| seat.drive.is_some() && seat.state != State::Draining;
+        let is_going = |seat: &Seat| matches!(seat.state, State::Draining | State::Failed);
+        let stays = |seat: &Seat| seat.drive.is_some() && !is_going(seat);
         let live = |id: &&DriveId| roster.seats.iter().any(|seat| seat.id == **id && stays(seat));
         if members.iter().filter(live).count() >= wanted {
             return None;

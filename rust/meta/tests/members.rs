@@ -1,0 +1,52 @@
+//! Who holds the journal when drives fail.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod world;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use dwk_base::codes;
+use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_meta::Meta;
+use dwk_pool::State;
+use world::{Model, World, bytes, check, put};
+
+/// The names of the drives that hold the journal, and how they are.
+fn members(meta: &Meta) -> Vec<(String, State)> {
+    let drives = meta.pool().status(meta).unwrap().drives;
+    drives.into_iter().filter(|d| d.journal).map(|d| (d.name, d.state)).collect()
+}
+
+#[test]
+fn the_journal_leaves_all_its_drives_if_all_of_them_fail_with_shards() {
+    // Whether both failures are known when the first one is recorded is a matter of luck.
+    (0..30).for_each(all_fail);
+}
+
+fn all_fail(seed: u64) {
+    let world = World::new(6, "3+1", seed);
+    let meta = world.create().unwrap();
+    let names =
+        |members: Vec<(String, State)>| members.into_iter().map(|m| m.0).collect::<Vec<_>>();
+    assert_eq!(names(members(&meta)), ["d1", "d2"]);
+    for drive in &world.drives[..2] {
+        drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Put));
+    }
+    let mut model = Model::new();
+    for n in 0..20u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 30_000));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    for _ in 0..500 {
+        let now = members(&meta);
+        if now.len() == 2 && now.iter().all(|(_, state)| *state == State::Ok) {
+            break;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(names(members(&meta)), ["d3", "d4"], "{:?}", members(&meta));
+    check(&meta, &model, "on other drives");
+}
