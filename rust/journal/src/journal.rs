@@ -348,7 +348,10 @@ impl Journal {
         drop(guard(&self.engine.apply)); // the last round is applied
         let why = self.engine.view.stop(closed).clone();
         drop(writer);
-        self.engine.view.replicas().iter().for_each(|replica| replica.drain());
+        for replica in self.engine.view.replicas() {
+            replica.drain();
+            replica.dismiss();
+        }
         if why.is(&codes::STORE_CLOSED) { Ok(()) } else { Err(why) }
     }
 }

@@ -48,6 +48,9 @@ pub(crate) struct Replica {
     pub late_read: Duration,
     /// Free segments that are being made.
     spare: Mutex<Option<Ticket<()>>>,
+    /// True once nobody writes to it any more: what a drive that hangs comes to later is not done, because the
+    /// drive may be a member anew by then.
+    dismissed: Arc<AtomicBool>,
 }
 
 impl Replica {
@@ -66,7 +69,13 @@ impl Replica {
             timeout: options.member_timeout,
             late_read: options.late_read,
             spare: Mutex::default(),
+            dismissed: Arc::default(),
         }
+    }
+
+    /// Nothing is begun on it any more but reads.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Release);
     }
 
     pub(crate) fn shelf(&self) -> &dyn Shelf {
@@ -133,8 +142,11 @@ impl Replica {
         T: Send + 'static,
         F: FnOnce(&dyn Shelf, &dyn Drive) -> Result<T> + Send + 'static,
     {
-        let shelf = Arc::clone(&self.shelf);
-        self.drive.submit_log(move |drive| job(&*shelf, drive))
+        let (shelf, dismissed) = (Arc::clone(&self.shelf), Arc::clone(&self.dismissed));
+        self.drive.submit_log(move |drive| {
+            begin(&dismissed)?;
+            job(&*shelf, drive)
+        })
     }
 
     /// Waits for a job that was started.
@@ -167,9 +179,12 @@ impl Replica {
     /// Has free segments made ahead of time, beside the log's own work, if there are fewer than `count`.
     pub(crate) fn prepare_spares(&self, count: usize) {
         if self.shelf.wants_spares(count) {
-            let shelf = Arc::clone(&self.shelf);
+            let (shelf, dismissed) = (Arc::clone(&self.shelf), Arc::clone(&self.dismissed));
             // Whether it worked is seen when a segment is needed.
-            let make = move |drive: &dyn Drive| shelf.prepare_spares(drive, count);
+            let make = move |drive: &dyn Drive| {
+                begin(&dismissed)?;
+                shelf.prepare_spares(drive, count)
+            };
             *guard(&self.spare) = Some(self.drive.submit(make));
         }
     }
@@ -185,6 +200,23 @@ impl Replica {
     pub(crate) fn late(&self) -> Error {
         let message = format!("drive {} did not answer the journal in time", self.id);
         Error::new(&codes::DRIVE_TIMEOUT, message).with("drive", self.id)
+    }
+}
+
+/// Fails if nobody wants the job any more that is to begin.
+fn begin(dismissed: &AtomicBool) -> Result<()> {
+    if dismissed.load(Ordering::Acquire) {
+        return Err(Error::new(
+            &codes::STORE_CLOSED,
+            "the drive does not hold this journal any more",
+        ));
+    }
+    Ok(())
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.dismiss();
     }
 }
 

@@ -79,7 +79,13 @@ impl View {
     }
 
     pub(crate) fn leave(&self, id: DriveId) {
-        exclusive(&self.replicas).retain(|replica| replica.id != id);
+        exclusive(&self.replicas).retain(|replica| {
+            let stays = replica.id != id;
+            if !stays {
+                replica.dismiss();
+            }
+            stays
+        });
         guard(&self.bad).retain(|(drive, _)| *drive != id);
     }
 
