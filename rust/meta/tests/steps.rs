@@ -126,6 +126,7 @@ fn comes_back(all: &[MemoryDrive], model: &mut Model, when: &str) {
     let now = status(&meta);
     assert_eq!(now.redundancy, Redundancy::Full, "{when}: {now:?}");
     assert!(now.drives.iter().all(|drive| drive.state == State::Ok), "{when}: {now:?}");
+    assert_eq!(now.advice, Vec::<String>::new(), "{when}: {now:?}");
     check(&meta, model, when);
     let members: Vec<_> = now.drives.iter().map(|drive| drive.location.clone()).collect();
     close(meta);
