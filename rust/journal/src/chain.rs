@@ -151,21 +151,18 @@ pub(crate) struct Assignment {
     pub idle: Vec<Unit>,
 }
 
-/// Sorts a member's units. A slot is that of the segment which its first batch begins, if that is there. Of
-/// several slots that hold a part of one segment the fullest is kept, if its size is right; each blob is one batch, and kept if that is part of the log.
+/// Sorts a member's units. A slot is that of the segment which its first batch is of. Of several slots that hold
+/// a part of one segment the fullest is kept, if its size is right; each blob is one batch, and kept if that is
+/// part of the log.
 pub(crate) fn assign(found: &[Found], chain: &Chain, slots: bool) -> Assignment {
     let mut candidates: Vec<(usize, u64, &Unit)> = Vec::new();
     for unit in found {
-        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut last_use = None;
-        for batch in unit.batches.iter().filter(|batch| chain.sources.contains_key(&batch.hash)) {
-            *counts.entry(batch.segment).or_default() += 1;
-            last_use = last_use.or(Segment::begins_with(batch).then_some(batch.segment));
-        }
-        // Behind the batches of its last use there may be more that an earlier one left.
-        let most = counts.iter().max_by_key(|(_, count)| **count);
-        let Some(segment) = last_use.or(most.map(|(segment, _)| *segment)) else { continue };
-        let count = counts.get(&segment).copied().unwrap_or_default();
+        let on_path =
+            || unit.batches.iter().filter(|batch| chain.sources.contains_key(&batch.hash));
+        // A slot is filled from its beginning: what lies behind may be left of an earlier use.
+        let Some(first) = on_path().min_by_key(|batch| batch.offset) else { continue };
+        let segment = first.segment;
+        let count = on_path().filter(|batch| batch.segment == segment).count();
         let size = chain.segments.get(&segment).map(|segment| u64::from(segment.bytes));
         if !slots || size == Some(unit.unit.bytes) {
             candidates.push((count, segment, &unit.unit));
@@ -333,5 +330,19 @@ mod tests {
             assert!(choose(&[copy(&batches)]).is_err_and(|e| e.is(&codes::JOURNAL_DAMAGED)));
         }
         assert!(choose(&[vec![], vec![]]).is_err_and(|e| e.is(&codes::JOURNAL_DAMAGED)));
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_is_its_new_segments_however_much_of_the_old_one_is_left_in_it() {
+        let log = log(&[1; 4], None);
+        let mut slots = copy(&log);
+        // A copy of the first segment that was made elsewhere, before its own slot was used again.
+        slots[1].batches.extend_from_slice(&log[1..3]);
+        slots[1].batches.reverse();
+        let chain = choose(std::slice::from_ref(&slots)).unwrap();
+        let Assignment { mut keep, rest, idle } = assign(&slots, &chain, true);
+        keep.sort();
+        assert_eq!(keep, [(1, slots[0].unit.clone()), (2, slots[1].unit.clone())]);
+        assert_eq!((rest, idle), (vec![], vec![]));
     }
 }
