@@ -163,6 +163,8 @@ impl Upload {
     fn filling(&mut self) -> Result<&mut Filling> {
         if self.filling.is_none() {
             self.check_length()?;
+            // A pool that is only read is not written to, not even with what no commit will name.
+            self.written.pool.check_writable()?;
             let space = self.written.pool.space();
             let filling = space.fill(space.payload_bytes_max(), &self.deadline)?;
             self.filling = Some(if self.reserve { filling.with_reserve() } else { filling });

@@ -238,3 +238,24 @@ fn opening_reads_no_batch_that_the_last_checkpoint_holds() {
     let (few, many) = (calls_to_open(10), calls_to_open(1000));
     assert!(many <= few + 10, "{many} calls after 1000 puts, {few} after 10");
 }
+
+#[test]
+fn who_only_reads_writes_no_stripe_either() {
+    let all = pool("read", 3, "2+1");
+    let meta = open(&all, |_| {}).unwrap();
+    put(&meta, b"inline", &bytes(1, 900)).unwrap();
+    // As a kill leaves it: there is something to fold.
+    drop(meta);
+    let dump =
+        || all.iter().map(|d| d.entries().into_iter().map(|e| d.raw(&e)).collect::<Vec<_>>());
+    let before: Vec<_> = dump().collect();
+    let reader = open(&all, |options| options.read_only = true).unwrap();
+    let refused = |done: Result<(), Error>| {
+        let error = done.expect_err("it is only read");
+        assert!(error.is(&codes::POOL_READ_ONLY), "{error}");
+        assert!(before == dump().collect::<Vec<_>>(), "something was written");
+    };
+    refused(reader.upload().append(&bytes(2, 50_000)));
+    refused(reader.checkpoint());
+    refused(put(&reader, b"small", b"1").map(drop));
+}
