@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dwk_base::codes;
+use dwk_drive::Entry;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_erasure::CodeSpec;
 use proptest::prelude::*;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use super::super::lock;
 use super::super::shard::Reach;
 use super::world::{RS42, World, bytes, options};
-use crate::{SpaceOptions, State, Stripe};
+use crate::{Control, SpaceOptions, State, Stripe};
 
 /// What is done to a shard's file.
 #[derive(Clone, Copy, Debug)]
@@ -326,5 +327,28 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_damaged_mark_of_quarantine_keeps_an_orphan_no_longer_than_one_opening_more() {
+    let mut world = World::new(6, RS42, 12);
+    world.write(&bytes(50, 40_000)).unwrap();
+    let scrub = |world: &World| {
+        world.space.scrub(&world.table, &Control::default()).unwrap();
+        world.settle();
+    };
+    scrub(&world);
+    for drive in &world.memory {
+        for entry in drive.entries() {
+            if matches!(&entry, Entry::Blob(name) if name.as_str().starts_with("q/")) {
+                assert!(drive.flip(&entry, 3, 1));
+            }
+        }
+    }
+    for left in [12, 0] {
+        world.reopen();
+        scrub(&world);
+        assert_eq!(world.files().len(), left);
     }
 }
