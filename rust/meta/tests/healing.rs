@@ -19,7 +19,10 @@ const SOON: Duration = Duration::from_secs(4);
 
 /// A store whose first drive was away, and came back without its shards of thirty objects.
 fn one_was_away(seed: u64) -> (World, Model) {
-    let mut world = World::new(6, "4+2", seed);
+    one_of(World::new(6, "4+2", seed))
+}
+
+fn one_of(mut world: World) -> (World, Model) {
     let meta = world.create().unwrap();
     let mut model = Model::new();
     for n in 0..30u64 {
@@ -134,5 +137,22 @@ fn closing_ends_healing_and_the_next_opening_goes_on() {
     assert_eq!(state(&meta), State::Stale, "closing waited for all of it");
     world.drives[0].release();
     wait_until("healed", || state(&meta) == State::Ok);
+    check(&meta, &model, "healed");
+}
+
+#[test]
+fn a_mirror_whose_other_half_is_brought_up_to_date_takes_new_content_meanwhile() {
+    let (world, mut model) = one_of(World::new(2, "mirror:2", 4));
+    hang(&world);
+    let meta = open(&world);
+    stuck(&world);
+    assert_eq!(state(&meta), State::Stale);
+    put(&meta, b"then", &bytes(2, 30_000)).unwrap();
+    model.insert(b"then".to_vec(), bytes(2, 30_000));
+    assert_ne!(meta.pool().status(&*meta).unwrap().redundancy, Redundancy::Full);
+    world.drives[0].release();
+    wait_until("healed", || meta.healing().is_none());
+    let status = meta.pool().status(&*meta).unwrap();
+    assert_eq!(status.redundancy, Redundancy::Full, "{status:?}");
     check(&meta, &model, "healed");
 }

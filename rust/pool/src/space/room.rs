@@ -249,9 +249,9 @@ impl Shared {
     }
 }
 
-/// Drives that cannot be read, and those that just refused.
+/// Drives that cannot be read, those that just refused, and those that lack what was written while they were
+/// away: as long as they do, that is not safer than what is written without them.
 fn lost(roster: &Roster, refused: &Refused) -> usize {
-    let gone =
-        |seat: &&Arc<Seat>| seat.readable().is_none() || refused.failed.contains(&seat.index);
-    roster.seats.iter().filter(gone).count()
+    let lacks = |seat: &Seat| seat.state == State::Stale || refused.failed.contains(&seat.index);
+    roster.seats.iter().filter(|seat| seat.readable().is_none() || lacks(seat)).count()
 }
