@@ -16,6 +16,9 @@ use crate::view::{View, is_batch};
 use crate::writer::{Room, Tip, Writer};
 use crate::{Identity, Member, Membership, Options, Recovery, SYNC_MEND};
 
+/// How often a batch that is known to be there is read before it counts as lost.
+const FETCH_TRIES: usize = 4;
+
 /// Everything that opening needs.
 pub(crate) struct Opening {
     pub identity: Identity,
@@ -180,10 +183,12 @@ impl Opening {
         Ok((written, lacks))
     }
 
-    /// A batch from any place where the survey saw it.
+    /// A batch from any place where the survey saw it. A drive that fails or lies now and then is asked again:
+    /// it may have the only copy.
     fn fetch(&self, mark: &Mark, chain: &Chain) -> Result<Bytes> {
         let Mark { offset, bytes, .. } = *mark;
-        for (member, unit) in chain.sources.get(&mark.hash).into_iter().flatten() {
+        let sources = chain.sources.get(&mark.hash).map_or(&[][..], Vec::as_slice);
+        for (member, unit) in (0..FETCH_TRIES).flat_map(|_| sources) {
             let unit = unit.clone();
             let replica = &self.replicas[*member];
             let read = replica.run(move |shelf, drive| shelf.fetch(drive, &unit, offset, bytes));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use common::{Body, NEVER, World, commit_range, id, length, numbers, record, replayed, small};
 use dwk_base::codes;
+use dwk_drive::Entry;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_journal::{Apply, Options, Position};
 
@@ -304,5 +305,34 @@ fn a_replay_from_the_end_reads_no_more_than_it_must() {
             })
             .unwrap();
         assert_eq!(seen, 5, "55 to 59");
+    }
+}
+
+/// What only one copy has is read twice when the log is opened: to see that it is there, and to write it elsewhere.
+#[test]
+fn a_read_that_fails_once_while_the_last_copy_of_a_batch_is_fetched_does_not_keep_the_log_from_opening()
+ {
+    for reads in 0..40 {
+        let world = World::slots(2, 1);
+        let journal = world.create().unwrap();
+        commit_range(&journal, 1..6).unwrap();
+        journal.close().unwrap();
+        world.restart();
+        let lacking = &world.memories[0];
+        for entry in lacking.entries().iter().filter(|entry| matches!(entry, Entry::Log(_))) {
+            let zeroes = lacking.raw(entry).map(|bytes| vec![0; bytes.len()]);
+            lacking.set_raw(entry, zeroes);
+        }
+        let once = Fault::new(Effect::Flip).on(Operation::ReadLog).after(reads).times(1);
+        world.faulty(1).inject(once);
+        // Damage that is seen at first is damage: there is no other copy.
+        let seen = match world.open() {
+            Ok((journal, _)) => numbers(&journal),
+            Err(error) => {
+                assert!(!error.message().contains("second time"), "read {reads}: {error}");
+                continue;
+            }
+        };
+        assert!(seen.len() == 5 || reads < 10, "read {reads}: {seen:?}");
     }
 }
