@@ -328,6 +328,8 @@ class Kernel(Closing):
         if not isinstance(given, int | None):
             text = f"limit is a number or None, not {type(given).__name__}"
             raise errors.new("store.option", text)
+        if limit is not None and limit < 0:
+            raise errors.new("store.option", f"limit={limit}: give 0 or more, or None for all")
 
         def pages() -> Iterator[list[ObjectInfo | Prefix]]:
             after, left = start_after, limit
@@ -506,11 +508,13 @@ def _source(
 ) -> tuple[Buffer | BinaryIO | str, int | None]:
     """Return what the native side takes (a str is a path), and its length if it is known."""
     if isinstance(data, os.PathLike):
-        path = os.fspath(data)
+        # What gives a path as bytes is a path all the same, and no content.
+        path = os.fsdecode(data)
         try:
             return path, os.stat(path).st_size  # noqa: PTH116 - any PathLike
-        except OSError as error:
-            raise errors.new("source.failed", f"cannot read {path}", path=path) from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise errors.new("source.failed", f"cannot read {path}: {why}", path=path) from error
     if hasattr(data, "read"):
         return data, None
     try:

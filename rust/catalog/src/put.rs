@@ -154,9 +154,13 @@ impl Intake<'_> {
     fn stream(&mut self, stream: &mut dyn Read, progress: Progress<'_>) -> Result<()> {
         loop {
             self.deadline.check()?;
-            let mut tap = Tap { stream: &mut *stream, crc: &mut self.crc, failed: None };
+            let (crc, deadline) = (&mut self.crc, self.deadline);
+            let mut tap = Tap { stream: &mut *stream, crc, deadline, failed: None };
             let taken = self.upload.append_from(&mut tap, PIECE_BYTES);
             if let Some(failed) = tap.failed.take() {
+                if failed.kind() == io::ErrorKind::TimedOut {
+                    self.deadline.check()?;
+                }
                 return Err(source_failed(failed, self.taken));
             }
             match taken? {
@@ -172,6 +176,7 @@ impl Intake<'_> {
 struct Tap<'a> {
     stream: &'a mut dyn Read,
     crc: &'a mut Crc64,
+    deadline: &'a Deadline,
     failed: Option<io::Error>,
 }
 
@@ -185,7 +190,11 @@ impl Read for Tap<'_> {
             Ok(_) => {
                 Err(self.fail(io::Error::other("the source says it gave more than was asked for")))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            // Nothing came, for the moment: it is asked again, as long as there is time.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                let over = self.deadline.check().map_err(|_| io::ErrorKind::TimedOut.into());
+                over.map_err(|over| self.fail(over)).and(Err(error))
+            }
             Err(error) => Err(self.fail(error)),
         }
     }

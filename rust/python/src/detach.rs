@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{mem, thread};
 
 use dwk_base::{Error, Result, codes};
 use pyo3::prelude::*;
@@ -30,6 +31,32 @@ pub(crate) fn detach_if_long<T: Send>(
         return detach(py, work);
     }
     caught(work).map_err(|error| errors::to_py(py, &error))
+}
+
+/// Runs `work` in the interpreter, on a thread that has left it or was never in it; `None` if it has ended.
+///
+/// An interpreter that ends takes threads that ask for it off their stacks (until Python 3.14, which lets
+/// them rest). These stacks are Rust's too, and what is cleaned up on the way would end the process with
+/// `SIGABRT`: so such a thread rests here, and goes with the process.
+pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    Python::try_attach(|py| {
+        let resting = Resting;
+        let done = work(py);
+        mem::forget(resting);
+        done
+    })
+}
+
+/// Dropped only when the stack is taken down.
+struct Resting;
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        // A panic takes it down, too, and is caught above.
+        while !thread::panicking() {
+            thread::park();
+        }
+    }
 }
 
 // What a panic left half-done belongs to `work`, which is gone with it.

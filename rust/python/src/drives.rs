@@ -12,6 +12,7 @@ use dwk_kernel::{DriveSource, register_drives, unregister_drives};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::detach::attach;
 use crate::errors::{from_py, to_py};
 
 /// From now on drives with URLs of `scheme` are what `open(location, make)` returns.
@@ -47,7 +48,7 @@ impl DriveSource for Source {
 
 /// Runs `work` with the interpreter; what it raises becomes an error.
 fn with_python<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
-    let done = Python::try_attach(|py| work(py).map_err(|error| from_py(py, &error)));
+    let done = attach(|py| work(py).map_err(|error| from_py(py, &error)));
     done.unwrap_or_else(|| Err(Error::new(&codes::DRIVE_IO, "the interpreter has ended")))
 }
 

@@ -13,6 +13,7 @@ mod detach;
 mod drives;
 mod erasure;
 mod errors;
+mod files;
 mod forks;
 mod hashing;
 mod policies;

@@ -1,7 +1,7 @@
 //! Where the bytes of a put come from, and how Python sees what a long operation does meanwhile.
 
-use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dwk_base::{Error, Result, Seams, codes};
@@ -12,6 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::buffers::Shared;
+use crate::detach::attach;
+use crate::files::FileSource;
 
 /// The most that is asked of a Python file object at once, in bytes.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -44,8 +46,9 @@ impl<'py> Origin<'py> {
         if let Ok(bytes) = data.cast_exact::<PyBytes>() {
             return Ok(Self::Bytes(bytes.clone()));
         }
-        if let Ok(path) = data.cast::<PyString>() {
-            return Ok(Self::File(FileSource { path: path.to_string(), file: None, failed: None }));
+        if data.is_instance_of::<PyString>() {
+            // As the file system has it, also where it is not UTF-8.
+            return Ok(Self::File(FileSource::new(data.extract::<PathBuf>()?)));
         }
         if data.hasattr("read")? {
             let read = data.getattr("read")?.unbind();
@@ -69,7 +72,7 @@ impl<'py> Origin<'py> {
         let raised = match self {
             Self::Bytes(_) | Self::Buffer(_) => None,
             Self::Stream(stream) => stream.failed.take(),
-            Self::File(file) => file.failed.take().map(PyErr::from),
+            Self::File(file) => file.failed(),
         };
         match raised {
             None => error,
@@ -119,8 +122,8 @@ pub(crate) struct StreamSource {
 impl Read for StreamSource {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let wanted = into.len().min(READ_BYTES_MAX);
-        let taken = Python::attach(|py| self.ask(py, &mut into[..wanted]));
-        taken.map_err(|raised| {
+        let taken = attach(|py| self.ask(py, &mut into[..wanted]));
+        taken.ok_or_else(ended)?.map_err(|raised| {
             let text = raised.to_string();
             self.failed = Some(raised);
             io::Error::other(text)
@@ -149,38 +152,15 @@ impl StreamSource {
     }
 }
 
+fn ended() -> io::Error {
+    io::Error::other("the interpreter has ended")
+}
+
 fn copy_if_fits(length: usize, into: &mut [u8]) -> PyResult<&mut [u8]> {
     let asked = into.len();
     into.get_mut(..length).ok_or_else(|| {
         PyTypeError::new_err(format!("read({asked}) returned {length} bytes, more than asked"))
     })
-}
-
-/// Reads a file without Python.
-pub(crate) struct FileSource {
-    path: String,
-    file: Option<File>,
-    failed: Option<io::Error>,
-}
-
-impl Read for FileSource {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut read = || {
-            let file = match &mut self.file {
-                Some(file) => file,
-                none => none.insert(File::open(&self.path)?),
-            };
-            file.read(into)
-        };
-        read().map_err(|error| {
-            if error.kind() == io::ErrorKind::Interrupted {
-                return error;
-            }
-            let text = format!("{}: {error}", self.path);
-            self.failed = Some(error);
-            io::Error::other(text)
-        })
-    }
 }
 
 /// Tells Python how far an operation is, and stops it when Python wants that: on Ctrl-C, or when the
@@ -198,7 +178,7 @@ impl Watcher {
     /// Calls `progress(done, total)` now and then, if there is one.
     pub(crate) fn new(seams: &Seams, progress: Option<Py<PyAny>>) -> Self {
         let next = seams.clock.monotonic() + EVERY;
-        let look = Python::attach(|py| progress.as_ref()?.getattr(py, "look").ok());
+        let look = attach(|py| progress.as_ref()?.getattr(py, "look").ok()).flatten();
         Self { seams: seams.clone(), progress, look, next, raised: None }
     }
 
@@ -230,13 +210,21 @@ impl Watcher {
         self.call(Some((progress.stripes, total)))
     }
 
+    /// Signals are looked at.
+    ///
+    /// # Errors
+    /// `context.cancelled`
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.call(None)
+    }
+
     /// Raises what Python raised, if the operation ended well all the same.
     pub(crate) fn ended(&mut self) -> PyResult<()> {
         self.raised.take().map_or(Ok(()), Err)
     }
 
     fn call(&mut self, news: Option<(u64, Option<u64>)>) -> Result<()> {
-        let told = Python::attach(|py| {
+        let told = attach(|py| {
             py.check_signals()?;
             if let Some(look) = &self.look {
                 look.call0(py)?;
@@ -246,9 +234,10 @@ impl Watcher {
                 _ => Ok(()),
             }
         });
-        told.map_err(|raised| {
+        let stopped = |text| Error::new(&codes::CONTEXT_CANCELLED, text);
+        told.ok_or_else(|| stopped("the interpreter has ended"))?.map_err(|raised| {
             self.raised = Some(raised);
-            Error::new(&codes::CONTEXT_CANCELLED, "the caller stopped the operation")
+            stopped("the caller stopped the operation")
         })
     }
 
