@@ -122,14 +122,27 @@ impl Kernel {
     /// `context.deadline` (what is under way takes longer; nothing new gets in), `store.forked`,
     /// `internal.bug`, and those of writing; each with the context's correlation id
     pub fn close(&self, context: &Context) -> Result<()> {
-        let closed = crate::door::caught(|| self.close_until(context.deadline()));
+        self.close_looking(context, &mut || Ok(()))
+    }
+
+    /// As [`close`](Self::close); while it waits for what is under way, `look` is called several times a
+    /// second and may end that: nothing new gets in, and closing again goes on.
+    ///
+    /// # Errors
+    /// As `close`, and those of `look`
+    pub fn close_looking(
+        &self,
+        context: &Context,
+        look: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let closed = crate::door::caught(|| self.close_until(context.deadline(), look));
         closed.map_err(|error| error.in_operation(context.correlation()))
     }
 
-    fn close_until(&self, deadline: &Deadline) -> Result<()> {
+    fn close_until(&self, deadline: &Deadline, look: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let inside = self.inside.get()?;
         inside.limits.end();
-        inside.flights.close(deadline)?;
+        inside.flights.close(deadline, look)?;
         inside.desk.end();
         let opened = inside.opened.write().unwrap_or_else(PoisonError::into_inner).take();
         opened.map_or(Ok(()), |opened| opened.close(deadline))
@@ -140,7 +153,7 @@ impl Drop for Kernel {
     fn drop(&mut self) {
         let deadline = Deadline::after(Arc::clone(&self.seams.clock), DROP_WAIT);
         // Everything acknowledged is durable already; what fails here costs a longer next opening.
-        let _ = crate::door::caught(|| self.close_until(&deadline));
+        let _ = crate::door::caught(|| self.close_until(&deadline, &mut || Ok(())));
     }
 }
 

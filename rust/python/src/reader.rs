@@ -10,6 +10,7 @@ use pyo3::types::PyBytes;
 
 use crate::buffers::{Fresh, Shared};
 use crate::errors::to_py;
+use crate::sources::Watcher;
 use crate::store::{Caller, ObjectTuple, object_tuple, run};
 
 /// One version of an object, open. Threads may share it; they read one after the other.
@@ -39,12 +40,15 @@ impl ObjectReader {
         (offset, bytes): (u64, usize),
         take: &mut (dyn FnMut(&[u8]) + Send),
     ) -> PyResult<usize> {
-        run(py, &self.kernel, caller, timeout_s, |kernel, context| {
+        let mut watcher = Watcher::new(self.kernel.seams(), None);
+        let filled = run(py, &self.kernel, caller, timeout_s, |kernel, context| {
             let mut reader = self.lock()?;
             let closed = || Error::new(&codes::STORE_CLOSED, "the reader is closed");
             let reader = reader.as_mut().ok_or_else(closed)?;
-            kernel.execute(context, Read { reader, offset, bytes, take })
-        })
+            let look = &mut |filled| watcher.tell(filled, None);
+            kernel.execute(context, Read { reader, offset, bytes, take, look })
+        });
+        filled.map_err(|error| watcher.explain(error))
     }
 }
 

@@ -274,7 +274,11 @@ impl Store {
 
     /// Waits for what is under way and lets the drives go.
     fn close(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<()> {
-        self.run(py, caller, timeout_s, Kernel::close)
+        let mut watcher = Watcher::new(self.kernel.seams(), None);
+        let closed = self.run(py, caller, timeout_s, |kernel, context| {
+            kernel.close_looking(context, &mut || watcher.look())
+        });
+        closed.map_err(|error| watcher.explain(error))
     }
 
     /// Sets everything that can be set while the store is open, in one step; the version of the settings.

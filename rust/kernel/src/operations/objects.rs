@@ -83,6 +83,8 @@ pub struct Read<'a> {
     pub bytes: usize,
     /// Shown the bytes, in order. After an error they are not to be used.
     pub take: &'a mut dyn FnMut(&[u8]),
+    /// Told how many there are so far, between pieces; may end the read.
+    pub look: &'a mut dyn FnMut(u64) -> Result<()>,
 }
 
 impl Run for Read<'_> {
@@ -105,6 +107,7 @@ impl Run for Read<'_> {
                 return Ok(filled);
             }
             context.deadline().check()?;
+            (self.look)(filled as u64)?;
         }
     }
 }
