@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from dwkernel.reports import Progress, counted
@@ -13,16 +14,45 @@ from dwkernel.units import format_duration, format_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["showing"]
+__all__ = ["looking", "showing"]
 
 _LINE_EVERY_S = 2.0
+
+
+# Asked whether work that begins in this context is to go on; ends it by raising.
+looking: ContextVar[Callable[[], object] | None] = ContextVar("looking", default=None)
 
 
 @contextlib.contextmanager
 def showing(
     progress: Callable[[Progress], object] | bool | None, work: str, unit: str, total: int | None
 ) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Yield what the native side calls with `(done, total)`, or None if nobody wants to see."""
+    """Yield what the native side calls with `(done, total)`, or None if nobody wants to see.
+
+    If it has a method `look`, the native side asks that now and then whether to go on.
+    """
+    looks = [look for look in (getattr(progress, "look", None), looking.get()) if look is not None]
+    with _shown(progress, work, unit, total) as show:
+        if not looks:
+            yield show
+            return
+
+        def told(done: int, known: int | None) -> None:
+            if show is not None:
+                show(done, known)
+
+        def look() -> None:
+            for one in looks:
+                one()
+
+        told.look = look  # type: ignore[attr-defined]
+        yield told
+
+
+@contextlib.contextmanager
+def _shown(
+    progress: Callable[[Progress], object] | bool | None, work: str, unit: str, total: int | None
+) -> Iterator[Callable[[int, int | None], None] | None]:
     if progress is None or progress is False or (progress is True and sys.stderr is None):
         yield None
         return
@@ -32,8 +62,6 @@ def showing(
         def told(done: int, known: int | None) -> None:
             tell(Progress(work, done, total if known is None else known, unit))
 
-        if hasattr(progress, "look"):
-            told.look = progress.look  # type: ignore[attr-defined]  # the native side asks for it
         yield told
         return
     seen = _Seen(work, unit, total)

@@ -1,8 +1,9 @@
 """The same verbs for asyncio.
 
 Each verb is its twin of `dwkernel.open` on a thread: the event loop goes on meanwhile. Cancelling a
-task gives up waiting; the verb ends by itself, by its deadline at the latest, and a put that was
-given up is there whole or not at all.
+task gives up waiting at once. A put then ends when its source has given what it was asked for, and
+is there whole or not at all; a scrub, a rebuild and other long work end, and what is done stays
+done; an opening is closed again. Other verbs end by themselves, by their deadline at the latest.
 
 >>> import asyncio
 >>> import dwkernel as dw
@@ -21,11 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from dwkernel import kernel as sync
+from dwkernel._progress import looking
 
 if TYPE_CHECKING:
     import builtins
@@ -74,8 +77,29 @@ async def _on_thread(
     executor = _executors.get(loop)
     if executor is None:
         executor = _executors[loop] = ThreadPoolExecutor(_THREADS_MAX, "dwk-aio")
-    call = functools.partial(contextvars.copy_context().run, work, *args, **options)
-    return await loop.run_in_executor(executor, call)
+    context, wanted = contextvars.copy_context(), _Wanted()
+    context.run(looking.set, wanted.look)
+    call = functools.partial(context.run, work, *args, **options)
+    try:
+        return await loop.run_in_executor(executor, call)
+    except asyncio.CancelledError:
+        wanted.end()
+        raise
+
+
+class _Wanted:
+    """Whether somebody still waits for work on a thread."""
+
+    def __init__(self) -> None:
+        self._ended = False
+
+    def end(self) -> None:
+        self._ended = True
+
+    def look(self) -> None:
+        """Raise if nobody waits, which ends the work."""
+        if self._ended:
+            raise asyncio.CancelledError
 
 
 class _Opening:
@@ -106,9 +130,40 @@ def open(path: str | os.PathLike[str] | None = None, **options: Any) -> _Opening
     """Open a store with the options of `dwkernel.open`: `await` it, or use it in `async with`."""
 
     async def work() -> AsyncKernel:
-        return AsyncKernel(await _on_thread(sync.open, path, **options))
+        arrival = _Arrival()
+        try:
+            return AsyncKernel(await _on_thread(arrival.open, path, **options))
+        except asyncio.CancelledError:
+            arrival.turn_away()
+            raise
 
     return _Opening(work)
+
+
+class _Arrival:
+    """A kernel that is being opened, and is closed again if nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kernel: sync.Kernel | None = None
+        self._unwanted = False
+
+    def open(self, *args: Any, **options: Any) -> sync.Kernel:
+        kernel = sync.open(*args, **options)
+        with self._lock:
+            self._kernel = kernel
+            unwanted = self._unwanted
+        if unwanted:
+            kernel.close()
+        return kernel
+
+    def turn_away(self) -> None:
+        with self._lock:
+            self._unwanted = True
+            kernel = self._kernel
+        if kernel is not None:
+            # It came in this moment, and waits for nothing.
+            kernel.close()
 
 
 class AsyncKernel:
