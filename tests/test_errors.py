@@ -98,10 +98,20 @@ def test_every_error_survives_a_process_boundary(code: str) -> None:
     assert (copy.code, copy.details, copy.retryable) == (code, {"key": "docs/a"}, error.retryable)
 
 
-def test_a_full_store_has_the_errno_that_programs_look_for() -> None:
-    error = errors.new("pool.full", "no room for 3 bytes")
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        ("pool.full", errno.ENOSPC),
+        ("object.not_found", errno.ENOENT),
+        ("store.exists", errno.EEXIST),
+        ("drive.read_only", errno.EACCES),
+        ("context.deadline", errno.ETIMEDOUT),
+    ],
+)
+def test_an_error_has_the_errno_that_programs_look_for(code: str, number: int) -> None:
+    error = errors.new(code, "no room for 3 bytes")
     assert isinstance(error, OSError)
-    assert error.errno == errno.ENOSPC
+    assert error.errno == number
     assert str(error).startswith("no room for 3 bytes. ")
 
 

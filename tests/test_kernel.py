@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import json
 import os
 import pathlib
+import pickle
 import random
 import threading
 import time
@@ -163,6 +165,21 @@ def test_a_reader_is_a_file(kernel: dw.Kernel) -> None:
             reader.read_range(199_999, 2)
     with pytest.raises(errors.State):
         reader.read()
+
+
+def test_a_reader_is_sought_as_far_as_a_file_and_is_not_copied(kernel: dw.Kernel) -> None:
+    kernel.put("docs/a", b"abc")
+    with kernel.get("docs/a") as reader:
+        reader.seek((1 << 63) - 1)
+        assert (reader.read(), reader.read(1), reader.readinto(bytearray(1))) == (b"", b"", 0)
+        with pytest.raises(ValueError, match=r"object\.range"):
+            reader.seek(1 << 63)
+        with pytest.raises(TypeError):
+            reader.seek(1.0)  # type: ignore[arg-type]
+        # Two would share what is open, and the first that is closed would close both.
+        for take in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="it is open"):
+                take(reader)
 
 
 def test_lines_are_read(kernel: dw.Kernel) -> None:
@@ -394,6 +411,7 @@ OPEN: Any = dw.open
         (lambda kernel: kernel.list("docs/", start_after=1).keys(), "object.key"),
         (lambda kernel: kernel.list("docs/", delimiter=1).keys(), "store.option"),
         (lambda kernel: kernel.list("docs/", limit="many"), "store.option"),
+        (lambda kernel: kernel.list("docs/", limit=-1), "store.option"),
         (lambda kernel: kernel.containers.create(HALF), "container.name"),
         (lambda kernel: kernel.containers.delete(7), "container.name"),
         (lambda kernel: kernel.put("docs/a", b"", metadata={"a": 1}), "object.metadata"),
@@ -411,7 +429,9 @@ OPEN: Any = dw.open
         (lambda _: OPEN("x", geometry=5), "store.option"),
         (lambda _: OPEN("x", drives=[5]), "drive.url"),
         (lambda _: OPEN("x", drives=1.5), "store.option"),
+        (lambda _: OPEN("x", drives=1 << 70), "store.option"),
         (lambda _: OPEN("x", timeout=[]), "unit.invalid"),
+        (lambda _: OPEN("x", timeout=10**400), "unit.invalid"),
     ],
 )
 def test_arguments_of_the_wrong_type_are_invalid_and_say_what_they_should_be(

@@ -54,6 +54,22 @@ def test_a_second_process_is_refused_at_once_with_the_holders_pid(path: Path) ->
         assert "docs" in kernel.containers
 
 
+@pytest.mark.parametrize("name", [b"odd\xff.py", b"x" * 200 + b".py"])
+@pytest.mark.parametrize("user", [b"odd\xff", b"u" * 300, b"two\nlines", b""])
+def test_programs_and_users_may_be_called_anything(
+    tmp_path: Path, name: bytes, user: bytes
+) -> None:
+    program = tmp_path / os.fsdecode(name)
+    program.write_text(
+        "import dwkernel as dw\n"
+        "with dw.open(drives=['memory://a'], create=True) as kernel: print('open')"
+    )
+    variables = {**os.environb, b"LOGNAME": user, b"USER": user}
+    command = [os.fsencode(sys.executable), os.fsencode(program)]
+    done = subprocess.run(command, capture_output=True, check=False, env=variables)
+    assert (done.stdout, done.stderr) == (b"open\n", b"")
+
+
 def test_the_same_process_is_refused_too(path: Path) -> None:
     with dw.open(path, drives=3, create=True):
         with pytest.raises(errors.Unavailable) as caught:

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["create_of", "drive_labels", "drives_of", "flag", "labels_of", "principal", "program"]
 
 
+# The longest name of a caller, in bytes.
+_NAME_BYTES_MAX = 255
+
+
 def principal() -> str:
-    """Return who the caller is, as the system says."""
+    """Return who the caller is, as the system says; what no name can be is nobody's."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid:{os.getuid()}"
+        name = getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        name = ""
+    if name.isprintable() and 0 < len(name.encode()) <= _NAME_BYTES_MAX:
+        return name
+    return f"uid:{os.getuid()}"
 
 
 def program() -> str:
@@ -32,13 +39,16 @@ def program() -> str:
     path = Path(sys.argv[0] if sys.argv else "")
     # What `python -m name` runs is called by its package.
     name = path.parent.name if path.name == "__main__.py" else path.name
-    return "python" if name in ("", "-", "-c", "-m") else name
+    if name in ("", "-", "-c", "-m"):
+        return "python"
+    # It goes onto the drives as text.
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def drives_of(drives: int | Sequence[Location] | None) -> int | list[str] | None:
     """Return `drives=` as the native side takes it."""
     if drives is None or isinstance(drives, int):
-        if isinstance(drives, bool) or (drives is not None and drives < 0):
+        if isinstance(drives, bool) or (drives is not None and not 0 <= drives < 1 << 32):
             raise errors.new("store.option", f"drives={drives!r} is no number of drives")
         return drives
     if isinstance(drives, str | bytes):

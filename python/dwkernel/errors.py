@@ -1,8 +1,8 @@
 """Every error that dwkernel raises, by what the caller can do about it.
 
-Each class is also the builtin that Python programs expect: `NotFound` is a `FileNotFoundError`,
-`Timeout` a `TimeoutError`. The finer word is the stable `.code`; docs/errors.md lists them all with
-what to do.
+Each class is also the builtin that Python programs expect: `NotFound` is a `FileNotFoundError` with
+`errno.ENOENT`, `Timeout` a `TimeoutError`. The finer word is the stable `.code`; docs/errors.md
+lists them all with what to do.
 
 >>> import dwkernel as dw
 >>> try:
@@ -63,6 +63,8 @@ class DwError(Exception):
     """
 
     kind: ClassVar[str] = ""
+    # What programs look for in the builtin that the class is, too; None if that has none.
+    _errno: ClassVar[int | None] = None
 
     code: str
     retryable: bool
@@ -82,6 +84,8 @@ class DwError(Exception):
         self.retryable = registry()[code].retryable
         self.details = dict(details or {})
         self.correlation_id = correlation_id
+        if self._errno is not None:
+            setattr(self, "errno", self._errno)  # noqa: B010 - only what is an OSError has it
 
     def __str__(self) -> str:
         """Return what happened, what to do, and the code."""
@@ -104,18 +108,21 @@ class NotFound(DwError, FileNotFoundError):
     """What was named is not there."""
 
     kind = "not_found"
+    _errno = errno.ENOENT
 
 
 class Exists(DwError, FileExistsError):
     """What was to be made is there already."""
 
     kind = "exists"
+    _errno = errno.EEXIST
 
 
 class Denied(DwError, PermissionError):
     """Not allowed."""
 
     kind = "denied"
+    _errno = errno.EACCES
 
 
 class Conflict(DwError):
@@ -140,23 +147,14 @@ class Full(DwError, OSError):
     """No room is left; `errno` is `ENOSPC`."""
 
     kind = "full"
-
-    def __init__(
-        self,
-        message: str,
-        code: str,
-        details: Mapping[str, str] | None = None,
-        correlation_id: str | None = None,
-    ) -> None:
-        """As any error, with the errno that programs look for."""
-        super().__init__(message, code, details, correlation_id)
-        self.errno = errno.ENOSPC
+    _errno = errno.ENOSPC
 
 
 class Timeout(DwError, TimeoutError):
     """The deadline passed."""
 
     kind = "timeout"
+    _errno = errno.ETIMEDOUT
 
 
 class Unsupported(DwError, NotImplementedError):  # the builtin that programs catch for it

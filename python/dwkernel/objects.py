@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import operator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dwkernel import errors
 from dwkernel.reports import Report
@@ -23,6 +24,8 @@ __all__ = ["ContainerInfo", "Listing", "ObjectInfo", "Prefix", "Reader"]
 
 # `peek` keeps so much, so that reading line by line does not ask the store for each byte.
 _PEEK_BYTES = 64 << 10
+# As far as a file can be sought.
+_SEEK_MAX = (1 << 63) - 1
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -219,7 +222,8 @@ class Reader(io.RawIOBase):
         """Move the position, also beyond the end; return it."""
         self._check()
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}
-        if whence not in base or base[whence] + offset < 0:
+        offset = operator.index(offset)
+        if whence not in base or not 0 <= base[whence] + offset <= _SEEK_MAX:
             raise errors.new("object.range", f"cannot seek to {offset} from {whence}")
         self._position = base[whence] + offset
         return self._position
@@ -272,6 +276,16 @@ class Reader(io.RawIOBase):
             text = f"{length} bytes from {offset} do not lie in the {self.info.size} of {self.name}"
             raise errors.new("object.range", text, size=self.info.size)
         return self._native.read(self._caller, self._timeout_s, offset, length)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse to be copied or pickled, as any open file does.
+
+        Raises:
+            TypeError: always
+
+        """
+        message = f"cannot pickle or copy {self!r}: it is open"
+        raise TypeError(message)
 
     def close(self) -> None:
         """Let the version go; what it kept may be collected. A second call does nothing."""

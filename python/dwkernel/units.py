@@ -44,9 +44,12 @@ def parse_duration(duration: Duration) -> float:
     if isinstance(duration, str):
         return _native.parse_duration(duration)
     given: object = duration  # callers without a type checker give anything
-    if not isinstance(given, int | float) or not 0 <= given < float("inf"):
-        raise errors.new("unit.invalid", f"not a duration: {duration}", value=duration)
-    return float(duration)
+    try:
+        if isinstance(given, int | float) and 0 <= given < float("inf"):
+            return float(given)
+    except OverflowError:
+        pass  # an int beyond all floats
+    raise errors.new("unit.invalid", f"not a duration: {duration}", value=duration)
 
 
 def format_size(size: int) -> str:
