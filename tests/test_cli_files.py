@@ -276,6 +276,20 @@ def test_rm_of_several_says_what_went(cli: Cli, store: Path) -> None:
     assert gone == {"deleted": [], "containers": ["docs"], "failed": {}}
 
 
+def test_rm_of_a_tree_leaves_its_neighbours(cli: Cli, store: Path) -> None:
+    with dw.open(store) as kernel:
+        for name in ("a", "a/1", "a/b/2", "ab", "a.txt", "a0/3"):
+            kernel.put(f"docs/rm/{name}", b"")
+    gone = cli.answer("rm", "-r", store, "docs/rm/a")
+    assert gone["deleted"] == ["docs/rm/a", "docs/rm/a/1", "docs/rm/a/b/2"]
+    with dw.open(store) as kernel:
+        left = ["docs/rm/a.txt", "docs/rm/a0/3", "docs/rm/ab"]
+        assert kernel.list("docs/rm/").keys() == left
+    told = cli.answer("rm", "-r", store, "docs/rm/a", status=1)
+    assert told["error"]["code"] == "object.not_found"
+    assert cli.answer("rm", "-r", store, "docs/rm/")["deleted"] == left
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_a_copy_in_the_middle_of_a_file(cli: Cli, store: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"

@@ -15,7 +15,7 @@ import typer
 import dwkernel as dw
 from dwkernel import errors
 from dwkernel.cli import cp as copying
-from dwkernel.cli import files, output
+from dwkernel.cli import files, output, removing
 from dwkernel.cli.arguments import Force, Json, Key, Recursive, Store, all_utf8, utf8
 from dwkernel.cli.bus import app as bus_app
 from dwkernel.cli.config import app as config_app
@@ -283,7 +283,7 @@ def ls(
         if as_json:
             out.done(list(listing))
             return
-        out.table(("key", "size", "created"), [_row(entry) for entry in listing], right={1})
+        out.table(("key", "size", "created"), map(_row, listing), right={1})
 
 
 def _row(entry: ObjectInfo | Prefix) -> tuple[str, str, str]:
@@ -298,23 +298,24 @@ def rm(
     keys: Annotated[
         list[str],
         typer.Argument(
-            help="container/name, or with -r a prefix", show_default=False, callback=all_utf8
+            help="container/name, or with -r a container", show_default=False, callback=all_utf8
         ),
     ],
     recursive: Recursive = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Delete objects; with -r all whose keys begin so.
+    """Delete objects; with -r all below them, too.
 
-    With -r a container that is named alone goes too. What cannot be deleted stops nothing else.
+    With -r a container that is named alone goes with all in it. What cannot be deleted stops
+    nothing else.
     """
     out = Output(as_json=as_json)
     gone = Deleted()
     with opened(store, out, force=force, stopped="stopped: what was deleted is gone") as kernel:
         for key in keys:
             try:
-                _delete(kernel, key, gone, recursive=recursive)
+                (removing.delete_tree if recursive else removing.delete)(kernel, key, gone)
             except (errors.NotFound, errors.Invalid, errors.Conflict) as error:
                 if len(keys) == 1:
                     raise
@@ -322,19 +323,6 @@ def rm(
         out.done(gone)
         if gone.failed:
             raise typer.Exit(output.FAILED)
-
-
-def _delete(kernel: Kernel, key: str, gone: Deleted, *, recursive: bool) -> None:
-    if not recursive:
-        kernel.delete(key)
-        gone.deleted.append(key)
-        return
-    for entry in kernel.list(key):
-        kernel.delete(entry.key)
-        gone.deleted.append(entry.key)
-    if "/" not in key.rstrip("/"):
-        kernel.containers.delete(key.rstrip("/"))
-        gone.containers.append(key.rstrip("/"))
 
 
 @app.command()

@@ -24,7 +24,7 @@ from dwkernel.reports import Report, counted, plain
 from dwkernel.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from dwkernel.reports import PoolStatus
 
@@ -87,11 +87,14 @@ class Output:
     def table(
         self,
         head: Sequence[str],
-        rows: Sequence[Sequence[str]],
+        rows: Iterable[Sequence[str]],
         right: set[int],
         whole: Collection[int] = (),
     ) -> None:
-        """Print a table: columns on a terminal, those in `whole` unbroken, and tabs in a pipe."""
+        """Print a table: columns on a terminal, those in `whole` unbroken, and tabs in a pipe.
+
+        A pipe gets each row when it comes.
+        """
         if not self.console.is_terminal:
             for row in rows:
                 print("\t".join(row))  # noqa: T201 - that is its work
