@@ -280,7 +280,7 @@ def show_status(output: Output, status: PoolStatus, store: str) -> None:
             f"{status.geometry}, redundancy ",
             _cell(status.redundancy),
             f", {used} of {usable} used, {status.objects} objects and containers, "
-            f"{status.stripes} stripes",
+            f"{counted(status.stripes, 'stripe')}",
         )
     )
     rows = [

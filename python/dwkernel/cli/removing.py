@@ -23,7 +23,7 @@ def delete(kernel: Kernel, key: str, gone: Deleted) -> None:
 
 
 def delete_tree(kernel: Kernel, key: str, gone: Deleted) -> None:
-    """Delete what `cp -r` means by `key`: an object and all below it, or a container with all in it.
+    """Delete what `cp -r` means by `key`: an object and all below it, or a whole container.
 
     A neighbour whose name only begins so stays: `docs/photos` is not below `docs/photo`.
 

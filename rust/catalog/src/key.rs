@@ -9,6 +9,9 @@ const CONTAINER_BYTES_MAX: usize = 255;
 /// The longest object name within its container, in bytes.
 const NAME_BYTES_MAX: usize = 4096;
 
+/// The most characters of a wrong name that its error repeats.
+const SHOWN_CHARS: usize = 200;
+
 /// First byte of a container's row.
 pub(crate) const CONTAINER_ROW: u8 = 1;
 /// First byte of an object's row.
@@ -26,8 +29,9 @@ impl ContainerName {
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         if name.is_empty() || name.len() > CONTAINER_BYTES_MAX || name.contains(['/', '\0']) {
-            let text = format!("not a container name: {name:?}");
-            return Err(Error::new(&codes::CONTAINER_NAME, text).with("container", name));
+            let shown = shown(&name);
+            let text = format!("not a container name: {shown:?}");
+            return Err(Error::new(&codes::CONTAINER_NAME, text).with("container", shown));
         }
         Ok(Self(name))
     }
@@ -121,8 +125,17 @@ pub(crate) fn text_of(row: &[u8]) -> Result<&str> {
 }
 
 fn invalid(text: &str, why: &str) -> Error {
-    Error::new(&codes::OBJECT_KEY, format!("not an object's key: {text:?}: {why}"))
-        .with("key", text)
+    let shown = shown(text);
+    Error::new(&codes::OBJECT_KEY, format!("not an object's key: {shown:?}: {why}"))
+        .with("key", shown)
+}
+
+/// So much of what somebody gave as an error has room for.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +154,10 @@ mod tests {
         assert!(Key::new(format!("docs/{}", "x".repeat(4096))).is_ok());
         assert!(Key::new(format!("docs/{}", "x".repeat(4097))).is_err());
         assert!(Key::new(format!("{}/x", "c".repeat(256))).is_err());
+        for huge in ["ä".repeat(1 << 20), format!("docs/{}", "ä".repeat(1 << 20))] {
+            let told = Key::new(huge).unwrap_err().to_string();
+            assert!(told.len() < 1000 && told.contains("2097"), "{} bytes", told.len());
+        }
     }
 
     proptest! {
