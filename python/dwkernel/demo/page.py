@@ -64,6 +64,13 @@ h3 { font-size: 15px; font-weight: 600; margin: 22px 0 0; }
 .key i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
     margin-right: 7px; }
 footer { color: var(--soft); font-size: 14px; margin-top: 30px; }
+.plot { overflow-x: auto; }
+@media (max-width: 700px) { main { padding: 28px 12px 60px; } section { padding: 18px 16px; }
+  .plot svg { min-width: 640px; } /* its words stay readable; it is moved sideways */
+  thead { display: none; } tbody tr { display: grid; grid-template-columns: 1fr auto;
+    border-top: 1px solid var(--line); padding: 8px 0; }
+  tbody td { border: 0; padding: 2px 0; } tbody td:first-child { grid-column: 1 / -1; }
+  td.n { text-align: left; } td.n:last-child { text-align: right; } }
 @media print { body { background: #fff; } section, .tile { border-color: #ccc; } }
 """
 
@@ -112,7 +119,7 @@ def _head(story: Story) -> str:
     text = (
         f"{story.files:,} real files were stored on six drives at 4+2. One drive was deleted, "
         "bytes were flipped on another, a writer was killed in the middle of its work. "
-        "Every claim below was checked by reading every byte and comparing digests."
+        "What was read after each of that was compared with the originals by digest."
     )
     return f'<h1>{good}</h1><p class="lead">{html.escape(text)}</p>'
 
@@ -161,7 +168,8 @@ def _stripes(maps: list[tuple[str, ShardMap]]) -> str:
         drawings.append(f'<h3>{html.escape(title)} <span class="soft">· {shares}</span></h3>')
         drawings.append(svg.stripe_map(shown, columns, _DATA_SHARDS, title))
     lead = (
-        "Rows are drives, columns are stripes. Any four of a stripe's six shards hold its content."
+        "Rows are drives, columns are stripes. Any four of a stripe's six shards hold its content. "
+        "A stripe that was written while a drive was gone lies on the five others."
     )
     return section(
         "Where the stripes lie", lead, f'<div class="key">{key}</div>{"".join(drawings)}'

@@ -48,8 +48,9 @@ def rect(x: float, y: float, width: float, height: float, fill: str, more: str =
 def drawing(height: float, parts: Sequence[str], title: str) -> str:
     """Return a whole drawing."""
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title)}">'
-        f"<title>{html.escape(title)}</title>{''.join(parts)}</svg>"
+        f'<div class="plot"><svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" '
+        f'aria-label="{html.escape(title)}">'
+        f"<title>{html.escape(title)}</title>{''.join(parts)}</svg></div>"
     )
 
 
