@@ -292,3 +292,11 @@ def test_other_threads_run_while_a_long_stripe_is_encoded(kind: str) -> None:
         sys.setswitchinterval(before)
         thread.join()
     assert during > 10
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 4.2, b"4+2"])
+def test_what_is_no_geometry_is_not_taken_for_the_name_of_one(wrong: Any) -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        erasure.Code(wrong)
+    assert caught.value.code == "geometry.invalid"
+    assert erasure.Code(erasure.Geometry("4+2")).m == 2

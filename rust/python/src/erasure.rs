@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use dwk_base::{Error, codes};
 use dwk_erasure::{Code, Geometry, Shard};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 
 use crate::detach::{detach, detach_if_long};
 use crate::errors;
@@ -115,6 +115,14 @@ pub(crate) struct PyCode {
 impl PyCode {
     #[new]
     fn new(py: Python<'_>, geometry: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let is_one =
+            geometry.is_instance_of::<PyString>() || geometry.is_instance_of::<PyGeometry>();
+        if !is_one {
+            // `str(None)` would be the name of a level.
+            let text = format!("{} is neither text nor a Geometry", geometry.get_type().name()?);
+            let error = Error::new(&codes::GEOMETRY_INVALID, text);
+            return Err(errors::to_py(py, &error));
+        }
         let text = geometry.str()?;
         let make = || {
             let geometry: Geometry = text.to_str().unwrap_or_default().parse()?;
