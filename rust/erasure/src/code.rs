@@ -10,6 +10,8 @@ use crate::decode::{self, Recipe};
 use crate::kernel::{self, Shape, Transform};
 use crate::matrix::{self, Matrix};
 use crate::set::Set;
+use crate::shared::{Source, Target};
+use crate::slot::{Readable, Shard, SharedShard, Slot, Writable};
 use crate::spec::{CodeSpec, matrix_id};
 
 /// Loss patterns whose matrices are kept, per code.
@@ -17,17 +19,6 @@ const PLANS_MAX: usize = 64;
 
 /// Bytes of each shard handled at a time where the same data is read in several passes.
 const PASS_BYTES: usize = 8 << 10;
-
-/// One shard as [`Code::reconstruct`] finds it.
-#[derive(Debug)]
-pub enum Shard<'a> {
-    /// Its bytes are here, and right.
-    Present(&'a [u8]),
-    /// It is lost. The buffer's content is ignored; it is filled if the shard is wanted.
-    Lost(&'a mut [u8]),
-    /// It is lost or was not read, and there is no buffer for it.
-    Absent,
-}
 
 /// An erasure code: immutable, cheap to clone, safe to share between threads.
 ///
@@ -146,6 +137,14 @@ impl Code {
     /// # Errors
     /// `buffer.length` if there are not `k` and `m` buffers of one length.
     pub fn encode(&self, data: &[&[u8]], parity: &mut [&mut [u8]]) -> Result<()> {
+        self.encode_shared(Source::all(data), Target::all(parity))
+    }
+
+    /// As [`Code::encode`], for memory that others may use meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Code::encode`].
+    pub fn encode_shared(&self, data: &[Source<'_>], parity: &mut [Target<'_>]) -> Result<()> {
         self.check_count("data", data.len(), self.k())?;
         self.check_count("parity", parity.len(), self.m())?;
         // A code of one part looks at the lengths itself.
@@ -155,24 +154,24 @@ impl Code {
             return Ok(());
         }
         let length = data[0].len();
-        check_lengths(length, data.iter().map(|shard| shard.len()))?;
-        check_lengths(length, parity.iter().map(|shard| shard.len()))?;
+        check_lengths(length, data.iter().map(Source::len))?;
+        check_lengths(length, parity.iter().map(Target::len))?;
         self.encode_parts(data, parity, 0..length);
         Ok(())
     }
 
-    fn encode_parts(&self, data: &[&[u8]], parity: &mut [&mut [u8]], range: Range<usize>) {
+    fn encode_parts(&self, data: &[Source<'_>], parity: &mut [Target<'_>], range: Range<usize>) {
         if let [part] = &self.0.parts[..] {
             return part.transform.apply(data, parity, false);
         }
         for start in range.clone().step_by(PASS_BYTES) {
             let pass = start..range.end.min(start + PASS_BYTES);
             for part in &self.0.parts {
-                let sources: Vec<&[u8]> =
-                    data[part.data.clone()].iter().map(|shard| &shard[pass.clone()]).collect();
-                let mut targets: Vec<&mut [u8]> = parity[part.parity.clone()]
+                let sources: Vec<Source<'_>> =
+                    data[part.data.clone()].iter().map(|shard| shard.part(pass.clone())).collect();
+                let mut targets: Vec<Target<'_>> = parity[part.parity.clone()]
                     .iter_mut()
-                    .map(|shard| &mut shard[pass.clone()])
+                    .map(|shard| shard.part(pass.clone()))
                     .collect();
                 part.transform.apply(&sources, &mut targets, false);
             }
@@ -189,20 +188,42 @@ impl Code {
     /// `erasure.too_many_lost` if the present shards do not determine a wanted one (nothing is written);
     /// `buffer.length` if the number of shards or a length is wrong, or a wanted shard has no buffer.
     pub fn reconstruct(&self, shards: &mut [Shard<'_>], wanted: &[usize]) -> Result<()> {
+        self.reconstruct_slots(shards, wanted)
+    }
+
+    /// As [`Code::reconstruct`], for memory that others may use meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Code::reconstruct`].
+    pub fn reconstruct_shared(
+        &self,
+        shards: &mut [SharedShard<'_>],
+        wanted: &[usize],
+    ) -> Result<()> {
+        self.reconstruct_slots(shards, wanted)
+    }
+
+    fn reconstruct_slots<S: Readable, T: Writable>(
+        &self,
+        shards: &mut [Slot<S, T>],
+        wanted: &[usize],
+    ) -> Result<()> {
         self.check_count("shards", shards.len(), self.shards())?;
         let mut length = None;
         let mut present = Set::default();
         for (index, shard) in shards.iter().enumerate() {
-            if let Shard::Present(bytes) = shard {
+            if let Slot::Present(bytes) = shard {
                 present.insert(index);
+                let bytes = bytes.source();
                 check_lengths(*length.get_or_insert(bytes.len()), [bytes.len()])?;
             }
         }
         let mut missing = Set::default();
         for &index in wanted {
-            match shards.get(index) {
-                Some(Shard::Present(_)) => {}
-                Some(Shard::Lost(buffer)) => {
+            match shards.get_mut(index) {
+                Some(Slot::Present(_)) => {}
+                Some(Slot::Lost(buffer)) => {
+                    let buffer = buffer.target();
                     check_lengths(*length.get_or_insert(buffer.len()), [buffer.len()])?;
                     missing.insert(index);
                 }
@@ -217,8 +238,8 @@ impl Code {
             let mut targets = Vec::with_capacity(step.transform.matrix.rows);
             for (index, shard) in shards.iter_mut().enumerate() {
                 match shard {
-                    Shard::Present(bytes) if step.sources.has(index) => sources.push(*bytes),
-                    Shard::Lost(buffer) if step.targets.has(index) => targets.push(&mut **buffer),
+                    Slot::Present(bytes) if step.sources.has(index) => sources.push(bytes.source()),
+                    Slot::Lost(buffer) if step.targets.has(index) => targets.push(buffer.target()),
                     _ => {}
                 }
             }
@@ -256,19 +277,34 @@ impl Code {
     /// # Errors
     /// `buffer.length` if there are not `k + m` shards of one length.
     pub fn verify(&self, shards: &[&[u8]]) -> Result<bool> {
+        self.verify_shared(Source::all(shards))
+    }
+
+    /// As [`Code::verify`], for memory that others may use meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Code::verify`].
+    pub fn verify_shared(&self, shards: &[Source<'_>]) -> Result<bool> {
         self.check_count("shards", shards.len(), self.shards())?;
         let length = shards[0].len();
-        check_lengths(length, shards.iter().map(|shard| shard.len()))?;
+        check_lengths(length, shards.iter().map(Source::len))?;
         let (data, parity) = shards.split_at(self.k());
-        let mut space = vec![0u8; self.m() * length.min(PASS_BYTES)];
+        let width = length.min(PASS_BYTES);
+        let mut space = vec![0u8; (self.m() + 1) * width];
+        let (theirs, ours) = space.split_at_mut(width);
         for start in (0..length).step_by(PASS_BYTES) {
             let pass = start..length.min(start + PASS_BYTES);
-            let sources: Vec<&[u8]> = data.iter().map(|shard| &shard[pass.clone()]).collect();
-            let mut targets: Vec<&mut [u8]> =
-                space.chunks_mut(length.min(PASS_BYTES)).map(|s| &mut s[..pass.len()]).collect();
+            let sources: Vec<Source<'_>> =
+                data.iter().map(|shard| shard.part(pass.clone())).collect();
+            let mut targets: Vec<Target<'_>> =
+                ours.chunks_mut(width).map(|space| (&mut space[..pass.len()]).into()).collect();
             self.encode_parts(&sources, &mut targets, 0..pass.len());
-            if !targets.iter().zip(parity).all(|(ours, theirs)| **ours == theirs[pass.clone()]) {
-                return Ok(false);
+            let theirs = &mut theirs[..pass.len()];
+            for (ours, shard) in ours.chunks(width).zip(parity) {
+                shard.read(start, theirs);
+                if ours[..pass.len()] != *theirs {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -285,20 +321,34 @@ impl Code {
         new: &[u8],
         parity: &mut [&mut [u8]],
     ) -> Result<()> {
+        self.update_shared(row, old.into(), new.into(), Target::all(parity))
+    }
+
+    /// As [`Code::update`], for memory that others may use meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Code::update`].
+    pub fn update_shared(
+        &self,
+        row: usize,
+        old: Source<'_>,
+        new: Source<'_>,
+        parity: &mut [Target<'_>],
+    ) -> Result<()> {
         if row >= self.k() {
             let why = format!("data shard {row} is not below {}", self.k());
             return Err(Error::new(&codes::BUFFER_LENGTH, why));
         }
         self.check_count("parity", parity.len(), self.m())?;
         check_lengths(old.len(), [new.len()])?;
-        check_lengths(old.len(), parity.iter().map(|shard| shard.len()))?;
+        check_lengths(old.len(), parity.iter().map(Target::len))?;
         let column: Vec<u8> = (0..self.m()).map(|r| self.0.parity.at(r, row)).collect();
         let touched: Vec<u8> = column.iter().copied().filter(|&factor| factor != 0).collect();
-        let mut targets: Vec<&mut [u8]> = parity
+        let mut targets: Vec<Target<'_>> = parity
             .iter_mut()
             .zip(&column)
             .filter(|&(_, &factor)| factor != 0)
-            .map(|(shard, _)| &mut **shard)
+            .map(|(shard, _)| shard.reborrow())
             .collect();
         let delta = Matrix::from_fn(touched.len(), 2, |r, _| touched[r]);
         Transform::new(delta, Shape::Rows).apply(&[old, new], &mut targets, true);

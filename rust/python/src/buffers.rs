@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 
 use dwk_base::{Error, codes};
+use dwk_erasure::shared;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -122,34 +123,25 @@ impl Shared {
     }
 
     /// Copies the bytes from `start` on to `into`.
-    #[allow(unsafe_code)]
     pub(crate) fn read(&self, start: usize, into: &mut [u8]) {
-        self.check(start, into.len());
-        // SAFETY: the range lies in the export, which lives as long as `self`; `into` is exclusive.
-        unsafe {
-            let from = self.buffer.buf_ptr().cast::<u8>().add(start);
-            racy_copy(from, into.as_mut_ptr(), into.len());
-        }
+        self.source(0, self.len()).read(start, into);
     }
 
-    /// Copies `from` to the bytes from `start` on.
-    ///
-    /// # Panics
-    /// If the buffer is read-only: whoever calls has checked [`Self::is_writable`].
+    /// Some of the bytes, to be read.
     #[allow(unsafe_code)]
-    pub(crate) fn write(&self, start: usize, from: &[u8]) {
-        self.check(start, from.len());
-        assert!(self.is_writable());
-        // SAFETY: the range lies in the writable export, which lives as long as `self`.
-        unsafe {
-            let into = self.buffer.buf_ptr().cast::<u8>().add(start);
-            racy_copy(from.as_ptr(), into, from.len());
-        }
+    pub(crate) fn source(&self, start: usize, length: usize) -> shared::Source<'_> {
+        self.check(start, length);
+        // SAFETY: the range lies in the export, which lives as long as `self`.
+        unsafe { shared::Source::new(self.start().add(start), length) }
     }
 
-    /// True if the buffer may be written to.
-    pub(crate) fn is_writable(&self) -> bool {
-        !self.buffer.readonly()
+    /// Some of the bytes, to be written; `None` if the buffer is read-only.
+    #[allow(unsafe_code)]
+    pub(crate) fn target(&self, start: usize, length: usize) -> Option<shared::Target<'_>> {
+        self.check(start, length);
+        // SAFETY: the range lies in the writable export, which lives as long as `self`.
+        (!self.buffer.readonly())
+            .then(|| unsafe { shared::Target::new(self.start().add(start), length) })
     }
 
     /// Length of each dimension, in items.
@@ -170,52 +162,6 @@ impl Shared {
     fn check(&self, start: usize, length: usize) {
         let end = start.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.len()), "{start}+{length} of {}", self.len());
-    }
-}
-
-/// Copies `length` bytes although other threads may use either range meanwhile.
-///
-/// An assembly instruction has no data race in the sense of the language: whatever the hardware loads is
-/// stored. Other architectures go by atomic words and bytes, which is the same promise in more steps.
-///
-/// # Safety
-/// Both ranges are valid for the whole call and do not overlap.
-#[allow(unsafe_code)]
-#[cfg(target_arch = "x86_64")]
-unsafe fn racy_copy(from: *const u8, into: *mut u8, length: usize) {
-    // SAFETY: the caller vouches for the ranges; the ABI has the direction flag cleared.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") length => _,
-            inout("rsi") from => _,
-            inout("rdi") into => _,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
-/// As above, for processors without `rep movsb`.
-///
-/// # Safety
-/// Both ranges are valid for the whole call and do not overlap.
-#[allow(unsafe_code)]
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn racy_copy(from: *const u8, into: *mut u8, length: usize) {
-    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-    const WORD: usize = size_of::<u64>();
-    let aligned = |pointer: *const u8| pointer.addr() % align_of::<AtomicU64>() == 0;
-    let words = if aligned(from) && aligned(into) { length / WORD } else { 0 };
-    // SAFETY: the caller vouches for the ranges; words are taken only where both are aligned.
-    unsafe {
-        for index in 0..words {
-            let word = AtomicU64::from_ptr(from.cast::<u64>().cast_mut().add(index)).load(Relaxed);
-            AtomicU64::from_ptr(into.cast::<u64>().add(index)).store(word, Relaxed);
-        }
-        for index in words * WORD..length {
-            let byte = AtomicU8::from_ptr(from.cast_mut().add(index)).load(Relaxed);
-            AtomicU8::from_ptr(into.add(index)).store(byte, Relaxed);
-        }
     }
 }
 

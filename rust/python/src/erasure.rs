@@ -1,15 +1,17 @@
 //! `dwkernel.erasure`.
 
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 
 use dwk_base::{Error, codes};
-use dwk_erasure::{Code, Geometry, Shard};
+use dwk_erasure::shared::Target;
+use dwk_erasure::{Code, Geometry, SharedShard};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use crate::detach::{detach, detach_if_long};
 use crate::errors;
-use crate::rows::{Columns, Rows};
+use crate::rows::Rows;
 
 /// A geometry: what a stripe is encoded with, and how its shards are laid over drives.
 ///
@@ -162,15 +164,9 @@ impl PyCode {
         let k = self.inner.k();
         let rows = Rows::new(data)?.expect_count(py, k, "data shards")?;
         let mut fresh = rows.fresh(py, self.inner.m())?;
-        let columns = Columns {
-            reads: (0..k).map(|index| rows.row(index)).collect(),
-            writes: fresh.targets(),
-            update: false,
-            row_bytes: rows.row_bytes(),
-        };
-        detach_if_long(py, rows.len_bytes(), || {
-            columns.run(|data, parity| self.inner.encode(data, parity))
-        })?;
+        let data: Vec<_> = (0..k).map(|index| rows.row(index)).collect();
+        let mut parity = fresh.targets();
+        detach_if_long(py, rows.len_bytes(), || self.inner.encode_shared(&data, &mut parity))?;
         Ok(fresh.into_result())
     }
 
@@ -184,15 +180,9 @@ impl PyCode {
     fn encode_into<'py>(&self, py: Python<'py>, shards: &Bound<'py, PyAny>) -> PyResult<()> {
         let (k, n) = (self.inner.k(), self.inner.shards());
         let rows = Rows::new(shards)?.expect_count(py, n, "shards")?;
-        let columns = Columns {
-            reads: (0..k).map(|index| rows.row(index)).collect(),
-            writes: (k..n).map(|index| rows.target(py, index)).collect::<PyResult<_>>()?,
-            update: false,
-            row_bytes: rows.row_bytes(),
-        };
-        detach_if_long(py, rows.len_bytes(), || {
-            columns.run(|data, parity| self.inner.encode(data, parity))
-        })
+        let data: Vec<_> = (0..k).map(|index| rows.row(index)).collect();
+        let mut parity = targets(py, &rows, k..n)?;
+        detach_if_long(py, rows.len_bytes(), || self.inner.encode_shared(&data, &mut parity))
     }
 
     /// Rebuilds the rows of lost shards in place.
@@ -219,25 +209,15 @@ impl PyCode {
         lost.dedup();
         let sources =
             self.inner.read_set(&lost, &lost).map_err(|error| errors::to_py(py, &error))?;
-        let columns = Columns {
-            reads: sources.iter().map(|&index| rows.row(index)).collect(),
-            writes: lost.iter().map(|&index| rows.target(py, index)).collect::<PyResult<_>>()?,
-            update: false,
-            row_bytes: rows.row_bytes(),
-        };
+        let mut shards: Vec<_> = (0..n).map(|_| SharedShard::Absent).collect();
+        for &index in &sources {
+            shards[index] = SharedShard::Present(rows.row(index));
+        }
+        for &index in &lost {
+            shards[index] = SharedShard::Lost(rows.target(py, index)?);
+        }
         let bytes = rows.row_bytes() * (sources.len() + lost.len());
-        detach_if_long(py, bytes, || {
-            columns.run(|reads, writes| {
-                let mut shards: Vec<Shard<'_>> = (0..n).map(|_| Shard::Absent).collect();
-                for (&index, bytes) in sources.iter().zip(reads) {
-                    shards[index] = Shard::Present(bytes);
-                }
-                for (&index, bytes) in lost.iter().zip(writes) {
-                    shards[index] = Shard::Lost(bytes);
-                }
-                self.inner.reconstruct(&mut shards, &lost)
-            })
-        })
+        detach_if_long(py, bytes, || self.inner.reconstruct_shared(&mut shards, &lost))
     }
 
     /// Tells whether the parity is that of the data.
@@ -253,20 +233,8 @@ impl PyCode {
     fn verify<'py>(&self, py: Python<'py>, shards: &Bound<'py, PyAny>) -> PyResult<bool> {
         let n = self.inner.shards();
         let rows = Rows::new(shards)?.expect_count(py, n, "shards")?;
-        let columns = Columns {
-            reads: (0..n).map(|index| rows.row(index)).collect(),
-            writes: Vec::new(),
-            update: false,
-            row_bytes: rows.row_bytes(),
-        };
-        detach_if_long(py, rows.len_bytes(), || {
-            let mut right = true;
-            columns.run(|shards, _| {
-                right = right && self.inner.verify(shards)?;
-                Ok(())
-            })?;
-            Ok(right)
-        })
+        let shards: Vec<_> = (0..n).map(|index| rows.row(index)).collect();
+        detach_if_long(py, rows.len_bytes(), || self.inner.verify_shared(&shards))
     }
 
     /// Puts new bytes into one data row and brings the parity rows up to date.
@@ -299,21 +267,13 @@ impl PyCode {
             );
             return Err(errors::to_py(py, &Error::new(&codes::BUFFER_LENGTH, message)));
         }
-        let written = (k..n).chain([row]);
-        let columns = Columns {
-            reads: vec![rows.row(row), new.row(0)],
-            writes: written.map(|index| rows.target(py, index)).collect::<PyResult<_>>()?,
-            update: true,
-            row_bytes: rows.row_bytes(),
-        };
+        let (old, new) = (rows.row(row), new.row(0));
+        let (mut data, mut parity) = (rows.target(py, row)?, targets(py, &rows, k..n)?);
         let bytes = rows.row_bytes() * (self.inner.m() + 2);
         detach_if_long(py, bytes, || {
-            columns.run(|reads, writes| {
-                let (data, parity) = writes.split_last_mut().ok_or_else(no_row)?;
-                self.inner.update(row, reads[0], reads[1], parity)?;
-                data.copy_from_slice(reads[1]);
-                Ok(())
-            })
+            self.inner.update_shared(row, old, new, &mut parity)?;
+            data.copy_from(new);
+            Ok(())
         })
     }
 
@@ -332,6 +292,14 @@ pub(crate) fn levels() -> Vec<String> {
     dwk_erasure::levels().into_iter().map(Into::into).collect()
 }
 
+fn targets<'a>(
+    py: Python<'_>,
+    rows: &'a Rows<'_>,
+    which: Range<usize>,
+) -> PyResult<Vec<Target<'a>>> {
+    which.map(|index| rows.target(py, index)).collect()
+}
+
 fn indexes(object: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
     let index = |item: PyResult<Bound<'_, PyAny>>| {
         let item = item?;
@@ -341,8 +309,4 @@ fn indexes(object: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
         })
     };
     object.try_iter()?.map(index).collect()
-}
-
-fn no_row() -> Error {
-    Error::new(&codes::INTERNAL_BUG, "an update writes no row")
 }

@@ -85,11 +85,11 @@ impl ObjectReader {
         offset: u64,
         buffer: &Bound<'_, PyAny>,
     ) -> PyResult<usize> {
-        let target = Shared::new(buffer)?;
-        if !target.is_writable() {
+        let shared = Shared::new(buffer)?;
+        let Some(mut target) = shared.target(0, shared.len()) else {
             let error = Error::new(&codes::BUFFER_READ_ONLY, "the buffer cannot be written to");
             return Err(to_py(py, &error));
-        }
+        };
         let mut at = 0;
         self.fill(py, caller, timeout_s, (offset, target.len()), &mut |bytes| {
             target.write(at, bytes);

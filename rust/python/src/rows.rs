@@ -1,24 +1,13 @@
 //! Shards as Python gives them: a matrix with a row for each, or a list of buffers.
-//!
-//! [`Columns::run`] brings them to code that wants slices: rows that cannot change and rows that nobody
-//! else can see are passed as they are; rows in shared memory go through scratch, some columns at a time.
 
-use std::cell::RefCell;
-
-use dwk_base::{Code, Error, Result, codes};
+use dwk_base::{Code, Error, codes};
+use dwk_erasure::shared::{Source, Target};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::buffers::{Input, Shared};
 use crate::errors;
-
-/// Scratch for one piece of all rows: fits the second-level cache.
-const SCRATCH_BYTES: usize = 256 << 10;
-const PIECE_BYTES_MAX: usize = 64 << 10;
-const PIECE_BYTES_MIN: usize = 4 << 10;
-/// Rows of scratch begin this much apart beyond a page, or all would fall into the same cache sets.
-const ROW_GAP_BYTES: usize = 192;
 
 /// Rows of equal length.
 pub(crate) struct Rows<'py> {
@@ -32,23 +21,6 @@ pub(crate) struct Rows<'py> {
 enum Memory<'py> {
     Matrix(Shared),
     List(Vec<Input<'py>>),
-}
-
-/// One row, to be read.
-#[derive(Clone, Copy)]
-pub(crate) enum Row<'a> {
-    Bytes(&'a [u8]),
-    Shared { memory: &'a Shared, start: usize },
-}
-
-/// One row, to be written.
-pub(crate) enum Target<'a> {
-    /// Nobody else can see it yet.
-    Fresh(&'a mut [u8]),
-    Shared {
-        memory: &'a Shared,
-        start: usize,
-    },
 }
 
 impl<'py> Rows<'py> {
@@ -115,12 +87,12 @@ impl<'py> Rows<'py> {
     }
 
     /// Row `index`, to be read.
-    pub(crate) fn row(&self, index: usize) -> Row<'_> {
+    pub(crate) fn row(&self, index: usize) -> Source<'_> {
         match &self.memory {
-            Memory::Matrix(memory) => Row::Shared { memory, start: index * self.row_bytes },
+            Memory::Matrix(memory) => memory.source(index * self.row_bytes, self.row_bytes),
             Memory::List(inputs) => match &inputs[index] {
-                Input::Bytes(bytes) => Row::Bytes(bytes.as_bytes()),
-                Input::Shared(memory) => Row::Shared { memory, start: 0 },
+                Input::Bytes(bytes) => bytes.as_bytes().into(),
+                Input::Shared(memory) => memory.source(0, self.row_bytes),
             },
         }
     }
@@ -130,15 +102,17 @@ impl<'py> Rows<'py> {
     /// # Errors
     /// `buffer.read_only`
     pub(crate) fn target(&self, py: Python<'_>, index: usize) -> PyResult<Target<'_>> {
-        match self.row(index) {
-            Row::Shared { memory, start } if memory.is_writable() => {
-                Ok(Target::Shared { memory, start })
-            }
-            _ => {
-                let message = format!("row {index} is to be written and is read-only");
-                Err(errors::to_py(py, &Error::new(&codes::BUFFER_READ_ONLY, message)))
-            }
-        }
+        let target = match &self.memory {
+            Memory::Matrix(memory) => memory.target(index * self.row_bytes, self.row_bytes),
+            Memory::List(inputs) => match &inputs[index] {
+                Input::Bytes(_) => None,
+                Input::Shared(memory) => memory.target(0, self.row_bytes),
+            },
+        };
+        target.ok_or_else(|| {
+            let message = format!("row {index} is to be written and is read-only");
+            wrong(py, &codes::BUFFER_READ_ONLY, message)
+        })
     }
 
     /// New rows of the same kind and length.
@@ -203,122 +177,17 @@ impl<'py> Fresh<'py> {
     /// The rows, to be filled.
     #[allow(unsafe_code)]
     pub(crate) fn targets(&mut self) -> Vec<Target<'_>> {
-        let slice = |row: &FreshRow| {
-            if row.length == 0 {
-                return Target::Fresh(&mut []);
-            }
-            // SAFETY: the objects are alive in `result` and were made by `self`: no other code has a
-            // reference to them until `result` is handed out, which takes `self`.
-            Target::Fresh(unsafe { std::slice::from_raw_parts_mut(row.start, row.length) })
+        let target = |row: &FreshRow| {
+            // SAFETY: the objects are alive in `result`, and the rows were measured.
+            unsafe { Target::new(row.start, row.length) }
         };
-        self.rows.iter().map(slice).collect()
+        self.rows.iter().map(target).collect()
     }
 
     /// The Python object that holds the rows.
     pub(crate) fn into_result(self) -> Bound<'py, PyAny> {
         self.result
     }
-}
-
-/// What code that knows slices only reads and writes.
-pub(crate) struct Columns<'a> {
-    /// Read.
-    pub(crate) reads: Vec<Row<'a>>,
-    /// Written.
-    pub(crate) writes: Vec<Target<'a>>,
-    /// True if the writes' old content is wanted.
-    pub(crate) update: bool,
-    /// Length of each row.
-    pub(crate) row_bytes: usize,
-}
-
-thread_local! {
-    /// Kept between calls: fresh memory of this size would be mapped and unmapped each time.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Columns<'_> {
-    /// Calls `work` with slices of all reads and writes, once or for some columns at a time.
-    pub(crate) fn run(
-        mut self,
-        mut work: impl FnMut(&[&[u8]], &mut [&mut [u8]]) -> Result<()>,
-    ) -> Result<()> {
-        let shared_rows = self.shared_rows();
-        let piece = if shared_rows == 0 { self.row_bytes.max(1) } else { piece_bytes(shared_rows) };
-        let stride = piece.min(self.row_bytes) + ROW_GAP_BYTES;
-        let mut scratch = SCRATCH.take();
-        if scratch.len() < stride * shared_rows {
-            scratch.resize(stride * shared_rows, 0);
-        }
-        // Rows of no bytes are worked on too: the arguments are checked there.
-        let mut start = 0;
-        let outcome = loop {
-            let length = piece.min(self.row_bytes - start);
-            let outcome = self.run_piece(start, length, scratch.chunks_mut(stride), &mut work);
-            start += length;
-            if outcome.is_err() || start == self.row_bytes {
-                break outcome;
-            }
-        };
-        SCRATCH.set(scratch);
-        outcome
-    }
-
-    fn shared_rows(&self) -> usize {
-        let reads = self.reads.iter().filter(|row| matches!(row, Row::Shared { .. })).count();
-        reads + self.writes.iter().filter(|row| matches!(row, Target::Shared { .. })).count()
-    }
-
-    fn run_piece<'s>(
-        &mut self,
-        at: usize,
-        length: usize,
-        mut scratch: impl Iterator<Item = &'s mut [u8]>,
-        work: &mut impl FnMut(&[&[u8]], &mut [&mut [u8]]) -> Result<()>,
-    ) -> Result<()> {
-        let mut room = || scratch.next().map(|row| &mut row[..length]).unwrap_or_default();
-        let mut reads: Vec<&[u8]> = Vec::with_capacity(self.reads.len());
-        for row in &self.reads {
-            reads.push(match row {
-                Row::Bytes(bytes) => &bytes[at..at + length],
-                Row::Shared { memory, start } => {
-                    let copy = room();
-                    memory.read(start + at, copy);
-                    copy
-                }
-            });
-        }
-        let mut destinations = Vec::with_capacity(self.writes.len());
-        let mut writes: Vec<&mut [u8]> = Vec::with_capacity(self.writes.len());
-        for target in &mut self.writes {
-            match target {
-                Target::Fresh(bytes) => {
-                    writes.push(&mut bytes[at..at + length]);
-                    destinations.push(None);
-                }
-                Target::Shared { memory, start } => {
-                    let copy = room();
-                    if self.update {
-                        memory.read(*start + at, copy);
-                    }
-                    writes.push(copy);
-                    destinations.push(Some((*memory, *start + at)));
-                }
-            }
-        }
-        work(&reads, &mut writes)?;
-        for (copy, destination) in writes.iter().zip(destinations) {
-            if let Some((memory, start)) = destination {
-                memory.write(start, copy);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn piece_bytes(rows: usize) -> usize {
-    let even = SCRATCH_BYTES / rows / PIECE_BYTES_MIN * PIECE_BYTES_MIN;
-    even.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX)
 }
 
 fn is_array(object: &Bound<'_, PyAny>) -> bool {

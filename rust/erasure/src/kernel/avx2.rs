@@ -3,14 +3,16 @@
 
 use std::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm_sfence, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_loadu_si256, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_srli_epi64, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
+    _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi64,
+    _mm256_xor_si256,
 };
 
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
 use super::steps::{self, apply_with};
+use super::touch::{At, ymm};
 use super::{Kernel, Shape, Tables, Transform};
+use crate::shared::{Source, Target};
 
 pub(super) static KERNEL: Kernel = Kernel {
     name: "avx2",
@@ -34,19 +36,19 @@ unsafe impl Lane for Ymm {
         unsafe { _mm256_setzero_si256() }
     }
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m256i {
+    unsafe fn load(from: At) -> __m256i {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { _mm256_loadu_si256(from.cast()) }
+        unsafe { ymm::load(from) }
     }
     #[inline(always)]
-    unsafe fn store(to: *mut u8, value: __m256i) {
+    unsafe fn store(to: At, value: __m256i) {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { _mm256_storeu_si256(to.cast(), value) }
+        unsafe { ymm::store(to, value) }
     }
     #[inline(always)]
-    unsafe fn stream(to: *mut u8, value: __m256i) {
+    unsafe fn stream(to: At, value: __m256i) {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { _mm256_stream_si256(to.cast(), value) }
+        unsafe { ymm::stream(to, value) }
     }
     #[inline(always)]
     unsafe fn fence() {
@@ -57,6 +59,11 @@ unsafe impl Lane for Ymm {
     unsafe fn xor(a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the caller's promise (instructions, addresses, table length).
         unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn xor_at(a: __m256i, from: At) -> __m256i {
+        // SAFETY: the caller's promise (instructions, addresses, table length).
+        unsafe { ymm::xor(a, from) }
     }
     #[inline(always)]
     fn table(transform: &Transform) -> &[[u8; 32]] {

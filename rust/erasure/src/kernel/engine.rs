@@ -8,23 +8,25 @@
 
 use super::lane::{Lane, PART, PLAIN, STREAM};
 use super::parts::{Span, Walk};
+use super::touch::At;
+use crate::shared::{Source, Target};
 
 /// Sources and targets of equal length, as addresses. `K` sources, or any number if `K` is 0.
 pub(super) struct Shards<'a, const K: usize, const M: usize> {
     fixed: [*const u8; K],
-    any: &'a [&'a [u8]],
+    any: &'a [Source<'a>],
     targets: [*mut u8; M],
 }
 
 impl<'a, const K: usize, const M: usize> Shards<'a, K, M> {
     #[inline(always)]
-    pub(super) fn new(sources: &'a [&'a [u8]], targets: &mut [&mut [u8]]) -> Self {
+    pub(super) fn new(sources: &'a [Source<'_>], targets: &mut [Target<'_>]) -> Self {
         debug_assert!(K == 0 || K == sources.len());
         debug_assert!(M == targets.len());
         Self {
-            fixed: std::array::from_fn(|j| sources[j].as_ptr()),
+            fixed: std::array::from_fn(|j| sources[j].start()),
             any: sources,
-            targets: std::array::from_fn(|r| targets[r].as_mut_ptr()),
+            targets: std::array::from_fn(|r| targets[r].start()),
         }
     }
 
@@ -42,20 +44,19 @@ impl<'a, const K: usize, const M: usize> Shards<'a, K, M> {
     /// # Safety
     /// `j` is below the count and `at` within the length.
     #[inline(always)]
-    pub(super) unsafe fn source(&self, j: usize, at: usize) -> *const u8 {
+    pub(super) unsafe fn source(&self, j: usize, at: usize) -> At {
         // SAFETY: the caller's promise.
         unsafe {
-            let start = if K == 0 { self.any.get_unchecked(j).as_ptr() } else { self.fixed[j] };
-            start.add(at)
+            let start = if K == 0 { self.any.get_unchecked(j).start() } else { self.fixed[j] };
+            At { base: start.cast_mut(), index: at }
         }
     }
 
     /// # Safety
     /// `at` is within the length.
     #[inline(always)]
-    pub(super) unsafe fn target(&self, r: usize, at: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { self.targets[r].add(at) }
+    pub(super) unsafe fn target(&self, r: usize, at: usize) -> At {
+        At { base: self.targets[r], index: at }
     }
 }
 

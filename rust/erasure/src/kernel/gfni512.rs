@@ -2,15 +2,16 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512i, __mmask64, _mm_sfence, _mm512_gf2p8affine_epi64_epi8, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set1_epi64, _mm512_setzero_si512,
-    _mm512_storeu_si512, _mm512_stream_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
+    __m512i, __mmask64, _mm_sfence, _mm512_gf2p8affine_epi64_epi8, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
 use super::steps::{self, apply_with};
+use super::touch::{At, zmm};
 use super::{Kernel, Shape, Tables, Transform};
+use crate::shared::{Source, Target};
 
 pub(super) static KERNEL: Kernel = Kernel {
     name: "gfni512",
@@ -43,19 +44,19 @@ unsafe impl Lane for Zmm {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> __m512i {
+    unsafe fn load(from: At) -> __m512i {
         // SAFETY: 64 bytes are readable.
-        unsafe { _mm512_loadu_si512(from.cast()) }
+        unsafe { zmm::load(from) }
     }
     #[inline(always)]
-    unsafe fn store(to: *mut u8, value: __m512i) {
+    unsafe fn store(to: At, value: __m512i) {
         // SAFETY: 64 bytes are writable.
-        unsafe { _mm512_storeu_si512(to.cast(), value) }
+        unsafe { zmm::store(to, value) }
     }
     #[inline(always)]
-    unsafe fn stream(to: *mut u8, value: __m512i) {
+    unsafe fn stream(to: At, value: __m512i) {
         // SAFETY: 64 aligned bytes are writable.
-        unsafe { _mm512_stream_si512(to.cast(), value) }
+        unsafe { zmm::stream(to, value) }
     }
     #[inline(always)]
     unsafe fn fence() {
@@ -73,6 +74,16 @@ unsafe impl Lane for Zmm {
         unsafe { _mm512_ternarylogic_epi64::<0x96>(a, b, c) }
     }
     #[inline(always)]
+    unsafe fn xor_at(a: __m512i, from: At) -> __m512i {
+        // SAFETY: 64 bytes are readable.
+        unsafe { zmm::xor(a, from) }
+    }
+    #[inline(always)]
+    unsafe fn xor3_at(a: __m512i, b: __m512i, from: At) -> __m512i {
+        // SAFETY: 64 bytes are readable.
+        unsafe { zmm::xor3(a, b, from) }
+    }
+    #[inline(always)]
     fn table(transform: &Transform) -> &[u64] {
         &transform.affine
     }
@@ -87,14 +98,14 @@ unsafe impl Lane for Zmm {
         unsafe { _mm512_gf2p8affine_epi64_epi8::<0>(value, factor) }
     }
     #[inline(always)]
-    unsafe fn load_part(from: *const u8, count: usize) -> __m512i {
+    unsafe fn load_part(from: At, count: usize) -> __m512i {
         // SAFETY: masked-off bytes are not touched; `count` bytes are readable.
-        unsafe { _mm512_maskz_loadu_epi8(mask(count), from.cast()) }
+        unsafe { zmm::load_part(from, mask(count)) }
     }
     #[inline(always)]
-    unsafe fn store_part(to: *mut u8, value: __m512i, count: usize) {
+    unsafe fn store_part(to: At, value: __m512i, count: usize) {
         // SAFETY: masked-off bytes are not touched; `count` bytes are writable.
-        unsafe { _mm512_mask_storeu_epi8(to.cast(), mask(count), value) }
+        unsafe { zmm::store_part(to, mask(count), value) }
     }
 }
 

@@ -28,6 +28,8 @@ mod parts;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod steps;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod touch;
 
 use std::sync::LazyLock;
 
@@ -35,6 +37,7 @@ use dwk_base::{Error, Result, codes};
 
 use crate::gf;
 use crate::matrix::Matrix;
+use crate::shared::{Source, Target};
 
 /// The structure that a kernel may exploit; whatever it does, the result is the matrix's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,18 +80,23 @@ impl Transform {
 
     /// `targets[r] = Σ matrix[r][j] · sources[j]`, or `+=` if `accumulate`.
     ///
-    /// All slices have one length, and there are as many as the matrix has rows and columns.
-    pub(crate) fn apply(&self, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
+    /// All have one length, and there are as many as the matrix has rows and columns.
+    pub(crate) fn apply(
+        &self,
+        sources: &[Source<'_>],
+        targets: &mut [Target<'_>],
+        accumulate: bool,
+    ) {
         let fits = self.try_apply(sources, targets, accumulate);
         assert!(fits, "the shards have several lengths, or are too many or too few");
     }
 
-    /// As [`Self::apply`]; false, and nothing done, if the slices are not what it says.
+    /// As [`Self::apply`]; false, and nothing done, if they are not what it says.
     #[must_use]
     pub(crate) fn try_apply(
         &self,
-        sources: &[&[u8]],
-        targets: &mut [&mut [u8]],
+        sources: &[Source<'_>],
+        targets: &mut [Target<'_>],
         accumulate: bool,
     ) -> bool {
         self.apply_with(kernel(), sources, targets, accumulate)
@@ -97,8 +105,8 @@ impl Transform {
     fn apply_with(
         &self,
         kernel: &Kernel,
-        sources: &[&[u8]],
-        targets: &mut [&mut [u8]],
+        sources: &[Source<'_>],
+        targets: &mut [Target<'_>],
         accumulate: bool,
     ) -> bool {
         assert!(!accumulate || matches!(self.shape, Shape::Rows | Shape::Xor));
@@ -106,7 +114,7 @@ impl Transform {
         if (targets.len(), sources.len()) != (self.matrix.rows, self.matrix.columns) {
             return false;
         }
-        let Some(length) = sources.first().map(|source| source.len()) else { return true };
+        let Some(length) = sources.first().map(Source::len) else { return true };
         let fits = sources.iter().all(|source| source.len() == length)
             && targets.iter().all(|target| target.len() == length);
         if fits && length > 0 && !targets.is_empty() {
@@ -147,7 +155,7 @@ pub(crate) enum Tables {
     Nibbles,
 }
 
-type Apply = fn(&Transform, &[&[u8]], &mut [&mut [u8]], bool);
+type Apply = fn(&Transform, &[Source<'_>], &mut [Target<'_>], bool);
 
 /// One implementation.
 pub(crate) struct Kernel {

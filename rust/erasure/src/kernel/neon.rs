@@ -2,13 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::{
-    uint8x16_t, vandq_u8, vdupq_n_u8, veorq_u8, vld1q_u8, vqtbl1q_u8, vshrq_n_u8, vst1q_u8,
+    uint8x16_t, vandq_u8, vdupq_n_u8, veorq_u8, vld1q_u8, vqtbl1q_u8, vshrq_n_u8,
 };
 
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
 use super::steps::{self, apply_with};
+use super::touch::{At, quad};
 use super::{Kernel, Shape, Tables, Transform};
+use crate::shared::{Source, Target};
 
 pub(super) static KERNEL: Kernel = Kernel {
     name: "neon",
@@ -32,19 +34,19 @@ unsafe impl Lane for Quad {
         unsafe { vdupq_n_u8(0) }
     }
     #[inline(always)]
-    unsafe fn load(from: *const u8) -> uint8x16_t {
+    unsafe fn load(from: At) -> uint8x16_t {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { vld1q_u8(from) }
+        unsafe { quad::load(from) }
     }
     #[inline(always)]
-    unsafe fn store(to: *mut u8, value: uint8x16_t) {
+    unsafe fn store(to: At, value: uint8x16_t) {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { vst1q_u8(to, value) }
+        unsafe { quad::store(to, value) }
     }
     #[inline(always)]
-    unsafe fn stream(to: *mut u8, value: uint8x16_t) {
+    unsafe fn stream(to: At, value: uint8x16_t) {
         // SAFETY: the caller's promise (instructions, addresses, table length).
-        unsafe { vst1q_u8(to, value) }
+        unsafe { quad::store(to, value) }
     }
     #[inline(always)]
     unsafe fn fence() {}

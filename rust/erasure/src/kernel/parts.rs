@@ -7,6 +7,7 @@
 //! at 150 GB/s, all at once at 117).
 
 use super::cache;
+use crate::shared::Target;
 
 /// Sources of a group.
 pub(super) const GROUP: usize = 8;
@@ -79,7 +80,7 @@ impl Plan {
     #[inline]
     pub(super) fn new(
         sources: usize,
-        targets: &[&mut [u8]],
+        targets: &[Target<'_>],
         accumulate: bool,
         alignment: usize,
         groups: Groups,
@@ -119,8 +120,8 @@ impl Plan {
 }
 
 /// Bytes before the targets' common alignment, or none if they have none in common.
-fn aligned_at(targets: &[&mut [u8]], alignment: usize) -> Option<usize> {
-    let offset = |target: &&mut [u8]| target.as_ptr() as usize & (alignment - 1);
+fn aligned_at(targets: &[Target<'_>], alignment: usize) -> Option<usize> {
+    let offset = |target: &Target<'_>| target.start().addr() & (alignment - 1);
     let first = offset(targets.first()?);
     let common = targets.iter().all(|target| offset(target) == first);
     common.then_some((alignment - first) & (alignment - 1))

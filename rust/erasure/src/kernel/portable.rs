@@ -2,25 +2,36 @@
 
 use super::{Kernel, Tables, Transform};
 use crate::gf;
+use crate::shared::{Source, Target};
 
 pub(super) static KERNEL: Kernel =
     Kernel { name: "portable", tables: Tables::None, runs_here: || true, apply };
 
-/// The bytes handled at a time, so that targets stay in the first-level cache.
+/// The bytes handled at a time, through buffers that stay in the first-level cache.
 const BLOCK: usize = 4096;
 
-fn apply(transform: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]], accumulate: bool) {
+fn apply(
+    transform: &Transform,
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
+    accumulate: bool,
+) {
     let length = sources[0].len();
+    let (mut bytes, mut sum) = ([0; BLOCK], [0; BLOCK]);
     for start in (0..length).step_by(BLOCK) {
-        let block = start..length.min(start + BLOCK);
+        let count = BLOCK.min(length - start);
+        let (bytes, sum) = (&mut bytes[..count], &mut sum[..count]);
         for (row, target) in targets.iter_mut().enumerate() {
-            let target = &mut target[block.clone()];
-            if !accumulate {
-                target.fill(0);
+            if accumulate {
+                target.source().read(start, sum);
+            } else {
+                sum.fill(0);
             }
             for (source, &factor) in sources.iter().zip(transform.matrix.row(row)) {
-                add_product(target, &source[block.clone()], factor);
+                source.read(start, bytes);
+                add_product(sum, bytes, factor);
             }
+            target.write(start, sum);
         }
     }
 }

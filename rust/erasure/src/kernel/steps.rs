@@ -2,8 +2,9 @@
 
 use super::Transform;
 use super::engine::{Shards, Step, run};
-use super::lane::{Lane, load, store};
+use super::lane::{Lane, add, add3, load, store};
 use super::parts::Span;
+use crate::shared::{Source, Target};
 
 /// Calls the body for each index below a constant ≤ 10, one copy of the code per index.
 macro_rules! each {
@@ -45,15 +46,15 @@ impl<L: Lane, const K: usize, const ONTO: bool> Step<L> for Xor<'_, K, ONTO> {
                     for v in 0..V {
                         let here = at + v * L::BYTES;
                         let a = load::<L, MODE>(self.shards.source($j, here), count);
-                        let b = load::<L, MODE>(self.shards.source($j + 1, here), count);
-                        sum[v] = L::xor3(sum[v], a, b);
+                        let b = self.shards.source($j + 1, here);
+                        sum[v] = add3::<L, MODE>(sum[v], a, b, count);
                     }
                 };
             }
             if k % 2 == 1 {
                 for v in 0..V {
                     let here = self.shards.source(k - 1, at + v * L::BYTES);
-                    sum[v] = L::xor(sum[v], load::<L, MODE>(here, count));
+                    sum[v] = add::<L, MODE>(sum[v], here, count);
                 }
             }
             if const { K == 0 } {
@@ -156,15 +157,16 @@ impl<L: Lane, const K: usize, const M: usize, const ONTO: bool> Step<L>
                     let cross = L::factor(self.factors.add(3 * g + 2));
                     for v in 0..V {
                         let here = at + v * L::BYTES;
-                        let get =
-                            |i: usize| load::<L, MODE>(self.shards.source(4 * g + i, here), count);
+                        let at = |i: usize| self.shards.source(4 * g + i, here);
+                        let get = |i: usize| load::<L, MODE>(at(i), count);
+                        let plus = |e: L::V, i: usize| add::<L, MODE>(e, at(i), count);
                         let e0 = get(0);
-                        let a1 = if present > 1 { L::xor(e0, get(1)) } else { e0 };
+                        let a1 = if present > 1 { plus(e0, 1) } else { e0 };
                         let a0 = L::xor(e0, L::mul(a1, low));
                         let (d2, d3) = match present {
                             4 => {
-                                let (e2, e3) = (get(2), get(3));
-                                let b1 = L::xor(e2, e3);
+                                let e2 = get(2);
+                                let b1 = plus(e2, 3);
                                 (L::xor3(a0, e2, L::mul(b1, high)), L::xor(a1, b1))
                             }
                             3 => {
@@ -206,7 +208,7 @@ impl<L: Lane, const K: usize, const M: usize, const ONTO: bool> Step<L>
                     let target = self.shards.target(r, here);
                     let mut result = results[r];
                     if ONTO {
-                        result = L::xor(result, load::<L, MODE>(target, count));
+                        result = add::<L, MODE>(result, target, count);
                     }
                     store::<L, MODE>(target, result, count);
                 }
@@ -333,8 +335,8 @@ impl<L: Lane, const K: usize, const M: usize, const ONTO: bool> Step<L>
 /// targets hold what is to be added to.
 #[inline(always)]
 pub(super) unsafe fn xor<L: Lane, const K: usize, const ONTO: bool>(
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
     span: Span,
 ) {
     let step = Xor::<K, ONTO> { shards: Shards::new(sources, targets) };
@@ -350,8 +352,8 @@ pub(super) unsafe fn xor<L: Lane, const K: usize, const ONTO: bool>(
 #[inline(always)]
 pub(super) unsafe fn plus_q<L: Lane, const K: usize, const ONTO: bool>(
     transform: &Transform,
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
     span: Span,
 ) {
     const { assert!(!ONTO || K.is_multiple_of(2)) };
@@ -374,8 +376,8 @@ pub(super) unsafe fn plus_q<L: Lane, const K: usize, const ONTO: bool>(
 pub(super) unsafe fn four_point<L: Lane, const K: usize, const M: usize, const ONTO: bool>(
     transform: &Transform,
     first: usize,
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
     span: Span,
 ) {
     // SAFETY: passed on; the shape has a factor, and three for each four sources.
@@ -398,8 +400,8 @@ pub(super) unsafe fn four_point<L: Lane, const K: usize, const M: usize, const O
 pub(super) unsafe fn rows<L: Lane, const K: usize, const M: usize>(
     transform: &Transform,
     (row, first): (usize, usize),
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
     accumulate: bool,
     span: Span,
 ) {
@@ -423,8 +425,8 @@ pub(super) unsafe fn rows<L: Lane, const K: usize, const M: usize>(
 pub(super) unsafe fn tile<L: Lane, const K: usize, const M: usize, const ONTO: bool>(
     transform: &Transform,
     (row, first): (usize, usize),
-    sources: &[&[u8]],
-    targets: &mut [&mut [u8]],
+    sources: &[Source<'_>],
+    targets: &mut [Target<'_>],
     span: Span,
 ) {
     let stride = transform.matrix.rows;
@@ -444,8 +446,8 @@ macro_rules! apply_with {
     ($lane:ty, $features:literal, [$($count:literal)*], [$($tile:literal)*]) => {
         fn apply(
             transform: &Transform,
-            sources: &[&[u8]],
-            targets: &mut [&mut [u8]],
+            sources: &[Source<'_>],
+            targets: &mut [Target<'_>],
             accumulate: bool,
         ) {
             // SAFETY: this kernel is only chosen where its instructions are; `Transform::apply` checked
@@ -476,7 +478,7 @@ macro_rules! apply_with {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn xor(sources: &[&[u8]], targets: &mut [&mut [u8]]) {
+        unsafe fn xor(sources: &[Source<'_>], targets: &mut [Target<'_>]) {
             let plan = Plan::new(sources.len(), targets, false, <$lane>::BYTES, Groups::FOR_CACHE);
             let mut from = 0;
             while let Some(span) = plan.span(from) {
@@ -496,7 +498,7 @@ macro_rules! apply_with {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn xor_onto(sources: &[&[u8]], targets: &mut [&mut [u8]]) {
+        unsafe fn xor_onto(sources: &[Source<'_>], targets: &mut [Target<'_>]) {
             let plan = Plan::new(sources.len(), targets, true, <$lane>::BYTES, Groups::FOR_CACHE);
             let mut from = 0;
             while let Some(span) = plan.span(from) {
@@ -507,7 +509,7 @@ macro_rules! apply_with {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn plus_q(t: &Transform, sources: &[&[u8]], targets: &mut [&mut [u8]]) {
+        unsafe fn plus_q(t: &Transform, sources: &[Source<'_>], targets: &mut [Target<'_>]) {
             let plan = Plan::new(sources.len(), targets, false, <$lane>::BYTES, Groups::FOR_CACHE);
             let mut from = 0;
             while let Some(span) = plan.span(from) {
@@ -529,8 +531,8 @@ macro_rules! apply_with {
         #[target_feature(enable = $features)]
         unsafe fn four_point<const M: usize>(
             t: &Transform,
-            sources: &[&[u8]],
-            targets: &mut [&mut [u8]],
+            sources: &[Source<'_>],
+            targets: &mut [Target<'_>],
         ) {
             let groups = if <$lane>::WIDE { Groups::FOR_CACHE } else { Groups::NONE };
             let plan = Plan::new(sources.len(), targets, false, <$lane>::BYTES, groups);
@@ -559,8 +561,8 @@ macro_rules! apply_with {
         unsafe fn rows<const M: usize>(
             t: &Transform,
             row: usize,
-            sources: &[&[u8]],
-            targets: &mut [&mut [u8]],
+            sources: &[Source<'_>],
+            targets: &mut [Target<'_>],
             accumulate: bool,
         ) {
             const { assert!(M <= 4) };

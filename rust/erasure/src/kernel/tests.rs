@@ -29,7 +29,7 @@ fn with_all_tables(matrix: Matrix, shape: Shape) -> Transform {
 fn check(transform: &Transform, length: usize, offset: usize, shift_targets: bool) {
     let (m, k) = (transform.matrix.rows, transform.matrix.columns);
     let whole: Vec<Vec<u8>> = (0..k).map(|j| noise(j as u64 + 1, length + offset)).collect();
-    let sources: Vec<&[u8]> = whole.iter().map(|s| &s[offset..]).collect();
+    let sources: Vec<Source<'_>> = whole.iter().map(|s| s[offset..].into()).collect();
     let shift = if shift_targets { offset } else { 0 };
     for accumulate in [false, true] {
         if accumulate && !matches!(transform.shape, Shape::Rows | Shape::Xor) {
@@ -38,8 +38,8 @@ fn check(transform: &Transform, length: usize, offset: usize, shift_targets: boo
         let results = KERNELS.iter().filter(|kernel| (kernel.runs_here)()).map(|kernel| {
             let mut space: Vec<Vec<u8>> =
                 (0..m).map(|r| noise(1000 + r as u64, length + shift + 7)).collect();
-            let mut targets: Vec<&mut [u8]> =
-                space.iter_mut().map(|t| &mut t[shift..shift + length]).collect();
+            let mut targets: Vec<Target<'_>> =
+                space.iter_mut().map(|t| (&mut t[shift..shift + length]).into()).collect();
             assert!(transform.apply_with(kernel, &sources, &mut targets, accumulate));
             (kernel.name, space)
         });
