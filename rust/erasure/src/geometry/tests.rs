@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::matrix::tests::subsets;
 
@@ -42,8 +44,58 @@ fn canonical_forms() {
         ("mirror:2x(raid5:3)", "mirror:2x(raid5:3)"),
         ("raid0:3x(lrc:4+2+1)", "raid0:3x(lrc:4+2+1)"),
         ("jbod:4", "jbod:4"),
+        // The name of a tree is part of the name of the tree around it.
+        ("mirror:2x(raid0:2x(raid0:2))", "raid01:2x(2x(raid0:2))"),
+        ("raid0:2x(raid5:3x(mirror:2))", "raid50:2x(3x(mirror:2))"),
+        ("raid0:2x(raid0:3x(mirror:2x(raid5:3)))", "raid100:2x(3x(2x(raid5:3)))"),
     ] {
         assert_eq!(of(text).to_string(), canonical, "{text}");
+        assert_eq!(of(canonical), of(text), "{text}");
+    }
+}
+
+/// Trees of every sort, most of them possible.
+fn trees() -> impl Strategy<Value = String> {
+    let leaf = (any::<prop::sample::Index>(), 1usize..9, 0usize..4, 0usize..5).prop_map(
+        |(name, n, m, wide)| {
+            let name = levels()[name.index(levels().len())];
+            match wide {
+                0 => name.to_owned(),
+                1 => format!("{name}:{n}+{m}"),
+                2 => format!("{name}:{n}+1+{m}@{}", n + m + 3),
+                3 => format!("{n}+{m}@{}", n + m + 2),
+                _ => format!("{name}:{}", n + m),
+            }
+        },
+    );
+    leaf.prop_recursive(4, 5, 1, |inner| {
+        (any::<prop::sample::Index>(), 1usize..5, inner).prop_map(|(name, legs, inner)| {
+            let likely =
+                ["raid0", "mirror", "raid5", "raid6", "raid3", "raid10", "raid01", "raid50"];
+            format!("{}:{legs}x({inner})", likely[name.index(likely.len())])
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 5 } else { 3000 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A pool keeps the printed form: a tree that did not come back would be a store that does not open.
+    #[test]
+    fn whatever_parses_prints_what_parses_to_the_same(text in trees()) {
+        if let Ok(geometry) = Geometry::parse(&text) {
+            let printed = geometry.to_string();
+            let again = Geometry::parse(&printed);
+            prop_assert_eq!(again.as_ref().ok(), Some(&geometry), "{} as {}: {:?}", text, printed, again);
+        }
+    }
+
+    #[test]
+    fn any_text_is_a_geometry_or_a_short_refusal(text in "\\PC{0,40}|[0-9x+:@() .a-z]{0,60}|([a-z0-9:]{1,8}x\\(){0,400}") {
+        if let Err(error) = Geometry::parse(&text) {
+            prop_assert!(error.is(&codes::GEOMETRY_INVALID));
+            prop_assert!(error.to_string().len() < 2000);
+        }
     }
 }
 
@@ -76,6 +128,9 @@ fn what_is_no_geometry_is_refused_with_a_sentence() {
         "4+2+",
         "99999999999999999999+2",
         "raid50:99999x(4+1)",
+        "raid50:+2x(4+1)",
+        "4+2@+9",
+        "٤+٢",
         "((((",
         "raid0:2x(",
         "x",
@@ -84,6 +139,25 @@ fn what_is_no_geometry_is_refused_with_a_sentence() {
     ] {
         let error = Geometry::parse(text).expect_err(text);
         assert!(error.is(&codes::GEOMETRY_INVALID), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_is_wrong() {
+    for (text, why) in [
+        ("jbod:65537", "65537 is more than 65536 drives"),
+        ("4+99999999999999999999", "more than 65536"),
+        ("raid6:", "a number is missing"),
+        ("4+", "a number is missing"),
+        ("raid50:2x(4+1", "parenthesis"),
+        ("raid6:8)", "parenthesis"),
+        ("jbod:0", "between 1 and 65536 drives"),
+        ("raid0:256", "between 1 and 255 drives"),
+        (&"raid0:2x(".repeat(9), "parenthesis"),
+        (&"x".repeat(100_000), "longer than"),
+    ] {
+        let error = Geometry::parse(text).expect_err(text).to_string();
+        assert!(error.contains(why), "{error}");
     }
 }
 

@@ -16,7 +16,16 @@ const COUNT_MAX: usize = 1 << 16;
 /// Trees deeper than this are taken for a slip.
 const DEPTH_MAX: usize = 8;
 
+/// No geometry is as long, so that a refusal can repeat what it was given.
+const TEXT_BYTES_MAX: usize = 500;
+
 pub(super) fn parse(text: &str) -> Result<Geometry> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(invalid(format!("the text is longer than {TEXT_BYTES_MAX} bytes")));
+    }
+    if text.matches('(').count() != text.matches(')').count() {
+        return Err(invalid(format!("a parenthesis of {text:?} has no partner")));
+    }
     geometry(text, 0)
 }
 
@@ -24,9 +33,13 @@ fn invalid(why: impl Into<String>) -> Error {
     Error::new(&codes::GEOMETRY_INVALID, why)
 }
 
+fn too_deep() -> Error {
+    invalid(format!("a tree deeper than {DEPTH_MAX} levels"))
+}
+
 fn geometry(text: &str, depth: usize) -> Result<Geometry> {
     if depth > DEPTH_MAX {
-        return Err(invalid(format!("a tree deeper than {DEPTH_MAX} levels")));
+        return Err(too_deep());
     }
     let text = text.trim();
     if text.is_empty() {
@@ -66,8 +79,7 @@ fn with_figures(level: &'static Level, figures: &str, depth: usize) -> Result<Ge
 /// `"2x(4+1)"` into `"2"` and `"4+1"`.
 fn split_tree(figures: &str) -> Option<(&str, &str)> {
     let (count, inner) = figures.split_once(['x', 'X', '×'])?;
-    count.trim().parse::<usize>().ok()?;
-    Some((count, strip(inner)))
+    digits(count).then(|| (count, strip(inner)))
 }
 
 /// Without the parentheses around it.
@@ -76,9 +88,21 @@ fn strip(text: &str) -> &str {
     text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).unwrap_or(text).trim()
 }
 
+fn digits(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn number(text: &str) -> Result<usize> {
-    let number = text.trim().parse::<usize>().ok().filter(|&n| n <= COUNT_MAX);
-    number.ok_or_else(|| invalid(format!("{:?} is no number of drives", text.trim())))
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(invalid("a number is missing"));
+    }
+    if !digits(text) {
+        return Err(invalid(format!("{text:?} is no number of drives")));
+    }
+    let number = text.parse::<usize>().ok().filter(|&n| n <= COUNT_MAX);
+    number.ok_or_else(|| invalid(format!("{text} is more than {COUNT_MAX} drives")))
 }
 
 /// `COUNTx(inner)`: the inner part is figures of the level's own legs, or a geometry.
@@ -86,13 +110,15 @@ fn tree(level: &'static Level, count: usize, inner: &str, depth: usize) -> Resul
     if count == 0 {
         return Err(invalid(format!("{} has no legs", level.name)));
     }
-    let named = inner.split_once(':').is_some() || inner.starts_with(|c: char| c.is_alphabetic());
+    // What stands in deeper parentheses is of the legs' own legs: "3x(mirror:2)" has no name.
+    let head = inner.split('(').next().unwrap_or(inner);
+    let named = head.contains(':') || head.starts_with(|c: char| c.is_alphabetic());
     let child = match level.figures {
         Figures::Tree { inner: name, .. } if !named => {
             let of = level::find(name).ok_or_else(|| invalid(format!("no level {name}")))?;
             with_figures(of, inner, depth + 1)?
         }
-        _ if depth >= DEPTH_MAX => return Err(invalid("the tree is too deep")),
+        _ if depth >= DEPTH_MAX => return Err(too_deep()),
         _ => geometry(inner, depth + 1)?,
     };
     let (level, code) = outer(level, count, &child)?;
@@ -192,8 +218,9 @@ fn code_of(level: &Level, terms: &[usize]) -> Result<(CodeSpec, usize)> {
     match (level.figures, terms) {
         (Figures::None, &[n]) => {
             let single = matches!(level.placement, Placement::Separate | Placement::Concat);
-            if n == 0 || n > if single { COUNT_MAX } else { SHARDS_MAX } {
-                return Err(wrong("between 1 and 255 drives"));
+            let most = if single { COUNT_MAX } else { SHARDS_MAX };
+            if n == 0 || n > most {
+                return Err(wrong(&format!("between 1 and {most} drives")));
             }
             Ok((CodeSpec::None { k: if single { 1 } else { n } }, n))
         }
