@@ -98,34 +98,37 @@ impl<'a> Solved<'a> {
     }
 
     /// The factor of every shard in the sum that gives shard `target`; `None` if it cannot be had.
+    ///
+    /// A lost parity may be there although the lost data that it sums is not: where another one has their
+    /// sum in it.
     fn factors(&self, target: usize) -> Option<Vec<u8>> {
         let k = self.parity.columns;
         let mut factors = vec![0; k + self.parity.rows];
         if target < k {
-            match self.lost.binary_search(&target) {
-                Ok(unknown) => self.add_lost(unknown, 1, &mut factors)?,
-                Err(_) => factors[target] = 1,
-            }
-            return Some(factors);
+            factors[target] = 1;
+        } else {
+            factors[..k].copy_from_slice(self.parity.row(target - k));
         }
-        for j in 0..k {
-            let factor = self.parity.at(target - k, j);
-            match self.lost.binary_search(&j) {
-                Ok(unknown) if factor != 0 => self.add_lost(unknown, factor, &mut factors)?,
-                Ok(_) => {}
-                Err(_) => factors[j] ^= factor,
+        // What it has of the lost shards must be a sum of solved equations.
+        let mut left: Vec<u8> = self.lost.iter().map(|&j| factors[j]).collect();
+        for unknown in 0..left.len() {
+            if let (scale @ 1.., Some(row)) = (left[unknown], self.pivots[unknown]) {
+                let (unknowns, combination) = self.system.row(row).split_at(left.len());
+                let times = &gf::table()[scale as usize];
+                left.iter_mut().zip(unknowns).for_each(|(x, &cell)| *x ^= times[cell as usize]);
+                self.add_equations(combination, scale, &mut factors);
             }
         }
+        if left.iter().any(|&x| x != 0) {
+            return None;
+        }
+        // Of lost shards nothing is left: the equations' parts of them have cancelled out.
+        self.lost.iter().for_each(|&j| factors[j] = 0);
         Some(factors)
     }
 
-    /// Adds `scale` times a lost data shard, written as present shards.
-    fn add_lost(&self, unknown: usize, scale: u8, factors: &mut [u8]) -> Option<()> {
-        let row = self.system.row(self.pivots[unknown]?);
-        let (unknowns, combination) = row.split_at(self.lost.len());
-        if unknowns.iter().enumerate().any(|(u, &x)| u != unknown && x != 0) {
-            return None;
-        }
+    /// Adds `scale` times a combination of equations: present parities, and the data in them.
+    fn add_equations(&self, combination: &[u8], scale: u8, factors: &mut [u8]) {
         let k = self.parity.columns;
         for (&equation, &factor) in self.equations.iter().zip(combination) {
             let factor = gf::mul(factor, scale);
@@ -138,8 +141,5 @@ impl<'a> Solved<'a> {
                 factors[j] ^= times[cell as usize];
             }
         }
-        // What the equations say about lost shards has cancelled out, or is the unknown itself.
-        self.lost.iter().for_each(|&j| factors[j] = 0);
-        Some(())
     }
 }

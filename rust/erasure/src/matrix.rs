@@ -72,8 +72,11 @@ pub(crate) fn linux_md(k: usize) -> Matrix {
     Matrix::from_fn(2, k, |row, j| if row == 0 { 1 } else { gf::power_of_two(j) })
 }
 
+/// The columns that a four-point matrix can have: the data points 4..=255.
+pub(crate) const FOUR_POINT_MAX: usize = 252;
+
 /// Rows `0..m` (m ≤ 4) of the code that the fused four-point transform computes: a Cauchy matrix over
-/// the parity points 0..4 and the data points 4.., its columns scaled. At most 251 columns.
+/// the parity points 0..4 and the data points 4.., its columns scaled. At most [`FOUR_POINT_MAX`] columns.
 pub(crate) fn four_point(m: usize, k: usize) -> Matrix {
     // With V = {0,1,2,3} and s(X) the product of X+v over V, the degree-3 polynomial that is 1 at x
     // and 0 on the rest of x+V is (s(X)+s(x)) / (6·(X+x)); at a point y of V, s(y) = 0.
@@ -202,12 +205,14 @@ pub(crate) mod tests {
             assert!(mds(&cauchy(m, k)), "cauchy {k}+{m}");
         }
         assert!(mds(&linux_md(253)), "P+Q 253");
-        assert!(mds(&four_point(2, 251)), "two rows of four-point 251");
+        assert!(mds(&four_point(2, FOUR_POINT_MAX)), "two rows of four-point 252");
     }
 
     #[test]
     fn largest_matrices_have_no_zero() {
-        for matrix in [four_point(4, 251), cauchy(5, 250), cauchy(127, 128), cauchy(254, 1)] {
+        for matrix in
+            [four_point(4, FOUR_POINT_MAX), cauchy(5, 250), cauchy(127, 128), cauchy(254, 1)]
+        {
             assert!((0..matrix.rows).all(|r| matrix.row(r).iter().all(|&x| x != 0)));
         }
         assert!(cauchy(20, 60).row(0).iter().all(|&x| x == 1));

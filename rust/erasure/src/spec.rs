@@ -175,7 +175,7 @@ impl CodeSpec {
             (matrix_id::XOR, _) if plain && m == 1 => Some(matrix::ones(1, k)),
             (matrix_id::PQ_LINUX_MD, Self::PQ { .. }) => Some(matrix::linux_md(k)),
             (matrix_id::PQ_LINUX_MD, _) if plain && m == 2 => Some(matrix::linux_md(k)),
-            (matrix_id::FOUR_POINT, _) if plain && m <= 4 && k <= 251 => {
+            (matrix_id::FOUR_POINT, _) if plain && m <= 4 && k <= matrix::FOUR_POINT_MAX => {
                 Some(matrix::four_point(m, k))
             }
             (matrix_id::CAUCHY, _) if plain => Some(matrix::cauchy(m, k)),

@@ -94,6 +94,86 @@ fn every_loss_is_rebuilt_or_refused_up_to_twelve_shards() {
     }
 }
 
+/// The field's product by its definition.
+fn product(a: u8, b: u8) -> u8 {
+    (0..8).rev().fold(0u8, |sum, bit| {
+        let twice = sum << 1 ^ if sum & 0x80 == 0 { 0 } else { 0x1d };
+        twice ^ if b >> bit & 1 == 1 { a } else { 0 }
+    })
+}
+
+/// Rows in echelon form, and the place of each one's leading 1.
+type Echelon = Vec<(usize, Vec<u8>)>;
+
+/// What `row` leaves when the rows of `basis` are taken off it.
+fn reduced(basis: &Echelon, mut row: Vec<u8>) -> Vec<u8> {
+    for (lead, base) in basis {
+        let factor = row[*lead];
+        row.iter_mut().zip(base).for_each(|(x, &b)| *x ^= product(factor, b));
+    }
+    row
+}
+
+fn extend(basis: &mut Echelon, row: Vec<u8>) {
+    let row = reduced(basis, row);
+    if let Some(lead) = row.iter().position(|&x| x != 0) {
+        let inverse = (1..=255).find(|&x| product(x, row[lead]) == 1).unwrap();
+        basis.push((lead, row.iter().map(|&x| product(x, inverse)).collect()));
+    }
+}
+
+#[test]
+fn exactly_what_the_present_shards_determine_can_be_had() {
+    for spec in [
+        CodeSpec::Copies { n: 4 },
+        CodeSpec::Lrc { k: 4, l: 2, g: 2 },
+        CodeSpec::Lrc { k: 5, l: 2, g: 1 },
+        CodeSpec::Lrc { k: 3, l: 3, g: 2 },
+        CodeSpec::Hamming { k: 4 },
+        rs(5, 3),
+    ] {
+        let code = Code::new(&spec).unwrap();
+        let (k, n) = (code.k(), code.shards());
+        let row = |shard: usize| -> Vec<u8> {
+            match shard.checked_sub(k) {
+                None => (0..k).map(|j| u8::from(j == shard)).collect(),
+                Some(parity) => (0..k).map(|j| code.coefficient(parity, j).unwrap()).collect(),
+            }
+        };
+        for pattern in 0..1u32 << n {
+            let (lost, present): (Vec<usize>, Vec<usize>) =
+                (0..n).partition(|shard| pattern >> shard & 1 == 1);
+            let mut basis = Echelon::new();
+            for &shard in &present {
+                extend(&mut basis, row(shard));
+            }
+            assert_eq!(code.tolerates(&lost), basis.len() == k, "{spec} {lost:?}");
+            for &wanted in &lost {
+                let determined = reduced(&basis, row(wanted)).iter().all(|&x| x == 0);
+                let read = code.read_set(&lost, &[wanted]);
+                assert_eq!(read.is_ok(), determined, "{spec} {lost:?} {wanted}");
+                assert!(read.unwrap_or_default().iter().all(|shard| present.contains(shard)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_check_is_rebuilt_where_its_data_cannot_be() {
+    let code = Code::new(&CodeSpec::Hamming { k: 4 }).unwrap();
+    let whole = stripe(&code, 90, 6);
+    // Of shards 0 and 3 only the sum is known, and that is what check 5 has of them, too.
+    assert!(code.read_set(&[0, 3, 5, 6, 7], &[0]).is_err());
+    let mut room = vec![0; 90];
+    let mut shards: Vec<Shard<'_>> = (0..8).map(|_| Shard::Absent).collect();
+    for index in [1, 2, 4] {
+        shards[index] = Shard::Present(&whole[index]);
+    }
+    shards[5] = Shard::Lost(&mut room);
+    code.reconstruct(&mut shards, &[5]).unwrap();
+    assert!(room == whole[5]);
+}
+
 #[test]
 fn promised_tolerance_is_not_exceeded_by_any_code() {
     for spec in [CodeSpec::Lrc { k: 12, l: 2, g: 2 }, CodeSpec::Hamming { k: 4 }, rs(5, 3)] {
@@ -224,6 +304,22 @@ fn impossible_codes_are_refused() {
     assert!(Code::from_matrix_id(&rs(4, 2), 99).unwrap_err().is(&codes::FORMAT_NEWER));
     assert!(Code::from_matrix_id(&rs(4, 2), matrix_id::XOR).unwrap_err().is(&codes::FORMAT_NEWER));
     assert!(Code::from_matrix_id(&rs(4, 2), matrix_id::CAUCHY).is_ok());
+}
+
+#[test]
+fn every_number_of_parities_up_to_255_shards_has_a_code() {
+    for m in 1..=254 {
+        let k = 255 - m;
+        // Large matrices cost time, and have nothing that their neighbours do not have.
+        if m > 20 && m < 250 && m % 50 != 0 {
+            continue;
+        }
+        let code = Code::new(&rs(k, m)).unwrap_or_else(|error| panic!("{k}+{m}: {error}"));
+        let whole = stripe(&code, 70, 4);
+        let lost: Vec<usize> = (0..255).rev().step_by(255 / m).take(m).collect();
+        assert_eq!(recovers(&code, &whole, &lost), Some(true), "{k}+{m}");
+        assert!(Code::new(&rs(k + 1, m)).unwrap_err().is(&codes::GEOMETRY_INVALID));
+    }
 }
 
 /// Bytes that stripes on drives depend on: they never change.

@@ -58,7 +58,7 @@ const LENGTHS: &[usize] = if cfg!(miri) {
     &[0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 1000, 4096]
 };
 
-fn transforms(k: usize) -> Vec<Transform> {
+pub(super) fn transforms(k: usize) -> Vec<Transform> {
     vec![
         with_all_tables(matrix::ones(1, k), Shape::Xor),
         with_all_tables(matrix::linux_md(k), Shape::PlusQ),
@@ -119,7 +119,9 @@ fn every_kernel_equals_the_reference_when_it_streams() {
 #[test]
 #[cfg(not(miri))]
 fn largest_codes_equal_the_reference() {
-    check(&with_all_tables(matrix::four_point(4, 251), Shape::FourPoint), 321, 3, true);
+    for (m, k) in [(4, 251), (3, matrix::FOUR_POINT_MAX)] {
+        check(&with_all_tables(matrix::four_point(m, k), Shape::FourPoint), 321, 3, true);
+    }
     check(&with_all_tables(matrix::linux_md(253), Shape::PlusQ), 321, 3, true);
     check(&with_all_tables(matrix::cauchy(127, 128), Shape::Rows), 130, 3, true);
 }
