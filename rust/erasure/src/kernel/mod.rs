@@ -230,4 +230,7 @@ pub fn names() -> Vec<&'static str> {
 }
 
 #[cfg(test)]
+#[cfg(all(unix, not(miri)))]
+mod fence_tests;
+#[cfg(test)]
 mod tests;
