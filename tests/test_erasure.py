@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwkernel import erasure, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Array = npt.NDArray[np.uint8]
 
@@ -159,6 +162,8 @@ def read_only(length: int) -> Array:
         ([bytearray(8)] * 5 + [bytearray(9)], "buffer.length"),
         ([bytearray(8)] * 5 + ["text"], "buffer.type"),
         ([bytearray(8)] * 5 + [bytes(8)], "buffer.read_only"),
+        ([np.array([None]) for _ in range(6)], "buffer.type"),
+        ([np.zeros(1, [("Offset", "u1"), ("b", object)]) for _ in range(6)], "buffer.type"),
         (read_only(8), "buffer.read_only"),
         (7, "buffer.type"),
         ([], "buffer.length"),
@@ -170,7 +175,47 @@ def test_wrong_shards_are_refused_with_a_code(shards: Any, code: str) -> None:
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("lost", [[6], [-1], ["x"], [2**70]])
+def test_items_of_several_bytes_are_bytes_and_fields_are_no_objects() -> None:
+    rows = [np.zeros(2, [("Offset", "<u2")]) for _ in range(6)]
+    erasure.Code("4+2").encode_into(rows)
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError, TypeError])
+def test_what_a_source_of_rows_raises_comes_out(raised: type[BaseException]) -> None:
+    def rows() -> Iterator[bytes]:
+        yield bytes(8)
+        raise raised
+
+    for call in (erasure.Code("4+2").encode, erasure.Code("4+2").verify):
+        with pytest.raises(raised):
+            call(rows())  # type: ignore[call-overload,arg-type]
+
+
+def test_rows_that_are_written_share_no_memory_with_others() -> None:
+    code = erasure.Code("4+2")
+    one, memory = bytearray(8), memoryview(bytearray(80))
+    shards = stripe(code, 8)
+    shifted = [memory[3 * i : 3 * i + 8] for i in range(6)]
+    for call in (
+        lambda: code.encode_into([one] * 6),
+        lambda: code.encode_into(shifted),
+        lambda: code.encode_into([bytes(8)] * 4 + [one, one]),
+        lambda: code.reconstruct([bytes(8)] * 4 + [one, one], lost=[4, 5]),
+        lambda: code.reconstruct([one, one, bytes(8), bytes(8), bytes(8), bytes(8)], lost=[0]),
+        lambda: code.update(shards, 1, shards[1]),
+        lambda: code.update(shards, 1, shards[5]),
+    ):
+        with pytest.raises(errors.Invalid) as caught:
+            call()
+        assert caught.value.code == "buffer.overlap"
+    # What is only read may be one buffer, and rows may touch.
+    code.encode_into([one] * 4 + [bytearray(8), bytearray(8)])
+    code.reconstruct([one, bytearray(8)] + [one] * 4, lost=[1])
+    code.encode_into([memory[8 * i : 8 * i + 8] for i in reversed(range(6))])
+    code.encode_into([bytearray()] * 6)
+
+
+@pytest.mark.parametrize("lost", [[6], [-1], ["x"], [2**70], 3, None])
 def test_wrong_indexes_are_refused(lost: Any) -> None:
     code = erasure.Code("4+2")
     with pytest.raises(errors.Invalid) as caught:
@@ -178,12 +223,22 @@ def test_wrong_indexes_are_refused(lost: Any) -> None:
     assert caught.value.code == "buffer.length"
 
 
-def test_a_new_row_of_another_length_or_place_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("row", "new"), [(0, bytes(7)), (4, bytes(8)), (-1, bytes(8)), (2**70, bytes(8)), ("x", b"")]
+)
+def test_a_new_row_of_another_length_or_place_is_refused(row: Any, new: bytes) -> None:
     code = erasure.Code("4+2")
-    shards = stripe(code, 8)
-    for row, new in ((0, bytes(7)), (4, bytes(8))):
-        with pytest.raises(errors.Invalid):
-            code.update(shards, row, new)
+    with pytest.raises(errors.Invalid) as caught:
+        code.update(stripe(code, 8), row, new)
+    assert caught.value.code == "buffer.length"
+
+
+@pytest.mark.parametrize("given", [None, 5, True, b"4+2", "\ud800"])
+def test_only_text_is_a_geometry(given: Any) -> None:
+    for make in (erasure.Geometry, erasure.Code):
+        with pytest.raises(errors.Invalid) as caught:
+            make(given)
+        assert caught.value.code == "geometry.invalid"
 
 
 @pytest.mark.parametrize("text", ["", "4+", "0+2", "raid6:2", "mirror:1", "300+4", "nonsense:3"])

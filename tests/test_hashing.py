@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 import threading
 import time
@@ -62,6 +63,22 @@ def test_a_batch_on_several_threads_keeps_its_order(threads: int | None) -> None
     assert hashing.blake3_many(mixed, threads=threads) == hashes
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux counts it")
+def test_a_batch_is_hashed_where_no_thread_can_be_started() -> None:
+    code = """
+import pathlib, resource
+from dwkernel import hashing
+inputs = [bytes([i % 256]) * 4096 for i in range(2048)]
+hashes = [hashing.blake3(one) for one in inputs]
+pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+# A thread's stack has no room any more, results have.
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (3 << 19), -1))
+assert hashing.blake3_many(inputs, threads=8) == hashes
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("length", [0, 1, 1000, 65535, 65536, 65537, 400000])
 def test_every_kind_of_buffer_hashes_alike(length: int) -> None:
     data = (COUNTING * 4)[:length]
@@ -92,7 +109,9 @@ def test_crcs_join_to_the_crc_of_the_whole(a: bytes, b: bytes) -> None:
     assert joined == hashing.crc64nvme(a + b)
 
 
-@pytest.mark.parametrize("wrong", ["text", 7, None, np.zeros((4, 4), np.uint8)[:, 1], [1, 2]])
+@pytest.mark.parametrize(
+    "wrong", ["text", 7, None, np.zeros((4, 4), np.uint8)[:, 1], [1, 2], np.array([None])]
+)
 def test_what_is_no_contiguous_buffer_is_refused(wrong: object) -> None:
     for call in (hashing.blake3, hashing.crc64nvme, lambda one: hashing.blake3_many([one])):
         with pytest.raises(errors.Invalid) as caught:

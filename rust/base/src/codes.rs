@@ -37,6 +37,7 @@ codes! {
     BROKER_UNSUPPORTED = "broker.unsupported", Unsupported, false, "This broker cannot promise that: leave the option out, or use a stream of a store; .promises says what each can";
     BROKER_URL = "broker.url", Invalid, false, "Write nats://host:port or redis://host:port/database";
     BUFFER_LENGTH = "buffer.length", Invalid, false, "Give buffers of the documented shape and length";
+    BUFFER_OVERLAP = "buffer.overlap", Invalid, false, "Give every row that is written memory of its own; to update, leave the old bytes in the row and give the new ones apart";
     BUFFER_READ_ONLY = "buffer.read_only", Invalid, false, "Give a writable buffer, such as bytearray or a writable NumPy array";
     BUFFER_TYPE = "buffer.type", Invalid, false, "Give a contiguous buffer of bytes, such as bytes, bytearray, memoryview or a NumPy uint8 array";
     BUS_CLOSED = "bus.closed", State, false, "The bus or the subscription was closed: open the kernel or subscribe again";

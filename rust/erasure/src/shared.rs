@@ -75,8 +75,9 @@ impl<'a> Source<'a> {
     }
 
     /// Where they begin.
+    #[must_use]
     #[inline]
-    pub(crate) fn start(&self) -> *const u8 {
+    pub fn start(&self) -> *const u8 {
         self.bytes.cast()
     }
 
@@ -125,8 +126,9 @@ impl<'a> Target<'a> {
     }
 
     /// Where they begin.
+    #[must_use]
     #[inline]
-    pub(crate) fn start(&self) -> *mut u8 {
+    pub fn start(&self) -> *mut u8 {
         self.bytes.cast()
     }
 

@@ -102,7 +102,7 @@ impl Shared {
     /// Exports `object`'s buffer.
     ///
     /// # Errors
-    /// `buffer.type` if it has none, or one that is not C-contiguous.
+    /// `buffer.type` if it has none, or one that is not C-contiguous or holds Python objects.
     pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = object.py();
         let name = || object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
@@ -112,6 +112,10 @@ impl Shared {
         })?;
         if !buffer.is_c_contiguous() {
             let message = format!("the buffer of {} is not C-contiguous", name());
+            return Err(errors::to_py(py, &Error::new(&codes::BUFFER_TYPE, message)));
+        }
+        if holds_objects(buffer.format().to_bytes()) {
+            let message = format!("the buffer of {} holds Python objects, not bytes", name());
             return Err(errors::to_py(py, &Error::new(&codes::BUFFER_TYPE, message)));
         }
         Ok(Self { buffer })
@@ -163,6 +167,13 @@ impl Shared {
         let end = start.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.len()), "{start}+{length} of {}", self.len());
     }
+}
+
+/// True if items of this format (PEP 3118) are or contain references: bytes written over one would crash
+/// the interpreter.
+fn holds_objects(format: &[u8]) -> bool {
+    // Every other piece is the name of a field.
+    format.split(|&byte| byte == b':').step_by(2).any(|piece| piece.contains(&b'O'))
 }
 
 /// A `bytes` object that nobody has seen yet, written from its beginning, and not zeroed before.

@@ -1,17 +1,18 @@
 //! `dwkernel.erasure`.
 
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 
 use dwk_base::{Error, codes};
 use dwk_erasure::shared::Target;
 use dwk_erasure::{Code, Geometry, SharedShard};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyTuple;
 
 use crate::detach::{detach, detach_if_long};
 use crate::errors;
-use crate::rows::Rows;
+use crate::rows::{Rows, expect_apart};
+use crate::texts::{OfGeometry, Text};
 
 /// A geometry: what a stripe is encoded with, and how its shards are laid over drives.
 ///
@@ -42,8 +43,9 @@ impl Hash for PyGeometry {
 #[pymethods]
 impl PyGeometry {
     #[new]
-    fn new(py: Python<'_>, text: &str) -> PyResult<Self> {
-        let inner: Geometry = text.parse().map_err(|error| errors::to_py(py, &error))?;
+    #[allow(clippy::needless_pass_by_value, reason = "arguments are extracted")]
+    fn new(py: Python<'_>, text: Text<OfGeometry>) -> PyResult<Self> {
+        let inner = parsed(py, &text)?;
         Ok(Self { text: inner.to_string(), inner })
     }
 
@@ -105,6 +107,9 @@ impl PyGeometry {
 ///
 /// `geometry`: a `Geometry` or its text; of a tree, the code of one stripe.
 ///
+/// Rows that are written share memory with no other row, or `buffer.overlap` is raised; rows that are only
+/// read may be one buffer.
+///
 /// Raises:
 ///     Invalid: `geometry.invalid`.
 #[pyclass(frozen, module = "dwkernel.erasure", name = "Code")]
@@ -117,20 +122,13 @@ pub(crate) struct PyCode {
 impl PyCode {
     #[new]
     fn new(py: Python<'_>, geometry: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let is_one =
-            geometry.is_instance_of::<PyString>() || geometry.is_instance_of::<PyGeometry>();
-        if !is_one {
-            // `str(None)` would be the name of a level.
-            let text = format!("{} is neither text nor a Geometry", geometry.get_type().name()?);
-            let error = Error::new(&codes::GEOMETRY_INVALID, text);
-            return Err(errors::to_py(py, &error));
-        }
-        let text = geometry.str()?;
-        let make = || {
-            let geometry: Geometry = text.to_str().unwrap_or_default().parse()?;
-            Ok((geometry.to_string(), Code::new(&geometry.stripe_code())?))
+        let (text, spec) = if let Ok(given) = geometry.cast::<PyGeometry>() {
+            (given.get().text.clone(), given.get().inner.stripe_code())
+        } else {
+            let geometry = parsed(py, &geometry.extract()?)?;
+            (geometry.to_string(), geometry.stripe_code())
         };
-        let (text, inner) = make().map_err(|error: Error| errors::to_py(py, &error))?;
+        let inner = Code::new(&spec).map_err(|error| errors::to_py(py, &error))?;
         Ok(Self { text, inner })
     }
 
@@ -176,12 +174,13 @@ impl PyCode {
     ///     shards: k + m rows, the last m writable.
     ///
     /// Raises:
-    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`.
+    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`, `buffer.overlap`.
     fn encode_into<'py>(&self, py: Python<'py>, shards: &Bound<'py, PyAny>) -> PyResult<()> {
         let (k, n) = (self.inner.k(), self.inner.shards());
         let rows = Rows::new(shards)?.expect_count(py, n, "shards")?;
         let data: Vec<_> = (0..k).map(|index| rows.row(index)).collect();
         let mut parity = targets(py, &rows, k..n)?;
+        expect_apart(py, &data, &parity)?;
         detach_if_long(py, rows.len_bytes(), || self.inner.encode_shared(&data, &mut parity))
     }
 
@@ -195,7 +194,7 @@ impl PyCode {
     ///
     /// Raises:
     ///     Corrupt: `erasure.too_many_lost` if they cannot be rebuilt; nothing is written then.
-    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`.
+    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`, `buffer.overlap`.
     fn reconstruct<'py>(
         &self,
         py: Python<'py>,
@@ -209,12 +208,16 @@ impl PyCode {
         lost.dedup();
         let sources =
             self.inner.read_set(&lost, &lost).map_err(|error| errors::to_py(py, &error))?;
+        let reads: Vec<_> = sources.iter().map(|&index| rows.row(index)).collect();
+        let writes: Vec<_> =
+            lost.iter().map(|&index| rows.target(py, index)).collect::<PyResult<_>>()?;
+        expect_apart(py, &reads, &writes)?;
         let mut shards: Vec<_> = (0..n).map(|_| SharedShard::Absent).collect();
-        for &index in &sources {
-            shards[index] = SharedShard::Present(rows.row(index));
+        for (&index, read) in sources.iter().zip(reads) {
+            shards[index] = SharedShard::Present(read);
         }
-        for &index in &lost {
-            shards[index] = SharedShard::Lost(rows.target(py, index)?);
+        for (&index, write) in lost.iter().zip(writes) {
+            shards[index] = SharedShard::Lost(write);
         }
         let bytes = rows.row_bytes() * (sources.len() + lost.len());
         detach_if_long(py, bytes, || self.inner.reconstruct_shared(&mut shards, &lost))
@@ -242,22 +245,22 @@ impl PyCode {
     /// Args:
     ///     shards: k + m rows; row `row` and the last m are writable.
     ///     row: index of a data shard, below k.
-    ///     new: its new bytes.
+    ///     new: its new bytes, not in the row itself: its old bytes are needed.
     ///
     /// Costs reading one row and the parity, not the stripe.
     ///
     /// Raises:
-    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`.
+    ///     Invalid: `buffer.type`, `buffer.length`, `buffer.read_only`, `buffer.overlap`.
     fn update<'py>(
         &self,
         py: Python<'py>,
         shards: &Bound<'py, PyAny>,
-        row: usize,
+        row: &Bound<'py, PyAny>,
         new: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let (k, n) = (self.inner.k(), self.inner.shards());
         let rows = Rows::new(shards)?.expect_count(py, n, "shards")?;
-        let new = Rows::single(new)?;
+        let (row, new) = (index(row)?, Rows::single(new)?);
         if row >= k || new.row_bytes() != rows.row_bytes() {
             let message = format!(
                 "row {row} of {} bytes is to be row 0 to {} of {} bytes",
@@ -268,10 +271,13 @@ impl PyCode {
             return Err(errors::to_py(py, &Error::new(&codes::BUFFER_LENGTH, message)));
         }
         let (old, new) = (rows.row(row), new.row(0));
-        let (mut data, mut parity) = (rows.target(py, row)?, targets(py, &rows, k..n)?);
+        let mut writes = targets(py, &rows, (k..n).chain([row]))?;
+        // It writes the row that it reads first.
+        expect_apart(py, &[new], &writes)?;
         let bytes = rows.row_bytes() * (self.inner.m() + 2);
         detach_if_long(py, bytes, || {
-            self.inner.update_shared(row, old, new, &mut parity)?;
+            let (data, parity) = writes.split_last_mut().ok_or_else(no_row)?;
+            self.inner.update_shared(row, old, new, parity)?;
             data.copy_from(new);
             Ok(())
         })
@@ -295,18 +301,32 @@ pub(crate) fn levels() -> Vec<String> {
 fn targets<'a>(
     py: Python<'_>,
     rows: &'a Rows<'_>,
-    which: Range<usize>,
+    which: impl Iterator<Item = usize>,
 ) -> PyResult<Vec<Target<'a>>> {
     which.map(|index| rows.target(py, index)).collect()
 }
 
+fn parsed(py: Python<'_>, text: &Text<OfGeometry>) -> PyResult<Geometry> {
+    text.text.parse().map_err(|error| errors::to_py(py, &error))
+}
+
 fn indexes(object: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
-    let index = |item: PyResult<Bound<'_, PyAny>>| {
-        let item = item?;
-        item.extract::<usize>().map_err(|_| {
-            let message = format!("{item} is no index");
-            errors::to_py(item.py(), &Error::new(&codes::BUFFER_LENGTH, message))
-        })
-    };
-    object.try_iter()?.map(index).collect()
+    let items = object.try_iter().map_err(|error| {
+        let other = !error.is_instance_of::<PyTypeError>(object.py());
+        if other { error } else { wrong_index(object, "is no list of indexes") }
+    })?;
+    items.map(|item| index(&item?)).collect()
+}
+
+fn index(item: &Bound<'_, PyAny>) -> PyResult<usize> {
+    item.extract().map_err(|_| wrong_index(item, "is no index"))
+}
+
+fn wrong_index(object: &Bound<'_, PyAny>, why: &str) -> PyErr {
+    let message = format!("{object} {why}");
+    errors::to_py(object.py(), &Error::new(&codes::BUFFER_LENGTH, message))
+}
+
+fn no_row() -> Error {
+    Error::new(&codes::INTERNAL_BUG, "an update writes no row")
 }

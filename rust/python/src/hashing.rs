@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
+use std::thread::{Builder, available_parallelism};
 
 use dwk_base::{Error, codes};
 use dwk_chunk::{Blake3, Crc64};
@@ -122,6 +122,9 @@ pub(crate) fn crc64nvme<'py>(py: Python<'py>, data: &Bound<'py, PyAny>) -> PyRes
 ///
 /// Returns:
 ///     The CRC of A + B.
+///
+/// Raises:
+///     OverflowError: if one is not from 0 to 2**64 - 1.
 #[pyfunction]
 pub(crate) fn crc64_join(a: u64, b: u64, b_bytes: u64) -> u64 {
     dwk_chunk::crc64_join(a, b, b_bytes)
@@ -185,8 +188,11 @@ fn hash_all(key: Option<&[u8; 32]>, sources: &[Source<'_>], threads: usize) -> V
         }
     };
     std::thread::scope(|scope| {
+        // Where there is no room for one more, those that are there do the work.
         for _ in 1..threads {
-            scope.spawn(work);
+            if Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });

@@ -2,6 +2,7 @@
 
 use dwk_base::{Code, Error, codes};
 use dwk_erasure::shared::{Source, Target};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -32,10 +33,13 @@ impl<'py> Rows<'py> {
         if let Ok(true) = object.getattr("ndim").and_then(|ndim| ndim.eq(2)) {
             return Self::matrix(object);
         }
-        let list = object.try_iter().and_then(Iterator::collect::<PyResult<Vec<_>>>);
-        let Ok(list) = list else {
-            return Err(wrong_type(object, "neither two-dimensional nor a list of buffers"));
-        };
+        let items = object.try_iter().map_err(|error| {
+            if !error.is_instance_of::<PyTypeError>(object.py()) {
+                return error;
+            }
+            wrong_type(object, "neither two-dimensional nor a list of buffers")
+        })?;
+        let list = items.collect::<PyResult<Vec<_>>>()?;
         let numpy = list.first().is_some_and(is_array);
         let inputs = list.iter().map(Input::new).collect::<PyResult<Vec<_>>>()?;
         let row_bytes = inputs.first().map_or(0, Input::len);
@@ -188,6 +192,32 @@ impl<'py> Fresh<'py> {
     pub(crate) fn into_result(self) -> Bound<'py, PyAny> {
         self.result
     }
+}
+
+/// Fails if bytes that are written lie among other ones: what is computed could not be right.
+///
+/// # Errors
+/// `buffer.overlap`
+pub(crate) fn expect_apart(
+    py: Python<'_>,
+    reads: &[Source<'_>],
+    writes: &[Target<'_>],
+) -> PyResult<()> {
+    let reads = reads.iter().map(|row| (row.start().addr(), row.len(), false));
+    let writes = writes.iter().map(|row| (row.start().addr(), row.len(), true));
+    let mut places: Vec<_> = reads.chain(writes).collect();
+    places.sort_unstable();
+    // Where the last ones end, and the last ones that are written.
+    let (mut end, mut written_end) = (0, 0);
+    for (place, length, written) in places {
+        if place < written_end || (written && place < end) {
+            let message = "a row that is written shares memory with another row";
+            return Err(wrong(py, &codes::BUFFER_OVERLAP, message.to_owned()));
+        }
+        end = place + length;
+        written_end = if written { end } else { written_end };
+    }
+    Ok(())
 }
 
 fn is_array(object: &Bound<'_, PyAny>) -> bool {

@@ -29,6 +29,8 @@ pub(crate) struct OfMetadata;
 pub(crate) struct OfOption;
 /// A drive's name or place.
 pub(crate) struct OfDrive;
+/// A geometry.
+pub(crate) struct OfGeometry;
 
 impl Meaning for OfKey {
     const WHAT: &'static str = "a key";
@@ -67,6 +69,14 @@ impl Meaning for OfDrive {
 
     fn code() -> &'static Code {
         &codes::DRIVE_URL
+    }
+}
+
+impl Meaning for OfGeometry {
+    const WHAT: &'static str = "a geometry";
+
+    fn code() -> &'static Code {
+        &codes::GEOMETRY_INVALID
     }
 }
 
