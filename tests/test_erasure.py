@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dwkernel import erasure, errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Array = npt.NDArray[np.uint8]
 
@@ -196,7 +196,7 @@ def test_rows_that_are_written_share_no_memory_with_others() -> None:
     one, memory = bytearray(8), memoryview(bytearray(80))
     shards = stripe(code, 8)
     shifted = [memory[3 * i : 3 * i + 8] for i in range(6)]
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: code.encode_into([one] * 6),
         lambda: code.encode_into(shifted),
         lambda: code.encode_into([bytes(8)] * 4 + [one, one]),
@@ -204,7 +204,8 @@ def test_rows_that_are_written_share_no_memory_with_others() -> None:
         lambda: code.reconstruct([one, one, bytes(8), bytes(8), bytes(8), bytes(8)], lost=[0]),
         lambda: code.update(shards, 1, shards[1]),
         lambda: code.update(shards, 1, shards[5]),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(errors.Invalid) as caught:
             call()
         assert caught.value.code == "buffer.overlap"
