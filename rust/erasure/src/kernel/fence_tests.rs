@@ -59,7 +59,8 @@ fn check(transform: &Transform, fences: &mut [Fenced], length: usize, low: bool)
         shard.fill(seed as u8);
     }
     let (sources, targets) = shards.split_at_mut(k);
-    let sources: Vec<&[u8]> = sources.iter().map(|source| &**source).collect();
+    let sources: Vec<Source<'_>> = sources.iter().map(|source| (&**source).into()).collect();
+    let targets = Target::all(targets);
     for kernel in here() {
         assert!(transform.apply_with(kernel, &sources, targets, false));
         if matches!(transform.shape, Shape::Rows | Shape::Xor) {
