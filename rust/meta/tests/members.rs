@@ -50,3 +50,24 @@ fn all_fail(seed: u64) {
     assert_eq!(names(members(&meta)), ["d3", "d4"], "{:?}", members(&meta));
     check(&meta, &model, "on other drives");
 }
+
+#[test]
+fn a_drive_that_takes_no_superblock_holds_no_journal() {
+    let mut world = World::new(6, "3+1", 78);
+    let meta = world.create().unwrap();
+    put(&meta, b"key", b"before").unwrap();
+    meta.close().unwrap();
+    drop(meta);
+    world.restart();
+    let broken = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::WriteSuperblock);
+    world.drives[0].inject(broken);
+    let meta = world.open().unwrap();
+    let now = members(&meta);
+    assert_eq!(now, [("d2".to_owned(), State::Ok), ("d3".to_owned(), State::Ok)]);
+    put(&meta, b"key", b"after").unwrap();
+    drop(meta);
+    world.restart();
+    // It is back as it was, and one of those that did hold the journal is away.
+    let meta = world.open_without(&[1]).unwrap();
+    check(&meta, &Model::from([(b"key".to_vec(), b"after".to_vec())]), "another one away");
+}
