@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dwk_base::{Deadline, DriveId, Error, Result, Seams, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 
 use crate::engine::{Engine, read_only};
 use crate::format::{self, BATCH_HEADER_BYTES, BLOCK, BatchHeader};
@@ -53,8 +53,27 @@ impl Journal {
         membership: Arc<dyn Membership>,
         seams: Seams,
     ) -> Result<(Self, Recovery)> {
-        let opening = Opening::new(identity, members, options.clone(), membership)?;
-        let (writer, recovery) = opening.open()?;
+        Self::open_then(identity.pool, members, options, membership, seams, &|| Ok(identity.epoch))
+    }
+
+    /// [`open`](Self::open) for a caller who makes the new epoch durable only when the log is found: `begin` does
+    /// so and returns it. If the log is not found among these members, those that are away must not have lost
+    /// their place by that.
+    ///
+    /// # Errors
+    /// As `open`, and those of `begin`.
+    pub fn open_then(
+        pool: PoolId,
+        members: Vec<Member>,
+        options: Options,
+        membership: Arc<dyn Membership>,
+        seams: Seams,
+        begin: &dyn Fn() -> Result<Epoch>,
+    ) -> Result<(Self, Recovery)> {
+        let none_yet = Identity { pool, epoch: Epoch(0) };
+        let opening = Opening::new(none_yet, members, options.clone(), membership)?;
+        let (writer, recovery) = opening.open(begin)?;
+        let identity = Identity { pool, epoch: writer.view.epoch() };
         Ok((Self::serve(identity, options, seams, writer), recovery))
     }
 

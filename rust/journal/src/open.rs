@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Error, Random, Result, codes};
+use dwk_base::{DriveId, Epoch, Error, Random, Result, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
@@ -69,9 +69,10 @@ impl Opening {
         Ok(writer)
     }
 
-    /// Finds the log, makes every copy equal, and begins the new epoch.
-    pub(crate) fn open(self) -> Result<(Writer, Recovery)> {
+    /// Finds the log, has the new epoch begun, makes every copy equal, and goes on under that epoch.
+    pub(crate) fn open(mut self, begin: &dyn Fn() -> Result<Epoch>) -> Result<(Writer, Recovery)> {
         let (chain, found, mut failed) = self.find()?;
+        self.identity.epoch = begin()?;
         if chain.tip.epoch >= self.identity.epoch {
             let message = format!(
                 "the journal was written under epoch {}, and this opening has {}",

@@ -8,10 +8,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use dwk_base::codes;
+use dwk_drive::Entry;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_meta::Meta;
 use dwk_pool::State;
-use world::{Model, World, bytes, check, put};
+use world::{Model, World, bytes, check, open_on, options, put};
 
 /// The names of the drives that hold the journal, and how they are.
 fn members(meta: &Meta) -> Vec<(String, State)> {
@@ -70,4 +71,32 @@ fn a_drive_that_takes_no_superblock_holds_no_journal() {
     // It is back as it was, and one of those that did hold the journal is away.
     let meta = world.open_without(&[1]).unwrap();
     check(&meta, &Model::from([(b"key".to_vec(), b"after".to_vec())]), "another one away");
+}
+
+#[test]
+fn an_opening_that_fails_with_a_damaged_journal_leaves_the_copies_of_drives_that_are_away_in_force()
+{
+    let world = World::new(4, "3+1", 79);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    for n in 0..20u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 300));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    drop(meta); // as if it were killed
+    let mut drives: Vec<_> = world.copies();
+    for entry in drives[1].entries() {
+        if matches!(entry, Entry::Log(_)) {
+            assert!(drives[1].flip(&entry, 5 * 4096 + 50, 1), "in the middle of the log");
+        }
+    }
+    let away = drives.remove(0);
+    for _ in 0..2 {
+        let error = open_on(&drives, options()).unwrap_err();
+        assert!(error.is(&codes::JOURNAL_DAMAGED), "{error}");
+    }
+    drives.insert(0, away);
+    let meta = open_on(&drives, options()).unwrap();
+    check(&meta, &model, "with the drive that was away");
 }

@@ -456,13 +456,17 @@ fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<
         let (limits, seams) = (options.journal.clone(), seams.clone());
         Journal::open_read_only(identity, members, limits, evicting, seams)?.0
     } else {
-        membership.change(|superblock| {
-            superblock.clean = false;
-            superblock.journal.clone_from(&in_journal);
-            Ok(())
-        })?;
-        let identity = Identity { pool: id, epoch: membership.epoch() };
-        Journal::open(identity, members, options.journal.clone(), evicting, seams.clone())?.0
+        // Only when the log is found: if the copies that are here are of no use, those that are away still are.
+        let begin = || {
+            membership.change(|superblock| {
+                superblock.clean = false;
+                superblock.journal.clone_from(&in_journal);
+                Ok(())
+            })?;
+            Ok(membership.epoch())
+        };
+        let (limits, seams) = (options.journal.clone(), seams.clone());
+        Journal::open_then(id, members, limits, evicting, seams, &begin)?.0
     };
     let journal = Arc::new(journal);
     warden.set_journal(&journal);
