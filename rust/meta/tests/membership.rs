@@ -7,12 +7,12 @@ mod world;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use dwk_base::{Error, StripeId, codes};
+use dwk_base::{Error, Seams, StripeId, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, Entry, FaultyDrive, MemoryDrive};
 use dwk_meta::{Change, Meta};
-use dwk_pool::{Control, PoolStatus, Progress, Redundancy, State};
-use world::{World, bytes, create_on, get, holder, open_on, options, put};
+use dwk_pool::{Control, NewDrive, Pool, PoolStatus, Progress, Redundancy, State};
+use world::{World, bytes, create_on, get, holder, open_on, options, pool_options, put};
 
 fn drives(count: usize, name: &str) -> Vec<MemoryDrive> {
     (1..=count).map(|n| MemoryDrive::new(format!("{name}{n}"))).collect()
@@ -236,6 +236,9 @@ fn a_drive_that_was_away_can_be_replaced_and_one_that_was_replaced_can_have_been
     let new = Arc::new(fresh.clone()) as Arc<dyn Drive>;
     let begun = meta.pool().replace(&*meta, "d3", &new, &holder(), &control).unwrap();
     assert!(!begun.finished);
+    let other = Arc::new(MemoryDrive::new("replaced-again")) as Arc<dyn Drive>;
+    let again = meta.pool().replace(&*meta, "d3.old", &other, &holder(), &Control::new());
+    assert!(again.unwrap_err().is(&codes::DRIVE_UNKNOWN));
     four.push(fresh);
     meta.close().unwrap();
     drop(meta);
@@ -309,6 +312,22 @@ fn a_new_drive_that_hangs_holds_up_nobody_else() {
         assert_eq!(answer, Ok(4), "{operation:?}");
         let error = ended.expect("the caller waits for ever").unwrap_err();
         assert!(error.is(&codes::DRIVE_TIMEOUT), "{operation:?}: {error}");
+    }
+}
+
+#[test]
+fn who_labels_too_few_failure_domains_is_told() {
+    for (hosts, exposed) in [(6, false), (3, false), (2, true), (1, true)] {
+        let new = |n: usize| NewDrive {
+            drive: Arc::new(MemoryDrive::new(format!("hosts{hosts}-{n}"))),
+            name: format!("d{n}"),
+            labels: [("host".to_owned(), format!("h{}", n % hosts))].into(),
+        };
+        let (six, geometry) = ((1..=6).map(new).collect::<Vec<_>>(), "4+2".parse().unwrap());
+        let pool = Pool::create(&six, &geometry, &pool_options(), Seams::system(), &holder());
+        let meta = Meta::create(pool.unwrap(), options()).unwrap();
+        let told = status(&meta).warnings.iter().any(|text| text.contains("failure domains"));
+        assert_eq!(told, exposed, "{hosts} hosts: {:?}", status(&meta).warnings);
     }
 }
 

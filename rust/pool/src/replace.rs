@@ -43,6 +43,10 @@ impl Pool {
         let _alone = self.begin_repair()?;
         let roster = self.roster();
         let seat = Arc::clone(roster.named(old)?);
+        if seat.labels.contains_key(REPLACED) {
+            let text = format!("another drive took the place of {old} already: run `rebuild`");
+            return Err(Error::new(&codes::DRIVE_UNKNOWN, text).with("drive", old));
+        }
         let location = new.describe().location;
         let here = |other: &&Arc<Seat>| other.readable().is_some() && other.location == location;
         if let Some(other) = roster.seats.iter().find(here) {

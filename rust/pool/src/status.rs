@@ -7,7 +7,8 @@ use dwk_drive::Capacity;
 
 use crate::advice::Advising;
 use crate::pool::Pool;
-use crate::roster::{Seat, State};
+use crate::replace::REPLACED;
+use crate::roster::{Roster, Seat, State};
 use crate::warden::members_wanted;
 use crate::{Ledger, Stripe};
 
@@ -142,7 +143,23 @@ impl Pool {
             weak_stripes: weak,
             usable_bytes,
             advice,
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().cloned().chain(self.exposed_domain(&roster)).collect(),
+        })
+    }
+
+    /// What to say if losing one failure domain loses more of a stripe than it survives, spread as it may be.
+    fn exposed_domain(&self, roster: &Roster) -> Option<String> {
+        let (code, tolerance) = (self.geometry.stripe_code(), self.geometry.tolerance());
+        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
+        for seat in roster.seats.iter().filter(|seat| !seat.labels.contains_key(REPLACED)) {
+            *domains.entry(&seat.failure_domain).or_default() += 1;
+        }
+        let most = most_in_one(domains.values().copied(), code.k() + code.m());
+        (most > tolerance && most > 1 && tolerance > 0).then(|| {
+            let count = domains.len();
+            format!(
+                "with {count} failure domains one holds {most} shards of a stripe, which survives the loss of {tolerance}: spread the drives over more"
+            )
         })
     }
 
@@ -170,6 +187,18 @@ impl Pool {
             }
         }
     }
+}
+
+/// How many of `shards` lie in one failure domain if they are spread evenly over domains of these numbers of drives.
+fn most_in_one(drives: impl Iterator<Item = usize>, shards: usize) -> usize {
+    let mut domains: Vec<(usize, usize)> = drives.map(|drives| (0, drives)).collect();
+    for _ in 0..shards {
+        let free = domains.iter_mut().filter(|(used, drives)| used < drives);
+        if let Some((used, _)) = free.min_by_key(|(used, _)| *used) {
+            *used += 1;
+        }
+    }
+    domains.into_iter().map(|(used, _)| used).max().unwrap_or(0)
 }
 
 fn missing(stripe: &Stripe, left: impl Fn(&u16) -> bool) -> Vec<usize> {

@@ -32,7 +32,8 @@ pub(crate) fn choose(
     while !groups.is_empty() {
         let free = |group: &Vec<&Candidate>| group.iter().map(|d| u128::from(d.free_bytes)).sum();
         let weights: Vec<u128> = groups.iter().map(free).collect();
-        let group = groups.swap_remove(weighted(&weights, random)?);
+        let Some(index) = weighted(&weights, random) else { break };
+        let group = groups.swap_remove(index);
         if let Some(seats) = draw(&group, shards, &[], random) {
             return Some(seats);
         }
@@ -195,6 +196,18 @@ mod tests {
         let random = SeededRandom::new(4);
         assert_eq!(choose_another(&drives, &[0, 1, 2, 3, 4, 6], 6, 32, &random), Some(5));
         assert_eq!(choose_another(&drives, &[0, 1, 2, 3, 4, 5, 6], 6, 32, &random), None);
+    }
+
+    #[test]
+    fn a_group_without_any_room_does_not_end_the_search() {
+        // Three groups: two with four drives that have room each, one that is full.
+        let mut drives = pool(39, 1);
+        for (n, drive) in drives.iter_mut().enumerate() {
+            drive.free_bytes = if n % 3 < 2 && n < 12 { 1 << 20 } else { 0 };
+        }
+        let random = SeededRandom::new(7);
+        assert_eq!(choose(&drives, 6, 0, &random).unwrap().len(), 6);
+        assert_eq!(choose(&drives, 9, 0, &random), None);
     }
 
     #[test]
