@@ -218,7 +218,7 @@ impl State {
         codes
     }
 
-    /// What lies on a seat, what is [coming](Self::expect) too.
+    /// What lies on a seat, what is [coming](Self::announce) too.
     pub(crate) fn usage(&self, seat: u16) -> Usage {
         let mut usage = self.usage.get(&seat).copied().unwrap_or_default();
         for stripe in self.coming.values().filter(|stripe| stripe.placement.contains(&seat)) {
@@ -229,7 +229,7 @@ impl State {
     }
 
     /// A stripe is written that a record will name, or nobody: then it is to be [forgotten](Self::forget).
-    pub(crate) fn expect(&mut self, stripe: &Stripe) {
+    pub(crate) fn announce(&mut self, stripe: &Stripe) {
         self.coming.insert(stripe.id, stripe.clone());
     }
 

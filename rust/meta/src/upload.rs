@@ -39,7 +39,7 @@ pub struct Upload {
 #[derive(Debug)]
 struct Written {
     pool: Arc<Pool>,
-    /// Where they are expected.
+    /// Where they are announced.
     meta: Weak<Meta>,
     stripes: Vec<(Stripe, u64)>,
 }
@@ -207,12 +207,12 @@ impl Upload {
     fn land(&mut self) -> Result<()> {
         if let Some(flight) = self.in_flight.pop_front() {
             let meta = self.written.meta.upgrade();
-            let expect = |stripe: &Stripe| {
+            let announce = |stripe: &Stripe| {
                 if let Some(meta) = meta {
-                    meta.state_mut().expect(stripe);
+                    meta.state_mut().announce(stripe);
                 }
             };
-            let stripe = flight.writing.wait_and(&self.deadline, expect)?;
+            let stripe = flight.writing.wait_and(&self.deadline, announce)?;
             let mut row = Writer::new();
             stripe.encode(&mut row);
             self.record_bytes += 1 + row.len() + PIECE_BYTES_MAX;
