@@ -64,6 +64,8 @@ impl<'a, const K: usize, const M: usize> Shards<'a, K, M> {
 pub(super) trait Step<L: Lane> {
     /// Steps take two registers of each shard wherever the stripe is, not only in the first-level cache.
     const ALWAYS_TWO: bool = false;
+    /// Two registers of each shard are few enough for every lane, also for one without [`Lane::MANY`].
+    const NARROW: bool = false;
     /// Streams four registers of each shard in turn: worth it where there is little to compute, so that the
     /// third-level cache is asked for longer runs (xor of 8 shards of 1 MiB on Zen 5: 118 beside 105 GB/s).
     const STREAMS_FOUR: bool = false;
@@ -115,7 +117,7 @@ pub(super) unsafe fn run<L: Lane, S: Step<L>, R: Step<L>>(step: &S, rests: &R, s
             _ if const { S::STREAMS_ONLY } => unreachable!("these steps were made for streams"),
             walk => {
                 let mut end = from;
-                if const { L::MANY } && (S::ALWAYS_TWO || walk == Walk::Small) {
+                if const { L::MANY || S::NARROW } && (S::ALWAYS_TWO || walk == Walk::Small) {
                     end = bulk::<L, S, 2, PLAIN>(step, end, to);
                 }
                 (from, bulk::<L, S, 1, PLAIN>(step, end, to))

@@ -228,8 +228,9 @@ struct Rows<'a, L: Lane, const K: usize, const M: usize> {
 }
 
 impl<L: Lane, const K: usize, const M: usize> Step<L> for Rows<'_, L, K, M> {
-    // Factors are loaded once for both.
+    // Factors are loaded once for both. With avx2's 16 registers 2 rows gain 11 % (Zen 5), 4 lose 15 %.
     const ALWAYS_TWO: bool = true;
+    const NARROW: bool = M <= 2;
     const STREAMS_ONLY: bool = K != 0;
 
     #[inline(always)]
@@ -411,8 +412,7 @@ pub(super) unsafe fn rows<L: Lane, const K: usize, const M: usize>(
         let factors = L::table(transform).as_ptr().add(first * stride + row);
         let shards = Shards::new(sources, targets);
         let step = Rows::<L, K, M> { shards, factors, stride, accumulate };
-        let shards = step.shards.rolled();
-        let rests = Rows::<L, 0, M> { shards, factors, stride, accumulate };
+        let rests = Rows::<L, 0, M> { shards: step.shards.rolled(), factors, stride, accumulate };
         run::<L, _, _>(&step, &rests, span);
     }
 }
