@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dwkernel as dw
 from dwkernel import erasure, errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 Array = npt.NDArray[np.uint8]
 
@@ -281,6 +283,14 @@ def test_geometries_and_codes_survive_text_and_pickle(text: str) -> None:
     assert hash(copy) == hash(geometry)
     code = pickle.loads(pickle.dumps(erasure.Code(geometry)))  # noqa: S301 - made here
     assert (code.k, code.m) == (erasure.Code(text).k, erasure.Code(text).m)
+
+
+def test_a_store_on_a_tree_of_trees_opens_again(tmp_path: Path) -> None:
+    geometry = "mirror:2x(raid0:2x(raid0:2))"
+    with dw.open(tmp_path / "store", drives=8, geometry=geometry, create=True):
+        pass
+    with dw.open(tmp_path / "store") as kernel:
+        assert erasure.Geometry(kernel.pool.status().geometry) == erasure.Geometry(geometry)
 
 
 def test_threads_share_a_code() -> None:
