@@ -81,10 +81,13 @@ impl Attached {
         let (question, is_first) = self.room.ask()?;
         if is_first {
             let room = Arc::clone(&self.room);
-            drop(self.asking.submit(&self.drive, move |drive| {
+            let looking = self.asking.submit(&self.drive, move |drive| {
                 room.look(drive);
                 Ok(())
-            }));
+            });
+            if matches!(looking.wait_for(Duration::ZERO), Some(Err(_))) {
+                self.room.unseen();
+            }
         }
         Some(question)
     }
@@ -162,18 +165,23 @@ impl Lane {
         F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
     {
         let (reply, ticket) = mpsc::channel();
-        let job: Job = Box::new(move |drive| {
-            // The waiter may have given up; then nobody wants the answer.
-            let _ = reply.send(job(drive));
-        });
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = match jobs.as_ref() {
             Some(sender) => sender,
             None => match self.start(drive) {
                 Ok(sender) => jobs.insert(sender),
-                Err(_) => return Ticket(ticket), // its sender is dropped: the wait says so
+                Err(error) => {
+                    let text = format!("no thread can be started for a drive: {error}");
+                    let error = Error::new(&codes::PROCESS_EXHAUSTED, text).caused_by(error);
+                    let _ = reply.send(Err(error));
+                    return Ticket(ticket);
+                }
             },
         };
+        let job: Job = Box::new(move |drive| {
+            // The waiter may have given up; then nobody wants the answer.
+            let _ = reply.send(job(drive));
+        });
         // A lane whose thread died drops the job and with it the reply: the wait says so.
         let _ = sender.send(job);
         Ticket(ticket)

@@ -133,6 +133,15 @@ impl Room {
         }
     }
 
+    /// Nobody looks: what was asked has no answer, and the next question begins anew.
+    pub(crate) fn unseen(&self) {
+        let mut looks = self.looks();
+        looks.begun = looks.asked;
+        looks.ended = looks.asked;
+        looks.answer = None;
+        self.came.notify_all();
+    }
+
     fn looks(&self) -> MutexGuard<'_, Looks> {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,6 +353,19 @@ mod tests {
             assert_eq!(question.wait_for(SOON).unwrap().total_bytes, 2 * CAPACITY);
         }
         assert_eq!(attached.room().free_bytes(), 2 * CAPACITY);
+    }
+
+    #[test]
+    fn a_question_that_nobody_can_look_after_is_unanswered_and_the_next_is_asked_anew() {
+        let (drive, room) = drive();
+        let (question, is_first) = room.ask().unwrap();
+        assert!(is_first);
+        room.unseen();
+        assert!(question.wait_for(SOON).is_none());
+        let (question, is_first) = room.ask().unwrap();
+        assert!(is_first, "nobody looks, and nobody is told to");
+        room.look(&drive);
+        assert!(question.wait_for(SOON).is_some());
     }
 
     #[test]

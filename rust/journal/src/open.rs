@@ -147,6 +147,9 @@ impl Opening {
                 }
             }
         }
+        if let Some((_, error)) = failed.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+            return Err(error.clone());
+        }
         if let Some((drive, error)) = failed.first().filter(|_| failed.len() == found.len()) {
             let message =
                 format!("no drive's journal can be read; drive {drive}: {}", error.message());

@@ -199,8 +199,12 @@ impl Writer {
         self.evict_but_full(failed)
     }
 
-    /// Evicts those that failed, unless one of them is full: that is told to the caller.
+    /// Evicts those that failed, unless one of them is full, or it is the process that cannot go on: that is
+    /// told to the caller.
     fn evict_but_full(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
+        if let Some((_, error)) = failed.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+            return Err(error.clone());
+        }
         if let Some((drive, full)) = failed.iter().find(|(_, error)| error.is(&codes::DRIVE_FULL)) {
             let message =
                 format!("drive {drive} has no room for the journal to go on: {}", full.message());

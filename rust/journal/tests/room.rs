@@ -4,6 +4,7 @@ mod common;
 
 use common::{Body, NEVER, World, commit_range, id, length, numbers, record, replayed, small};
 use dwk_base::{Error, codes};
+use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{BlobName, Entry};
 use dwk_journal::{Journal, Options, Pending};
 
@@ -278,4 +279,49 @@ fn a_slot_belongs_to_what_it_was_used_for_last() {
     let (journal, recovery) = world.open().unwrap();
     assert_eq!((recovery.evicted, recovery.repaired_batches), (vec![], 0));
     assert_eq!(replayed(&journal, 0).unwrap().len() as u64, next - 1);
+}
+
+#[test]
+fn want_of_descriptors_costs_no_member() {
+    let exhausted = || Fault::new(Effect::Error(&codes::PROCESS_EXHAUSTED));
+    let world = World::slots(3, 1);
+    let journal = world.create().unwrap();
+    for member in 0..3 {
+        world.faulty(member).inject(exhausted().on(Operation::CreateLog).after(2).times(1));
+    }
+    let mut refused = 0;
+    for number in 1..60 {
+        while let Err(error) = journal.commit(record(number, length(number))) {
+            assert!(error.is(&codes::PROCESS_EXHAUSTED), "{error}");
+            refused += 1;
+            assert!(refused < 10);
+        }
+    }
+    assert!(refused > 0 && journal.status().stopped.is_none());
+    assert_eq!(journal.status().members.len(), 3);
+}
+
+#[test]
+fn a_log_that_no_member_may_open_is_not_taken_for_empty() {
+    let world = World::slots(3, 1);
+    commit_range(&world.create().unwrap(), 1..60).unwrap();
+    // One log of each member, and it may be the last.
+    let codes = [&codes::PROCESS_EXHAUSTED, &codes::DRIVE_READ_ONLY];
+    for (log, code) in (0..8).flat_map(|log| codes.map(|code| (log, code))) {
+        world.restart();
+        for member in 0..3 {
+            let log = format!("journal.{log:04}");
+            let fault = Fault::new(Effect::Error(code)).on(Operation::ReadLog).named(log);
+            world.faulty(member).inject(fault);
+        }
+        if let Err(error) = world.open() {
+            let expected = [code, &codes::JOURNAL_MEMBERS];
+            assert!(expected.into_iter().any(|code| error.is(code)), "{error}");
+        }
+        (0..3).for_each(|member| world.faulty(member).heal());
+        assert_eq!(world.register.members(), [0, 1, 2]);
+        world.restart();
+        let (journal, _) = world.open().unwrap();
+        assert_eq!(numbers(&journal), (1..60).collect::<Vec<_>>());
+    }
 }

@@ -139,6 +139,7 @@ impl Found {
                 return Ok(());
             }
             Answer::Came(Err(error)) if error.is(&codes::STORE_LOCKED) => return Err(error),
+            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
             // The directory is there, and no drive.
             Answer::Came(Err(error)) if error.is(&codes::DRIVE_MISSING) => empty(),
             Answer::Came(Err(error)) => error,
@@ -172,6 +173,7 @@ impl Sorted {
                 Ok(Some(loaded)) if loaded.is_unborn => sorted.unborn.push((drive, lock, loaded)),
                 Ok(Some(loaded)) => sorted.known.push((drive, lock, loaded)),
                 Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
+                Err(error) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
                 Ok(None) if holds_shards(&*drive) => {
                     let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
                     sorted.unknown.push((drive, lock, error));

@@ -9,7 +9,7 @@ use dwk_base::{Error, Result, codes};
 use rustix::io::Errno;
 
 use super::files::{File, How, Kind, Node};
-use super::handles::{Handles, Since};
+use super::handles::{self, Handles, Keeper, Since};
 use super::layout;
 use super::output::{Buffers, Output};
 use super::root::{Root, is_offset};
@@ -21,7 +21,7 @@ pub(super) struct Blobs {
     root: Arc<Root>,
     temporaries: Arc<Temporaries>,
     buffers: Arc<Buffers>,
-    handles: Handles,
+    handles: Arc<Handles>,
     direct_bytes_min: u64,
     /// Directories in which names changed since the last sync, and the tag of the sync that they need.
     dirty: Mutex<BTreeMap<String, &'static str>>,
@@ -36,11 +36,14 @@ impl Blobs {
         buffers: Arc<Buffers>,
         options: &super::LocalOptions,
     ) -> Self {
+        let handles = Arc::new(Handles::new(options.open_files_max));
+        let keeper: Arc<dyn Keeper> = Arc::clone(&handles) as _;
+        handles::enrol(Arc::downgrade(&keeper));
         Self {
             root,
             temporaries,
             buffers,
-            handles: Handles::new(options.open_files_max),
+            handles,
             direct_bytes_min: options.direct_bytes_min,
             dirty: Mutex::default(),
             syncing: Mutex::default(),
@@ -130,10 +133,15 @@ impl Blobs {
         let _turn = guard(&self.syncing);
         self.root.trusted()?;
         self.root.alive()?;
-        let dirty = mem::take(&mut *guard(&self.dirty));
-        for (directory, tag) in dirty {
+        let mut dirty = mem::take(&mut *guard(&self.dirty));
+        while let Some((directory, tag)) = dirty.pop_first() {
             let synced = self.root.files().sync_directory(&directory, tag);
-            self.root.synced("fsync", &directory, synced)?;
+            if let Err(error) = self.root.synced("fsync", &directory, synced) {
+                // Where nothing was tried the next sync has it all to do.
+                dirty.insert(directory, tag);
+                guard(&self.dirty).append(&mut dirty);
+                return Err(error);
+            }
         }
         Ok(())
     }

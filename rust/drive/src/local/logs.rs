@@ -2,13 +2,15 @@
 //! to do but to flush the device.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, TryLockError};
 
 use bytes::Bytes;
-use dwk_base::{Error, Result};
+use dwk_base::{Error, Result, codes};
 use rustix::io::Errno;
 
 use super::files::{File, How, Kind, Node};
+use super::handles::{self, Keeper};
 use super::layout::{self, LOGS};
 use super::output::{Buffers, Output};
 use super::root::Root;
@@ -19,12 +21,19 @@ use crate::{BlobInfo, BlobName};
 /// A log is zeroed in writes of this size.
 const ZEROES_BYTES: usize = 1 << 20;
 
+/// So many logs stay open, and those beside them that wait for a sync.
+const OPEN_MAX: usize = 16;
+
 pub(super) struct Logs {
     root: Arc<Root>,
     temporaries: Arc<Temporaries>,
     buffers: Arc<Buffers>,
-    open: RwLock<HashMap<BlobName, Arc<OpenLog>>>,
+    open: Arc<Open>,
 }
+
+/// The logs that are open.
+#[derive(Default)]
+struct Open(RwLock<HashMap<BlobName, Arc<OpenLog>>>);
 
 struct OpenLog {
     /// Writes past the page cache.
@@ -33,6 +42,22 @@ struct OpenLog {
     reader: Box<dyn File>,
     path: String,
     bytes: u64,
+    /// It was written to, and no sync has come after: an error of the device is told where it is still open.
+    unsynced: AtomicBool,
+}
+
+/// Keeps what somebody uses or what waits for a sync.
+fn close_idle(open: &mut HashMap<BlobName, Arc<OpenLog>>) {
+    open.retain(|_, log| Arc::strong_count(log) > 1 || log.unsynced.load(Ordering::SeqCst));
+}
+
+impl Keeper for Open {
+    fn let_go(&self) {
+        // Who holds it may be the one who wants this.
+        if let Ok(mut open) = self.0.try_write() {
+            close_idle(&mut open);
+        }
+    }
 }
 
 impl OpenLog {
@@ -48,7 +73,10 @@ impl Logs {
         temporaries: Arc<Temporaries>,
         buffers: Arc<Buffers>,
     ) -> Self {
-        Self { root, temporaries, buffers, open: RwLock::default() }
+        let open = Arc::new(Open::default());
+        let keeper: Arc<dyn Keeper> = Arc::clone(&open) as _;
+        handles::enrol(Arc::downgrade(&keeper));
+        Self { root, temporaries, buffers, open }
     }
 
     pub(super) fn create(&self, name: &BlobName, bytes: u64) -> Result<()> {
@@ -85,10 +113,10 @@ impl Logs {
     }
 
     fn open(&self, name: &BlobName) -> Result<Arc<OpenLog>> {
-        if let Some(log) = read_guard(&self.open).get(name).filter(|log| log.is_there()) {
+        if let Some(log) = read_guard(&self.open.0).get(name).filter(|log| log.is_there()) {
             return Ok(Arc::clone(log));
         }
-        let mut open = write_guard(&self.open);
+        let mut open = write_guard(&self.open.0);
         if let Some(log) = open.get(name) {
             if log.is_there() {
                 return Ok(Arc::clone(log));
@@ -96,13 +124,28 @@ impl Logs {
             // Removed behind our back; whatever has its name now is another log.
             open.remove(name);
         }
+        if open.len() >= OPEN_MAX {
+            close_idle(&mut open);
+        }
+        let log = match self.open_anew(name) {
+            Err(error) if error.is(&codes::PROCESS_EXHAUSTED) => {
+                // Ours are locked, so nobody else can have closed them.
+                close_idle(&mut open);
+                self.open_anew(name)
+            }
+            log => log,
+        };
+        let log = Arc::new(log?);
+        open.insert(name.clone(), Arc::clone(&log));
+        Ok(log)
+    }
+
+    fn open_anew(&self, name: &BlobName) -> Result<OpenLog> {
         let path = layout::log(name);
         let writer = self.open_file(name, &path, How::Write)?;
         let reader = self.open_file(name, &path, How::Read)?;
-        let node = self.root.done("fstat", &path, reader.node())?;
-        let log = Arc::new(OpenLog { writer, reader, path, bytes: node.bytes });
-        open.insert(name.clone(), Arc::clone(&log));
-        Ok(log)
+        let bytes = self.root.done("fstat", &path, reader.node())?.bytes;
+        Ok(OpenLog { writer, reader, path, bytes, unsynced: AtomicBool::new(false) })
     }
 
     fn open_file(&self, name: &BlobName, path: &str, how: How) -> Result<Box<dyn File>> {
@@ -121,12 +164,17 @@ impl Logs {
         let log = self.open(name)?;
         checks::log_write(name, log.bytes, offset, checks::total_bytes(parts))?;
         let mut output = Output { root: &self.root, file: &*log.writer, path: &log.path, offset };
-        output.write_direct(parts, &self.buffers)
+        log.unsynced.store(true, Ordering::SeqCst);
+        let written = output.write_direct(parts, &self.buffers);
+        // Again: a sync that began before the write is none for it.
+        log.unsynced.store(true, Ordering::SeqCst);
+        written
     }
 
     pub(super) fn sync(&self, name: &BlobName) -> Result<()> {
         self.root.trusted()?;
         let log = self.open(name)?;
+        log.unsynced.store(false, Ordering::SeqCst);
         self.root.synced("fdatasync", &log.path, log.writer.sync_data("log.sync"))?;
         // A log that was removed goes on as if it were there; nothing in it will be found again.
         self.root.alive()?;
@@ -150,7 +198,7 @@ impl Logs {
         self.root.alive()?;
         let log = {
             // Who opens a log holds the lock meanwhile, and may be waiting for the device.
-            let open = match self.open.try_read() {
+            let open = match self.open.0.try_read() {
                 Ok(open) => open,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return Ok(false),
@@ -192,7 +240,7 @@ impl Logs {
         self.root.trusted()?;
         let path = layout::log(name);
         let removed = self.root.files().remove(&path);
-        write_guard(&self.open).remove(name);
+        write_guard(&self.open.0).remove(name);
         match removed {
             Err(Errno::NOENT) => return Err(self.not_found(name)),
             result => self.root.done("unlink", &path, result)?,

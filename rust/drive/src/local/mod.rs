@@ -42,7 +42,7 @@ use self::blobs::Blobs;
 use self::files::{Files, Kind};
 use self::logs::Logs;
 use self::output::Buffers;
-use self::root::Root;
+use self::root::{Root, is_exhaustion, lack_of_rights};
 use self::system::System;
 use self::temporary::Temporaries;
 use crate::{BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log, Slot};
@@ -250,9 +250,12 @@ fn open_error(location: &str, errno: Errno) -> Error {
         Errno::NOENT | Errno::NOTDIR => &codes::DRIVE_MISSING,
         Errno::NOSPC | Errno::DQUOT => &codes::DRIVE_FULL,
         Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
+        Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
+        _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
         _ => &codes::DRIVE_IO,
     };
-    Error::new(code, format!("cannot open the directory {location}"))
+    let why = lack_of_rights(errno);
+    Error::new(code, format!("cannot open the directory {location}{why}"))
         .with("path", location)
         .with("errno", errno.raw_os_error())
         .caused_by(std::io::Error::from(errno))

@@ -352,6 +352,29 @@ fn after_a_failed_sync_every_change_is_refused_and_reads_go_on() {
 }
 
 #[test]
+fn a_sync_for_which_there_was_no_descriptor_is_made_by_the_next() {
+    for seed in 0..20 {
+        for tag in ["sync.leaf", "sync.parent"] {
+            let machine = Machine::new(seed);
+            let drive = start(&machine);
+            drive.make_skeleton().unwrap();
+            for blob in ["s/0001", "s/ff01"] {
+                drive.put(&name(blob), &[bytes(10, 1)]).unwrap();
+            }
+            machine.exhaust(tag);
+            assert!(drive.sync("test").unwrap_err().is(&codes::PROCESS_EXHAUSTED));
+            machine.fail(None);
+            drive.sync("test").unwrap();
+            assert!(machine.restart());
+            let drive = start(&machine);
+            for blob in ["s/0001", "s/ff01"] {
+                assert_eq!(drive.stat(&name(blob)).unwrap().bytes, 10, "{seed} {tag}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_full_drive_refuses_and_leaves_nothing_behind() {
     for room in [0, 100, 4096, 9999] {
         let machine = Machine::new(room);

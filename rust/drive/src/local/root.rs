@@ -51,10 +51,11 @@ impl Root {
         result.map_err(|errno| self.error(call, path, errno))
     }
 
-    /// Translates the result of a sync; after a failure the drive is not trusted any more.
+    /// Translates the result of a sync; after a failure the drive is not trusted any more, unless nothing was
+    /// synced because the process could not even open what was to be.
     pub(super) fn synced(&self, call: &'static str, path: &str, result: Io<()>) -> Result<()> {
         result.map_err(|errno| {
-            self.failed.store(true, Ordering::SeqCst);
+            self.failed.fetch_or(!is_exhaustion(errno), Ordering::SeqCst);
             self.error(call, path, errno)
         })
     }
@@ -100,9 +101,12 @@ impl Root {
             Errno::NOSPC | Errno::DQUOT => &codes::DRIVE_FULL,
             Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
             Errno::NOENT if self.is_gone() => return self.gone(),
+            Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
+            _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
             _ => &codes::DRIVE_IO,
         };
-        Error::new(code, format!("{call} of {}/{path} failed", self.location))
+        let why = lack_of_rights(errno);
+        Error::new(code, format!("{call} of {}/{path} failed{why}", self.location))
             .with("errno", errno.raw_os_error())
             .with("path", format!("{}/{path}", self.location))
             .with("call", call)
@@ -117,6 +121,19 @@ impl Root {
         let message = format!("the directory {} was removed", self.location);
         Error::new(&codes::DRIVE_MISSING, message).with("path", &self.location)
     }
+}
+
+/// What to add for who may not: others may, so the drive itself may well be writable.
+pub(super) const fn lack_of_rights(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ACCESS | Errno::PERM => ": this user has no right to it",
+        _ => "",
+    }
+}
+
+/// True for what no sync returns, only an `open`: the process, or the machine, has too many files open.
+pub(super) const fn is_exhaustion(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE)
 }
 
 /// False for what no file is long enough for: the operating system's offsets are signed.

@@ -9,6 +9,8 @@ use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno, retry_on_intr};
 
 use super::files::{File, Files, How, Io, Kind, Node};
+use super::handles;
+use super::root::is_exhaustion;
 use crate::{Capacity, LockMode};
 
 /// Nobody else's: without a key of its own a pool's root key lies on its drives.
@@ -25,7 +27,7 @@ pub(super) struct System {
 impl System {
     pub(super) fn open(path: &Path) -> Io<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
+        let root = opened(|| fs::open(path, flags, Mode::empty()))?;
         let is_memory = lies_in_memory(&root);
         Ok(Self { root, is_memory })
     }
@@ -44,7 +46,18 @@ impl System {
 
     fn directory(&self, path: &str) -> Io<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        retry_on_intr(|| fs::openat(&self.root, here(path), flags, Mode::empty()))
+        opened(|| fs::openat(&self.root, here(path), flags, Mode::empty()))
+    }
+}
+
+/// Opens; if the process has too many files open, once more without those that drives could do without.
+fn opened(open: impl Fn() -> Io<OwnedFd>) -> Io<OwnedFd> {
+    match retry_on_intr(&open) {
+        Err(errno) if is_exhaustion(errno) => {
+            handles::let_go();
+            retry_on_intr(&open)
+        }
+        result => result,
     }
 }
 
@@ -64,7 +77,7 @@ impl Files for System {
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = match how {
             How::ReadNow => open_cached(&self.root, path, flags)?,
-            _ => retry_on_intr(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
+            _ => opened(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
         };
         Ok(Box::new(SystemFile { file, is_memory: self.is_memory }))
     }

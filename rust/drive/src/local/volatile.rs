@@ -36,7 +36,7 @@ struct World {
     cut_at: u64,
     last: Step,
     omitted: Option<&'static str>,
-    failing: Option<&'static str>,
+    failing: Option<(&'static str, Errno)>,
     room_bytes: u64,
     is_read_only: bool,
 }
@@ -112,7 +112,12 @@ impl Machine {
 
     /// Syncs with this tag fail.
     pub(super) fn fail(&self, tag: Option<&'static str>) {
-        self.world().failing = tag;
+        self.world().failing = tag.map(|tag| (tag, Errno::IO));
+    }
+
+    /// Syncs with this tag cannot be tried: there is no descriptor for them.
+    pub(super) fn exhaust(&self, tag: &'static str) {
+        self.world().failing = Some((tag, Errno::MFILE));
     }
 
     pub(super) fn set_room(&self, bytes: u64) {
@@ -169,8 +174,8 @@ impl World {
         if self.steps >= self.cut_at {
             self.is_cut = true;
         }
-        match step {
-            Step::Sync(tag) if self.failing == Some(tag) => Err(Errno::IO),
+        match (step, self.failing) {
+            (Step::Sync(tag), Some((failing, errno))) if tag == failing => Err(errno),
             _ => Ok(self.is_cut),
         }
     }

@@ -119,7 +119,8 @@ impl Superblock {
     ///
     /// # Errors
     /// `superblock.damaged` if something is there and nothing is valid; `format.newer` if a valid slot
-    /// is of another version or uses features that this build does not know; else what the drive says.
+    /// is of another version or uses features that this build does not know; `process.exhausted` if a slot
+    /// could not be opened for want of descriptors; else what the drive says.
     pub fn load(drive: &dyn Drive) -> Result<Option<Loaded>> {
         let mut valid = Vec::new();
         let mut damage = None;
@@ -127,6 +128,8 @@ impl Superblock {
             match look(drive, slot) {
                 Found::Nothing => {}
                 Found::Newer { version } => return Err(newer(drive, version)),
+                // The slot may be well, and the newer of the two.
+                Found::Damaged(error) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
                 Found::Damaged(error) => damage = Some(error),
                 Found::Valid { superblock, revision } => {
                     valid.push(Placed { superblock: *superblock, slot, revision });

@@ -143,7 +143,7 @@ impl Shelf for SlotShelf {
     }
 
     fn examine(&self, drive: &dyn Drive, unit: &Unit, pool: PoolId) -> Result<Found> {
-        let bytes = read_whole(log(drive)?, unit);
+        let bytes = read_whole(log(drive)?, unit)?;
         let header = SegmentHeader::parse(&bytes).filter(|header| header.pool == pool);
         let batches = search(&bytes, pool);
         let first = batches.first().filter(|batch| batch.offset == FIRST_OFFSET);
@@ -302,12 +302,24 @@ impl Shelf for SlotShelf {
     }
 }
 
-/// A slot's bytes; zeroes where it cannot be read.
-fn read_whole(log: &dyn Log, unit: &Unit) -> Vec<u8> {
+/// True for what damage does to a log: it is on a bad place of the device, cut short, or gone.
+fn is_damage(error: &Error) -> bool {
+    let damage = [&codes::DRIVE_IO, &codes::BUFFER_LENGTH, &codes::BLOB_NOT_FOUND];
+    damage.into_iter().any(|code| error.is(code))
+}
+
+/// A slot's bytes; zeroes where the device cannot give them.
+///
+/// # Errors
+/// Any other reason, such as want of descriptors or of rights: it may be the same on every member, and what is
+/// well must not be taken for empty.
+fn read_whole(log: &dyn Log, unit: &Unit) -> Result<Vec<u8>> {
     // No slot is longer: Options::check says so.
     let mut bytes = vec![0; unit.bytes.min(1 << 30) as usize];
-    if log.read_log(&unit.name, 0, &mut bytes).is_ok() {
-        return bytes;
+    match log.read_log(&unit.name, 0, &mut bytes) {
+        Ok(()) => return Ok(bytes),
+        Err(error) if !is_damage(&error) => return Err(error),
+        Err(_) => {}
     }
     bytes.fill(0);
     for (index, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
@@ -315,7 +327,7 @@ fn read_whole(log: &dyn Log, unit: &Unit) -> Vec<u8> {
             piece.fill(0);
         }
     }
-    bytes
+    Ok(bytes)
 }
 
 /// Every whole batch that lies where it says. Looks at each block, because damage or an older use of the

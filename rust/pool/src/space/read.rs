@@ -284,6 +284,8 @@ impl Shared {
     fn land(&self, stripe: &Stripe, fetch: &Fetch, deadline: &Deadline) -> Result<Option<Piece>> {
         match fetch.ticket.wait_until(self.patience(fetch.seat), deadline) {
             Answer::Came(Ok(piece)) => Ok(Some(piece)),
+            // It says nothing about the shard, and the others cannot be opened either.
+            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => Err(error),
             Answer::Came(Err(error)) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
                 Ok(None)

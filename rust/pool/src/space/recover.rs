@@ -142,6 +142,8 @@ impl<'a> Recovery<'a> {
                 self.read_bytes += self.range.len() as u64;
                 self.have.insert(fetch.index, Arc::new(piece));
             }
+            // It says nothing about the shard, and the others cannot be opened either.
+            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
             Answer::Came(Err(error)) => {
                 self.shared.note_failed_read(self.stripe, fetch.index, fetch.seat, &error);
                 self.lost.insert(fetch.index, Some(error));

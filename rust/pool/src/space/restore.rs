@@ -239,7 +239,9 @@ impl Shared {
             refused.full.push(seat.index);
         } else {
             refused.failed.push(seat.index);
-            self.watch.failed(seat.index, &error);
+            if !error.is(&codes::PROCESS_EXHAUSTED) {
+                self.watch.failed(seat.index, &error);
+            }
         }
         false
     }

@@ -203,6 +203,9 @@ impl Shared {
 
     /// Notes what a failed read says about the stripe and the drive.
     pub(crate) fn note_failed_read(&self, stripe: &Stripe, index: usize, seat: u16, error: &Error) {
+        if error.is(&codes::PROCESS_EXHAUSTED) {
+            return;
+        }
         self.headers.forget(stripe.id, index);
         if error.is(&codes::DRIVE_FAILED) || error.is(&codes::DRIVE_MISSING) {
             return self.watch.failed(seat, error);

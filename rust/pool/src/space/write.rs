@@ -277,6 +277,11 @@ impl Flight {
         if refusals.is_empty() {
             return;
         }
+        // No drive's fault, and no other drive would help.
+        if let Some((_, error)) = refusals.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+            lock(&self.state).result = Some(Err(error.clone()));
+            return self.changed.notify_all();
+        }
         for (index, error) in &refusals {
             self.refuse(placement[*index], error);
         }
@@ -529,7 +534,7 @@ impl Writing {
     /// with is on another one then.
     ///
     /// # Errors
-    /// `pool.full`, `drives.too_many_lost`, `context.deadline`: what was written is removed.
+    /// `pool.full`, `drives.too_many_lost`, `process.exhausted`, `context.deadline`: what was written is removed.
     pub fn wait(self, deadline: &Deadline) -> Result<Stripe> {
         self.wait_and(deadline, |_| ())
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dwk_base::codes;
-use dwk_drive::Drive;
 use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Drive, FaultyDrive};
 use dwk_erasure::CodeSpec;
 
 use super::super::lock;
@@ -352,5 +352,31 @@ fn drives_that_turn_out_to_be_full_are_full_and_not_lost() {
             Err(error) => assert!(error.is(&codes::POOL_FULL) && full > 2, "{full}: {error}"),
         }
         assert_eq!(lock(&world.watch.failed).len(), 0);
+    }
+}
+
+#[test]
+fn a_process_without_descriptors_is_told_so_and_no_drive_is_blamed() {
+    let exhausted = Effect::Error(&codes::PROCESS_EXHAUSTED);
+    for drives in 1..=6 {
+        let world = World::new(6, RS42, 9200);
+        let content = bytes(1, 40_000);
+        let stripe = world.put(&content).unwrap();
+        for drive in &world.drives[..drives] {
+            drive.inject(Fault::new(exhausted).on(Operation::Put).on(Operation::Read));
+        }
+        let error = world.write(&content).unwrap_err();
+        assert!(error.is(&codes::PROCESS_EXHAUSTED), "{drives}: {error}");
+        match world.get(&stripe) {
+            Ok(read) => assert!(read == content && drives <= 2),
+            Err(error) => assert!(error.is(&codes::PROCESS_EXHAUSTED), "{drives}: {error}"),
+        }
+        assert!(lock(&world.watch.failed).is_empty() && lock(&world.watch.corrupted).is_empty());
+        world.drives.iter().for_each(FaultyDrive::heal);
+        assert!(world.get(&stripe).unwrap() == content);
+        let again = world.write(&content).unwrap();
+        world.settle();
+        assert_eq!(world.files().len(), 12, "what was given up is left behind");
+        assert!(world.get(&again).unwrap() == content);
     }
 }
