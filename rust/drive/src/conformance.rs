@@ -218,6 +218,12 @@ fn deletion(drive: &Arc<dyn Drive>) {
             whole(drive, "s/aa") == pattern(6000, 2),
             "a name is free after its blob's deletion",
         );
+        let mut into = vec![0; 6000];
+        let now = works(drive.read_now(&name("s/aa"), 0, &mut into), "read_now");
+        promise(
+            now.is_none() || into == pattern(6000, 2),
+            "read_now reads nothing of a blob that had the name before",
+        );
         works(drive.delete(&name("s/aa")), "delete");
         works(drive.delete(&name("s/ab")), "delete");
         works(drive.sync("conformance"), "sync");
@@ -241,6 +247,8 @@ fn listed(drive: &dyn Drive, folder: Option<&str>, limit: usize) -> Vec<String> 
         for info in page {
             let bytes = works(drive.stat(&info.name), "stat of a listed blob").bytes;
             promise(bytes == info.bytes, "a listing says the length");
+            let is_next = names.last().is_none_or(|last| last.as_str() < info.name.as_str());
+            promise(is_next, "a page goes on after the last name of the one before, in order");
             names.push(info.name.as_str().to_owned());
         }
     }

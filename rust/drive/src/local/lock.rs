@@ -1,12 +1,14 @@
 //! Who holds the drive: a lock on the file `lock`, and a text in it for others to read.
 //!
 //! The kernel ends the lock with the process, so a text can outlive its writer: it counts only while the
-//! lock is held. The text is emptied when the drive is let go in order; one that is found by the next
-//! holder says that its writer did not come to that.
+//! lock is held. The text is overwritten with zeroes when the drive is let go in order; one that is found by
+//! the next holder says that its writer did not come to that. The file keeps its size, so that a drive can be
+//! taken on a file system that others have filled.
 //!
 //! A directory that is named by mistake has no lock to take: nothing in it is made, emptied or removed.
 
 use std::fmt::Write;
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,10 @@ use super::output::Output;
 use super::root::Root;
 use crate::{Holder, Lock, LockMode, Slot, checks};
 
-/// The longest text that is read.
+/// The longest text that is read, and what each is padded to with zeroes.
 const TEXT_BYTES_MAX: usize = 4096;
+/// The longest host and program that are written.
+const LINE_BYTES_MAX: usize = 1000;
 /// Somebody who only asks [`holder`] has the lock for a moment: so often, and so long, it is waited for.
 const ATTEMPTS: usize = 5;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2);
@@ -63,7 +67,7 @@ pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Opt
         }
         clock.sleep(ATTEMPT_INTERVAL);
     }
-    let was_abandoned = root.done("fstat", LOCK, file.node())?.bytes > 0;
+    let was_abandoned = text(root)?.is_some_and(|text| text.bytes().any(|byte| byte != 0));
     Ok(Some(Taken { file, was_abandoned }))
 }
 
@@ -125,9 +129,9 @@ fn text(root: &Root) -> Result<Option<String>> {
 impl Taken {
     /// Says to others who holds the drive.
     pub(super) fn announce(&self, root: &Root, holder: &Holder) -> Result<()> {
-        root.done("ftruncate", LOCK, self.file.set_bytes(0))?;
-        let text = Bytes::from(format_text(holder));
-        Output { root, file: &*self.file, path: LOCK, offset: 0 }.write(&[text])
+        let mut text = format_text(holder).into_bytes();
+        text.resize(TEXT_BYTES_MAX, 0);
+        Output { root, file: &*self.file, path: LOCK, offset: 0 }.write(&[Bytes::from(text)])
     }
 
     /// Holds the lock until it is dropped.
@@ -153,7 +157,7 @@ impl Drop for Held {
         }
         // While names wait for a sync the text stays: the next holder syncs them.
         if self.mode == LockMode::Exclusive && self.blobs.is_synced() {
-            let _ = self.file.set_bytes(0);
+            let _ = self.file.write_at(&[IoSlice::new(&[0; TEXT_BYTES_MAX])], 0);
         }
         self.file.unlock();
     }
@@ -161,7 +165,11 @@ impl Drop for Held {
 
 fn format_text(holder: &Holder) -> String {
     let Holder { pid, host, since_unix_ns, program } = holder;
-    let line = |text: &str| text.replace(['\n', '\r'], " ").chars().take(500).collect::<String>();
+    let line = |text: &str| {
+        let mut line = text.replace(['\n', '\r', '\0'], " ");
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
+        line
+    };
     let mut text = String::new();
     let _ = writeln!(text, "pid {pid}\nhost {}\nsince_unix_ns {since_unix_ns}", line(host));
     let _ = writeln!(text, "program {}", line(program));
@@ -169,6 +177,7 @@ fn format_text(holder: &Holder) -> String {
 }
 
 fn parse(text: &str) -> Option<Holder> {
+    let text = text.trim_end_matches('\0');
     let field = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
     };

@@ -42,7 +42,7 @@ use self::blobs::Blobs;
 use self::files::{Files, Kind};
 use self::logs::Logs;
 use self::output::Buffers;
-use self::root::{Root, is_exhaustion, lack_of_rights};
+use self::root::{Root, is_exhaustion, remark};
 use self::system::System;
 use self::temporary::Temporaries;
 use crate::{BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log, Slot};
@@ -254,7 +254,7 @@ fn open_error(location: &str, errno: Errno) -> Error {
         _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
         _ => &codes::DRIVE_IO,
     };
-    let why = lack_of_rights(errno);
+    let why = remark(errno);
     Error::new(code, format!("cannot open the directory {location}{why}"))
         .with("path", location)
         .with("errno", errno.raw_os_error())
@@ -388,6 +388,8 @@ fn simulated() -> Description {
     Description { kind: "local", location: "simulated".to_owned(), ..Description::default() }
 }
 
+#[cfg(test)]
+mod failing_tests;
 #[cfg(test)]
 mod power_tests;
 #[cfg(test)]

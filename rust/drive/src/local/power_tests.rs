@@ -13,14 +13,14 @@ const OPTIONS: LocalOptions = LocalOptions { direct_bytes_min: 8192, open_files_
 const LOG_BYTES: usize = 8192;
 const SECTOR_BYTES: usize = 512;
 
-fn start(machine: &Machine) -> LocalDrive {
+pub(super) fn start(machine: &Machine) -> LocalDrive {
     let clock = Arc::new(dwk_base::ManualClock::default());
     LocalDrive::assemble(machine.files(), simulated(), OPTIONS, clock)
 }
 
 /// What may be found after a cut. What is acknowledged leaves one possibility.
 #[derive(Default)]
-struct Promises {
+pub(super) struct Promises {
     is_made: bool,
     /// By blob, the contents that it may have; the last is the present one.
     blobs: BTreeMap<&'static str, Vec<Option<Bytes>>>,
@@ -122,7 +122,7 @@ impl Noted<'_> {
 }
 
 /// A drive's life, with a process that is killed in the middle.
-fn live(machine: &Machine, promises: &mut Promises) -> Result<()> {
+pub(super) fn live(machine: &Machine, promises: &mut Promises) -> Result<()> {
     let mut noted = Noted { drive: start(machine), promises };
     noted.make()?;
     let lock = noted.drive.lock(&me(), LockMode::Exclusive)?;
@@ -196,7 +196,7 @@ fn is_some_last(states: &[Option<Bytes>]) -> bool {
 }
 
 /// Compares what is found after the cut with what was promised.
-fn check(machine: &Machine, is_there: bool, promises: &Promises) -> Result<(), String> {
+pub(super) fn check(machine: &Machine, is_there: bool, promises: &Promises) -> Result<(), String> {
     if !is_there {
         return if promises.is_made { Err("the drive is lost".to_owned()) } else { Ok(()) };
     }
@@ -285,7 +285,7 @@ fn cut_everywhere(omitted: Option<&'static str>, seeds: u64) -> Result<u64, Stri
     Ok(steps)
 }
 
-fn long() -> bool {
+pub(super) fn long() -> bool {
     std::env::var_os("DWK_LONG").is_some()
 }
 
@@ -393,6 +393,30 @@ fn a_full_drive_refuses_and_leaves_nothing_behind() {
         machine.set_room(u64::MAX);
         drive.put(&name("s/0001"), &[bytes(10_000, 1)]).unwrap();
         drive.sync("test").unwrap();
+    }
+}
+
+#[test]
+fn a_drive_is_taken_and_let_go_on_a_file_system_that_others_have_filled() {
+    let machine = Machine::new(1);
+    let drive = start(&machine);
+    drive.make_skeleton().unwrap();
+    drop(drive.lock(&me(), LockMode::Exclusive).unwrap());
+    machine.set_room(0);
+    for is_killed in [false, true, false] {
+        let drive = start(&machine);
+        let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+        assert_eq!(drive.holder().unwrap().map(|holder| holder.pid), Some(42));
+        let longest = Holder { host: "ü".repeat(9000), program: "x".repeat(9000), ..me() };
+        drop(lock);
+        let lock = drive.lock(&longest, LockMode::Exclusive).unwrap();
+        let seen = drive.holder().unwrap().unwrap();
+        assert!(longest.host.starts_with(&seen.host) && longest.program.starts_with(&seen.program));
+        assert!(seen.host.len() > 900 && seen.program.len() > 900);
+        if is_killed {
+            machine.kill();
+        }
+        drop(lock);
     }
 }
 

@@ -105,7 +105,7 @@ impl Root {
             _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
             _ => &codes::DRIVE_IO,
         };
-        let why = lack_of_rights(errno);
+        let why = remark(errno);
         Error::new(code, format!("{call} of {}/{path} failed{why}", self.location))
             .with("errno", errno.raw_os_error())
             .with("path", format!("{}/{path}", self.location))
@@ -123,10 +123,14 @@ impl Root {
     }
 }
 
-/// What to add for who may not: others may, so the drive itself may well be writable.
-pub(super) const fn lack_of_rights(errno: Errno) -> &'static str {
+/// What is opened where a file should be, and is none: a pipe, a device, a directory.
+pub(super) const NO_FILE: Errno = Errno::NXIO;
+
+/// What to add where it is not the drive that is broken.
+pub(super) const fn remark(errno: Errno) -> &'static str {
     match errno {
         Errno::ACCESS | Errno::PERM => ": this user has no right to it",
+        NO_FILE | Errno::ISDIR | Errno::LOOP => ": it is no plain file",
         _ => "",
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::{self, Errno, retry_on_intr};
 
 use super::files::{File, Files, How, Io, Kind, Node};
 use super::handles;
-use super::root::is_exhaustion;
+use super::root::{NO_FILE, is_exhaustion};
 use crate::{Capacity, LockMode};
 
 /// Nobody else's: without a key of its own a pool's root key lies on its drives.
@@ -74,11 +74,15 @@ impl Files for System {
             How::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             How::Create => OFlags::RDWR | OFlags::CREATE,
         };
-        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // A pipe that lies where a file should be would wait for its other end.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = match how {
             How::ReadNow => open_cached(&self.root, path, flags)?,
             _ => opened(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
         };
+        if node(&fs::fstat(&file)?).kind != Kind::File {
+            return Err(NO_FILE);
+        }
         Ok(Box::new(SystemFile { file, is_memory: self.is_memory }))
     }
 

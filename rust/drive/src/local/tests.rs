@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::FileType;
 use tempfile::TempDir;
 
 use super::*;
@@ -297,7 +298,7 @@ fn the_text_of_a_dead_process_is_nobody() {
     assert_eq!(other.holder().unwrap().map(|holder| holder.pid), Some(42));
     assert!(other.lock(&me(), LockMode::Shared).unwrap_err().is(&codes::STORE_LOCKED));
     drop(lock);
-    assert_eq!(fs::read(path.join("lock")).unwrap(), b"");
+    assert_eq!(fs::read(path.join("lock")).unwrap(), [0; 4096]);
     for garbage in [&b"\xff\xfe\x00"[..], b"pid x\n", b"{}", &[b'p'; 10_000]] {
         fs::write(path.join("lock"), garbage).unwrap();
         assert_eq!(drive.holder().unwrap(), None);
@@ -418,4 +419,49 @@ fn reads_now(drive: &LocalDrive) {
     drive.put(&name("s/0123"), &[bytes(10, 8)]).unwrap();
     drive.read(&name("s/0123"), 0, &mut into).unwrap();
     assert_eq!((into[0], drive.read_now(&name("s/0123"), 0, &mut into).unwrap()), (8, Some(10)));
+}
+
+/// Puts something that is no file where the drive looks for one: opening it waits, or reads without end.
+fn put_in_place(what: FileType, path: &std::path::Path) {
+    let _ = fs::remove_file(path);
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    match what {
+        FileType::Directory => fs::create_dir(path).unwrap(),
+        FileType::Symlink => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        // A device needs rights that a test may not have.
+        _ => rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0).unwrap(),
+    }
+}
+
+#[test]
+fn pipes_links_and_directories_in_the_place_of_files_are_refused_and_nobody_waits_for_them() {
+    for what in [FileType::Fifo, FileType::Symlink, FileType::Directory] {
+        let (_home, path, drive) = drive();
+        drive.put(&name("s/0123"), &[bytes(10, 1)]).unwrap();
+        drive.create_log(&name("journal.0"), 8192).unwrap();
+        for place in ["blobs/s/01/0123", "logs/journal.0", "superblock.a", "lock"] {
+            put_in_place(what, &path.join(place));
+        }
+        let log = name("journal.0");
+        let refused = [
+            drive.read(&name("s/0123"), 0, &mut [0; 10]).map(drop),
+            drive.read_log(&log, 0, &mut [0; 10]),
+            drive.write_log(&log, 0, &[bytes(4096, 1)]),
+            drive.sync_log(&log, "test"),
+            drive.read_superblock(Slot::A).map(drop),
+            drive.write_superblock(Slot::A, &[1]),
+            drive.lock(&me(), LockMode::Exclusive).map(drop),
+            drive.holder().map(drop),
+        ];
+        for (index, result) in refused.into_iter().enumerate() {
+            let error = result.expect_err(&format!("{what:?}: call {index} worked"));
+            assert!(error.is(&codes::DRIVE_IO), "{what:?}: call {index}: {error}");
+            assert!(error.message().contains("no plain file"), "{what:?}: call {index}: {error}");
+        }
+        assert_eq!(drive.read_now(&name("s/0123"), 0, &mut [0; 10]).unwrap(), None);
+        assert!(drive.stat(&name("s/0123")).unwrap_err().is(&codes::BLOB_NOT_FOUND));
+        assert!(drive.list_logs().unwrap().is_empty());
+        drive.put(&name("s/0124"), &[bytes(10, 1)]).unwrap();
+        drive.sync("test").unwrap();
+    }
 }

@@ -39,6 +39,9 @@ struct World {
     failing: Option<(&'static str, Errno)>,
     room_bytes: u64,
     is_read_only: bool,
+    /// How many calls of any kind were made, and the one that fails.
+    calls: u64,
+    broken_call: Option<(u64, Errno)>,
 }
 
 #[derive(Clone)]
@@ -93,6 +96,8 @@ impl Machine {
             failing: None,
             room_bytes: u64::MAX,
             is_read_only: false,
+            calls: 0,
+            broken_call: None,
         })))
     }
 
@@ -118,6 +123,16 @@ impl Machine {
     /// Syncs with this tag cannot be tried: there is no descriptor for them.
     pub(super) fn exhaust(&self, tag: &'static str) {
         self.world().failing = Some((tag, Errno::MFILE));
+    }
+
+    /// The call of this number, counted from 1, fails with `errno` and does nothing.
+    pub(super) fn break_call(&self, number: u64, errno: Errno) {
+        self.world().broken_call = Some((number, errno));
+    }
+
+    /// How many calls of any kind were made.
+    pub(super) fn calls(&self) -> u64 {
+        self.world().calls
     }
 
     pub(super) fn set_room(&self, bytes: u64) {
@@ -161,6 +176,12 @@ impl World {
     fn enter(&mut self, life: u64, step: Step) -> Io<bool> {
         if self.is_cut || self.life != life {
             return Err(Errno::IO);
+        }
+        self.calls += 1;
+        if let Some((number, errno)) = self.broken_call
+            && number == self.calls
+        {
+            return Err(errno);
         }
         if step == Step::Look {
             return Ok(false);
@@ -463,7 +484,7 @@ impl File for VolatileFile {
             }
             let (start, end) = (offset as usize, offset as usize + content.len());
             let more = (end as u64).saturating_sub(world.node(self.thing).bytes);
-            if world.used_bytes().saturating_add(more) > world.room_bytes {
+            if more > 0 && world.used_bytes().saturating_add(more) > world.room_bytes {
                 return Err(Errno::NOSPC);
             }
             let bytes = world.bytes_mut(self.thing)?;
