@@ -222,13 +222,15 @@ class Kernel(Closing):
 
         Args:
             key: `container/name`, UTF-8, kept as given.
-            data: bytes-like, a binary file object (read to its end, in bounded memory) or a path. A
-                buffer that changes meanwhile is stored as it was read.
+            data: bytes-like, a binary file object (read to its end, in bounded memory) or a path,
+                also of a pipe or a device. A buffer that changes meanwhile is stored as it was
+                read.
             if_absent: only if there is no such object.
             if_match: only if the object has this etag.
-            content_type: what it is, such as `"text/plain"`.
-            metadata: kept with it.
-            tags: labels to find it by.
+            content_type: what it is, such as `"text/plain"`; empty is as none.
+            metadata: kept with it, text by text. Metadata, tags and content type together have up
+                to 16 KiB of UTF-8, each pair counted with 8 bytes more.
+            tags: labels to find it by, as metadata.
             publish: messages for durable streams in the same commit, as `Stream.publish_many` takes
                 them: the object and they are there together, or neither.
             progress: True shows a bar; a callable gets a `Progress` now and then.
@@ -315,11 +317,12 @@ class Kernel(Closing):
             prefix: `"docs/"` and what names must begin with; `"docs"` means the same as `"docs/"`;
                 empty means everything.
             delimiter: keys that have it after the prefix are rolled up into one `Prefix`.
-            limit: at most so many entries; None for all of them.
+            limit: at most so many entries, 0 or more; None for all of them.
             start_after: only what comes after this key.
             timeout: the deadline of each page.
 
         Raises:
+            Invalid: `store.option`: a limit below 0
             NotFound: `container.not_found`, when it is iterated
 
         """
