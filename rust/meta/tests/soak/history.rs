@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dwk_base::{Error, Random, SeededRandom, codes};
-use dwk_meta::{ContentReader, Meta, Options};
+use dwk_meta::{ContentReader, Meta, Options, Staged};
 use dwk_pool::{PoolOptions, PoolStatus, Redundancy};
 
 use super::book::{Book, Content};
@@ -22,6 +22,7 @@ pub(crate) struct History {
     pub(crate) gone: BTreeSet<usize>,
     pub(crate) book: Book,
     pub(crate) held: Vec<(ContentReader, Content)>,
+    pub(crate) staged: Vec<(String, Content, Staged)>,
     pub(crate) written: u64,
     pub(crate) full: bool,
     /// Opens what is only one half of a mirror as if the other were lost for good.
@@ -55,6 +56,7 @@ impl History {
             gone: BTreeSet::new(),
             book: Book::default(),
             held: Vec::new(),
+            staged: Vec::new(),
             written: 0,
             full: false,
             force: false,
@@ -115,6 +117,9 @@ impl History {
     /// What the store says of itself must be so.
     fn look(&mut self) {
         let Some(meta) = self.meta.clone() else { return };
+        if self.random.below(3) == 0 {
+            self.read_held();
+        }
         for _ in 0..2 {
             let key = self.key(self.random.next_u64());
             if !self.drives.power.is_cut() {

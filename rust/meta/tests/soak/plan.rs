@@ -81,6 +81,12 @@ pub(crate) enum Step {
     Hurried {
         seed: u64,
     },
+    /// Content is written, and waits for its commit.
+    Stage {
+        key: u64,
+        size: u64,
+    },
+    CommitStaged,
     Hold {
         key: u64,
     },
@@ -128,13 +134,15 @@ fn draw(random: &SeededRandom) -> Step {
     let seed = random.next_u64();
     let (key, size, drive) = (random.next_u64(), random.next_u64(), random.next_u64());
     match random.below(100) {
-        0..20 => Step::Put { key, size },
+        0..15 => Step::Put { key, size },
+        15..17 => Step::Stage { key, size },
+        17..20 => Step::CommitStaged,
         20..26 => Step::Delete { key },
         26..32 => Step::Many { seed },
         32..34 => Step::Broken { key, size },
         34..37 => Step::Burst { seed },
-        37..40 => Step::Hurried { seed },
-        40..43 => Step::Hold { key },
+        37..39 => Step::Hurried { seed },
+        39..43 => Step::Hold { key },
         43..45 => Step::ReadHeld,
         45..50 => Step::Checkpoint,
         50..55 => Step::Collect,

@@ -52,6 +52,7 @@ impl History {
     /// Lets go of the store, in order or not.
     pub(crate) fn leave(&mut self, clean: bool) {
         self.held.clear();
+        self.staged.clear();
         let Some(meta) = self.meta.take() else { return };
         if clean {
             let done = meta.close();

@@ -62,6 +62,8 @@ impl History {
             Step::Broken { key, size } => self.broken(key, size),
             Step::Burst { seed } => self.burst(seed),
             Step::Hurried { seed } => self.hurried(seed),
+            Step::Stage { key, size } => self.stage(key, size),
+            Step::CommitStaged => self.commit_staged(),
             Step::Hold { key } => self.hold(key),
             Step::ReadHeld => self.read_held(),
             Step::Checkpoint => drop(self.expect(self.meta().checkpoint())),
@@ -229,6 +231,24 @@ impl History {
         }
     }
 
+    fn stage(&mut self, key: u64, size: u64) {
+        let (key, content) = (self.key(key), self.content(size));
+        let mut upload = self.meta().upload();
+        let staged = upload.append(&content).and_then(|()| upload.finish());
+        if let Some(staged) = self.expect(staged) {
+            self.staged.push((key, content, staged));
+        }
+    }
+
+    fn commit_staged(&mut self) {
+        for (key, content, staged) in std::mem::take(&mut self.staged) {
+            let change = Change::new().put(key.clone().into(), b"body".to_vec(), Some(staged));
+            let done = self.meta().commit(change);
+            self.book.note([(key, Some(content))].into(), &done);
+            self.expect(done);
+        }
+    }
+
     fn hold(&mut self, key: u64) {
         let key = self.key(key);
         let Some(content) = self.book.known.get(&key).filter(|_| self.book.is_sure(&key)) else {
@@ -242,7 +262,7 @@ impl History {
     }
 
     /// Whoever holds an object reads what it held.
-    fn read_held(&mut self) {
+    pub(crate) fn read_held(&mut self) {
         let mut held = std::mem::take(&mut self.held);
         for (reader, content) in &mut held {
             let half = content.len() / 2;
