@@ -28,6 +28,7 @@ unsafe impl Lane for Ymm {
     type Factor = __m256i;
     type Entry = u64;
     const BYTES: usize = 32;
+    const FACTORS: usize = 8;
     const MANY: bool = true;
     #[inline(always)]
     unsafe fn zero() -> __m256i {
@@ -81,4 +82,4 @@ unsafe impl Lane for Ymm {
 }
 
 // The counts of usual geometries: each takes as long to compile as the next.
-apply_with!(Ymm, "avx2,gfni", [2 3 4 5 6 8 10 12 16], []);
+apply_with!(Ymm, "avx2,gfni", [2 3 4 5 6 8 10 12 16], [4 8]);

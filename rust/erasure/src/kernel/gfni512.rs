@@ -37,6 +37,7 @@ unsafe impl Lane for Zmm {
     type Entry = u64;
     const BYTES: usize = 64;
     const WIDE: bool = true;
+    const FACTORS: usize = 16;
     const MANY: bool = true;
     #[inline(always)]
     unsafe fn zero() -> __m512i {

@@ -17,6 +17,8 @@ pub(super) unsafe trait Lane {
     const BYTES: usize;
     /// It computes faster than the second-level cache can feed it.
     const WIDE: bool = false;
+    /// Factors that stay in registers beside what else is there.
+    const FACTORS: usize = 0;
     /// There are registers enough for two cache lines of each shard at once.
     const MANY: bool;
     unsafe fn zero() -> Self::V;

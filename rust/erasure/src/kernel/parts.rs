@@ -11,8 +11,8 @@ use crate::shared::Target;
 
 /// Sources of a group.
 pub(super) const GROUP: usize = 8;
-/// Factors that stay in registers.
-const FACTORS: usize = 16;
+/// Fewer sources at a time than this are not worth adding to the targets.
+const TILE_MIN: usize = 4;
 /// What lies in the first-level cache beside everything else.
 const LEVEL1_BYTES: usize = 40 << 10;
 /// How much of each shard is computed before the next group's turn.
@@ -36,15 +36,22 @@ impl Groups {
     pub(super) const FOR_CACHE: Self = Self { size: GROUP, few: 3, always: false };
 
     /// For the sake of factors, of [`tile`] sources.
-    pub(super) const fn for_factors(rows: usize) -> Self {
-        Self { size: tile(rows), few: 0, always: true }
+    pub(super) const fn for_factors(rows: usize, factors: usize) -> Self {
+        let size = tile(rows, factors);
+        if size == 0 { Self::NONE } else { Self { size, few: 0, always: true } }
     }
 }
 
-/// How many sources' factors for `rows` rows stay in registers.
-pub(super) const fn tile(rows: usize) -> usize {
-    let sources = FACTORS / rows;
-    if sources < GROUP { sources } else { GROUP }
+/// How many sources' factors for `rows` rows stay in registers that hold so many `factors`; 0 if too few.
+pub(super) const fn tile(rows: usize, factors: usize) -> usize {
+    let sources = factors / rows;
+    if sources < TILE_MIN {
+        0
+    } else if sources < GROUP {
+        sources
+    } else {
+        GROUP
+    }
 }
 
 /// How bytes are walked over.
