@@ -51,7 +51,7 @@ fn setup(seed: u64) -> Setup {
 
 /// Plays a history; if it fails, says with which few steps it does.
 fn play(setup: Setup, seed: u64) {
-    let steps = plan(setup, seed);
+    let steps = plan(seed);
     let Some(why) = fails(setup, seed, &steps, false) else { return };
     eprintln!("{setup:?}, seed {seed}: {why}\n{steps:?}");
     let kept = shrink(setup, seed, &steps);
@@ -65,7 +65,7 @@ fn play(setup: Setup, seed: u64) {
 fn what_is_acknowledged_survives_everything_at_once() {
     if let Some(seed) = number("DWK_SEED") {
         let setup = setup(seed);
-        let mut steps = plan(setup, seed);
+        let mut steps = plan(seed);
         if let Ok(kept) = std::env::var("DWK_KEEP") {
             let kept = kept.split(',').filter_map(|number| number.parse().ok());
             steps = choose(&steps, &kept.collect::<Vec<_>>());

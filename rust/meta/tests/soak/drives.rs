@@ -73,9 +73,10 @@ impl Drives {
     /// The place meant by a number, if something may go wrong there.
     pub(crate) fn may_harm(&self, number: u64, tolerance: usize) -> Option<usize> {
         let (place, lost) = ((number % self.places.len() as u64) as usize, self.lost());
-        let place = match lost.len() < tolerance {
-            true => place,
-            false => *lost.iter().nth(number as usize % lost.len().max(1))?,
+        let place = if lost.len() < tolerance {
+            place
+        } else {
+            *lost.iter().nth(number as usize % lost.len().max(1))?
         };
         (!self.busy.contains(&place)).then_some(place)
     }

@@ -103,7 +103,7 @@ pub(crate) fn damage(drive: &MemoryDrive, random: &SeededRandom) {
                 let last = bytes.len().min(64);
                 let _ = drive.flip(entry, draw(last), 1 << draw(8));
             }
-            _ => (0..1 + draw(20)).for_each(|_| {
+            _ => (0..=draw(20)).for_each(|_| {
                 let _ = drive.flip(entry, draw(bytes.len()), 1 << draw(8));
             }),
         }

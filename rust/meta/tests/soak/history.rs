@@ -92,7 +92,7 @@ impl History {
             }
             self.look();
         }
-        self.now = "in the end".to_owned();
+        "in the end".clone_into(&mut self.now);
         self.tell();
         self.drives.power.cut_at(u64::MAX);
         // What a failed sync left half done on a drive goes with the power.
@@ -121,7 +121,7 @@ impl History {
             self.read_held();
         }
         for _ in 0..2 {
-            let key = self.key(self.random.next_u64());
+            let key = Self::key(self.random.next_u64());
             if !self.drives.power.is_cut() {
                 self.check_key(&key);
             }
@@ -196,7 +196,7 @@ impl History {
         }
     }
 
-    pub(crate) fn key(&self, number: u64) -> String {
+    pub(crate) fn key(number: u64) -> String {
         format!("key{:02}", number % 12)
     }
 

@@ -124,7 +124,7 @@ pub(crate) enum Step {
     Recover,
 }
 
-pub(crate) fn plan(_: Setup, seed: u64) -> Vec<Step> {
+pub(crate) fn plan(seed: u64) -> Vec<Step> {
     let random = SeededRandom::new(seed ^ 0x50ab);
     let length = 10 + random.below(50);
     (0..length).map(|_| draw(&random)).collect()
@@ -144,9 +144,9 @@ fn draw(random: &SeededRandom) -> Step {
         37..39 => Step::Hurried { seed },
         39..43 => Step::Hold { key },
         43..45 => Step::ReadHeld,
-        45..50 => Step::Checkpoint,
-        50..55 => Step::Collect,
-        55..57 => Step::Scrub,
+        45..49 => Step::Checkpoint,
+        49..53 => Step::Collect,
+        53..57 => Step::Scrub,
         57..60 => Step::Rebuild { drive },
         60..63 => Step::Replace { drive },
         63..72 => Step::Reopen { clean: random.below(2) == 0 },

@@ -69,8 +69,9 @@ impl History {
             self.drives.restore();
             self.keep_earlier();
             self.probe();
-            if self.random.below(4) == 0 {
-                self.drives.power.cut_in(1 + self.random.below(60));
+            if self.random.below(2) == 0 {
+                let within = [4, 12, 60][self.random.below(3) as usize];
+                self.drives.power.cut_in(1 + self.random.below(within));
             }
             let gone = self.draw_gone();
             if self.reopen(gone) {

@@ -55,9 +55,9 @@ impl History {
         match step {
             Step::Put { key, size } => {
                 let content = self.content(size);
-                self.commit([(self.key(key), Some(content))].into());
+                self.commit([(Self::key(key), Some(content))].into());
             }
-            Step::Delete { key } => self.commit([(self.key(key), None)].into()),
+            Step::Delete { key } => self.commit([(Self::key(key), None)].into()),
             Step::Many { seed } => self.many(seed),
             Step::Broken { key, size } => self.broken(key, size),
             Step::Burst { seed } => self.burst(seed),
@@ -68,7 +68,8 @@ impl History {
             Step::ReadHeld => self.read_held(),
             Step::Checkpoint => drop(self.expect(self.meta().checkpoint())),
             Step::Collect => drop(self.expect(self.meta().collect())),
-            Step::Scrub => self.scrub(),
+            // The second one ends quarantines of the first, if an opening lies between.
+            Step::Scrub => (0..=self.random.below(2)).for_each(|_| self.scrub()),
             Step::Rebuild { drive } => self.rebuild_some(drive),
             Step::Replace { drive } => self.replace_some(drive),
             Step::Reopen { clean } => {
@@ -110,7 +111,7 @@ impl History {
         let random = SeededRandom::new(seed);
         let mut edit = Edit::new();
         for _ in 0..2 + random.below(4) {
-            let key = self.key(random.next_u64());
+            let key = Self::key(random.next_u64());
             // Small ones share a record of 20 KiB.
             let content = Some(self.content(random.next_u64()));
             edit.insert(key, content.filter(|_| random.below(4) > 0));
@@ -132,7 +133,7 @@ impl History {
         assert!(error.is(&codes::SOURCE_FAILED) || self.excuses(&error), "{}: {error:?}", self.now);
         drop(upload);
         if !self.drives.power.is_cut() {
-            self.book.check_key(&meta, &self.key(key), &self.now);
+            self.book.check_key(&meta, &Self::key(key), &self.now);
         }
     }
 
@@ -142,8 +143,8 @@ impl History {
         let meta = Arc::clone(self.meta());
         let mut scripts: Vec<Vec<Edit>> = vec![Vec::new(); 3];
         for (writer, script) in scripts.iter_mut().enumerate() {
-            for _ in 0..1 + random.below(5) {
-                let key = self.key(random.below(4) * 3 + writer as u64);
+            for _ in 0..=random.below(5) {
+                let key = Self::key(random.below(4) * 3 + writer as u64);
                 let content = Some(self.content(random.next_u64()));
                 script.push([(key, content.filter(|_| random.below(4) > 0))].into());
             }
@@ -200,10 +201,10 @@ impl History {
         let drive = self.drives.disk(place).drive.clone();
         drive.inject(fault.after(random.below(3)));
         let meta = Arc::clone(self.meta());
-        for _ in 0..1 + random.below(3) {
+        for _ in 0..=random.below(3) {
             let limit = Duration::from_millis(5 + random.below(20));
             let deadline = Deadline::after(Arc::new(SystemClock::default()), limit);
-            let key = self.key(random.next_u64());
+            let key = Self::key(random.next_u64());
             let content = Some(self.content(random.next_u64()));
             let edit: Edit = [(key, content.filter(|_| random.below(4) > 0))].into();
             let done = commit(&meta, &edit, &deadline);
@@ -232,7 +233,7 @@ impl History {
     }
 
     fn stage(&mut self, key: u64, size: u64) {
-        let (key, content) = (self.key(key), self.content(size));
+        let (key, content) = (Self::key(key), self.content(size));
         let mut upload = self.meta().upload();
         let staged = upload.append(&content).and_then(|()| upload.finish());
         if let Some(staged) = self.expect(staged) {
@@ -250,7 +251,7 @@ impl History {
     }
 
     fn hold(&mut self, key: u64) {
-        let key = self.key(key);
+        let key = Self::key(key);
         let Some(content) = self.book.known.get(&key).filter(|_| self.book.is_sure(&key)) else {
             return;
         };
