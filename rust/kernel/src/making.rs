@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Code, Error, Result, codes};
 use dwk_drive::{Drive, Holder, LocalDrive};
 
 use crate::disk::{Disk, SYNC_DIRECTORY, System};
@@ -114,6 +114,17 @@ fn check_apart(places: &[Place]) -> Result<()> {
     Ok(())
 }
 
+/// The code for what a file system says.
+pub(crate) fn code_of(error: &io::Error) -> &'static Code {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            &codes::DRIVE_READ_ONLY
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => &codes::DRIVE_FULL,
+        _ => &codes::DRIVE_IO,
+    }
+}
+
 /// Makes a directory with its parents, each durable before the next, and notes in `made` what was not
 /// there.
 pub(crate) fn make_directory(disk: &dyn Disk, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
@@ -128,14 +139,7 @@ pub(crate) fn make_directory(disk: &dyn Disk, path: &Path, made: &mut Vec<PathBu
         let parent = part.parent().unwrap_or(part);
         created.and_then(|()| disk.sync(parent, SYNC_DIRECTORY)).map_err(|error| {
             let text = format!("cannot make the directory {}: {error}", text_of(part));
-            let code = match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    &codes::DRIVE_READ_ONLY
-                }
-                io::ErrorKind::StorageFull => &codes::DRIVE_FULL,
-                _ => &codes::DRIVE_IO,
-            };
-            Error::new(code, text).caused_by(error)
+            Error::new(code_of(&error), text).caused_by(error)
         })?;
     }
     Ok(())

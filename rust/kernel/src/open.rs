@@ -88,7 +88,7 @@ impl Kernel {
             let path = spec.path.as_deref().map(store_path).transpose()?;
             let spec = &OpenSpec { path, ..spec.clone() };
             let (deadline, locator) = (context.deadline(), Locator::new(spec.path.clone()));
-            let opened = Opening { spec, seams, deadline, locator }.open()?;
+            let mut opened = Opening { spec, seams, deadline, locator }.open()?;
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
@@ -179,6 +179,7 @@ impl Opening<'_> {
         for (location, drive) in there.locations.iter().zip(found) {
             match drive {
                 Ok(drive) => drives.push(drive),
+                Err(error) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
                 Err(error) => away.push((location.clone(), error)),
             }
         }
@@ -330,7 +331,21 @@ fn default_geometry(drives: Option<&Drives>) -> Result<Geometry> {
 }
 
 impl Opened {
-    fn point_if_writable(&self, spec: &OpenSpec) -> Result<()> {
-        if spec.read_only { Ok(()) } else { self.point() }
+    /// The drives are well and open: that they cannot be noted down is no reason to refuse them.
+    fn point_if_writable(&mut self, spec: &OpenSpec) -> Result<()> {
+        if spec.read_only {
+            return Ok(());
+        }
+        match self.point() {
+            Err(error) if error.is(&codes::FORMAT_NEWER) => Err(error),
+            Err(error) => {
+                let text = error.message();
+                let text =
+                    format!("where the drives are is not noted, name them in drives=: {text}");
+                self.warnings.push(text);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }

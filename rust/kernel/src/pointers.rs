@@ -5,7 +5,7 @@
 //! the drive is opened.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,10 +15,12 @@ use serde_json::{Value, json};
 
 use crate::disk::{Disk, SYNC_NAME, SYNC_POINTERS, System};
 use crate::locate::text_of;
-use crate::making::make_directory;
+use crate::making::{code_of, make_directory};
 
 /// The file's name under the store's path.
 const FILE: &str = "store.json";
+/// The longest that is read: a thousand drives with long names are a tenth of it.
+const BYTES_MAX: u64 = 16 << 20;
 /// The version of its content.
 const VERSION: u64 = 0;
 
@@ -65,7 +67,7 @@ impl Pointers {
     /// # Errors
     /// `format.newer`
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
-        let Ok(text) = fs::read_to_string(path.join(FILE)) else { return Ok(None) };
+        let Some(text) = read_text(&path.join(FILE)) else { return Ok(None) };
         let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
         match value["version"].as_u64() {
             Some(VERSION) => Ok(Self::from_value(path, &value)),
@@ -107,18 +109,26 @@ impl Pointers {
     /// Writes `path`/store.json: a reader sees the old content or the new, also after a power cut.
     ///
     /// # Errors
-    /// `drive.io`
+    /// `drive.full`, `drive.read_only`, `drive.io`
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = format!("{:#}\n", self.to_value(path));
-        if fs::read_to_string(path.join(FILE)).is_ok_and(|there| there == text) {
+        if read_text(&path.join(FILE)).is_some_and(|there| there == text) {
             return Ok(());
         }
         make_directory(&System, path, &mut Vec::new())?;
         replace(&System, path, text.as_bytes()).map_err(|error| {
             let text = format!("cannot write {}: {error}", text_of(&path.join(FILE)));
-            Error::new(&codes::DRIVE_IO, text).caused_by(error)
+            Error::new(code_of(&error), text).caused_by(error)
         })
     }
+}
+
+/// What a file holds; `None` unless it is a plain one: a pipe would be waited for.
+fn read_text(path: &Path) -> Option<String> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -191,6 +201,30 @@ mod tests {
         assert!(
             Pointers::read(directory.path()).is_err_and(|error| error.is(&codes::FORMAT_NEWER))
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_or_a_link_in_their_place_is_not_waited_for_nor_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let other = path.join("other");
+        fs::write(&other, "years of work").unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        for (number, name) in [FILE.to_owned(), format!(".{FILE}.new")].into_iter().enumerate() {
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path.join(&name), fifo, mode, 0).unwrap();
+            assert_eq!(Pointers::read(path).unwrap().is_none(), name == FILE);
+            let pool = PoolId::from_u128(number as u128);
+            let pointers = Pointers { pool, drives: Vec::new() };
+            pointers.write(path).unwrap();
+            assert_eq!(Pointers::read(path).unwrap(), Some(pointers));
+        }
+        std::os::unix::fs::symlink(&other, path.join(format!(".{FILE}.new"))).unwrap();
+        let pointers = Pointers { pool: PoolId::from_u128(8), drives: Vec::new() };
+        pointers.write(path).unwrap();
+        assert_eq!(Pointers::read(path).unwrap(), Some(pointers));
+        assert_eq!(fs::read(&other).unwrap(), b"years of work");
     }
 
     /// Writes pointers twice, under a path that is not there before, with a cut after so many steps of the

@@ -1,4 +1,5 @@
-//! Opening takes no longer than its caller gives it, and leaves nothing locked behind.
+//! Opening takes no longer than its caller gives it, leaves nothing locked behind, and asks for nothing that it
+//! can do without.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dwk_base::{Clock, Seams, SystemRandom, codes};
+use dwk_kernel::operations::Status;
 use dwk_kernel::{Context, Create, Deadline, Drives, Kernel, OpenSpec, Principal};
 
 /// A second passes whenever somebody looks.
@@ -61,4 +63,27 @@ fn open_when_free(limit_s: u64) -> dwk_base::Result<Kernel> {
             outcome => return outcome,
         }
     }
+}
+
+#[test]
+fn a_place_where_nothing_can_be_noted_is_no_reason_to_refuse_the_drives() {
+    let home = tempfile::tempdir().unwrap();
+    // Not even root can put a file in the place of a directory.
+    std::fs::create_dir_all(home.path().join("store.json/x")).unwrap();
+    let open = |create| {
+        let drives = (1..=3).map(|n| format!("memory://unnoted-{n}")).collect();
+        let (path, drives) = (Some(home.path().to_owned()), Some(Drives::At(drives)));
+        let spec = OpenSpec { path, drives, create, ..OpenSpec::default() };
+        Kernel::open(&spec, &context(), &Seams::system())
+    };
+    for create in [Create::New, Create::Never] {
+        let kernel = open(create).unwrap();
+        let status = kernel.execute(&context(), Status).unwrap();
+        let warning = status.warnings.iter().find(|text| text.contains("name them in drives="));
+        assert!(warning.is_some_and(|text| text.contains("store.json")), "{:?}", status.warnings);
+    }
+}
+
+fn context() -> Context {
+    Context::new(Principal::new("test").unwrap(), Deadline::never(), &SystemRandom)
 }

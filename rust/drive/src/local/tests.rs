@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(target_os = "linux")]
 use rustix::fs::FileType;
 use tempfile::TempDir;
 
@@ -422,6 +423,7 @@ fn reads_now(drive: &LocalDrive) {
 }
 
 /// Puts something that is no file where the drive looks for one: opening it waits, or reads without end.
+#[cfg(target_os = "linux")]
 fn put_in_place(what: FileType, path: &std::path::Path) {
     let _ = fs::remove_file(path);
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -433,6 +435,7 @@ fn put_in_place(what: FileType, path: &std::path::Path) {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn pipes_links_and_directories_in_the_place_of_files_are_refused_and_nobody_waits_for_them() {
     for what in [FileType::Fifo, FileType::Symlink, FileType::Directory] {
