@@ -229,3 +229,40 @@ def test_an_interpreter_ends_in_order_while_threads_are_in_a_put(where: str) -> 
         command = [sys.executable, "-c", _ENDING, where]
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+# A program that has no file left to open, for a moment: reads and writes meanwhile, and after it.
+_SHORT = """
+import contextlib, os, resource, sys
+import dwkernel as dw
+kernel = dw.open(sys.argv[1], drives=3, create=True)
+kernel.containers.create("docs")
+kernel.put("docs/a", b"a" * 400_000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+held = []
+with contextlib.suppress(OSError):
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+for use in (lambda: kernel["docs/a"], lambda: kernel.put("docs/b", os.urandom(3_000_000))):
+    try:
+        use()
+    except dw.DwError as error:
+        print(error.code, error.retryable)
+for one in held:
+    os.close(one)
+status = kernel.pool.status()
+print([drive.state for drive in status.drives], status.redundancy)
+print(kernel["docs/a"] == b"a" * 400_000, kernel.put("docs/b", os.urandom(3_000_000)).size)
+kernel.close()
+"""
+
+
+def test_a_program_without_a_file_left_to_open_blames_no_drive(path: Path) -> None:
+    command = [sys.executable, "-c", _SHORT, str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, text=True)
+    assert done.stdout.splitlines() == [
+        "process.exhausted True",
+        "process.exhausted True",
+        "['ok', 'ok', 'ok'] full",
+        "True 3000000",
+    ], done.stderr
