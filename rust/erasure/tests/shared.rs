@@ -1,5 +1,6 @@
 //! Memory that others use meanwhile: the same results as slices, and nothing touched beyond it.
 #![allow(unsafe_code, reason = "addresses are what is tested")]
+#![allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -19,7 +20,7 @@ fn specs() -> Vec<CodeSpec> {
 }
 
 fn noise(seed: usize, length: usize) -> Vec<u8> {
-    (0..length).map(|i| ((i + 1) * (2 * seed + 3) * 0x9e37 >> 7) as u8).collect()
+    (0..length).map(|i| (((i + 1) * (2 * seed + 3) * 0x9e37) >> 7) as u8).collect()
 }
 
 fn source(bytes: &[u8]) -> Source<'_> {
@@ -59,9 +60,12 @@ fn shared_memory_gives_what_slices_give() {
         let mut rebuilt = vec![vec![0xee; length]; lost.len()];
         let mut space = rebuilt.iter_mut();
         let mut shards: Vec<_> = (0..code.shards())
-            .map(|index| match lost.contains(&index) {
-                true => SharedShard::Lost(target(space.next().unwrap())),
-                false => SharedShard::Present(source(&whole[index])),
+            .map(|index| {
+                if lost.contains(&index) {
+                    SharedShard::Lost(target(space.next().unwrap()))
+                } else {
+                    SharedShard::Present(source(&whole[index]))
+                }
             })
             .collect();
         code.reconstruct_shared(&mut shards, lost).unwrap();
