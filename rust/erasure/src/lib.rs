@@ -14,7 +14,6 @@ mod gf;
 mod kernel;
 mod matrix;
 mod set;
-pub mod shared;
 mod slot;
 mod spec;
 
@@ -22,6 +21,6 @@ pub use code::Code;
 pub use geometry::{
     Arrangement, Geometry, Layout, Placement, Policy, Rotation, Spare, Unit, Width, levels,
 };
-pub use kernel::{name as kernel_name, names as kernel_names};
+pub use kernel::{name as kernel_name, names as kernel_names, shared};
 pub use slot::{Shard, SharedShard, Slot};
 pub use spec::{CodeSpec, SHARDS_MAX, matrix_id};

@@ -6,9 +6,10 @@ use std::arch::x86_64::{
     _mm256_xor_si256,
 };
 
+use super::apply::apply_with;
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
-use super::steps::{self, apply_with};
+use super::steps;
 use super::touch::{At, ymm};
 use super::{Kernel, Shape, Tables, Transform};
 use crate::shared::{Source, Target};

@@ -6,9 +6,10 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
+use super::apply::apply_with;
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
-use super::steps::{self, apply_with};
+use super::steps;
 use super::touch::{At, zmm};
 use super::{Kernel, Shape, Tables, Transform};
 use crate::shared::{Source, Target};

@@ -10,6 +10,8 @@
 // over registers by index so that they unroll.
 #![allow(clippy::inline_always, clippy::needless_range_loop)]
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod apply;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod cache;
@@ -26,6 +28,7 @@ mod neon;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod parts;
 mod portable;
+pub mod shared;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod steps;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

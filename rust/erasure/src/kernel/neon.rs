@@ -5,9 +5,10 @@ use std::arch::aarch64::{
     uint8x16_t, vandq_u8, vdupq_n_u8, veorq_u8, vld1q_u8, vqtbl1q_u8, vshrq_n_u8,
 };
 
+use super::apply::apply_with;
 use super::lane::Lane;
 use super::parts::{self, GROUP, Groups, Plan};
-use super::steps::{self, apply_with};
+use super::steps;
 use super::touch::{At, quad};
 use super::{Kernel, Shape, Tables, Transform};
 use crate::shared::{Source, Target};
