@@ -113,6 +113,7 @@ impl Plan {
     }
 
     /// All sources at a time, past the caches.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
     #[inline(always)]
     pub(super) fn streams(&self) -> bool {
         matches!(self.walk, Walk::Stream { .. })

@@ -182,7 +182,7 @@ fn check(range: &Range<usize>, length: usize) {
 /// Copies although other threads may use either range meanwhile.
 ///
 /// An assembly instruction has no data race in the sense of the language: whatever the hardware loads is
-/// stored. Elsewhere atomic words and bytes promise the same in more steps.
+/// stored. Where there is none here, atomic words and bytes promise the same.
 ///
 /// # Safety
 /// Both ranges are valid.
@@ -201,16 +201,54 @@ unsafe fn copy(from: *const u8, into: *mut u8, length: usize) {
     }
 }
 
-/// As above, for processors without `rep movsb`.
+/// As above, sixteen bytes at a time.
 ///
 /// # Safety
 /// Both ranges are valid.
-#[cfg(any(not(target_arch = "x86_64"), miri))]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+#[inline]
+unsafe fn copy(from: *const u8, into: *mut u8, length: usize) {
+    // SAFETY: the caller vouches for the ranges.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "subs {left}, {left}, #16",
+            "b.lo 3f",
+            "ldp {a}, {b}, [{from}], #16",
+            "stp {a}, {b}, [{into}], #16",
+            "b 2b",
+            "3:",
+            "add {left}, {left}, #16",
+            "4:",
+            "cbz {left}, 5f",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{into}], #1",
+            "sub {left}, {left}, #1",
+            "b 4b",
+            "5:",
+            left = inout(reg) length => _,
+            from = inout(reg) from => _,
+            into = inout(reg) into => _,
+            a = out(reg) _,
+            b = out(reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// As above, for other processors and for Miri, which sees what it does (as tree borrows have it: a load
+/// through what could also be stored to).
+///
+/// # Safety
+/// Both ranges are valid.
+#[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), miri))]
 unsafe fn copy(from: *const u8, into: *mut u8, length: usize) {
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
     const WORD: usize = size_of::<u64>();
     let aligned = |pointer: *const u8| pointer.addr() % align_of::<AtomicU64>() == 0;
-    let words = if aligned(from) && aligned(into) { length / WORD } else { 0 };
+    // Miri wants all who share bytes to use pieces of one size.
+    let is_fast = aligned(from) && aligned(into) && !cfg!(miri);
+    let words = if is_fast { length / WORD } else { 0 };
     // SAFETY: the caller vouches for the ranges; words are taken only where both are aligned. Loads don't
     // write, so that what is read may be read-only.
     unsafe {

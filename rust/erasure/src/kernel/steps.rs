@@ -283,6 +283,7 @@ impl<L: Lane, const K: usize, const M: usize> Step<L> for Rows<'_, L, K, M> {
 }
 
 /// `M` rows of any matrix for `K` sources whose factors stay in registers.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
 struct Tile<'a, L: Lane, const K: usize, const M: usize, const ONTO: bool> {
     shards: Shards<'a, K, M>,
     factors: [[L::Factor; M]; K],
@@ -416,6 +417,7 @@ pub(super) unsafe fn rows<L: Lane, const K: usize, const M: usize>(
 ///
 /// # Safety
 /// As for [`rows`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "of x86-64 only"))]
 #[inline(always)]
 pub(super) unsafe fn tile<L: Lane, const K: usize, const M: usize, const ONTO: bool>(
     transform: &Transform,
