@@ -128,6 +128,7 @@ impl Pool {
             ("good_shards", report.result.good_shards),
             ("damaged_shards", report.result.damaged_shards),
             ("absent_shards", report.result.absent_shards),
+            ("unread_shards", report.result.unread_shards),
             ("restored_shards", report.result.restored_shards),
             ("unrestored_shards", report.result.unrestored_shards),
             ("lost_stripes", report.result.lost_stripes),

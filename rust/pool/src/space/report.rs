@@ -16,6 +16,8 @@ pub struct ScrubReport {
     pub damaged_shards: u64,
     /// Shards of drives that are not here: a rebuild restores them.
     pub absent_shards: u64,
+    /// Shards of drives that are here and did not answer in time: nothing is known of them.
+    pub unread_shards: u64,
     /// Shards that were written anew.
     pub restored_shards: u64,
     /// Damaged shards that could not be written anew.
@@ -53,6 +55,7 @@ impl ScrubReport {
     /// True if everything was looked at (where it went on after another run: the rest) and nothing wrong is left.
     pub fn is_clean(&self) -> bool {
         self.finished
+            && self.unread_shards == 0
             && self.unrestored_shards == 0
             && self.lost_stripes == 0
             && self.inconsistent_stripes == 0

@@ -40,6 +40,7 @@ impl Space {
             good_shards: tally.done.good_shards,
             damaged_shards: tally.done.missing_shards,
             absent_shards: tally.done.absent_shards,
+            unread_shards: tally.done.unread_shards,
             restored_shards: tally.done.restored_shards,
             unrestored_shards: tally.done.unrestored_shards,
             lost_stripes: tally.lost_stripes,
@@ -128,7 +129,7 @@ pub(crate) fn check_stripe(
         let seat = roster.seat(stripe.placement[*index]);
         match seat.filter(|seat| seat.readable().is_some()) {
             // A late drive says nothing about its shard.
-            Some(_) if error.is_none() => done.absent_shards += 1,
+            Some(_) if error.is_none() => done.unread_shards += 1,
             Some(seat) if seat.state == State::Draining => wanted.elsewhere.push(*index),
             Some(_) => wanted.in_place.push(*index),
             None => done.absent_shards += 1,

@@ -25,6 +25,7 @@ pub(crate) struct Done {
     pub(crate) missing_shards: u64,
     pub(crate) good_shards: u64,
     pub(crate) absent_shards: u64,
+    pub(crate) unread_shards: u64,
     pub(crate) inconsistent: u64,
     pub(crate) read_bytes: u64,
     pub(crate) written_bytes: u64,
@@ -123,7 +124,13 @@ impl Sweep<'_> {
     /// shards go.
     fn unless_dropped(&self, stripe: &Stripe, result: Result<Done>) -> Result<Done> {
         let misses = match &result {
-            Ok(done) => done.missing_shards + done.absent_shards + done.unrestored_shards > 0,
+            Ok(done) => {
+                done.missing_shards
+                    + done.absent_shards
+                    + done.unread_shards
+                    + done.unrestored_shards
+                    > 0
+            }
             Err(error) => error.is(&codes::DATA_CORRUPT),
         };
         if misses && self.ledger.stripe(stripe.id)?.is_none() {
@@ -177,6 +184,7 @@ impl Done {
         self.missing_shards += other.missing_shards;
         self.good_shards += other.good_shards;
         self.absent_shards += other.absent_shards;
+        self.unread_shards += other.unread_shards;
         self.inconsistent += other.inconsistent;
         self.read_bytes += other.read_bytes;
         self.written_bytes += other.written_bytes;

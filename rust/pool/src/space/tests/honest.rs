@@ -1,15 +1,16 @@
 //! Reports say what was found and done, and what was found stays known until it is mended.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dwk_base::codes;
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, Entry};
 
-use super::super::{Control, header, lock};
+use super::super::{Control, SpaceOptions, header, lock};
 use super::damage::{Harm, harm};
 use super::dropped::Dropped;
-use super::world::{RS42, World, bytes};
+use super::world::{RS42, World, bytes, options};
 use crate::State;
 
 /// A world with one damaged stripe that a read has met, and an index of a shard of it that is damaged.
@@ -151,4 +152,25 @@ fn groups_of_drives_stay_the_same_when_some_fail() {
         world.set_state(3 + 4 * round, state);
     }
     assert!(partners.iter().all(|partners| partners.len() <= 13), "{partners:?}");
+}
+
+#[test]
+fn a_scrub_that_a_drive_did_not_answer_in_time_is_not_clean_and_says_so() {
+    let options = SpaceOptions { late_read: Duration::from_millis(20), ..options() };
+    let world = World::with(6, RS42, 82, options);
+    let stripe = world.put(&bytes(1, 60_000)).unwrap();
+    let late = &world.drives[usize::from(stripe.placement[1])];
+    late.inject(Fault::new(Effect::Hang).on(Operation::Read));
+    let report = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert_eq!((report.unread_shards, report.absent_shards), (1, 0), "{report:?}");
+    assert!(report.finished && !report.is_clean());
+    late.release();
+    late.heal();
+    world.settle();
+    let report = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert!(report.is_clean() && report.unread_shards == 0, "{report:?}");
+    // One that is not here is another matter: a rebuild restores what was on it.
+    world.set_state(stripe.placement[1], State::Failed);
+    let report = world.space.scrub(&world.table, &Control::default()).unwrap();
+    assert!(report.is_clean() && (report.unread_shards, report.absent_shards) == (0, 1));
 }
