@@ -70,7 +70,7 @@ impl Warden {
             match if in_journal { journal.remove_member(id, &record) } else { record() } {
                 Err(error) if error.is(&codes::JOURNAL_MEMBERS) => is_left_over = true,
                 // The journal evicted it meanwhile, and made that durable itself.
-                Err(error) if error.is(&codes::DRIVE_UNKNOWN) => {}
+                Err(error) if in_journal && error.is(&codes::DRIVE_UNKNOWN) => {}
                 done => done?,
             }
         }
