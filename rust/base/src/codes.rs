@@ -130,6 +130,7 @@ codes! {
     POOL_READ_ONLY = "pool.read_only", State, false, "Open without read_only to change the store; if a lost drive forces it, bring the drive back or force the open";
     POOL_REPAIRING = "pool.repairing", Unavailable, true, "A scrub, rebuild or replace is under way: wait for it to end, or stop it";
     PROCESS_EXHAUSTED = "process.exhausted", Unavailable, true, "The process has no more files, threads or memory to use, which says nothing about the drives: close some, or raise its limits (ulimit -n, ulimit -u)";
+    PROCESS_FILE_SIZE = "process.file_size", Unavailable, false, "The process may not write files as long as this, which says nothing about the drives: raise its limit (ulimit -f)";
     QUEUE_ABANDONED = "queue.abandoned", Unavailable, true, "Every other process that used the queue died: start one again, or close the queue";
     QUEUE_CAPACITY = "queue.capacity", Invalid, false, "Give a capacity, lane or batch size within the documented limits";
     QUEUE_CLOSED = "queue.closed", State, false, "The queue was closed: nothing more is taken in, and what was in it has been taken out";

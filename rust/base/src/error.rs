@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Code, CorrelationId};
+use crate::{Code, CorrelationId, codes};
 
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -113,6 +113,11 @@ impl Error {
     /// True if this error has the code `code`.
     pub fn is(&self, code: &'static Code) -> bool {
         self.0.code.name == code.name
+    }
+
+    /// True if it was the process that could not go on, by a limit of its own: that says nothing about a drive.
+    pub fn is_of_process(&self) -> bool {
+        self.is(&codes::PROCESS_EXHAUSTED) || self.is(&codes::PROCESS_FILE_SIZE)
     }
 
     /// What the caller can do about it.

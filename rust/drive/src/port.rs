@@ -283,6 +283,16 @@ pub trait Log: Send + Sync {
     /// `blob.exists`, `drive.full`, `drive.io`, `drive.read_only`
     fn create_log(&self, name: &BlobName, bytes: u64) -> Result<()>;
 
+    /// Sees to it that writing and syncing this log needs nothing of the process that it could run out of, until
+    /// another log of the drive is held.
+    ///
+    /// # Errors
+    /// `blob.not_found`, `process.exhausted`, `process.file_size`, `drive.io`
+    fn hold_log(&self, name: &BlobName) -> Result<()> {
+        let _ = name;
+        Ok(())
+    }
+
     /// Overwrites at `offset`, within the log's size. Not durable before [`sync_log`](Self::sync_log).
     ///
     /// # Errors

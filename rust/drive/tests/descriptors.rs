@@ -115,6 +115,29 @@ fn want_of_descriptors_is_no_failure(drive: &LocalDrive, path: &Path) {
     drive.sync("test").unwrap();
 }
 
+/// A log that is held takes all that it can without a descriptor.
+fn a_log_that_is_held_needs_no_descriptor(drive: &LocalDrive, path: &Path) {
+    let log = drive.log().unwrap();
+    let (held, other) = (name("journal.0001"), name("journal.0002"));
+    log.hold_log(&other).unwrap();
+    log.hold_log(&held).unwrap();
+    let mut hog = take_all();
+    // What fails has everybody let go: then that is taken as well.
+    drop(LocalDrive::open(path));
+    hog.extend(take_all());
+    for round in 0..10 {
+        log.write_log(&held, 0, &[Bytes::from(vec![round; 4096])]).unwrap();
+        log.sync_log(&held, "test").unwrap();
+        let mut into = vec![0; 4096];
+        log.read_log(&held, 0, &mut into).unwrap();
+        assert_eq!(into, vec![round; 4096]);
+    }
+    assert!(log.hold_log(&other).unwrap_err().is(&codes::PROCESS_EXHAUSTED));
+    log.write_log(&held, 0, &[Bytes::from(vec![10; 4096])]).unwrap();
+    drop(hog);
+    log.hold_log(&other).unwrap();
+}
+
 #[test]
 fn drives_do_with_few_descriptors_and_want_of_them_is_no_drives_failure() {
     // Much is synced, and nothing here has to last.
@@ -126,4 +149,5 @@ fn drives_do_with_few_descriptors_and_want_of_them_is_no_drives_failure() {
     drives_let_go_for_one_another(&drives);
     logs_are_closed_once_they_are_synced(&drives[0]);
     want_of_descriptors_is_no_failure(&drives[0], &path(0));
+    a_log_that_is_held_needs_no_descriptor(&drives[0], &path(0));
 }

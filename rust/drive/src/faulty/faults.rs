@@ -19,6 +19,7 @@ pub enum Operation {
     WriteSuperblock,
     Lock,
     CreateLog,
+    HoldLog,
     WriteLog,
     SyncLog,
     ReadLog,

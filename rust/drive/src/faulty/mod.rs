@@ -423,6 +423,12 @@ impl Log for FaultyDrive {
         self.log_below()?.create_log(name, bytes)
     }
 
+    fn hold_log(&self, name: &BlobName) -> Result<()> {
+        let call = self.enter(Operation::HoldLog, name.as_str())?;
+        self.log_below()?.hold_log(name)?;
+        if call.cutting { Err(cut()) } else { Ok(()) }
+    }
+
     fn write_log(&self, name: &BlobName, offset: u64, parts: &[Bytes]) -> Result<()> {
         let call = self.enter(Operation::WriteLog, name.as_str())?;
         let logs = self.log_below()?.list_logs()?;

@@ -54,7 +54,8 @@ impl Blobs {
         self.root.trusted()?;
         let path = layout::blob(name);
         match self.root.files().stat(&path) {
-            Ok(_) => return Err(checks::exists(name)),
+            Ok(node) if node.kind == Kind::File => return Err(checks::exists(name)),
+            Ok(_) => self.root.move_aside(&path)?,
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(self.root.error("stat", &path, errno)),
         }
@@ -76,12 +77,13 @@ impl Blobs {
         } else {
             output.write(parts)?;
         }
-        self.root.synced("fsync", path, file.sync("put.file"))
+        self.root.synced_new("fsync", path, file.sync("put.file"))
     }
 
     fn give_name(&self, temporary: &str, name: &BlobName, path: &str) -> Result<()> {
         let mut renamed = self.root.files().rename_new(temporary, path);
-        if renamed == Err(Errno::NOENT) {
+        if matches!(renamed, Err(Errno::NOENT | Errno::NOTDIR)) {
+            self.clear_way(name)?;
             self.make_directories(name)?;
             renamed = self.root.files().rename_new(temporary, path);
         }
@@ -90,6 +92,17 @@ impl Blobs {
         }
         self.root.done("rename", path, renamed)?;
         guard(&self.dirty).insert(layout::directory(name), "sync.leaf");
+        Ok(())
+    }
+
+    /// Gets something else out of the way that lies where a directory above a blob should.
+    fn clear_way(&self, name: &BlobName) -> Result<()> {
+        for path in [layout::directory(name), layout::folder(name.folder())] {
+            match self.root.files().stat(&path) {
+                Ok(node) if node.kind != Kind::Directory => return self.root.move_aside(&path),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -118,7 +131,11 @@ impl Blobs {
     pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
         self.root.trusted()?;
         let path = layout::blob(name);
-        let removed = self.root.files().remove(&path);
+        let removed = match self.root.files().stat(&path) {
+            // Something else that lies there is none of ours.
+            Ok(node) if node.kind != Kind::File => Err(Errno::NOENT),
+            _ => self.root.files().remove(&path),
+        };
         self.handles.forget(name);
         match removed {
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(self.not_found(name)),

@@ -1,33 +1,34 @@
 //! Each call to the operating system fails once, in each way in which calls fail.
 
+use dwk_base::Code;
+
 use super::power_tests::{Promises, check, live, long, start};
+use super::root::PAST_LIMIT;
 use super::tests::{me, name};
 use super::volatile::Machine;
 use super::*;
 
-const ERRNOS: [Errno; 10] = [
-    Errno::IO,
-    Errno::NOSPC,
-    Errno::DQUOT,
-    Errno::ROFS,
-    Errno::ACCESS,
-    Errno::MFILE,
-    Errno::NOMEM,
-    Errno::AGAIN,
-    Errno::INVAL,
-    Errno::STALE,
+/// What can go wrong, and what a caller is told.
+const ERRNOS: [(Errno, &Code); 14] = [
+    (Errno::IO, &codes::DRIVE_IO),
+    (Errno::NOSPC, &codes::DRIVE_FULL),
+    (Errno::DQUOT, &codes::DRIVE_FULL),
+    (Errno::FBIG, &codes::DRIVE_FULL),
+    (Errno::ROFS, &codes::DRIVE_READ_ONLY),
+    (Errno::ACCESS, &codes::DRIVE_READ_ONLY),
+    (Errno::PERM, &codes::DRIVE_READ_ONLY),
+    (Errno::MFILE, &codes::PROCESS_EXHAUSTED),
+    (Errno::NFILE, &codes::PROCESS_EXHAUSTED),
+    (Errno::NOMEM, &codes::PROCESS_EXHAUSTED),
+    (PAST_LIMIT, &codes::PROCESS_FILE_SIZE),
+    (Errno::AGAIN, &codes::DRIVE_IO),
+    (Errno::INVAL, &codes::DRIVE_IO),
+    (Errno::STALE, &codes::DRIVE_IO),
 ];
 
-/// What a caller is told.
-fn is_told(error: &Error) -> bool {
-    let codes = [
-        &codes::DRIVE_IO,
-        &codes::DRIVE_FULL,
-        &codes::DRIVE_READ_ONLY,
-        &codes::DRIVE_FAILED,
-        &codes::PROCESS_EXHAUSTED,
-    ];
-    codes.into_iter().any(|code| error.is(code)) && error.message().contains("simulated")
+fn is_told(error: &Error, errno: Errno) -> bool {
+    let expected = ERRNOS.into_iter().find(|(each, _)| *each == errno).map(|(_, code)| code);
+    expected.is_some_and(|code| error.is(code)) && error.message().contains("simulated")
 }
 
 /// Lives until call number `call` fails, goes on a little, and is killed or loses its power.
@@ -37,7 +38,7 @@ fn fails(call: u64, errno: Errno, loses_power: bool) -> Result<(), String> {
     machine.break_call(call, errno);
     let mut promises = Promises::default();
     if let Err(error) = live(&machine, &mut promises)
-        && !is_told(&error)
+        && !is_told(&error, errno)
     {
         return Err(format!("it says {error:?}"));
     }
@@ -58,7 +59,7 @@ fn whichever_call_fails_what_was_acknowledged_is_there_and_nothing_is_half_there
     // Some ways at each call, all of them in the long form.
     let stride = if long() { 1 } else { 4 };
     for call in 1..=machine.calls() {
-        for errno in ERRNOS.iter().skip(call as usize % stride).step_by(stride) {
+        for (errno, _) in ERRNOS.iter().skip(call as usize % stride).step_by(stride) {
             for loses_power in [false, true] {
                 if let Err(broken) = fails(call, *errno, loses_power) {
                     panic!("call {call} fails with {errno:?}, power {loses_power}: {broken}");

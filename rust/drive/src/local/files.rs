@@ -74,6 +74,12 @@ pub(super) trait File: Send + Sync {
     fn set_bytes(&self, bytes: u64) -> Io<()>;
     /// Reserves room and extends the file.
     fn allocate(&self, bytes: u64) -> Io<()>;
+    /// Fails if the process may not write it up to `end`.
+    fn may_reach(&self, end: u64) -> Io<()> {
+        let _ = end;
+        Ok(())
+    }
+
     /// Switches the page cache off (or on again) for writes to come.
     fn set_direct(&self, direct: bool) -> Io<()>;
     /// Makes content and size durable.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 
 use bytes::Bytes;
 use dwk_base::{Error, Result, codes};
@@ -15,7 +15,7 @@ use super::layout::{self, LOGS};
 use super::output::{Buffers, Output};
 use super::root::Root;
 use super::temporary::Temporaries;
-use crate::checks::{self, read_guard, write_guard};
+use crate::checks::{self, guard, read_guard, write_guard};
 use crate::{BlobInfo, BlobName};
 
 /// A log is zeroed in writes of this size.
@@ -29,6 +29,8 @@ pub(super) struct Logs {
     temporaries: Arc<Temporaries>,
     buffers: Arc<Buffers>,
     open: Arc<Open>,
+    /// True if a removal was not made durable, for want of a descriptor. Removals take turns.
+    removed: Mutex<bool>,
 }
 
 /// The logs that are open.
@@ -44,11 +46,17 @@ struct OpenLog {
     bytes: u64,
     /// It was written to, and no sync has come after: an error of the device is told where it is still open.
     unsynced: AtomicBool,
+    /// It stays open until another one is held.
+    held: AtomicBool,
 }
 
-/// Keeps what somebody uses or what waits for a sync.
+/// Keeps what somebody uses, what waits for a sync and what is held.
 fn close_idle(open: &mut HashMap<BlobName, Arc<OpenLog>>) {
-    open.retain(|_, log| Arc::strong_count(log) > 1 || log.unsynced.load(Ordering::SeqCst));
+    let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+    let is_used = |log: &Arc<OpenLog>| {
+        Arc::strong_count(log) > 1 || is_set(&log.unsynced) || is_set(&log.held)
+    };
+    open.retain(|_, log| is_used(log));
 }
 
 impl Keeper for Open {
@@ -76,7 +84,7 @@ impl Logs {
         let open = Arc::new(Open::default());
         let keeper: Arc<dyn Keeper> = Arc::clone(&open) as _;
         handles::enrol(Arc::downgrade(&keeper));
-        Self { root, temporaries, buffers, open }
+        Self { root, temporaries, buffers, open, removed: Mutex::default() }
     }
 
     pub(super) fn create(&self, name: &BlobName, bytes: u64) -> Result<()> {
@@ -93,8 +101,10 @@ impl Logs {
                 result => self.root.done("rename", &path, result),
             })
             .inspect_err(|_| self.temporaries.discard(&temporary))?;
+        drop(file); // one descriptor at a time
         let synced = self.root.files().sync_directory(LOGS, "log.name");
-        self.root.synced("fsync", LOGS, synced)
+        let named = self.root.synced("fsync", LOGS, synced);
+        named.inspect_err(|_| self.temporaries.discard(&path))
     }
 
     fn fill(&self, file: &dyn File, path: &str, bytes: u64) -> Result<()> {
@@ -109,7 +119,7 @@ impl Logs {
             let count = (bytes - output.offset).min(ZEROES_BYTES as u64);
             output.write_direct(&[zeroes.slice(..count as usize)], &self.buffers)?;
         }
-        self.root.synced("fsync", path, file.sync("log.content"))
+        self.root.synced_new("fsync", path, file.sync("log.content"))
     }
 
     fn open(&self, name: &BlobName) -> Result<Arc<OpenLog>> {
@@ -145,7 +155,8 @@ impl Logs {
         let writer = self.open_file(name, &path, How::Write)?;
         let reader = self.open_file(name, &path, How::Read)?;
         let bytes = self.root.done("fstat", &path, reader.node())?.bytes;
-        Ok(OpenLog { writer, reader, path, bytes, unsynced: AtomicBool::new(false) })
+        let (unsynced, held) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(OpenLog { writer, reader, path, bytes, unsynced, held })
     }
 
     fn open_file(&self, name: &BlobName, path: &str, how: How) -> Result<Box<dyn File>> {
@@ -157,6 +168,18 @@ impl Logs {
             Err(Errno::NOENT) => Err(self.not_found(name)),
             result => self.root.done("open", path, result),
         }
+    }
+
+    /// Keeps a log open, so that writing and syncing it needs no descriptor; the one that was held before is not
+    /// any more.
+    pub(super) fn hold(&self, name: &BlobName) -> Result<()> {
+        self.root.trusted()?;
+        let log = self.open(name)?;
+        self.root.done("pwritev", &log.path, log.writer.may_reach(log.bytes))?;
+        for open in read_guard(&self.open.0).values() {
+            open.held.store(Arc::ptr_eq(open, &log), Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     pub(super) fn write(&self, name: &BlobName, offset: u64, parts: &[Bytes]) -> Result<()> {
@@ -239,14 +262,20 @@ impl Logs {
     pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
         self.root.trusted()?;
         let path = layout::log(name);
+        let mut waits = guard(&self.removed);
         let removed = self.root.files().remove(&path);
         write_guard(&self.open.0).remove(name);
-        match removed {
-            Err(Errno::NOENT) => return Err(self.not_found(name)),
-            result => self.root.done("unlink", &path, result)?,
+        if removed != Err(Errno::NOENT) {
+            self.root.done("unlink", &path, removed)?;
+            *waits = true;
         }
-        let synced = self.root.files().sync_directory(LOGS, "log.delete");
-        self.root.synced("fsync", LOGS, synced)
+        // Also if it was removed before, and that could not be made durable then.
+        if *waits {
+            let synced = self.root.files().sync_directory(LOGS, "log.delete");
+            self.root.synced("fsync", LOGS, synced)?;
+            *waits = false;
+        }
+        removed.map_err(|_| self.not_found(name))
     }
 
     fn not_found(&self, name: &BlobName) -> Error {

@@ -42,7 +42,7 @@ use self::blobs::Blobs;
 use self::files::{Files, Kind};
 use self::logs::Logs;
 use self::output::Buffers;
-use self::root::{Root, is_exhaustion, remark};
+use self::root::{Root, remark};
 use self::system::System;
 use self::temporary::Temporaries;
 use crate::{BlobInfo, BlobName, Capacity, Description, Drive, Holder, Lock, LockMode, Log, Slot};
@@ -248,11 +248,7 @@ impl LocalDrive {
 fn open_error(location: &str, errno: Errno) -> Error {
     let code = match errno {
         Errno::NOENT | Errno::NOTDIR => &codes::DRIVE_MISSING,
-        Errno::NOSPC | Errno::DQUOT => &codes::DRIVE_FULL,
-        Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
-        Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
-        _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
-        _ => &codes::DRIVE_IO,
+        _ => root::code(errno),
     };
     let why = remark(errno);
     Error::new(code, format!("cannot open the directory {location}{why}"))
@@ -357,6 +353,10 @@ impl Log for LocalDrive {
         self.shared.logs.create(name, bytes)
     }
 
+    fn hold_log(&self, name: &BlobName) -> Result<()> {
+        self.shared.logs.hold(name)
+    }
+
     fn write_log(&self, name: &BlobName, offset: u64, parts: &[Bytes]) -> Result<()> {
         self.shared.logs.write(name, offset, parts)
     }
@@ -390,6 +390,8 @@ fn simulated() -> Description {
 
 #[cfg(test)]
 mod failing_tests;
+#[cfg(all(test, target_os = "linux"))]
+mod foreign_tests;
 #[cfg(test)]
 mod power_tests;
 #[cfg(test)]

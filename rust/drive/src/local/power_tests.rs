@@ -361,7 +361,7 @@ fn a_sync_for_which_there_was_no_descriptor_is_made_by_the_next() {
             for blob in ["s/0001", "s/ff01"] {
                 drive.put(&name(blob), &[bytes(10, 1)]).unwrap();
             }
-            machine.exhaust(tag);
+            machine.fail_with(tag, Errno::MFILE);
             assert!(drive.sync("test").unwrap_err().is(&codes::PROCESS_EXHAUSTED));
             machine.fail(None);
             drive.sync("test").unwrap();
@@ -371,6 +371,65 @@ fn a_sync_for_which_there_was_no_descriptor_is_made_by_the_next() {
                 assert_eq!(drive.stat(&name(blob)).unwrap().bytes, 10, "{seed} {tag}");
             }
         }
+    }
+}
+
+#[test]
+fn a_name_for_whose_sync_there_was_no_descriptor_is_not_taken_for_durable() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed);
+        let drive = start(&machine);
+        drive.make_skeleton().unwrap();
+        drive.create_log(&name("journal.1"), 4096).unwrap();
+        let calls: [(&'static str, &dyn Fn() -> Result<()>); 3] = [
+            ("superblock.name", &|| drive.write_superblock(Slot::A, &[7; 100])),
+            ("log.name", &|| drive.create_log(&name("journal.0"), 4096)),
+            ("log.delete", &|| match drive.delete_log(&name("journal.1")) {
+                Err(error) if error.is(&codes::BLOB_NOT_FOUND) => Ok(()),
+                deleted => deleted,
+            }),
+        ];
+        for (tag, call) in calls {
+            machine.fail_with(tag, Errno::MFILE);
+            for _ in 0..2 {
+                assert!(call().unwrap_err().is(&codes::PROCESS_EXHAUSTED), "{tag}");
+            }
+            machine.fail(None);
+            call().unwrap();
+        }
+        assert!(machine.restart());
+        let drive = start(&machine);
+        assert!(drive.read_superblock(Slot::A).unwrap().unwrap().starts_with(&[7; 100]));
+        let logs = drive.list_logs().unwrap();
+        assert_eq!(logs.iter().map(|log| log.name.as_str()).collect::<Vec<_>>(), ["journal.0"]);
+    }
+}
+
+#[test]
+fn a_new_file_for_which_there_is_no_room_costs_nothing_but_itself() {
+    for errno in [Errno::NOSPC, Errno::DQUOT] {
+        let machine = Machine::new(1);
+        let drive = start(&machine);
+        drive.make_skeleton().unwrap();
+        for tag in ["put.file", "log.content"] {
+            machine.fail_with(tag, errno);
+            let refused = match tag {
+                "put.file" => drive.put(&name("s/0001"), &[bytes(10, 1)]),
+                _ => drive.create_log(&name("journal.0"), 4096),
+            };
+            assert!(refused.unwrap_err().is(&codes::DRIVE_FULL), "{tag} {errno:?}");
+            machine.fail(None);
+            assert!(machine.files().list("tmp").unwrap().is_empty());
+        }
+        drive.put(&name("s/0001"), &[bytes(10, 1)]).unwrap();
+        drive.sync("test").unwrap();
+        // What lay in a log before may be gone with a sync that failed, whatever the reason.
+        drive.create_log(&name("journal.0"), 4096).unwrap();
+        drive.write_log(&name("journal.0"), 0, &[bytes(4096, 1)]).unwrap();
+        machine.fail_with("log.sync", errno);
+        assert!(drive.sync_log(&name("journal.0"), "test").unwrap_err().is(&codes::DRIVE_FULL));
+        machine.fail(None);
+        assert!(drive.sync("test").unwrap_err().is(&codes::DRIVE_FAILED));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dwk_base::{Error, Result, codes};
+use dwk_base::{Code, Error, Result, codes};
 use rustix::io::Errno;
 
 use super::files::{File, Files, How, Io, Kind, Node};
@@ -60,6 +60,15 @@ impl Root {
         })
     }
 
+    /// As [`synced`](Self::synced), of a new file that has no name yet: if there is no room for it, nothing else
+    /// is lost with it.
+    pub(super) fn synced_new(&self, call: &'static str, path: &str, result: Io<()>) -> Result<()> {
+        match result {
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(self.error(call, path, errno)),
+            result => self.synced(call, path, result),
+        }
+    }
+
     pub(super) fn open(&self, path: &str, how: How) -> Result<Box<dyn File>> {
         self.done("open", path, self.files.open(path, how))
     }
@@ -97,20 +106,35 @@ impl Root {
 
     /// The drive's words for what the operating system says.
     pub(super) fn error(&self, call: &'static str, path: &str, errno: Errno) -> Error {
-        let code = match errno {
-            Errno::NOSPC | Errno::DQUOT => &codes::DRIVE_FULL,
-            Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
-            Errno::NOENT if self.is_gone() => return self.gone(),
-            Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
-            _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
-            _ => &codes::DRIVE_IO,
-        };
-        let why = remark(errno);
-        Error::new(code, format!("{call} of {}/{path} failed{why}", self.location))
-            .with("errno", errno.raw_os_error())
-            .with("path", format!("{}/{path}", self.location))
+        if matches!(errno, Errno::NOENT | Errno::STALE) && self.is_gone() {
+            return self.gone();
+        }
+        let (location, why) = (&self.location, remark(errno));
+        Error::new(code(errno), format!("{call} of {location}/{path} failed{why}"))
+            .with("errno", told(errno).raw_os_error())
+            .with("path", format!("{location}/{path}"))
             .with("call", call)
-            .caused_by(std::io::Error::from(errno))
+            .caused_by(std::io::Error::from(told(errno)))
+    }
+
+    /// Gets what is no plain file, and lies where a blob is to be, out of the way. It keeps its name, with an end
+    /// that no blob's name has, so that it is found beside the blob.
+    pub(super) fn move_aside(&self, path: &str) -> Result<()> {
+        let free = |number: &u32| match self.files.rename_new(path, &aside(path, *number)) {
+            Err(Errno::EXIST) => None,
+            result => Some(result),
+        };
+        let errno = match (0..ASIDE_MAX).find_map(|number| free(&number)) {
+            Some(Ok(()) | Err(Errno::NOENT)) => return Ok(()),
+            Some(Err(errno @ Errno::ROFS)) => return Err(self.error("rename", path, errno)),
+            Some(Err(errno)) => errno,
+            None => Errno::EXIST,
+        };
+        let location = &self.location;
+        let text = format!("{location}/{path} is no plain file and cannot be moved out of the way");
+        let error =
+            Error::new(&codes::BLOB_EXISTS, text).with("path", format!("{location}/{path}"));
+        Err(error.with("errno", errno.raw_os_error()).caused_by(std::io::Error::from(errno)))
     }
 
     fn is_gone(&self) -> bool {
@@ -126,11 +150,44 @@ impl Root {
 /// What is opened where a file should be, and is none: a pipe, a device, a directory.
 pub(super) const NO_FILE: Errno = Errno::NXIO;
 
-/// What to add where it is not the drive that is broken.
+/// A file would become longer than the process may have it. The call is not made: the system would kill a process
+/// that does not ignore `SIGXFSZ`.
+pub(super) const PAST_LIMIT: Errno = Errno::OVERFLOW;
+
+/// So many things may be moved out of the way of one blob.
+const ASIDE_MAX: u32 = 100;
+
+fn aside(path: &str, number: u32) -> String {
+    format!("{path}+{number}")
+}
+
+/// What the operating system would have said.
+pub(super) const fn told(errno: Errno) -> Errno {
+    if matches!(errno, PAST_LIMIT) { Errno::FBIG } else { errno }
+}
+
+/// Whose fault it is, and what can be done about it.
+pub(super) fn code(errno: Errno) -> &'static Code {
+    match errno {
+        // A file system without room, a quota, too few inodes, a maximum for each file: less would fit.
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => &codes::DRIVE_FULL,
+        Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
+        PAST_LIMIT => &codes::PROCESS_FILE_SIZE,
+        Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
+        _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
+        _ => &codes::DRIVE_IO,
+    }
+}
+
+/// What to add where the code does not say it all.
 pub(super) const fn remark(errno: Errno) -> &'static str {
     match errno {
         Errno::ACCESS | Errno::PERM => ": this user has no right to it",
         NO_FILE | Errno::ISDIR | Errno::LOOP => ": it is no plain file",
+        Errno::DQUOT => ": the quota is used up",
+        Errno::FBIG => {
+            ": its file system takes no files as long as this, use another one for the drive"
+        }
         _ => "",
     }
 }

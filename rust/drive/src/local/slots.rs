@@ -39,8 +39,13 @@ pub(super) fn write(root: &Root, slot: Slot, bytes: &[u8]) -> Result<()> {
     let mut output = Output { root, file: &*file, path, offset: 0 };
     output.write(&[Bytes::from(padded)])?;
     root.synced("fsync", path, file.sync("superblock.file"))?;
+    drop(file); // one descriptor at a time
     if is_new {
-        root.synced("fsync", "", root.files().sync_directory("", "superblock.name"))?;
+        let named = root.files().sync_directory("", "superblock.name");
+        // The next try must not take the name for durable.
+        root.synced("fsync", "", named).inspect_err(|_| {
+            let _ = root.files().remove(path);
+        })?;
     }
     Ok(())
 }

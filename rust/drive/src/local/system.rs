@@ -7,10 +7,11 @@ use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
 
 use super::files::{File, Files, How, Io, Kind, Node};
 use super::handles;
-use super::root::{NO_FILE, is_exhaustion};
+use super::root::{NO_FILE, PAST_LIMIT, is_exhaustion};
 use crate::{Capacity, LockMode};
 
 /// Nobody else's: without a key of its own a pool's root key lies on its drives.
@@ -59,6 +60,12 @@ fn opened(open: impl Fn() -> Io<OwnedFd>) -> Io<OwnedFd> {
         }
         result => result,
     }
+}
+
+/// Fails if the process may not write a file up to `end`.
+fn within_limit(end: u64) -> Io<()> {
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| end > limit) { Err(PAST_LIMIT) } else { Ok(()) }
 }
 
 /// The empty path is the directory itself.
@@ -144,8 +151,7 @@ impl Files for System {
 
     fn space(&self) -> Io<Capacity> {
         let stat = retry_on_intr(|| fs::fstatvfs(&self.root))?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Capacity { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+        Ok(capacity(&stat))
     }
 }
 
@@ -171,6 +177,15 @@ fn node(stat: &fs::Stat) -> Node {
         bytes: u64::try_from(stat.st_size).unwrap_or(0),
         links: stat.st_nlink as u64,
     }
+}
+
+/// Without a free inode nothing new fits, however many bytes are free. Who makes them as they are needed says that
+/// there are none at all.
+fn capacity(stat: &fs::StatVfs) -> Capacity {
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    let takes_files = stat.f_files == 0 || stat.f_favail > 0;
+    let free_bytes = if takes_files { bytes(stat.f_bavail) } else { 0 };
+    Capacity { total_bytes: bytes(stat.f_blocks), free_bytes }
 }
 
 /// Who reads the file at `place`, if a line of `/proc/locks` says so (proc_locks(5)).
@@ -202,6 +217,8 @@ impl File for SystemFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> Io<usize> {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        within_limit(offset.saturating_add(bytes))?;
         retry_on_intr(|| io::pwritev(&self.file, parts, offset))
     }
 
@@ -221,11 +238,17 @@ impl File for SystemFile {
     }
 
     fn set_bytes(&self, bytes: u64) -> Io<()> {
+        within_limit(bytes)?;
         retry_on_intr(|| fs::ftruncate(&self.file, bytes))
     }
 
     fn allocate(&self, bytes: u64) -> Io<()> {
+        within_limit(bytes)?;
         preallocate(&self.file, bytes)
+    }
+
+    fn may_reach(&self, end: u64) -> Io<()> {
+        within_limit(end)
     }
 
     fn set_direct(&self, direct: bool) -> Io<()> {
@@ -377,5 +400,26 @@ mod other {
     pub(super) fn sync_file_system(root: &OwnedFd) -> Io<()> {
         fs::sync();
         sync_whole(root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_a_free_inode_is_full() {
+        let home = tempfile::TempDir::new().unwrap();
+        let stat = fs::statvfs(home.path()).unwrap();
+        let with = |files, free| fs::StatVfs { f_files: files, f_favail: free, ..stat };
+        let free_bytes = stat.f_bavail * stat.f_frsize;
+        assert_eq!(capacity(&with(1000, 1)).free_bytes, free_bytes);
+        assert_eq!(capacity(&with(1000, 0)).free_bytes, 0);
+        assert_eq!(
+            capacity(&with(0, 0)).free_bytes,
+            free_bytes,
+            "it makes them as they are needed"
+        );
+        assert_eq!(capacity(&with(1000, 0)).total_bytes, capacity(&stat).total_bytes);
     }
 }

@@ -120,9 +120,9 @@ impl Machine {
         self.world().failing = tag.map(|tag| (tag, Errno::IO));
     }
 
-    /// Syncs with this tag cannot be tried: there is no descriptor for them.
-    pub(super) fn exhaust(&self, tag: &'static str) {
-        self.world().failing = Some((tag, Errno::MFILE));
+    /// Syncs with this tag fail with `errno` and do nothing.
+    pub(super) fn fail_with(&self, tag: &'static str, errno: Errno) {
+        self.world().failing = Some((tag, errno));
     }
 
     /// The call of this number, counted from 1, fails with `errno` and does nothing.
