@@ -5,6 +5,7 @@
 //! - [`Deadline`]: until when an operation may take;
 //! - [`units`]: `"10 GiB"`, `"30s"`;
 //! - [`Clock`] and [`Random`]: the only two ways to time and to chance, so that a simulator owns them;
+//! - [`Pauses`] between tries;
 //! - [`Pour`]: bytes in pieces, into one slice;
 //! - [`codec`]: the little-endian byte codec of every on-disk record.
 
@@ -13,6 +14,7 @@ pub mod codes;
 mod deadline;
 mod error;
 mod ids;
+mod pauses;
 mod pour;
 mod seams;
 pub mod units;
@@ -21,5 +23,6 @@ pub use codes::Code;
 pub use deadline::Deadline;
 pub use error::{Error, Kind, Result};
 pub use ids::{CorrelationId, DriveId, Epoch, PoolId, StripeId};
+pub use pauses::Pauses;
 pub use pour::Pour;
 pub use seams::{Clock, ManualClock, Random, Seams, SeededRandom, SystemClock, SystemRandom};

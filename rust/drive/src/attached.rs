@@ -5,7 +5,7 @@
 //! first job and end when the [`Attached`] drive is dropped.
 
 use std::fmt;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -118,6 +118,15 @@ impl<T> Ticket<T> {
     /// Waits for the result, however long it takes.
     pub fn wait(self) -> Result<T> {
         self.0.recv().unwrap_or_else(|_| Err(lane_ended()))
+    }
+
+    /// The result, if it has come.
+    pub fn try_take(&self) -> Option<Result<T>> {
+        match self.0.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Disconnected) => Some(Err(lane_ended())),
+            Err(TryRecvError::Empty) => None,
+        }
     }
 
     /// Waits at most `limit`, not counting time in which the process stood still; `None` if the drive is late.

@@ -226,6 +226,9 @@ impl Engine {
             return Err(error.clone());
         }
         let whole = self.copy_to(replica, copied, SYNC_JOIN)?;
+        if let Some(segment) = writer.tip.segment.as_ref().map(|segment| segment.number) {
+            replica.run(move |shelf, drive| shelf.reserve(drive, segment))?;
+        }
         let gone = copied.keys().filter(|segment| !whole.contains_key(segment));
         writer::retire(replica, gone.copied().collect());
         if let Err(error) = joined() {
@@ -236,10 +239,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Has a drive that did not become a member forget the journal. If it cannot, or not in time, it is not
+    /// Has a drive that did not become a member forget the journal. If it fails to, or not in time, it is not
     /// tried again in this opening: it might remove then what it holds as a member.
     fn give_up(&self, replica: &Replica) {
-        if replica.run(|shelf, drive| shelf.give_up(drive)).is_err()
+        let given_up = replica.run(|shelf, drive| shelf.give_up(drive));
+        if given_up.is_err_and(|error| !error.is_of_process())
             && let Some(writer) = self.writer().as_mut()
         {
             writer.evicted.push(replica.id);
@@ -281,6 +285,11 @@ impl Engine {
         report: &mut ScrubReport,
     ) -> Result<()> {
         let looked = mend::inspect(replica, segment);
+        if let Err(error) = &looked
+            && error.is_of_process()
+        {
+            return Err(error.clone());
+        }
         report.verified_bytes += segment.live_bytes();
         if looked.as_ref().is_ok_and(Lack::is_nothing) {
             self.view.note_good(replica.id, segment.number);
@@ -297,6 +306,7 @@ impl Engine {
         let looked = looked.and_then(|_| mend::inspect(replica, segment));
         let mut lack = match looked {
             Ok(lack) => lack,
+            Err(error) if error.is_of_process() => return Err(error),
             Err(error) if self.view.replicas().len() == 1 => return Err(error),
             Err(error) => return writer.evict_all(vec![(replica.id, error)]),
         };
@@ -304,6 +314,7 @@ impl Engine {
         for mark in &lack.batches {
             match self.view.batch(segment, mark) {
                 Ok(batch) => drop(good.insert(mark.offset, batch)),
+                Err(error) if error.is_of_process() => return Err(error),
                 Err(_) => report.lost_batches += 1,
             }
         }
@@ -314,6 +325,7 @@ impl Engine {
         };
         match mend::mend(replica, segment, &lack, &fetch, SYNC_SCRUB) {
             Ok(count) => report.repaired_batches += count,
+            Err(Failure::Member(error)) if error.is_of_process() => return Err(error),
             // Everything else on it is good, and of use; but where it goes on it must have room.
             Err(Failure::Member(error)) if writer.can_lack(segment.number, &error) => {
                 report.unrepaired_batches += lack.batches.len() as u64;
@@ -321,6 +333,10 @@ impl Engine {
             }
             Err(Failure::Member(error)) => writer.evict_all(vec![(replica.id, error)])?,
             Err(Failure::Lost(error)) => return Err(error),
+        }
+        // It may lie in another slot now.
+        if writer.is_current(segment.number) {
+            writer.hold()?;
         }
         if whole {
             self.view.note_good(replica.id, segment.number);

@@ -36,8 +36,8 @@ impl Journal {
         membership: Arc<dyn Membership>,
         seams: Seams,
     ) -> Result<Self> {
-        let opening = Opening::new(identity, members, options.clone(), membership)?;
-        let writer = opening.create(&*seams.random)?;
+        let opening = Opening::new(identity, members, options.clone(), membership, seams.clone())?;
+        let writer = opening.create()?;
         Ok(Self::serve(identity, options, seams, writer))
     }
 
@@ -71,7 +71,7 @@ impl Journal {
         begin: &dyn Fn() -> Result<Epoch>,
     ) -> Result<(Self, Recovery)> {
         let none_yet = Identity { pool, epoch: Epoch(0) };
-        let opening = Opening::new(none_yet, members, options.clone(), membership)?;
+        let opening = Opening::new(none_yet, members, options.clone(), membership, seams.clone())?;
         let (writer, recovery) = opening.open(begin)?;
         let identity = Identity { pool, epoch: writer.view.epoch() };
         Ok((Self::serve(identity, options, seams, writer), recovery))
@@ -88,7 +88,7 @@ impl Journal {
         membership: Arc<dyn Membership>,
         seams: Seams,
     ) -> Result<(Self, Recovery)> {
-        let opening = Opening::new(identity, members, options.clone(), membership)?;
+        let opening = Opening::new(identity, members, options.clone(), membership, seams.clone())?;
         let (view, recovery) = opening.open_read_only()?;
         let last_sequence = recovery.last_sequence;
         Ok((Self::build(identity, options, seams, view, None, last_sequence), recovery))
@@ -139,6 +139,7 @@ impl Journal {
     /// # Errors
     /// `journal.record_size`, `drive.full` (nothing was written; try again when there is room; the detail
     /// `drive` names a member that has none, and [`remove_member`](Self::remove_member) helps as well),
+    /// `process.exhausted`, `process.file_size` (nothing was written, and no member is to blame),
     /// `journal.members` (whether the record survives is not known), `pool.read_only`, `store.closed`
     pub fn commit(&self, record: Bytes) -> Result<Position> {
         let deadline = Deadline::never();
@@ -339,7 +340,8 @@ impl Journal {
     /// A member that fails while it is repaired, or does not answer, is evicted. Read-only: only looks.
     ///
     /// # Errors
-    /// `journal.members`: the journal has stopped; `drive.timeout`: the last member does not answer
+    /// `journal.members`: the journal has stopped; `drive.timeout`: the last member does not answer;
+    /// `process.exhausted`, `process.file_size`: not all of it was looked at or repaired
     pub fn scrub(&self) -> Result<ScrubReport> {
         let mut report = ScrubReport::default();
         for segment in self.engine.view.segments() {

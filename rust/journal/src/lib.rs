@@ -22,7 +22,8 @@
 //! and openings need no new room. A refusal says which drive is full.
 //!
 //! # Retries
-//! None: nothing is tried again on a drive that failed.
+//! Nothing is tried again on a drive that failed. What the process could not do, for want of descriptors say, is no
+//! drive's failure: before anything is written it is told to the committer, later it is tried again.
 //!
 //! # Cancellation
 //! Commits wait at most about `member_timeout` per batch. A read waits `late_read` for a

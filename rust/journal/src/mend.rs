@@ -33,10 +33,10 @@ impl Lack {
 /// Reads a member's copy of a segment, as far as the log goes now, and says what is wrong with it.
 ///
 /// # Errors
-/// `drive.timeout`
+/// `drive.timeout`, and those of the process
 pub(crate) fn inspect(replica: &Replica, segment: &Segment) -> Result<Lack> {
     let header = segment.header(replica.id);
-    let place = replica.ask(move |shelf, drive| Ok(shelf.place(drive, &header)))?;
+    let place = replica.ask(move |shelf, drive| shelf.place(drive, &header))?;
     let mut batches = Vec::new();
     for mark in segment.marks() {
         if place == Place::Unusable || !has_batch(replica, segment, &mark)? {

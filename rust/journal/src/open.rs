@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, Random, Result, codes};
+use dwk_base::{DriveId, Epoch, Error, Result, Seams, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
@@ -24,6 +24,7 @@ pub(crate) struct Opening {
     pub identity: Identity,
     pub options: Options,
     pub membership: Arc<dyn Membership>,
+    seams: Seams,
     replicas: Vec<Arc<Replica>>,
 }
 
@@ -34,6 +35,7 @@ impl Opening {
         members: Vec<Member>,
         options: Options,
         membership: Arc<dyn Membership>,
+        seams: Seams,
     ) -> Result<Self> {
         options.check()?;
         if members.is_empty() {
@@ -47,11 +49,11 @@ impl Opening {
         }
         let replicas =
             members.into_iter().map(|member| Arc::new(Replica::new(member, &options))).collect();
-        Ok(Self { identity, options, membership, replicas })
+        Ok(Self { identity, options, membership, seams, replicas })
     }
 
     /// Makes a new log on drives that hold none.
-    pub(crate) fn create(self, random: &dyn Random) -> Result<Writer> {
+    pub(crate) fn create(self) -> Result<Writer> {
         for replica in &self.replicas {
             let found = survey(std::slice::from_ref(replica), &self.identity).remove(0)?;
             if found.iter().any(in_use) {
@@ -61,7 +63,7 @@ impl Opening {
             clear(replica, found)?;
         }
         let mut stamp: Stamp = [0; 16];
-        random.fill(&mut stamp);
+        self.seams.random.fill(&mut stamp);
         let tip = Tip { number: 0, hash: [0; 32], next_sequence: 1, segment: None, offset: 0 };
         let view = Arc::new(View::new(self.replicas.clone(), BTreeMap::new(), &self.options));
         let mut writer = self.writer(stamp, tip, 1, view);
@@ -90,6 +92,7 @@ impl Opening {
                     recovery.repaired_batches += count;
                     lacking.extend(lacks.into_iter().map(|segment| (replica.id, segment)));
                 }
+                Err(Failure::Member(error)) if error.is_of_process() => return Err(error),
                 Err(Failure::Member(error)) => failed.push((replica.id, error)),
                 Err(Failure::Lost(error)) => return Err(error),
             }
@@ -107,7 +110,8 @@ impl Opening {
             replica.run(|shelf, drive| shelf.tidy(drive)).err().map(|error| (replica.id, error))
         });
         let failed = tidied.collect();
-        writer.evict_all(failed)?;
+        writer.evict_but_full(failed)?;
+        writer.hold()?;
         writer.write(&[], Room::Opening)?;
         writer.prepare_spares();
         let left: Vec<DriveId> = writer.view.replicas().iter().map(|r| r.id).collect();
@@ -147,7 +151,7 @@ impl Opening {
                 }
             }
         }
-        if let Some((_, error)) = failed.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+        if let Some((_, error)) = failed.iter().find(|(_, error)| error.is_of_process()) {
             return Err(error.clone());
         }
         if let Some((drive, error)) = failed.first().filter(|_| failed.len() == found.len()) {
@@ -192,16 +196,18 @@ impl Opening {
     fn fetch(&self, mark: &Mark, chain: &Chain) -> Result<Bytes> {
         let Mark { offset, bytes, .. } = *mark;
         let sources = chain.sources.get(&mark.hash).map_or(&[][..], Vec::as_slice);
+        let mut lack = damaged("a batch of the journal could not be read a second time");
         for (member, unit) in (0..FETCH_TRIES).flat_map(|_| sources) {
             let unit = unit.clone();
             let replica = &self.replicas[*member];
             let read = replica.run(move |shelf, drive| shelf.fetch(drive, &unit, offset, bytes));
-            if let Some(batch) = read.ok().filter(|batch| is_batch(mark, batch)) {
-                return Ok(batch);
+            match read {
+                Ok(batch) if is_batch(mark, &batch) => return Ok(batch),
+                Err(error) if error.is_of_process() => lack = error,
+                _ => {}
             }
         }
-        Err(damaged("a batch of the journal could not be read a second time")
-            .with("offset", offset))
+        Err(lack.with("offset", offset))
     }
 
     fn writer(&self, stamp: Stamp, tip: Tip, floor: u64, view: Arc<View>) -> Writer {
@@ -211,6 +217,7 @@ impl Opening {
             stamp,
             options: self.options.clone(),
             membership: Arc::clone(&self.membership),
+            clock: Arc::clone(&self.seams.clock),
             view,
             tip,
             floor,

@@ -159,7 +159,8 @@ impl View {
     /// A stretch from the first member whose copy `check` accepts, and whose drive answers in time.
     ///
     /// # Errors
-    /// `journal.damaged`; `drive.timeout` if a copy could not be looked at; `context.deadline`
+    /// `journal.damaged`; `drive.timeout` if a copy could not be looked at, `process.exhausted` if that was for want
+    /// of descriptors; `context.deadline`
     fn find(
         &self,
         stretch: Stretch,
@@ -167,7 +168,7 @@ impl View {
         deadline: &Deadline,
     ) -> Result<Bytes> {
         let mut late = Vec::new();
-        let mut unanswered = None;
+        let (mut unanswered, mut process) = (None, None);
         for replica in self.readers(stretch.segment) {
             let Some(ticket) = replica.try_read(stretch) else {
                 unanswered = Some(replica.late());
@@ -175,6 +176,7 @@ impl View {
             };
             match replica.land(&ticket, replica.late_read, deadline)? {
                 Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
+                Some(Err(error)) if error.is_of_process() => process = Some(error),
                 Some(_) => self.note_bad(replica.id, stretch.segment),
                 None => late.push((replica, ticket)),
             }
@@ -183,12 +185,13 @@ impl View {
         for (replica, ticket) in late {
             match replica.land(&ticket, replica.timeout, deadline)? {
                 Some(Ok(bytes)) if check(&bytes) => return Ok(bytes),
+                Some(Err(error)) if error.is_of_process() => process = Some(error),
                 Some(_) => self.note_bad(replica.id, stretch.segment),
                 None => unanswered = Some(replica.late()),
             }
         }
         let all_bad = || damaged("part of the journal is damaged on every present drive");
-        let error = unanswered.unwrap_or_else(all_bad);
+        let error = process.or(unanswered).unwrap_or_else(all_bad);
         Err(error.with("segment", stretch.segment).with("offset", stretch.offset))
     }
 
@@ -261,11 +264,14 @@ pub(crate) fn part(position: Position, offset: u32, length: usize, batch: &Mark)
 /// Reads a member's copy of a batch; true if it is good.
 ///
 /// # Errors
-/// `drive.timeout`
+/// `drive.timeout`, and those of the process
 pub(crate) fn has_batch(replica: &Replica, segment: &Segment, mark: &Mark) -> Result<bool> {
     let ticket = replica.start_read(mark.stretch(segment.number));
     let answer = replica.land(&ticket, replica.timeout, &Deadline::never())?;
-    Ok(answer.ok_or_else(|| replica.late())?.is_ok_and(|bytes| is_batch(mark, &bytes)))
+    match answer.ok_or_else(|| replica.late())? {
+        Err(error) if error.is_of_process() => Err(error),
+        read => Ok(read.is_ok_and(|bytes| is_batch(mark, &bytes))),
+    }
 }
 
 /// True if these bytes are that batch.

@@ -4,14 +4,19 @@
 //! A batch is begun on a member only when the one before is durable on every member. A batch counts when
 //! every member has it; a member that fails is first evicted, durably, under a new epoch.
 //!
+//! # Limits of the process
+//! What a batch is written to is held beforehand, so that writing needs no descriptor. Where the process cannot go
+//! on all the same, the batch is written again there after a while; no member is evicted for it.
+//! `docs/decisions/0019-limits-of-the-process.md` says why.
+//!
 //! # Retries
-//! None. What failed on a member is not tried again there; after a failed eviction, or without a member,
+//! No others. What failed on a member is not tried again there; after a failed eviction, or without a member,
 //! the journal has stopped for good.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Error, PoolId, Result, codes};
+use dwk_base::{Clock, DriveId, Error, Pauses, PoolId, Result, codes};
 use dwk_drive::Drive;
 
 use crate::format::{
@@ -71,6 +76,7 @@ pub(crate) struct Writer {
     pub stamp: Stamp,
     pub options: Options,
     pub membership: Arc<dyn Membership>,
+    pub clock: Arc<dyn Clock>,
     pub view: Arc<View>,
     pub tip: Tip,
     /// Segments below are not needed any more; durable with the next batch.
@@ -201,8 +207,8 @@ impl Writer {
 
     /// Evicts those that failed, unless one of them is full, or it is the process that cannot go on: that is
     /// told to the caller.
-    fn evict_but_full(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
-        if let Some((_, error)) = failed.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+    pub(crate) fn evict_but_full(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
+        if let Some(error) = of_process(&failed) {
             return Err(error.clone());
         }
         if let Some((drive, full)) = failed.iter().find(|(_, error)| error.is(&codes::DRIVE_FULL)) {
@@ -214,18 +220,44 @@ impl Writer {
         self.evict_all(failed)
     }
 
-    /// Has every member write and sync the batch; evicts those that do not.
+    /// Has every member get ready for the next batch of the current segment; evicts those that fail.
+    ///
+    /// # Errors
+    /// `process.exhausted`, `process.file_size`: nothing was written.
+    pub(crate) fn hold(&mut self) -> Result<()> {
+        let Some(segment) = self.tip.segment.as_ref().map(|segment| segment.number) else {
+            return Ok(());
+        };
+        let failed = self.on_each(|_| move |shelf, drive| shelf.reserve(drive, segment));
+        self.evict_but_full(failed)
+    }
+
+    /// Has every member write and sync the batch; evicts those that do not. Where the process cannot, it is tried
+    /// again as long as a member may take: some may have the batch, so that it cannot be taken back.
     fn spread(&mut self, segment: &Segment, batch: &Batch) -> Result<()> {
         let first = Segment::begins_with(&batch.header);
-        let failed = self.on_each(|replica| {
+        let append = |replica: &Replica, again: bool| {
             let append = Append {
                 segment: segment.number,
                 offset: batch.header.offset,
                 batch: batch.bytes.clone(),
                 header: first.then(|| segment.header(replica.id).encode()),
+                again,
             };
-            move |shelf, drive| shelf.append(drive, &append, SYNC_BATCH)
-        });
+            move |shelf: &dyn Shelf, drive: &dyn Drive| shelf.append(drive, &append, SYNC_BATCH)
+        };
+        let mut failed = self.on_each(|replica| append(replica, false));
+        let mut pauses = Pauses::new(&self.clock, self.options.member_timeout);
+        while let Some(error) = of_process(&failed) {
+            if !pauses.pause() {
+                return Err(self.stop(error, "the process could not write to every drive"));
+            }
+            let waiting: Vec<DriveId> = of_process_all(&failed).map(|(drive, _)| *drive).collect();
+            let mut replicas = self.view.replicas();
+            replicas.retain(|replica| waiting.contains(&replica.id));
+            failed.retain(|(_, error)| !error.is_of_process());
+            failed.extend(self.on_these(&replicas, |replica| append(replica, true)));
+        }
         self.evict_all(failed)
     }
 
@@ -234,15 +266,29 @@ impl Writer {
     where
         J: FnOnce(&dyn Shelf, &dyn Drive) -> Result<()> + Send + 'static,
     {
-        let replicas = self.view.replicas();
+        self.on_these(&self.view.replicas(), job)
+    }
+
+    fn on_these<J>(
+        &self,
+        replicas: &[Arc<Replica>],
+        job: impl Fn(&Replica) -> J,
+    ) -> Vec<(DriveId, Error)>
+    where
+        J: FnOnce(&dyn Shelf, &dyn Drive) -> Result<()> + Send + 'static,
+    {
         let join = Arc::new(Join::new(replicas.len()));
         for (index, replica) in replicas.iter().enumerate() {
-            let (job, join) = (job(replica), Arc::clone(&join));
-            // The ticket is not needed: the answer comes by the join, which wakes this thread once.
-            drop(replica.start(move |shelf, drive| {
-                join.answer(index, job(shelf, drive));
+            let (job, answer) = (job(replica), Arc::clone(&join));
+            // The answer comes by the join, which wakes this thread once.
+            let ticket = replica.start(move |shelf, drive| {
+                answer.answer(index, job(shelf, drive));
                 Ok(())
-            }));
+            });
+            // Unless the job was never begun, for want of a thread.
+            if let Some(Err(error)) = ticket.try_take().filter(is_of_process) {
+                join.answer(index, Err(error));
+            }
         }
         let answers = join.wait(self.options.member_timeout);
         let failed = replicas.iter().zip(answers).filter_map(|(replica, answer)| {
@@ -255,8 +301,12 @@ impl Writer {
     /// True if a member that could not take its copy of a segment stays: it is full, and nothing more will be
     /// written there.
     pub(crate) fn can_lack(&self, segment: u64, why: &Error) -> bool {
-        let is_current = self.tip.segment.as_ref().is_some_and(|last| last.number == segment);
-        why.is(&codes::DRIVE_FULL) && !is_current
+        why.is(&codes::DRIVE_FULL) && !self.is_current(segment)
+    }
+
+    /// True for the segment to which the next batch goes, if that has room for it.
+    pub(crate) fn is_current(&self, segment: u64) -> bool {
+        self.tip.segment.as_ref().is_some_and(|last| last.number == segment)
     }
 
     /// Evicts members one by one.
@@ -307,6 +357,19 @@ impl Writer {
             replica.prepare_spares(self.options.free_segments());
         }
     }
+}
+
+fn is_of_process(result: &Result<()>) -> bool {
+    result.as_ref().is_err_and(Error::is_of_process)
+}
+
+/// Those that the process could not have done what they should.
+fn of_process_all(failed: &[(DriveId, Error)]) -> impl Iterator<Item = &(DriveId, Error)> {
+    failed.iter().filter(|(_, error)| error.is_of_process())
+}
+
+fn of_process(failed: &[(DriveId, Error)]) -> Option<&Error> {
+    of_process_all(failed).next().map(|(_, error)| error)
 }
 
 /// Gives a member's room of segments back.

@@ -48,7 +48,7 @@ impl Operation {
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
     /// It fails with this code and does nothing. A sync that fails also loses some of what was not
-    /// synced, for good, even if a later sync succeeds.
+    /// synced, for good, even if a later sync succeeds; unless it is the process that could not try it.
     Error(&'static Code),
     /// It takes longer by this.
     Delay(Duration),

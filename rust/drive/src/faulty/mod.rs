@@ -190,8 +190,12 @@ impl FaultyDrive {
         hanging.calls -= 1;
     }
 
-    /// A sync failed, of one log or of names: some of what it should have made durable never will be.
-    fn forsake(&self, log: Option<&BlobName>) {
+    /// A sync failed, of one log or of names: some of what it should have made durable never will be. Unless it was
+    /// the process that could not even try.
+    fn forsake(&self, log: Option<&BlobName>, why: &Error) {
+        if why.is_of_process() {
+            return;
+        }
         // What fails for want of power is the cut's business.
         let (Ok(mut cache), Ok(())) = (self.cache(), self.shared.supply.alive(self.life)) else {
             return;
@@ -342,7 +346,8 @@ impl Drive for FaultyDrive {
     }
 
     fn sync(&self, tag: &'static str) -> Result<()> {
-        let call = self.enter(Operation::Sync, tag).inspect_err(|_| self.forsake(None))?;
+        let call = self.enter(Operation::Sync, tag);
+        let call = call.inspect_err(|error| self.forsake(None, error))?;
         if call.cutting {
             return Err(cut());
         }
@@ -440,9 +445,8 @@ impl Log for FaultyDrive {
     }
 
     fn sync_log(&self, name: &BlobName, tag: &'static str) -> Result<()> {
-        let call = self
-            .enter(Operation::SyncLog, name.as_str())
-            .inspect_err(|_| self.forsake(Some(name)))?;
+        let call = self.enter(Operation::SyncLog, name.as_str());
+        let call = call.inspect_err(|error| self.forsake(Some(name), error))?;
         if call.cutting {
             return Err(cut());
         }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::blobs::Blobs;
 use super::files::{File, How, Kind};
 use super::layout::{self, LOCK};
+use super::logs::Logs;
 use super::output::Output;
 use super::root::Root;
 use crate::{Holder, Lock, LockMode, Slot, checks};
@@ -135,14 +136,15 @@ impl Taken {
     }
 
     /// Holds the lock until it is dropped.
-    pub(super) fn hold(self, blobs: Arc<Blobs>, mode: LockMode) -> Box<dyn Lock> {
-        Box::new(Held { file: self.file, blobs, mode, process: std::process::id() })
+    pub(super) fn hold(self, blobs: Arc<Blobs>, logs: Arc<Logs>, mode: LockMode) -> Box<dyn Lock> {
+        Box::new(Held { file: self.file, blobs, logs, mode, process: std::process::id() })
     }
 }
 
 struct Held {
     file: Box<dyn File>,
     blobs: Arc<Blobs>,
+    logs: Arc<Logs>,
     mode: LockMode,
     process: u32,
 }
@@ -155,8 +157,9 @@ impl Drop for Held {
         if self.process != std::process::id() {
             return;
         }
-        // While names wait for a sync the text stays: the next holder syncs them.
-        if self.mode == LockMode::Exclusive && self.blobs.is_synced() {
+        // While anything waits for a sync the text stays: the next holder syncs it.
+        let is_synced = || self.blobs.is_synced() && self.logs.are_synced();
+        if self.mode == LockMode::Exclusive && is_synced() {
             let _ = self.file.write_at(&[IoSlice::new(&[0; TEXT_BYTES_MAX])], 0);
         }
         self.file.unlock();

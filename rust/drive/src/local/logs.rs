@@ -207,6 +207,12 @@ impl Logs {
         }
     }
 
+    /// True if nothing waits for a sync.
+    pub(super) fn are_synced(&self) -> bool {
+        let open = read_guard(&self.open.0);
+        !*guard(&self.removed) && !open.values().any(|log| log.unsynced.load(Ordering::SeqCst))
+    }
+
     pub(super) fn read(&self, name: &BlobName, offset: u64, into: &mut [u8]) -> Result<()> {
         self.root.alive()?;
         let log = self.open(name)?;

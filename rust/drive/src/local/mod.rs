@@ -88,7 +88,7 @@ struct Shared {
     root: Arc<Root>,
     temporaries: Arc<Temporaries>,
     blobs: Arc<Blobs>,
-    logs: Logs,
+    logs: Arc<Logs>,
     description: Description,
     clock: Arc<dyn Clock>,
 }
@@ -208,6 +208,7 @@ impl LocalDrive {
         let temporaries = Arc::new(Temporaries::new(Arc::clone(&root)));
         let buffers = Arc::new(Buffers::default());
         let logs = Logs::new(Arc::clone(&root), Arc::clone(&temporaries), Arc::clone(&buffers));
+        let logs = Arc::new(logs);
         let blobs =
             Arc::new(Blobs::new(Arc::clone(&root), Arc::clone(&temporaries), buffers, &options));
         Self { shared: Arc::new(Shared { root, temporaries, blobs, logs, description, clock }) }
@@ -327,7 +328,8 @@ impl Drive for LocalDrive {
             self.shared.temporaries.clean()?;
             taken.announce(root, holder)?;
         }
-        Ok(taken.hold(Arc::clone(&self.shared.blobs), mode))
+        let (blobs, logs) = (Arc::clone(&self.shared.blobs), Arc::clone(&self.shared.logs));
+        Ok(taken.hold(blobs, logs, mode))
     }
 
     fn holder(&self) -> Result<Option<Holder>> {

@@ -406,6 +406,26 @@ fn a_name_for_whose_sync_there_was_no_descriptor_is_not_taken_for_durable() {
 }
 
 #[test]
+fn what_was_written_to_a_log_and_not_synced_is_synced_by_the_next_holder() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed);
+        let drive = start(&machine);
+        drive.make_skeleton().unwrap();
+        let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+        drive.create_log(&name("journal.0"), 4096).unwrap();
+        drive.write_log(&name("journal.0"), 0, &[bytes(4096, 5)]).unwrap();
+        drop(lock);
+        let drive = start(&machine);
+        let lock = drive.lock(&me(), LockMode::Exclusive).unwrap();
+        assert!(machine.restart());
+        drop(lock);
+        let mut found = [0; 4096];
+        start(&machine).read_log(&name("journal.0"), 0, &mut found).unwrap();
+        assert_eq!(found, [5; 4096], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_new_file_for_which_there_is_no_room_costs_nothing_but_itself() {
     for errno in [Errno::NOSPC, Errno::DQUOT] {
         let machine = Machine::new(1);

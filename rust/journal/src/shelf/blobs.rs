@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dwk_base::{Error, PoolId, Result, codes};
 use dwk_drive::{BlobName, Drive};
 
-use super::{Append, Found, Place, Shelf, Unit};
+use super::{Append, Found, Place, Shelf, Unit, is_damage};
 use crate::format::{Aligned, BatchHeader, SegmentHeader};
 use crate::replica::Stretch;
 use crate::sync::guard;
@@ -79,6 +79,7 @@ impl Shelf for BlobShelf {
         let mut bytes = vec![0; unit.bytes.min(1 << 30) as usize];
         let batch = match read_all(drive, &unit.name, &mut bytes, 0) {
             Ok(()) => BatchHeader::parse(&bytes),
+            Err(error) if !is_damage(&error) => return Err(error),
             Err(_) => None,
         };
         let fits = |batch: &BatchHeader| {
@@ -121,7 +122,11 @@ impl Shelf for BlobShelf {
     }
 
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()> {
-        drive.put(&name(append.segment, append.offset)?, std::slice::from_ref(&append.batch))?;
+        let name = name(append.segment, append.offset)?;
+        if append.again {
+            remove(drive, &name)?;
+        }
+        drive.put(&name, std::slice::from_ref(&append.batch))?;
         drive.sync(tag)?;
         let at = (append.segment, append.offset);
         guard(&self.blobs).used.insert(at, append.batch.len() as u64);
@@ -144,8 +149,8 @@ impl Shelf for BlobShelf {
         drive.sync(tag)
     }
 
-    fn place(&self, _drive: &dyn Drive, _header: &SegmentHeader) -> Place {
-        Place::Good
+    fn place(&self, _drive: &dyn Drive, _header: &SegmentHeader) -> Result<Place> {
+        Ok(Place::Good)
     }
 
     fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()> {

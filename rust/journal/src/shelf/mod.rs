@@ -4,7 +4,7 @@ mod blobs;
 mod slots;
 
 use bytes::Bytes;
-use dwk_base::{PoolId, Result};
+use dwk_base::{Error, PoolId, Result, codes};
 use dwk_drive::{BlobName, Drive};
 
 pub(crate) use blobs::BlobShelf;
@@ -38,6 +38,8 @@ pub(crate) struct Append {
     pub batch: Bytes,
     /// The header, if the batch is the first of its segment.
     pub header: Option<Bytes>,
+    /// An earlier try may have got anywhere, but was not durable.
+    pub again: bool,
 }
 
 /// How the place of a segment is doing.
@@ -48,6 +50,15 @@ pub(crate) enum Place {
     BadHeader,
     /// It is missing, or not as long as it should be.
     Unusable,
+}
+
+/// True for what damage does to what is stored: it is on a bad place of the device, cut short, or gone. Any other
+/// reason, such as want of descriptors or of rights, may be the same on every member, and what is well must not be
+/// taken for empty.
+fn is_damage(error: &Error) -> bool {
+    let damage =
+        [&codes::DRIVE_IO, &codes::BUFFER_LENGTH, &codes::BLOB_NOT_FOUND, &codes::FORMAT_DAMAGED];
+    damage.into_iter().any(|code| error.is(code))
 }
 
 /// One member's copy. All of it is called on threads that may block.
@@ -71,8 +82,8 @@ pub(crate) trait Shelf: Send + Sync {
     /// Frees what [`adopt`](Self::adopt) called left over. Called when nothing of it is needed any more.
     fn tidy(&self, drive: &dyn Drive) -> Result<()>;
 
-    /// Takes room for a new segment, if that has not been done: then its first batch cannot find the drive
-    /// full.
+    /// Takes room for a segment, if it has none yet, and holds it: then its batches cannot find the drive full, nor
+    /// the process without a descriptor.
     fn reserve(&self, drive: &dyn Drive, segment: u64) -> Result<()>;
 
     /// Writes a batch and makes it durable.
@@ -89,7 +100,10 @@ pub(crate) trait Shelf: Send + Sync {
     fn settle(&self, drive: &dyn Drive, segment: u64, tag: &'static str) -> Result<()>;
 
     /// Looks at the place of a segment, but for its batches.
-    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place;
+    ///
+    /// # Errors
+    /// Those of the process.
+    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<Place>;
 
     /// Fills `into`, which is as long as the stretch.
     fn read(&self, drive: &dyn Drive, stretch: Stretch, into: &mut [u8]) -> Result<()>;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dwk_base::{Error, PoolId, Result, codes};
 use dwk_drive::{BlobInfo, BlobName, Drive, Log};
 
-use super::{Append, Found, Place, Shelf, Unit};
+use super::{Append, Found, Place, Shelf, Unit, is_damage};
 use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
 use crate::replica::Stretch;
 use crate::sync::guard;
@@ -103,11 +103,14 @@ impl SlotShelf {
         }
     }
 
-    fn has_header(&self, log: &dyn Log, header: &SegmentHeader) -> bool {
+    fn has_header(&self, log: &dyn Log, header: &SegmentHeader) -> Result<bool> {
         let mut block = vec![0; BLOCK];
-        let Ok(unit) = self.slot(header.segment) else { return false };
-        log.read_log(&unit.name, 0, &mut block).is_ok()
-            && SegmentHeader::parse(&block).as_ref() == Some(header)
+        let Ok(unit) = self.slot(header.segment) else { return Ok(false) };
+        match log.read_log(&unit.name, 0, &mut block) {
+            Err(error) if error.is_of_process() => Err(error),
+            Err(_) => Ok(false),
+            Ok(()) => Ok(SegmentHeader::parse(&block).as_ref() == Some(header)),
+        }
     }
 
     fn remove(&self, log: &dyn Log, unit: &Unit) -> Result<()> {
@@ -184,16 +187,17 @@ impl Shelf for SlotShelf {
     }
 
     fn reserve(&self, drive: &dyn Drive, segment: u64) -> Result<()> {
-        if self.slot(segment).is_ok() {
-            return Ok(());
+        let log = log(drive)?;
+        if let Ok(unit) = self.slot(segment) {
+            return log.hold_log(&unit.name);
         }
         let free = guard(&self.slots).free.pop();
         let unit = match free {
             Some(unit) => unit,
-            None => self.create(log(drive)?, u64::from(self.segment_bytes))?,
+            None => self.create(log, u64::from(self.segment_bytes))?,
         };
-        guard(&self.slots).used.insert(segment, unit);
-        Ok(())
+        guard(&self.slots).used.insert(segment, Arc::clone(&unit));
+        log.hold_log(&unit.name)
     }
 
     fn append(&self, drive: &dyn Drive, append: &Append, tag: &'static str) -> Result<()> {
@@ -212,7 +216,7 @@ impl Shelf for SlotShelf {
         let log = log(drive)?;
         let held = guard(&self.slots).used.get(&header.segment).cloned();
         let unit = match held.filter(|_| !anew) {
-            Some(_) if self.has_header(log, header) => return Ok(false),
+            Some(_) if self.has_header(log, header)? => return Ok(false),
             Some(unit) => unit,
             None => self.replace(log, header)?,
         };
@@ -229,19 +233,20 @@ impl Shelf for SlotShelf {
         log(drive)?.sync_log(&self.slot(segment)?.name, tag)
     }
 
-    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Place {
+    fn place(&self, drive: &dyn Drive, header: &SegmentHeader) -> Result<Place> {
         let (Ok(log), Ok(unit)) = (log(drive), self.slot(header.segment)) else {
-            return Place::Unusable;
+            return Ok(Place::Unusable);
         };
         let there = |info: &BlobInfo| {
             info.name == unit.name && info.bytes == u64::from(header.segment_bytes)
         };
-        if !log.list_logs().is_ok_and(|logs| logs.iter().any(there)) {
-            Place::Unusable
-        } else if self.has_header(log, header) {
-            Place::Good
-        } else {
-            Place::BadHeader
+        match log.list_logs() {
+            Err(error) if error.is_of_process() => Err(error),
+            Ok(logs) if logs.iter().any(there) => {
+                let is_good = self.has_header(log, header)?;
+                Ok(if is_good { Place::Good } else { Place::BadHeader })
+            }
+            _ => Ok(Place::Unusable),
         }
     }
 
@@ -302,17 +307,10 @@ impl Shelf for SlotShelf {
     }
 }
 
-/// True for what damage does to a log: it is on a bad place of the device, cut short, or gone.
-fn is_damage(error: &Error) -> bool {
-    let damage = [&codes::DRIVE_IO, &codes::BUFFER_LENGTH, &codes::BLOB_NOT_FOUND];
-    damage.into_iter().any(|code| error.is(code))
-}
-
 /// A slot's bytes; zeroes where the device cannot give them.
 ///
 /// # Errors
-/// Any other reason, such as want of descriptors or of rights: it may be the same on every member, and what is
-/// well must not be taken for empty.
+/// Any other reason.
 fn read_whole(log: &dyn Log, unit: &Unit) -> Result<Vec<u8>> {
     // No slot is longer: Options::check says so.
     let mut bytes = vec![0; unit.bytes.min(1 << 30) as usize];
@@ -323,8 +321,10 @@ fn read_whole(log: &dyn Log, unit: &Unit) -> Result<Vec<u8>> {
     }
     bytes.fill(0);
     for (index, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
-        if log.read_log(&unit.name, (index * PIECE_BYTES) as u64, piece).is_err() {
-            piece.fill(0);
+        match log.read_log(&unit.name, (index * PIECE_BYTES) as u64, piece) {
+            Err(error) if !is_damage(&error) => return Err(error),
+            Err(_) => piece.fill(0),
+            Ok(()) => {}
         }
     }
     Ok(bytes)
