@@ -275,7 +275,7 @@ fn a_batch_of_which_the_good_copies_cannot_be_opened_is_not_called_lost() {
         for (member, after) in [(0, after), (2, 0)] {
             let fault = Fault::new(Effect::Error(&codes::PROCESS_EXHAUSTED));
             let fault = fault.on(Operation::Read).on(Operation::ReadLog);
-            world.faulty(member).inject(fault.after(after));
+            world.faulty(member).inject(fault.after(after).times(1));
         }
         match journal.scrub() {
             Ok(report) => assert_eq!(report.lost_batches, 0, "{body:?} {after}"),
