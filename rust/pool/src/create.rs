@@ -150,6 +150,7 @@ pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
             let pool = loaded.pool;
             return Err(not_empty(format!("pool {pool}")).with("pool", pool));
         }
+        Err(error) if error.is_of_process() => return Err(error),
         Err(_) if is_torn_first(drive) => {}
         Err(error) => {
             return Err(not_empty("a superblock that cannot be read".into()).caused_by(error));

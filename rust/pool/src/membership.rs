@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use dwk_base::{Clock, DriveId, Epoch, Error, Result, Seams, codes};
+use dwk_base::{Clock, DriveId, Epoch, Error, Pauses, Result, Seams, codes};
 use dwk_drive::{Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
 
 use crate::asking;
@@ -106,10 +106,11 @@ impl Membership {
 
     /// Changes membership: durable and in force on return.
     ///
-    /// A drive that cannot be written is marked failed in a further change, which the rest gets.
+    /// A drive that cannot be written is marked failed in a further change, which the rest gets; not so if it was
+    /// the process that could not write it.
     ///
     /// # Errors
-    /// `drives.too_many_lost` if too few drives took it. If they were too few to propose it, it never
+    /// `drives.too_many_lost` if too few drives took it, `process.exhausted` or `process.file_size` if that is why. If they were too few to propose it, it never
     /// counts; else the pool goes on from it, here and in the next opening, as if it had not been
     /// acknowledged.
     pub(crate) fn change<T>(&self, edit: impl FnOnce(&mut Superblock) -> Result<T>) -> Result<T> {
@@ -153,6 +154,9 @@ impl Membership {
         let mut failed = self.write(&mut table, &next, &drives);
         let took: Vec<_> = drives.iter().filter(|id| !failed.contains_key(id)).copied().collect();
         failed.extend(self.write(&mut table, &next, &took));
+        if let Some(error) = of_process(&failed) {
+            return Err(error);
+        }
         let written = drives.len() - failed.len();
         if written < needed {
             return Err(too_few(written, needed, failed.into_values().next()));
@@ -212,6 +216,10 @@ impl Membership {
         let mut failed = self.write(table, next, drives);
         let took: Vec<DriveId> =
             drives.iter().filter(|id| !failed.contains_key(id)).copied().collect();
+        if let Some(error) = of_process(&failed) {
+            table.pass_over(&took);
+            return Err(error);
+        }
         if !is_enough(&failed) {
             table.pass_over(&took);
             return Err(refuse(failed));
@@ -224,9 +232,11 @@ impl Membership {
         table.superblock.in_force = true;
         failed.extend(self.write(table, next, &took));
         if !is_enough(&failed) {
-            return Err(refuse(failed));
+            return Err(of_process(&failed).unwrap_or_else(|| refuse(failed)));
         }
         table.follows = vec![next.edition()];
+        // With the proposal a drive has all that an opening needs of it.
+        failed.retain(|_, error| !error.is_of_process());
         Ok(failed)
     }
 
@@ -235,8 +245,27 @@ impl Membership {
         (self.tolerance + 1).min(drives.len()).max(1)
     }
 
-    /// Writes `next` to the drives and returns those that failed.
+    /// Writes `next` to the drives and returns those that failed. What the process has no descriptor for now is
+    /// tried again, as long as a drive may take.
     fn write(
+        &self,
+        table: &mut Table,
+        next: &Superblock,
+        drives: &[DriveId],
+    ) -> BTreeMap<DriveId, Error> {
+        let mut failed = self.write_once(table, next, drives);
+        let mut pauses = Pauses::new(&self.seams.clock, self.drive_timeout);
+        let is_wanting = |error: &Error| error.is(&codes::PROCESS_EXHAUSTED);
+        while failed.values().any(is_wanting) && pauses.pause() {
+            let wanting = failed.iter().filter(|(_, error)| is_wanting(error));
+            let again: Vec<DriveId> = wanting.map(|(id, _)| *id).collect();
+            failed.retain(|_, error| !is_wanting(error));
+            failed.extend(self.write_once(table, next, &again));
+        }
+        failed
+    }
+
+    fn write_once(
         &self,
         table: &mut Table,
         next: &Superblock,
@@ -307,6 +336,11 @@ fn too_few(written: usize, needed: usize, cause: Option<Error>) -> Error {
         Some(cause) => error.caused_by(cause),
         None => error,
     }
+}
+
+/// Why the process could not write to one of them, if that was so.
+fn of_process(failed: &BTreeMap<DriveId, Error>) -> Option<Error> {
+    failed.values().find(|error| error.is_of_process()).cloned()
 }
 
 /// Marks drives failed, in this opening and in `next`.

@@ -139,7 +139,7 @@ impl Found {
                 return Ok(());
             }
             Answer::Came(Err(error)) if error.is(&codes::STORE_LOCKED) => return Err(error),
-            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
+            Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
             // The directory is there, and no drive.
             Answer::Came(Err(error)) if error.is(&codes::DRIVE_MISSING) => empty(),
             Answer::Came(Err(error)) => error,
@@ -173,8 +173,8 @@ impl Sorted {
                 Ok(Some(loaded)) if loaded.is_unborn => sorted.unborn.push((drive, lock, loaded)),
                 Ok(Some(loaded)) => sorted.known.push((drive, lock, loaded)),
                 Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
-                Err(error) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
-                Ok(None) if holds_shards(&*drive) => {
+                Err(error) if error.is_of_process() => return Err(error),
+                Ok(None) if holds_shards(&*drive)? => {
                     let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
                     sorted.unknown.push((drive, lock, error));
                 }
@@ -257,8 +257,14 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
 }
 
 /// A drive that was a member once, whatever became of its superblock.
-fn holds_shards(drive: &dyn Drive) -> bool {
-    drive.list(Some("s"), None, 1).is_ok_and(|blobs| !blobs.is_empty())
+///
+/// # Errors
+/// Those of the process.
+fn holds_shards(drive: &dyn Drive) -> Result<bool> {
+    match drive.list(Some("s"), None, 1) {
+        Err(error) if error.is_of_process() => Err(error),
+        blobs => Ok(blobs.is_ok_and(|blobs| !blobs.is_empty())),
+    }
 }
 
 type Known = (Arc<dyn Drive>, Box<dyn Lock>, Loaded);

@@ -180,7 +180,10 @@ pub(crate) fn candidates(roster: &Roster, members: &[DriveId]) -> Vec<Arc<Seat>>
 pub(crate) struct Watching(pub(crate) Arc<Warden>);
 
 impl Watch for Watching {
-    fn failed(&self, index: u16, _error: &Error) {
+    fn failed(&self, index: u16, error: &Error) {
+        if error.is_of_process() {
+            return;
+        }
         let roster = self.0.membership.roster().load();
         if let Some(seat) = roster.seat(index).filter(|seat| seat.state != State::Failed) {
             self.0.membership.note(seat.id, State::Failed);

@@ -212,6 +212,14 @@ impl Space {
 }
 
 impl Shared {
+    /// Says that a drive failed; not if it was the process that could not go on, or something that is no shard lies
+    /// in the way of one.
+    pub(crate) fn blame(&self, seat: u16, error: &Error) {
+        if !error.is_of_process() && !error.is(&codes::BLOB_EXISTS) {
+            self.watch.failed(seat, error);
+        }
+    }
+
     /// Remembers a shard that is to be repaired.
     pub(crate) fn note_repair(&self, id: StripeId, index: usize, seat: u16) {
         let mut repairs = lock(&self.repairs);

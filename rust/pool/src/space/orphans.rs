@@ -56,8 +56,8 @@ impl Space {
             let synced = drive.submit(|drive| drive.sync(SYNC_REMOVE));
             match synced.wait_for(shared.options.drive_timeout) {
                 Some(Ok(())) => {}
-                Some(Err(error)) => shared.watch.failed(seat.index, &error),
-                None => shared.watch.failed(seat.index, &late()),
+                Some(Err(error)) => shared.blame(seat.index, &error),
+                None => shared.blame(seat.index, &late()),
             }
         }
         self.ask_room();
@@ -130,6 +130,7 @@ impl Shared {
         Ok(match self.peek(&drive, id, index) {
             Ok(header) if header.pool != self.pool => Standing::Foreign,
             Err(error) if error.is(&codes::BLOB_NOT_FOUND) => Standing::Gone,
+            Err(error) if error.is_of_process() => return Err(error),
             _ => Standing::Orphan,
         })
     }

@@ -285,7 +285,7 @@ impl Shared {
         match fetch.ticket.wait_until(self.patience(fetch.seat), deadline) {
             Answer::Came(Ok(piece)) => Ok(Some(piece)),
             // It says nothing about the shard, and the others cannot be opened either.
-            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => Err(error),
+            Answer::Came(Err(error)) if error.is_of_process() => Err(error),
             Answer::Came(Err(error)) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
                 Ok(None)

@@ -143,7 +143,7 @@ impl<'a> Recovery<'a> {
                 self.have.insert(fetch.index, Arc::new(piece));
             }
             // It says nothing about the shard, and the others cannot be opened either.
-            Answer::Came(Err(error)) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
+            Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
             Answer::Came(Err(error)) => {
                 self.shared.note_failed_read(self.stripe, fetch.index, fetch.seat, &error);
                 self.lost.insert(fetch.index, Some(error));
@@ -174,7 +174,7 @@ impl<'a> Recovery<'a> {
             }
             if let Some(fetch) = self.late.pop_if(|fetch| fetch.index == index) {
                 let text = format!("no answer within {} s", patience.as_secs());
-                self.shared.watch.failed(seat, &Error::new(&codes::DRIVE_TIMEOUT, text));
+                self.shared.blame(seat, &Error::new(&codes::DRIVE_TIMEOUT, text));
                 drop(fetch);
             }
         }

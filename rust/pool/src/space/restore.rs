@@ -217,7 +217,7 @@ impl Shared {
         let claim = claim.filter(|claim| claim.is_of(&room));
         let mut claim = claim.unwrap_or_else(|| room.claim(self.file_bytes(stripe)));
         let write = move |drive: &dyn Drive| {
-            if !holds(drive, &name, &shard) {
+            if !holds(drive, &name, &shard)? {
                 let bytes = drive.stat(&name).map_or(0, |blob| blob.bytes);
                 match room.delete(bytes, || drive.delete(&name)) {
                     Err(error) if !error.is(&codes::BLOB_NOT_FOUND) => return Err(error),
@@ -239,27 +239,29 @@ impl Shared {
             refused.full.push(seat.index);
         } else {
             refused.failed.push(seat.index);
-            if !error.is(&codes::PROCESS_EXHAUSTED) {
-                self.watch.failed(seat.index, &error);
-            }
+            self.blame(seat.index, &error);
         }
         false
     }
 }
 
 /// True if a file begins with these parts. What cannot be read is not there.
-fn holds(drive: &dyn Drive, name: &BlobName, parts: &Parts) -> bool {
+///
+/// # Errors
+/// Those of the process: then it may be there all the same.
+fn holds(drive: &dyn Drive, name: &BlobName, parts: &Parts) -> Result<bool> {
     let mut step = vec![0; STEP_BYTES];
     let mut at = 0;
     for part in parts {
         for expected in part.chunks(STEP_BYTES) {
             let into = &mut step[..expected.len()];
-            let got = drive.read(name, at, into);
-            if !got.is_ok_and(|got| got == expected.len()) || into != expected {
-                return false;
+            match drive.read(name, at, into) {
+                Err(error) if error.is_of_process() => return Err(error),
+                Ok(got) if got == expected.len() && into == expected => {}
+                _ => return Ok(false),
             }
             at += expected.len() as u64;
         }
     }
-    true
+    Ok(true)
 }

@@ -92,8 +92,8 @@ impl Space {
         for (seat, ticket) in tickets {
             match ticket.wait_for(self.shared.options.drive_timeout) {
                 Some(Ok(())) => {}
-                Some(Err(error)) => self.shared.watch.failed(seat.index, &error),
-                None => self.shared.watch.failed(seat.index, &late()),
+                Some(Err(error)) => self.shared.blame(seat.index, &error),
+                None => self.shared.blame(seat.index, &late()),
             }
         }
     }

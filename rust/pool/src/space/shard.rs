@@ -91,7 +91,7 @@ impl Shared {
         }
         let rest = self.options.drive_timeout.saturating_sub(late_read);
         if self.owed.is_late_for(seat.index, rest, self.seams.clock.monotonic()) {
-            self.watch.failed(seat.index, &late());
+            self.blame(seat.index, &late());
             return Reach::Gone;
         }
         Reach::Late
@@ -203,12 +203,12 @@ impl Shared {
 
     /// Notes what a failed read says about the stripe and the drive.
     pub(crate) fn note_failed_read(&self, stripe: &Stripe, index: usize, seat: u16, error: &Error) {
-        if error.is(&codes::PROCESS_EXHAUSTED) {
+        if error.is_of_process() {
             return;
         }
         self.headers.forget(stripe.id, index);
         if error.is(&codes::DRIVE_FAILED) || error.is(&codes::DRIVE_MISSING) {
-            return self.watch.failed(seat, error);
+            return self.blame(seat, error);
         }
         let is_stale = self.roster.load().seat(seat).is_some_and(|seat| seat.state == State::Stale);
         // A drive that was away lacks what was written meanwhile, and is being brought up to date.

@@ -278,7 +278,7 @@ impl Flight {
             return;
         }
         // No drive's fault, and no other drive would help.
-        if let Some((_, error)) = refusals.iter().find(|(_, e)| e.is(&codes::PROCESS_EXHAUSTED)) {
+        if let Some((_, error)) = refusals.iter().find(|(_, e)| e.is_of_process()) {
             lock(&self.state).result = Some(Err(error.clone()));
             return self.changed.notify_all();
         }
@@ -304,7 +304,7 @@ impl Flight {
         let roster = self.shared.roster.load();
         let in_service = roster.seat(seat).is_some_and(|seat| seat.writable().is_some());
         if in_service && !error.is(&codes::DRIVE_FULL) {
-            self.shared.watch.failed(seat, error);
+            self.shared.blame(seat, error);
         }
     }
 

@@ -4,6 +4,7 @@ mod damage;
 mod degraded;
 mod dropped;
 mod honest;
+mod process;
 mod repairing;
 mod room;
 mod storing;
