@@ -28,7 +28,7 @@ fn stored(seed: u64) -> (World, Model) {
     (world, model)
 }
 
-fn store(meta: &Meta, model: &mut Model, numbers: std::ops::Range<u64>) {
+fn store(meta: &Arc<Meta>, model: &mut Model, numbers: std::ops::Range<u64>) {
     for n in numbers {
         let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 9000));
         put(meta, &key, &content).unwrap();
@@ -129,7 +129,9 @@ fn a_new_drive_that_the_process_cannot_take_in_is_no_member_or_a_whole_one() {
         let replace = || meta.pool().replace(&*meta, "d1", &new, &holder(), &Control::default());
         let replaced = replace();
         if let Err(error) = &replaced {
-            assert!(error.is(&codes::PROCESS_EXHAUSTED), "after {after}: {error}");
+            // Whether the new list of the journal's drives is durable may not be known: then it stops.
+            let expected = [&codes::PROCESS_EXHAUSTED, &codes::JOURNAL_MEMBERS];
+            assert!(expected.into_iter().any(|code| error.is(code)), "after {after}: {error}");
         }
         assert!(!states(&meta).contains(&State::Failed), "after {after}");
         check(&meta, &model, "after the replace");

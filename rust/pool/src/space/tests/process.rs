@@ -58,6 +58,7 @@ fn a_shard_that_the_process_cannot_open_is_not_replaced() {
     let wanted = Wanted { in_place: vec![1], ..Wanted::default() };
     assert_eq!(restore(&world, &stripe, &wanted).refused, 1);
     assert!(lock(&world.watch.failed).is_empty());
+    world.settle();
     world.assert_whole("kept");
 }
 
