@@ -10,6 +10,8 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +21,6 @@ from dwkernel import _progress, reports
 from dwkernel.cli import app, output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Cli
 
 NAMES = {"esc\x1b[31mred": "esc\\x1b[31mred", "new\nline": "new\\nline", "\x9bq": "\\x9bq"}
@@ -285,3 +285,25 @@ def test_reports_say_first_what_is_not_nothing() -> None:
     text = str(reports.RebuildReport(1.0, {"stripes": 1, "missing_shards": 0}))
     assert text == "1 stripe, nothing missing in 1.0 s"
     assert json.loads(json.dumps(reports.ScrubReport(1.0, numbers).to_dict()))["stripes"] == 13
+
+
+def test_a_replace_says_if_the_new_drive_shares_a_file_system_with_another(
+    cli: Cli, tmp_path: Path
+) -> None:
+    elsewhere = Path("/dev/shm")  # noqa: S108 - another file system is the point
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system to write to")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as home:
+        drives = [tmp_path / "a", Path(home) / "b"]
+        store = tmp_path / "store"
+        given = [word for drive in drives for word in ("--drive", drive)]
+        cli.run("create", store, *given, "--geometry", "mirror:2")
+        assert cli.answer("status", store)["warnings"] == []
+        said = "d1, d2 lie on one file system and fail together"
+        replaced = cli.run("drive", "replace", store, "d2", tmp_path / "c")
+        assert said in replaced.stderr + replaced.stdout
+        [warning] = cli.answer("status", store)["warnings"]
+        assert said in warning
+        back = cli.run("drive", "replace", store, "d2", Path(home) / "d")
+        assert said not in back.stderr + back.stdout
+        assert cli.answer("status", store)["warnings"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -108,6 +109,42 @@ def test_scattered_harm_on_two_drives_is_read_through_and_scrubbed_away(
         check_everything(kernel)
         assert kernel.pool.status().redundancy == "full", kernel.pool.status()
     for name in ("d2", "d5"):
+        shutil.rmtree(store / name)
+    with dw.open(store) as kernel:
+        check_everything(kernel)
+
+
+def stranger(place: Path, kind: str) -> None:
+    place.unlink()
+    if kind == "directory":
+        place.mkdir()
+        (place / "theirs").write_text("content")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link"])
+def test_what_lies_where_a_shard_should_makes_way_and_costs_no_drive(
+    store: Path, kind: str
+) -> None:
+    shards = [file for name in ("d1", "d2") for file in files_of(store / name / "blobs" / "s")]
+    for shard in shards:
+        stranger(shard, kind)
+    with dw.open(store) as kernel:
+        check_everything(kernel)
+        kernel.pool.scrub()
+        status = kernel.pool.status()
+        assert [drive.state for drive in status.drives] == ["ok"] * 5
+        assert status.redundancy == "full", status
+        # What is dropped with strangers where its shards should be costs no drive either.
+        kernel.put("docs/24", content(7))
+        kernel.delete("docs/24")
+    assert all(shard.is_file() for shard in shards)
+    asides = [shard.with_name(shard.name + "+0") for shard in shards]
+    assert all(aside.is_symlink() or aside.exists() for aside in asides)
+    for name in ("d3", "d5"):
         shutil.rmtree(store / name)
     with dw.open(store) as kernel:
         check_everything(kernel)

@@ -264,3 +264,86 @@ def test_a_program_without_a_file_left_to_open_blames_no_drive(path: Path) -> No
     # What the drives keep open they let go, which may be enough.
     assert set(refused) <= {"process.exhausted True"}
     assert (states, after) == ("['ok', 'ok', 'ok'] full", "True 3000000"), done.stderr
+
+
+# Small content while nothing can be opened, through several segments of the journal.
+_COMMITS = """
+import contextlib, os, resource, sys
+import dwkernel as dw
+kernel = dw.open(sys.argv[1], drives=3, create=True)
+kernel.containers.create("docs")
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+held, refused, stored = [], [], {}
+for number in range(700):
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    key, value = f"docs/{number}", os.urandom(60_000)
+    try:
+        kernel.put(key, value)
+        stored[key] = value
+    except dw.DwError as error:
+        refused.append(f"{error.code} {error.retryable}")
+        for one in held:
+            os.close(one)
+        held = []
+        kernel.put(key, value)
+        stored[key] = value
+for one in held:
+    os.close(one)
+kernel.close()
+with dw.open(sys.argv[1]) as kernel:
+    print(set(refused), len(refused) < 10)
+    print([drive.state for drive in kernel.pool.status().drives], kernel.pool.status().redundancy)
+    print(all(kernel[key] == value for key, value in stored.items()))
+"""
+
+
+def test_a_program_without_a_file_left_to_open_commits_and_no_drive_leaves_the_journal(
+    path: Path,
+) -> None:
+    command = [sys.executable, "-c", _COMMITS, str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, text=True)
+    refused, states, after = done.stdout.splitlines() or pytest.fail(done.stderr)
+    # At the end of a segment of the journal, which is longer than 200 of them.
+    assert refused in {"set() True", "{'process.exhausted True'} True"}
+    assert (states, after) == ("['ok', 'ok', 'ok'] full", "True"), done.stderr
+
+
+# A program that may write short files only, which stops nobody but itself.
+_SHORT_FILES = """
+import os, resource, signal, sys
+import dwkernel as dw
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+path, big = sys.argv[1], os.urandom(3_000_000)
+kernel = dw.open(path, drives=3, create=True)
+kernel.containers.create("docs")
+kernel.put("docs/a", big)
+def limited(files, use):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (files, -1))
+    try:
+        use()
+        return "worked"
+    except dw.DwError as error:
+        return f"{error.code} {error.retryable}"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+print(limited(400_000, lambda: kernel.put("docs/b", big)))
+print([drive.state for drive in kernel.pool.status().drives], kernel["docs/a"] == big)
+kernel.close()
+print(limited(1 << 20, lambda: dw.open(path).close()))
+with dw.open(path) as kernel:
+    print([drive.state for drive in kernel.pool.status().drives], kernel.pool.status().redundancy)
+    print(kernel["docs/a"] == big, kernel.put("docs/b", big).size)
+"""
+
+
+def test_a_program_that_may_write_short_files_only_is_told_so_and_blames_no_drive(
+    path: Path,
+) -> None:
+    command = [sys.executable, "-c", _SHORT_FILES, str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, text=True)
+    refused = "process.file_size False"
+    states = "['ok', 'ok', 'ok']"
+    expected = [refused, f"{states} True", refused, f"{states} full", "True 3000000"]
+    assert done.stdout.splitlines() == expected, (done.returncode, done.stderr)

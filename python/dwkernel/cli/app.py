@@ -403,8 +403,12 @@ def drive_replace(
     """Put a new drive in an old one's place and rebuild onto it."""
     out = Output(as_json=as_json)
     with opened(store, out, force=force, stopped=_STOPPED_REBUILD) as kernel:
+        known = kernel.pool.status().warnings
         report = kernel.pool.replace(old, new, rate=rate, progress=out.progress())
         out.done(report)
+        for text in kernel.pool.status().warnings:
+            if text not in known:
+                out.note(text)
         if not report.unrestored_shards:
             out.note(f"all that was on {old} is on {new} now: the old drive is not needed any more")
 

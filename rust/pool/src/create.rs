@@ -47,7 +47,7 @@ impl Pool {
             table.present.insert(*id, Present { drive, slots, took_part });
         }
         let locks = ids.into_iter().zip(locks).collect();
-        begin(table, locks, geometry, options, seams, warnings(drives))
+        begin(table, locks, geometry, options, seams)
     }
 }
 
@@ -57,7 +57,6 @@ fn begin(
     geometry: &Geometry,
     options: &PoolOptions,
     seams: Seams,
-    warnings: Vec<String>,
 ) -> Result<Arc<Pool>> {
     let tolerance = geometry.tolerance();
     let id = table.superblock.pool;
@@ -103,7 +102,7 @@ fn begin(
         space,
         journal,
         locks: Mutex::new(locks),
-        warnings,
+        warnings: Vec::new(),
         read_only: None,
         closed: AtomicBool::new(false),
         repairing: Mutex::new(()),
@@ -237,28 +236,4 @@ fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> 
         keyring: Vec::new(),
         options: Vec::new(),
     })
-}
-
-/// Two drives on one file system fail together.
-fn warnings(drives: &[NewDrive]) -> Vec<String> {
-    shared_domains(drives.iter().map(|new| (new.name.clone(), new.drive.describe().failure_domain)))
-}
-
-/// A warning for each failure domain that several drives share.
-pub(crate) fn shared_domains(
-    drives: impl Iterator<Item = (String, Option<String>)>,
-) -> Vec<String> {
-    let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, domain) in drives {
-        if let Some(domain) = domain {
-            domains.entry(domain).or_default().push(name);
-        }
-    }
-    let shared = domains.into_values().filter(|names| names.len() > 1);
-    shared
-        .map(|names| {
-            let names = names.join(", ");
-            format!("{names} lie on one file system and fail together: use one drive for each")
-        })
-        .collect()
 }

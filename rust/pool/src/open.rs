@@ -14,7 +14,7 @@ use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
 
 use crate::away::{Away, seat_at};
-use crate::create::{is_torn_first, shared_domains};
+use crate::create::is_torn_first;
 use crate::membership::{Membership, Present, Remark, Table, mark};
 use crate::pool::{Pool, PoolOptions};
 use crate::space::Space;
@@ -246,7 +246,6 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
     }
     sorted.away.tell(&mut table, &options.places, &mut warnings);
     remark_read_only(&mut table);
-    warnings.extend(domain_warnings(&table));
     let read_only = may_write(&table, &geometry, options, &mut warnings)?;
     let journal = table.superblock.journal.iter().filter(|id| table.present.contains_key(id));
     let journal: Vec<DriveId> = journal.copied().collect();
@@ -353,14 +352,6 @@ fn remark_read_only(table: &mut Table) {
             remarks.entry(*id).or_insert(Remark { is_foreign: false, text, cure });
         }
     }
-}
-
-fn domain_warnings(table: &Table) -> Vec<String> {
-    let domain = |id: &DriveId| {
-        table.present.get(id).and_then(|present| present.drive.drive().describe().failure_domain)
-    };
-    let rows = table.superblock.members.iter();
-    shared_domains(rows.map(|row| (row.name.clone(), domain(&row.id))))
 }
 
 /// Refuses what cannot be opened; says why if it can only be read.

@@ -143,8 +143,13 @@ impl Pool {
             weak_stripes: weak,
             usable_bytes,
             advice,
-            warnings: self.warnings.iter().cloned().chain(self.exposed_domain(&roster)).collect(),
+            warnings: self.warnings_now(&roster),
         })
+    }
+
+    fn warnings_now(&self, roster: &Roster) -> Vec<String> {
+        let found = self.warnings.iter().cloned();
+        found.chain(shared_devices(roster)).chain(self.exposed_domain(roster)).collect()
     }
 
     /// What to say if losing one failure domain loses more of a stripe than it survives, spread as it may be.
@@ -187,6 +192,24 @@ impl Pool {
             }
         }
     }
+}
+
+/// A warning for each file system, or the like, that holds several drives. Whose place another one took does not
+/// count.
+fn shared_devices(roster: &Roster) -> Vec<String> {
+    let mut devices: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for seat in roster.seats.iter().filter(|seat| !seat.labels.contains_key(REPLACED)) {
+        let device = seat.readable().and_then(|drive| drive.drive().describe().failure_domain);
+        if let Some(device) = device {
+            devices.entry(device).or_default().push(&seat.name);
+        }
+    }
+    let shared = devices.into_values().filter(|names| names.len() > 1);
+    let warning = |names: Vec<&str>| {
+        let names = names.join(", ");
+        format!("{names} lie on one file system and fail together: use one drive for each")
+    };
+    shared.map(warning).collect()
 }
 
 /// How many of `shards` lie in one failure domain if they are spread evenly over domains of these numbers of drives.
