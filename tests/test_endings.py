@@ -272,12 +272,16 @@ import contextlib, os, resource, sys
 import dwkernel as dw
 kernel = dw.open(sys.argv[1], drives=3, create=True)
 kernel.containers.create("docs")
+kernel.put("docs/large", os.urandom(3_000_000))
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 held, refused, stored = [], [], {}
 for number in range(700):
-    with contextlib.suppress(OSError):
-        while True:
-            held.append(os.open("/dev/null", os.O_RDONLY))
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        with contextlib.suppress(dw.DwError):
+            kernel["docs/large"]  # has the drives let go of what they can do without
     key, value = f"docs/{number}", os.urandom(60_000)
     try:
         kernel.put(key, value)
