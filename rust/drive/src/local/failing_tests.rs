@@ -68,3 +68,34 @@ fn whichever_call_fails_what_was_acknowledged_is_there_and_nothing_is_half_there
         }
     }
 }
+
+#[test]
+fn a_drive_that_its_server_has_forgotten_is_missing_and_back_when_it_is_known_again() {
+    let machine = Machine::new(1);
+    let drive = start(&machine);
+    drive.make_skeleton().unwrap();
+    let (blob, log) = (name("s/0001"), name("journal.0"));
+    drive.put(&blob, &[Bytes::from_static(b"content")]).unwrap();
+    drive.create_log(&log, 4096).unwrap();
+    machine.set_stale(true);
+    let results = [
+        drive.read(&blob, 0, &mut [0; 7]).map(drop),
+        drive.put(&name("s/0002"), &[]),
+        drive.delete(&blob),
+        drive.list(Some("s"), None, 10).map(drop),
+        drive.capacity().map(drop),
+        drive.sync("test"),
+        drive.read_superblock(Slot::A).map(drop),
+        drive.write_superblock(Slot::A, &[1]),
+        drive.read_log(&log, 0, &mut [0; 10]),
+        drive.create_log(&name("journal.1"), 4096),
+        drive.hold_log(&log),
+    ];
+    for (index, result) in results.into_iter().enumerate() {
+        let error = result.expect_err(&format!("call {index} worked"));
+        assert!(error.is(&codes::DRIVE_MISSING), "call {index}: {error}");
+    }
+    machine.set_stale(false);
+    drive.sync("test").unwrap();
+    assert_eq!(drive.read(&blob, 0, &mut [0; 7]).unwrap(), 7);
+}

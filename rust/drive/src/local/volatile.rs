@@ -39,6 +39,8 @@ struct World {
     failing: Option<(&'static str, Errno)>,
     room_bytes: u64,
     is_read_only: bool,
+    /// The server on which it lies has forgotten it.
+    is_stale: bool,
     /// How many calls of any kind were made, and the one that fails.
     calls: u64,
     broken_call: Option<(u64, Errno)>,
@@ -96,6 +98,7 @@ impl Machine {
             failing: None,
             room_bytes: u64::MAX,
             is_read_only: false,
+            is_stale: false,
             calls: 0,
             broken_call: None,
         })))
@@ -143,6 +146,10 @@ impl Machine {
         self.world().is_read_only = is_read_only;
     }
 
+    pub(super) fn set_stale(&self, is_stale: bool) {
+        self.world().is_stale = is_stale;
+    }
+
     /// How many changes and syncs were made.
     pub(super) fn steps(&self) -> u64 {
         self.world().steps
@@ -176,6 +183,9 @@ impl World {
     fn enter(&mut self, life: u64, step: Step) -> Io<bool> {
         if self.is_cut || self.life != life {
             return Err(Errno::IO);
+        }
+        if self.is_stale {
+            return Err(Errno::STALE);
         }
         self.calls += 1;
         if let Some((number, errno)) = self.broken_call

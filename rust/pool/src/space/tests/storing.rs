@@ -380,3 +380,31 @@ fn a_process_without_descriptors_is_told_so_and_no_drive_is_blamed() {
         assert!(world.get(&again).unwrap() == content);
     }
 }
+
+#[test]
+fn a_drive_that_becomes_read_only_goes_out_of_service_and_its_shards_elsewhere() {
+    let world = World::new(7, RS42, 9201);
+    let content = bytes(1, 40_000);
+    world.drives[2].set_read_only(true);
+    for _ in 0..8 {
+        let stripe = world.put(&content).unwrap();
+        assert!(!stripe.placement.contains(&2));
+        assert!(world.get(&stripe).unwrap() == content);
+    }
+    assert!(lock(&world.watch.failed).iter().all(|seat| *seat == 2));
+    assert!(!lock(&world.watch.failed).is_empty());
+}
+
+#[test]
+fn shards_that_this_user_may_not_read_are_computed_and_noted_and_their_drive_stays() {
+    let world = World::new(6, RS42, 9202);
+    let content = bytes(1, 40_000);
+    let stripe = world.put(&content).unwrap();
+    let (seat, refused) = (stripe.placement[0], Effect::Error(&codes::DRIVE_READ_ONLY));
+    world.drives[usize::from(seat)].inject(Fault::new(refused).on(Operation::Read));
+    assert!(world.get(&stripe).unwrap() == content);
+    assert!(lock(&world.watch.failed).is_empty());
+    assert_eq!(world.take_repairs(), [stripe.id]);
+    world.drives.iter().for_each(FaultyDrive::heal);
+    assert!(world.get(&stripe).unwrap() == content);
+}
