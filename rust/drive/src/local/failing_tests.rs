@@ -77,7 +77,7 @@ fn a_drive_that_its_server_has_forgotten_is_missing_and_back_when_it_is_known_ag
     let (blob, log) = (name("s/0001"), name("journal.0"));
     drive.put(&blob, &[Bytes::from_static(b"content")]).unwrap();
     drive.create_log(&log, 4096).unwrap();
-    machine.set_stale(true);
+    machine.refuse(Some(Errno::STALE));
     let results = [
         drive.read(&blob, 0, &mut [0; 7]).map(drop),
         drive.put(&name("s/0002"), &[]),
@@ -95,7 +95,7 @@ fn a_drive_that_its_server_has_forgotten_is_missing_and_back_when_it_is_known_ag
         let error = result.expect_err(&format!("call {index} worked"));
         assert!(error.is(&codes::DRIVE_MISSING), "call {index}: {error}");
     }
-    machine.set_stale(false);
+    machine.refuse(None);
     drive.sync("test").unwrap();
     assert_eq!(drive.read(&blob, 0, &mut [0; 7]).unwrap(), 7);
 }

@@ -39,8 +39,8 @@ struct World {
     failing: Option<(&'static str, Errno)>,
     room_bytes: u64,
     is_read_only: bool,
-    /// The server on which it lies has forgotten it.
-    is_stale: bool,
+    /// What every call says.
+    refusal: Option<Errno>,
     /// How many calls of any kind were made, and the one that fails.
     calls: u64,
     broken_call: Option<(u64, Errno)>,
@@ -98,7 +98,7 @@ impl Machine {
             failing: None,
             room_bytes: u64::MAX,
             is_read_only: false,
-            is_stale: false,
+            refusal: None,
             calls: 0,
             broken_call: None,
         })))
@@ -146,8 +146,9 @@ impl Machine {
         self.world().is_read_only = is_read_only;
     }
 
-    pub(super) fn set_stale(&self, is_stale: bool) {
-        self.world().is_stale = is_stale;
+    /// Every call fails with this.
+    pub(super) fn refuse(&self, errno: Option<Errno>) {
+        self.world().refusal = errno;
     }
 
     /// How many changes and syncs were made.
@@ -184,8 +185,8 @@ impl World {
         if self.is_cut || self.life != life {
             return Err(Errno::IO);
         }
-        if self.is_stale {
-            return Err(Errno::STALE);
+        if let Some(errno) = self.refusal {
+            return Err(errno);
         }
         self.calls += 1;
         if let Some((number, errno)) = self.broken_call
