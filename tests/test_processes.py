@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 import dwkernel as dw
 from dwkernel import errors
+from mixed_load import Book, loading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,78 +144,17 @@ def _in_the_child(kernel: dw.Kernel, reader: dw.Reader) -> int:
     return 0
 
 
-MIXED = """
-import os, random, sys
-from concurrent.futures import ThreadPoolExecutor
-import dwkernel as dw
-
-seed, epoch = int(sys.argv[2]), int(sys.argv[3])
-
-def content(epoch, thread, step):
-    chance = random.Random(f"{seed}-{epoch}-{thread}-{step}")
-    size = chance.choice([0, 100, 3000, 60_000, 70_000, 1_500_000])
-    return chance.randbytes(size)
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-
-def work(thread):
-    chance = random.Random(f"{seed}-{epoch}-{thread}")
-    for step in range(100_000):
-        key = f"docs/{thread}-{chance.randrange(12)}"
-        if chance.random() < 0.25 and key in kernel:
-            say("delete?", key, epoch, step)
-            kernel.delete(key)
-            say("deleted", key, epoch, step)
-        else:
-            say("put?", key, epoch, step)
-            at = {"at": f"{epoch} {thread} {step}"}
-            kernel.put(key, content(epoch, thread, step), metadata=at)
-            say("put", key, epoch, step)
-
-kernel = dw.open(sys.argv[1])
-with ThreadPoolExecutor(4) as pool:
-    list(pool.map(work, range(4)))
-"""
-
-
 def test_kill_9_in_a_mixed_load_loses_nothing_acknowledged(path: Path) -> None:
-    """Each key is one thread's alone: it holds what was acknowledged or begun last."""
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")  # noqa: T201 - to replay the data, though not the moment
     chance = random.Random(seed)
     with dw.open(path, drives=3, create=True) as kernel:
-        kernel.containers.create("docs")
-    state: dict[str, str | None] = {}
-    rounds = 12 if os.environ.get("DWK_LONG") else 4
-    for epoch in range(rounds):
-        begun: dict[str, str | None] = {}
-        with start(MIXED, str(path), str(seed), str(epoch)) as writer:
-            assert writer.stdout
-            moment = chance.randrange(20, 400)
-            for number, line in enumerate(writer.stdout):
-                verb, key, *at = line.decode().split()
-                thread = key.split("/")[1].split("-")[0]
-                value = f"{at[0]} {thread} {at[1]}" if verb.startswith("put") else None
-                if verb.endswith("?"):
-                    begun[key] = value
-                else:
-                    state[key] = value
-                    begun.pop(key, None)
-                if number == moment:
-                    os.kill(writer.pid, signal.SIGKILL)
+        Book.begin(kernel)
+    book = Book(seed)
+    for epoch in range(12 if os.environ.get("DWK_LONG") else 4):
+        with loading(seed, epoch, repair=epoch % 2 == 1, path=str(path)) as said:
+            book.listen(itertools.islice(said, chance.randrange(20, 400)))
+            said.kill()
+            book.listen(said)
         with dw.open(path) as kernel:
-            found = {entry.key: kernel.head(entry.key) for entry in kernel.list("docs")}
-            for key in state.keys() | begun.keys() | found.keys():
-                there = found[key].metadata["at"] if key in found else None
-                allowed = {state.get(key)} | ({begun[key]} if key in begun else set())
-                assert there in allowed, f"{key} holds {there}, not {allowed}"
-                state[key] = there
-                if there is not None:
-                    assert kernel[key] == content(seed, *there.split()), key
-
-
-def content(seed: int, epoch: str, thread: str, step: str) -> bytes:
-    chance = random.Random(f"{seed}-{epoch}-{thread}-{step}")
-    size = chance.choice([0, 100, 3000, 60_000, 70_000, 1_500_000])
-    return chance.randbytes(size)
+            book.check(kernel)

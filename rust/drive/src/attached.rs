@@ -70,6 +70,14 @@ impl Attached {
         self.log.submit(&self.drive, job)
     }
 
+    /// Has the drive let go of what it keeps open, after the jobs before it ([`Drive::close`]).
+    pub fn close(&self) -> Ticket<()> {
+        self.submit(|drive| {
+            drive.close();
+            Ok(())
+        })
+    }
+
     /// How much room it has.
     pub const fn room(&self) -> &Arc<Room> {
         &self.room
@@ -90,6 +98,14 @@ impl Attached {
             }
         }
         Some(question)
+    }
+}
+
+/// Closes drives, all at once ([`Attached::close`]); who takes longer than to the deadline is not waited for.
+pub fn close_all(drives: impl IntoIterator<Item = Arc<Attached>>, deadline: &Deadline) {
+    let closing: Vec<_> = drives.into_iter().map(|drive| drive.close()).collect();
+    for drive in closing {
+        let _ = drive.wait_for(deadline.remaining());
     }
 }
 

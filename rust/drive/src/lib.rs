@@ -19,7 +19,7 @@ mod port;
 mod room;
 mod superblock;
 
-pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket};
+pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket, close_all};
 pub use faulty::{FaultyDrive, Power};
 #[cfg(unix)]
 pub use local::LocalDrive;

@@ -266,6 +266,10 @@ pub trait Drive: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Lets go of everything that it keeps open: what it lies on can be taken away. Who calls afterwards gets
+    /// `store.closed`, or an answer, where nothing needs to be open.
+    fn close(&self) {}
+
     /// The log capability, if the drive can preallocate, write at an offset and sync.
     fn log(&self) -> Option<&dyn Log> {
         None

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
     Answer, Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState,
-    Superblock, Ticket,
+    Superblock, Ticket, close_all,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -16,7 +16,7 @@ use dwk_journal::{Identity, Journal, Member};
 use crate::away::{Away, seat_at};
 use crate::create::is_torn_first;
 use crate::membership::{Membership, Present, Remark, Table, mark};
-use crate::pool::{Pool, PoolOptions};
+use crate::pool::{CLOSE_TIME, Pool, PoolOptions};
 use crate::space::Space;
 use crate::verdict::Verdict;
 use crate::warden::{Evicting, Warden, Watching};
@@ -71,12 +71,25 @@ impl Pool {
     /// drives.
     pub fn open(
         drives: Vec<Arc<dyn Drive>>,
+        options: OpenOptions,
+        seams: Seams,
+        holder: &Holder,
+    ) -> Result<Arc<Self>> {
+        let clock = Arc::clone(&seams.clock);
+        Self::open_on(&drives, options, seams, holder).inspect_err(|_| {
+            let drives = drives.into_iter().map(Attached::new);
+            close_all(drives, &Deadline::after(clock, CLOSE_TIME));
+        })
+    }
+
+    fn open_on(
+        drives: &[Arc<dyn Drive>],
         mut options: OpenOptions,
         seams: Seams,
         holder: &Holder,
     ) -> Result<Arc<Self>> {
         let mut found = Found { away: Away::new(mem::take(&mut options.away)), ..Found::default() };
-        let looks = drives.into_iter().map(|drive| Look::start(drive, holder, &options));
+        let looks = drives.iter().map(|drive| Look::start(Arc::clone(drive), holder, &options));
         for look in looks.collect::<Vec<_>>() {
             options.until.check()?;
             found.take(look, &options)?;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
-use dwk_drive::{Drive, Lock, MemberState};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
+use dwk_drive::{Drive, Lock, MemberState, close_all};
 use dwk_erasure::Geometry;
 use dwk_journal::Journal;
 
@@ -39,6 +39,9 @@ impl Default for PoolOptions {
         }
     }
 }
+
+/// How long closing waits for drives to let go.
+pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// A drive on its way into a pool.
 pub struct NewDrive {
@@ -288,8 +291,9 @@ impl Pool {
                 done => done?,
             }
             // Its threads and its files are of no use any more.
-            self.membership.lock().present.remove(&seat.id);
+            let gone = self.membership.lock().present.remove(&seat.id);
             self.lock_locks().remove(&seat.id);
+            let _ = gone.map(|present| present.drive.close());
         }
         Ok(())
     }
@@ -319,7 +323,16 @@ impl Pool {
             Ok(())
         };
         self.lock_locks().clear();
+        self.close_drives();
         done
+    }
+
+    /// Whatever still reads from them ends; one that hangs is not waited for any longer than this.
+    fn close_drives(&self) {
+        let table = self.membership.lock();
+        let drives: Vec<_> = table.present.values().map(|at| Arc::clone(&at.drive)).collect();
+        drop(table);
+        close_all(drives, &Deadline::after(Arc::clone(&self.seams.clock), CLOSE_TIME));
     }
 }
 

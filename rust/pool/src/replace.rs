@@ -129,8 +129,9 @@ impl Pool {
     fn leave_out(&self, id: DriveId) {
         let mut table = self.membership.lock();
         if table.superblock.member(id).is_none() {
-            table.present.remove(&id);
+            let gone = table.present.remove(&id);
             self.lock_locks().remove(&id);
+            let _ = gone.map(|present| present.drive.close());
         }
     }
 }

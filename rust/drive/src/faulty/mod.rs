@@ -401,6 +401,10 @@ impl Drive for FaultyDrive {
         self.below().unknown(limit)
     }
 
+    fn close(&self) {
+        self.below().close();
+    }
+
     fn log(&self) -> Option<&dyn Log> {
         self.below().log().map(|_| self as &dyn Log)
     }

@@ -128,6 +128,11 @@ impl Blobs {
         }
     }
 
+    /// Closes what was kept for reading.
+    pub(super) fn close(&self) {
+        self.handles.close();
+    }
+
     pub(super) fn delete(&self, name: &BlobName) -> Result<()> {
         self.root.trusted()?;
         let path = layout::blob(name);

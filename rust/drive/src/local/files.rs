@@ -60,6 +60,8 @@ pub(super) trait Files: Send + Sync {
     /// Makes everything durable, whoever wrote it.
     fn sync_all(&self, tag: &'static str) -> Io<()>;
     fn space(&self) -> Io<Capacity>;
+    /// Lets the directory go: `EBADF` from now on.
+    fn close(&self) {}
 }
 
 /// An open file. Dropping it closes it and ends its lock.

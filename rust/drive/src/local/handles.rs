@@ -113,6 +113,13 @@ impl Handles {
         state.forgotten += 1;
         state.open.remove(name);
     }
+
+    /// Closes everything; what is under way is not kept.
+    pub(super) fn close(&self) {
+        let mut state = guard(&self.state);
+        state.forgotten += 1;
+        state.open.clear();
+    }
 }
 
 impl Keeper for Handles {

@@ -284,6 +284,11 @@ impl Logs {
         removed.map_err(|_| self.not_found(name))
     }
 
+    /// Closes everything: after the directory, so that nothing is opened any more.
+    pub(super) fn close(&self) {
+        write_guard(&self.open.0).clear();
+    }
+
     fn not_found(&self, name: &BlobName) -> Error {
         self.root.alive().err().unwrap_or_else(|| checks::not_found(name))
     }

@@ -340,6 +340,12 @@ impl Drive for LocalDrive {
         inventory::unknown(&self.shared.root, limit)
     }
 
+    fn close(&self) {
+        self.shared.root.files().close();
+        self.shared.blobs.close();
+        self.shared.logs.close();
+    }
+
     fn log(&self) -> Option<&dyn Log> {
         Some(self)
     }

@@ -150,6 +150,9 @@ impl Root {
 /// What is opened where a file should be, and is none: a pipe, a device, a directory.
 pub(super) const NO_FILE: Errno = Errno::NXIO;
 
+/// What everything fails with once the drive was closed.
+pub(super) const CLOSED: Errno = Errno::BADF;
+
 /// A file would become longer than the process may have it. The call is not made: the system would kill a process
 /// that does not ignore `SIGXFSZ`.
 pub(super) const PAST_LIMIT: Errno = Errno::OVERFLOW;
@@ -173,6 +176,7 @@ pub(super) fn code(errno: Errno) -> &'static Code {
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => &codes::DRIVE_FULL,
         Errno::ROFS | Errno::ACCESS | Errno::PERM => &codes::DRIVE_READ_ONLY,
         PAST_LIMIT => &codes::PROCESS_FILE_SIZE,
+        CLOSED => &codes::STORE_CLOSED,
         Errno::NOMEM => &codes::PROCESS_EXHAUSTED,
         _ if is_exhaustion(errno) => &codes::PROCESS_EXHAUSTED,
         _ => &codes::DRIVE_IO,
@@ -183,6 +187,7 @@ pub(super) fn code(errno: Errno) -> &'static Code {
 pub(super) const fn remark(errno: Errno) -> &'static str {
     match errno {
         Errno::ACCESS | Errno::PERM => ": this user has no right to it",
+        CLOSED => ": the drive is closed",
         NO_FILE | Errno::ISDIR | Errno::LOOP => ": it is no plain file",
         Errno::DQUOT => ": the quota is used up",
         Errno::FBIG => {

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno, retry_on_intr};
@@ -11,7 +12,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::files::{File, Files, How, Io, Kind, Node};
 use super::handles;
-use super::root::{NO_FILE, PAST_LIMIT, is_exhaustion};
+use super::root::{CLOSED, NO_FILE, PAST_LIMIT, is_exhaustion};
+use crate::checks::{read_guard, write_guard};
 use crate::{Capacity, LockMode};
 
 /// Nobody else's: without a key of its own a pool's root key lies on its drives.
@@ -20,7 +22,8 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o700);
 
 /// A directory of the operating system, held open: if it is removed, nothing is made in its place.
 pub(super) struct System {
-    root: OwnedFd,
+    /// None once it was closed.
+    root: RwLock<Option<Arc<OwnedFd>>>,
     /// It has no device: nothing waits for one, and there is no cache to go past.
     is_memory: bool,
 }
@@ -30,24 +33,30 @@ impl System {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = opened(|| fs::open(path, flags, Mode::empty()))?;
         let is_memory = lies_in_memory(&root);
-        Ok(Self { root, is_memory })
+        Ok(Self { root: RwLock::new(Some(Arc::new(root))), is_memory })
+    }
+
+    fn root(&self) -> Io<Arc<OwnedFd>> {
+        read_guard(&self.root).clone().ok_or(CLOSED)
     }
 
     /// The number of the file system's device.
     #[allow(clippy::unnecessary_cast, reason = "its type differs between platforms")]
     pub(super) fn device(&self) -> Io<u64> {
-        Ok(fs::fstat(&self.root)?.st_dev as u64)
+        Ok(fs::fstat(&*self.root()?)?.st_dev as u64)
     }
 
     /// True if the file system is mounted read-only.
     pub(super) fn is_read_only(&self) -> Io<bool> {
-        let stat = retry_on_intr(|| fs::fstatvfs(&self.root))?;
+        let root = self.root()?;
+        let stat = retry_on_intr(|| fs::fstatvfs(&*root))?;
         Ok(stat.f_flag.contains(fs::StatVfsMountFlags::RDONLY))
     }
 
     fn directory(&self, path: &str) -> Io<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        opened(|| fs::openat(&self.root, here(path), flags, Mode::empty()))
+        let root = self.root()?;
+        opened(|| fs::openat(&*root, here(path), flags, Mode::empty()))
     }
 }
 
@@ -83,9 +92,10 @@ impl Files for System {
         };
         // A pipe that lies where a file should be would wait for its other end.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let root = self.root()?;
         let file = match how {
-            How::ReadNow => open_cached(&self.root, path, flags)?,
-            _ => opened(|| fs::openat(&self.root, path, flags, FILE_MODE))?,
+            How::ReadNow => open_cached(&root, path, flags)?,
+            _ => opened(|| fs::openat(&*root, path, flags, FILE_MODE))?,
         };
         if node(&fs::fstat(&file)?).kind != Kind::File {
             return Err(NO_FILE);
@@ -94,23 +104,26 @@ impl Files for System {
     }
 
     fn rename_new(&self, from: &str, to: &str) -> Io<()> {
-        match rename_exclusively(&self.root, from, to) {
+        let root = self.root()?;
+        match rename_exclusively(&root, from, to) {
             // Not every file system knows it (NFS, some FUSE): a link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 let none = AtFlags::empty();
-                retry_on_intr(|| fs::linkat(&self.root, from, &self.root, to, none))?;
-                retry_on_intr(|| fs::unlinkat(&self.root, from, none))
+                retry_on_intr(|| fs::linkat(&*root, from, &*root, to, none))?;
+                retry_on_intr(|| fs::unlinkat(&*root, from, none))
             }
             result => result,
         }
     }
 
     fn remove(&self, path: &str) -> Io<()> {
-        retry_on_intr(|| fs::unlinkat(&self.root, path, AtFlags::empty()))
+        let root = self.root()?;
+        retry_on_intr(|| fs::unlinkat(&*root, path, AtFlags::empty()))
     }
 
     fn make_directory(&self, path: &str) -> Io<()> {
-        retry_on_intr(|| fs::mkdirat(&self.root, path, DIRECTORY_MODE))
+        let root = self.root()?;
+        retry_on_intr(|| fs::mkdirat(&*root, path, DIRECTORY_MODE))
     }
 
     fn list(&self, path: &str) -> Io<Vec<(String, Kind)>> {
@@ -130,10 +143,11 @@ impl Files for System {
     }
 
     fn stat(&self, path: &str) -> Io<Node> {
+        let root = self.root()?;
         if path.is_empty() {
-            return fs::fstat(&self.root).map(|stat| node(&stat));
+            return fs::fstat(&*root).map(|stat| node(&stat));
         }
-        let stat = retry_on_intr(|| fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW))?;
+        let stat = retry_on_intr(|| fs::statat(&*root, path, AtFlags::SYMLINK_NOFOLLOW))?;
         Ok(node(&stat))
     }
 
@@ -146,12 +160,17 @@ impl Files for System {
     }
 
     fn sync_all(&self, _tag: &'static str) -> Io<()> {
-        sync_file_system(&self.root)
+        sync_file_system(&*self.root()?)
     }
 
     fn space(&self) -> Io<Capacity> {
-        let stat = retry_on_intr(|| fs::fstatvfs(&self.root))?;
+        let root = self.root()?;
+        let stat = retry_on_intr(|| fs::fstatvfs(&*root))?;
         Ok(capacity(&stat))
+    }
+
+    fn close(&self) {
+        write_guard(&self.root).take();
     }
 }
 

@@ -63,6 +63,39 @@ fn local_drive_conforms_on_tmpfs() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_drive_keeps_nothing_open_and_says_so() {
+    let (_home, path, drive) = drive();
+    let open_in_it = || {
+        let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        files
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .filter(|to| to.starts_with(&path))
+            .count()
+    };
+    drive.put(&name("s/0123"), &[bytes(200_000, 1)]).unwrap();
+    let mut read = [0; 10];
+    drive.read(&name("s/0123"), 0, &mut read).unwrap();
+    drive.create_log(&name("journal.0"), 8192).unwrap();
+    drive.write_log(&name("journal.0"), 4096, &[bytes(4096, 2)]).unwrap();
+    assert!(open_in_it() >= 4, "the directory, the blob, the log twice");
+    drive.close();
+    assert_eq!(open_in_it(), 0);
+    let refused = [
+        drive.put(&name("s/4567"), &[]).unwrap_err(),
+        drive.read(&name("s/0123"), 0, &mut read).unwrap_err(),
+        drive.sync_log(&name("journal.0"), "test").unwrap_err(),
+        drive.list_logs().unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.is(&codes::STORE_CLOSED), "{error:?}");
+    }
+    assert_eq!(open_in_it(), 0);
+    let again = LocalDrive::open(&path).unwrap();
+    assert_eq!(again.stat(&name("s/0123")).unwrap().bytes, 200_000);
+}
+
 #[test]
 fn what_was_stored_is_there_when_the_drive_is_opened_again() {
     let (_home, path, drive) = drive();

@@ -1,0 +1,297 @@
+"""Disks with a write cache that forgets, for real file systems.
+
+A process of its own answers the system's requests for the files `0`, `1`, … of a FUSE file system.
+Loop devices on them are disks: what was written stays in a cache until the disk is told to flush.
+When the power of disks is cut, each sector in their caches is kept or lost by chance, all at one
+moment, and every request fails until the power is back. Linux, as root.
+
+The bytes of the requests are those of the kernel's `include/uapi/linux/fuse.h`, version 7.31.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import mmap
+import os
+import random
+import select
+import stat
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECTOR = 512
+ROOT = 1
+LARGEST_WRITE = 1 << 20
+HEADER = struct.Struct("<IIQQIIII")
+ANSWER = struct.Struct("<IiQ")
+ATTRIBUTES = struct.Struct("<6Q10I")
+BIG_WRITES, MANY_PAGES = 1 << 5, 1 << 22
+PAST_THE_PAGE_CACHE = 1
+
+LOOKUP, FORGET, GETATTR, SETATTR, OPEN, READ, WRITE = 1, 2, 3, 4, 14, 15, 16
+RELEASE, FSYNC, FLUSH, INIT, OPENDIR, RELEASEDIR, ACCESS = 18, 20, 25, 26, 27, 29, 34
+INTERRUPT, DESTROY, BATCH_FORGET = 36, 38, 42
+UNANSWERED = {FORGET, BATCH_FORGET, INTERRUPT}
+NOTHING_TO_DO = {RELEASE, FLUSH, RELEASEDIR, ACCESS, DESTROY}
+
+
+class Disk:
+    """What is on a disk, and what is in its cache only."""
+
+    def __init__(self, size: int) -> None:
+        """Make an empty one."""
+        self.size = size
+        self.seen = mmap.mmap(-1, size)
+        self.kept = mmap.mmap(-1, size)
+        self.cached: list[tuple[int, bytes]] = []
+        self.is_on = True
+
+    def write(self, at: int, data: bytes) -> None:
+        self.seen[at : at + len(data)] = data
+        self.cached.append((at, data))
+
+    def flush(self) -> None:
+        for at, data in self.cached:
+            self.kept[at : at + len(data)] = data
+        self.cached.clear()
+
+    def cut(self, chance: random.Random, share: float) -> tuple[int, int]:
+        """Lose the cache but for a share of its sectors; return how many were kept and lost."""
+        self.is_on = False
+        kept = lost = 0
+        for at, data in self.cached:
+            for start in range(0, len(data), SECTOR):
+                end = min(start + SECTOR, len(data))
+                if chance.random() < share:
+                    self.kept[at + start : at + end] = data[start:end]
+                    kept += 1
+                else:
+                    lost += 1
+        # What is seen is what was kept, from now on.
+        for at, data in self.cached:
+            self.seen[at : at + len(data)] = self.kept[at : at + len(data)]
+        self.cached.clear()
+        return kept, lost
+
+
+class Server:
+    """Answers the system."""
+
+    def __init__(self, place: str, disks: list[Disk]) -> None:
+        """Mount the disks' files."""
+        self.disks = disks
+        self.device = os.open("/dev/fuse", os.O_RDWR)
+        library = ctypes.CDLL(None, use_errno=True)
+        options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0".encode()
+        if library.mount(b"disks", os.fsencode(place), b"fuse", 0, options) != 0:
+            raise OSError(ctypes.get_errno(), "a FUSE file system cannot be mounted")
+
+    def answer(self) -> bool:
+        """Answer one request; false at the end."""
+        try:
+            request = os.read(self.device, LARGEST_WRITE + (1 << 16))
+        except OSError as error:
+            return error.errno in (errno.EINTR, errno.ENOENT)
+        _, operation, unique, node, *_ = HEADER.unpack_from(request)
+        if operation in UNANSWERED:
+            return True
+        try:
+            failure, body = 0, self.act(operation, node, request[HEADER.size :])
+        except OSError as error:
+            failure, body = -(error.errno or errno.EIO), b""
+        head = ANSWER.pack(ANSWER.size + len(body), failure, unique)
+        with contextlib.suppress(FileNotFoundError):  # who asked has gone
+            os.write(self.device, head + body)
+        return True
+
+    def act(self, operation: int, node: int, body: bytes) -> bytes:
+        if operation == INIT:
+            _, _, ahead, _ = struct.unpack_from("<4I", body)
+            asked, pages = BIG_WRITES | MANY_PAGES, LARGEST_WRITE // 4096
+            limits = (16, 12, LARGEST_WRITE, 1, pages, 0)
+            return struct.pack("<4I2H2I2H", 7, 31, ahead, asked, *limits).ljust(64, b"\0")
+        if operation == LOOKUP:
+            name = body.rstrip(b"\0")
+            if not name.isdigit() or int(name) >= len(self.disks):
+                raise FileNotFoundError(errno.ENOENT, "no such disk")
+            found = ROOT + 1 + int(name)
+            return struct.pack("<4Q2I", found, 0, 60, 60, 0, 0) + self.attributes(found)
+        if operation in (GETATTR, SETATTR):
+            return struct.pack("<Q2I", 60, 0, 0) + self.attributes(node)
+        if operation in (OPEN, OPENDIR):
+            return struct.pack("<Q2I", 0, PAST_THE_PAGE_CACHE, 0)
+        if operation in (READ, WRITE, FSYNC):
+            return self.use(operation, self.disks[node - ROOT - 1], body)
+        if operation not in NOTHING_TO_DO:
+            raise OSError(errno.ENOSYS, "not needed")
+        return b""
+
+    def use(self, operation: int, disk: Disk, body: bytes) -> bytes:
+        """Read, write or flush a disk."""
+        if not disk.is_on:
+            raise OSError(errno.EIO, "the disk has no power")
+        if operation == FSYNC:
+            disk.flush()
+            return b""
+        _, at, size = struct.unpack_from("<2QI", body)
+        if operation == READ:
+            return disk.seen[at : at + size]
+        disk.write(at, body[40 : 40 + size])
+        return struct.pack("<2I", size, 0)
+
+    def attributes(self, node: int) -> bytes:
+        mode, size = stat.S_IFDIR | 0o700, 0
+        if node != ROOT:
+            mode, size = stat.S_IFREG | 0o600, self.disks[node - ROOT - 1].size
+        return ATTRIBUTES.pack(node, size, size // 512, *[0] * 6, mode, 1, 0, 0, 0, 4096, 0)
+
+
+def serve(place: str, count: int, size: int) -> None:
+    """Serve disks until standard input ends; its lines cut some, or give the power back."""
+    disks = [Disk(size) for _ in range(count)]
+    server = Server(place, disks)
+    print(json.dumps("ready"), flush=True)  # noqa: T201 - what the test waits for
+    while True:
+        ready, _, _ = select.select([server.device, 0], [], [])
+        if server.device in ready and not server.answer():
+            return
+        if 0 in ready:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            order = json.loads(line)
+            said: Any = None
+            if order["cut"]:
+                chance = random.Random(order["seed"])
+                said = [disks[at].cut(chance, order["share"]) for at in order["disks"]]
+            else:
+                for at in order["disks"]:
+                    disks[at].is_on = True
+            print(json.dumps(said), flush=True)  # noqa: T201 - the answer
+
+
+@dataclass
+class Disks:
+    """Disks with file systems, for a test."""
+
+    place: Path
+    count: int
+    make: list[str]
+    size: int
+    loops: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start the process and make the file systems."""
+        self.files = self.place / "files"
+        self.files.mkdir()
+        command = [sys.executable, __file__, str(self.files), str(self.count), str(self.size)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert isinstance(self.answer(), str)
+
+    def answer(self) -> Any:
+        assert self.process.stdout
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, **order: Any) -> Any:
+        pipe: IO[str] | None = self.process.stdin
+        assert pipe
+        print(json.dumps(order), file=pipe, flush=True)
+        return self.answer()
+
+    def at(self, number: int) -> Path:
+        """Where a disk's file system is mounted."""
+        return self.place / f"disk{number}"
+
+    def format(self) -> None:
+        """Make a file system on each disk."""
+        for number in range(self.count):
+            device = self.attach(number)
+            run(*self.make, device)
+
+    def attach(self, number: int) -> str:
+        device = run("losetup", "--show", "-f", str(self.files / str(number))).strip()
+        self.loops[number] = device
+        return device
+
+    def mount(self, number: int) -> None:
+        device = self.loops.get(number) or self.attach(number)
+        self.at(number).mkdir(exist_ok=True)
+        run("mount", device, str(self.at(number)))
+
+    def unmount(self, number: int) -> None:
+        """Let a file system go, also one that has failed."""
+        if f" {self.at(number)} " in Path("/proc/self/mounts").read_text():
+            run("umount", str(self.at(number)))
+        if device := self.loops.pop(number, None):
+            run("losetup", "-d", device)
+            wait_for_detached(device)
+
+    def cut(self, numbers: list[int], share: float, seed: int) -> list[list[int]]:
+        """Cut the power of disks at one moment; returns how many sectors each kept and lost."""
+        said: list[list[int]] = self.ask(cut=True, disks=numbers, share=share, seed=seed)
+        return said
+
+    def restore(self, numbers: list[int]) -> None:
+        """Give disks their power back."""
+        self.ask(cut=False, disks=numbers)
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        for number in range(self.count):
+            subprocess.run(["umount", "-l", str(self.at(number))], check=False, capture_output=True)
+        for device in self.loops.values():
+            subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+        with self.process:
+            assert self.process.stdin
+            self.process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            self.process.kill()
+        subprocess.run(["umount", "-l", str(self.files)], check=False, capture_output=True)
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def wait_for_detached(device: str) -> None:
+    backing = Path("/sys/block", Path(device).name, "loop/backing_file")
+    for _ in range(200):
+        if not backing.exists():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{device} is still in use")
+
+
+@contextlib.contextmanager
+def disks(place: Path, count: int, make: list[str], size: int) -> Iterator[Disks]:
+    """Disks with file systems made by the command `make`."""
+    made = Disks(place, count, make, size)
+    try:
+        made.format()
+        for number in range(count):
+            made.mount(number)
+        yield made
+    finally:
+        made.close()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
