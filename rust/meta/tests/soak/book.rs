@@ -107,14 +107,6 @@ impl Book {
             }
         }
     }
-
-    /// One key is as it should be.
-    pub(crate) fn check_key(&self, meta: &Arc<Meta>, key: &str, when: &str) {
-        if self.is_sure(key) {
-            let got = get(meta, key.as_bytes()).unwrap_or_else(|e| panic!("{when}, {key}: {e:?}"));
-            assert!(got.as_ref() == self.known.get(key).map(|c| &**c), "{when}: {key} is another");
-        }
-    }
 }
 
 /// All that is there.

@@ -137,7 +137,7 @@ impl History {
     }
 
     /// A key is right, unless the power goes meanwhile.
-    fn check_key(&self, key: &str) {
+    pub(crate) fn check_key(&self, key: &str) {
         let when = &self.now;
         if !self.book.is_sure(key) {
             return;

@@ -133,7 +133,7 @@ impl History {
         assert!(error.is(&codes::SOURCE_FAILED) || self.excuses(&error), "{}: {error:?}", self.now);
         drop(upload);
         if !self.drives.power.is_cut() {
-            self.book.check_key(&meta, &Self::key(key), &self.now);
+            self.check_key(&Self::key(key));
         }
     }
 
