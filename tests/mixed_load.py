@@ -8,6 +8,7 @@ begun since.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -121,7 +122,14 @@ class Book:
         kernel.bus.stream(STREAM, subjects=[STREAM], create=True)
 
     def check(self, kernel: dw.Kernel) -> None:
-        """Hold the store against it; what was begun is settled from now on."""
+        """Hold the store against it; what was begun is settled from now on.
+
+        A part of the drives that can only be read decides nothing.
+        """
+        book = copy.deepcopy(self) if kernel.pool.status().read_only else self
+        book.settle(kernel)
+
+    def settle(self, kernel: dw.Kernel) -> None:
         found = {entry.key: kernel.head(entry.key) for entry in kernel.list("docs")}
         for key in self.state.keys() | self.begun.keys() | found.keys():
             there = found[key].metadata["at"] if key in found else None

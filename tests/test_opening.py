@@ -38,9 +38,9 @@ def code_of(path: Path | None = None, **options: Any) -> str:
 def open_below(path: Path) -> set[str]:
     """What this process has open below a path."""
     files = set()
-    for descriptor in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the listing's own is gone
-            files.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+            files.add(str(descriptor.readlink()))
     return {file for file in files if file.startswith(str(path))}
 
 

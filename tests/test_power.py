@@ -11,8 +11,9 @@ import os
 import random
 import shutil
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -121,3 +122,33 @@ def test_a_power_cut_loses_nothing_acknowledged(machine: Disks, geometry: str) -
             report = kernel.pool.scrub()
             assert not report.lost_stripes, report
             book.check(kernel)
+
+
+def test_a_disk_that_hangs_holds_up_nobody_for_long(machine: Disks) -> None:
+    """Not even who closes: letting a drive go writes to it."""
+    drives = [str(machine.at(number) / "drive") for number in ALL]
+    store: dict[str, Any] = {"drives": drives, "config": {"pool.drive_timeout": "2s"}}
+    contents = {f"docs/{number}": bytes([number]) * 300_000 for number in range(20)}
+    with dw.open(geometry="2+1", create=True, **store) as kernel:
+        kernel.containers.create("docs")
+        for key, content in contents.items():
+            kernel.put(key, content)
+        machine.hang([1])
+        contents |= {"docs/small": b"1", "docs/large": bytes(2_000_000)}
+        kernel.put("docs/small", contents["docs/small"])
+        kernel.put("docs/large", contents["docs/large"])
+        assert all(kernel[key] == content for key, content in contents.items())
+        assert kernel.pool.status().redundancy == "degraded"
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 10
+    with dw.open(**store) as kernel:
+        assert kernel.pool.status().redundancy == "degraded"
+        assert all(kernel[key] == content for key, content in contents.items())
+        kernel.put("docs/late", b"2")
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 10
+    machine.restore([1])
+    with dw.open(**store) as kernel:
+        assert all(kernel[key] == content for key, content in contents.items())
+        kernel.pool.rebuild()
+        assert kernel.pool.status().redundancy == "full"

@@ -45,6 +45,7 @@ LOOKUP, FORGET, GETATTR, SETATTR, OPEN, READ, WRITE = 1, 2, 3, 4, 14, 15, 16
 RELEASE, FSYNC, FLUSH, INIT, OPENDIR, RELEASEDIR, ACCESS = 18, 20, 25, 26, 27, 29, 34
 INTERRUPT, DESTROY, BATCH_FORGET = 36, 38, 42
 UNANSWERED = {FORGET, BATCH_FORGET, INTERRUPT}
+USES = {READ, WRITE, FSYNC}
 NOTHING_TO_DO = {RELEASE, FLUSH, RELEASEDIR, ACCESS, DESTROY}
 
 
@@ -58,6 +59,7 @@ class Disk:
         self.kept = mmap.mmap(-1, size)
         self.cached: list[tuple[int, bytes]] = []
         self.is_on = True
+        self.hangs = False
 
     def write(self, at: int, data: bytes) -> None:
         self.seen[at : at + len(data)] = data
@@ -93,6 +95,7 @@ class Server:
     def __init__(self, place: str, disks: list[Disk]) -> None:
         """Mount the disks' files."""
         self.disks = disks
+        self.waiting: list[bytes] = []
         self.device = os.open("/dev/fuse", os.O_RDWR)
         library = ctypes.CDLL(None, use_errno=True)
         options = f"fd={self.device},rootmode=40000,user_id=0,group_id=0".encode()
@@ -105,9 +108,17 @@ class Server:
             request = os.read(self.device, LARGEST_WRITE + (1 << 16))
         except OSError as error:
             return error.errno in (errno.EINTR, errno.ENOENT)
+        self.reply(request)
+        return True
+
+    def reply(self, request: bytes) -> None:
+        """Reply to a request, unless its disk hangs."""
         _, operation, unique, node, *_ = HEADER.unpack_from(request)
         if operation in UNANSWERED:
-            return True
+            return
+        if operation in USES and self.disks[node - ROOT - 1].hangs:
+            self.waiting.append(request)
+            return
         try:
             failure, body = 0, self.act(operation, node, request[HEADER.size :])
         except OSError as error:
@@ -115,7 +126,19 @@ class Server:
         head = ANSWER.pack(ANSWER.size + len(body), failure, unique)
         with contextlib.suppress(FileNotFoundError):  # who asked has gone
             os.write(self.device, head + body)
-        return True
+
+    def obey(self, verb: str, numbers: list[int], share: float, seed: int) -> Any:
+        """Do what a test wants."""
+        disks = [self.disks[number] for number in numbers]
+        if verb == "cut":
+            chance = random.Random(seed)
+            return [disk.cut(chance, share) for disk in disks]
+        for disk in disks:
+            disk.is_on, disk.hangs = True, verb == "hang"
+        waiting, self.waiting = self.waiting, []
+        for request in waiting:
+            self.reply(request)
+        return None
 
     def act(self, operation: int, node: int, body: bytes) -> bytes:
         if operation == INIT:
@@ -133,7 +156,7 @@ class Server:
             return struct.pack("<Q2I", 60, 0, 0) + self.attributes(node)
         if operation in (OPEN, OPENDIR):
             return struct.pack("<Q2I", 0, PAST_THE_PAGE_CACHE, 0)
-        if operation in (READ, WRITE, FSYNC):
+        if operation in USES:
             return self.use(operation, self.disks[node - ROOT - 1], body)
         if operation not in NOTHING_TO_DO:
             raise OSError(errno.ENOSYS, "not needed")
@@ -160,7 +183,7 @@ class Server:
 
 
 def serve(place: str, count: int, size: int) -> None:
-    """Serve disks until standard input ends; its lines cut some, or give the power back."""
+    """Serve disks until standard input ends; each of its lines says what happens to some."""
     disks = [Disk(size) for _ in range(count)]
     server = Server(place, disks)
     print(json.dumps("ready"), flush=True)  # noqa: T201 - what the test waits for
@@ -172,14 +195,7 @@ def serve(place: str, count: int, size: int) -> None:
             line = sys.stdin.readline()
             if not line:
                 return
-            order = json.loads(line)
-            said: Any = None
-            if order["cut"]:
-                chance = random.Random(order["seed"])
-                said = [disks[at].cut(chance, order["share"]) for at in order["disks"]]
-            else:
-                for at in order["disks"]:
-                    disks[at].is_on = True
+            said = server.obey(*json.loads(line))
             print(json.dumps(said), flush=True)  # noqa: T201 - the answer
 
 
@@ -207,10 +223,10 @@ class Disks:
         assert self.process.stdout
         return json.loads(self.process.stdout.readline())
 
-    def ask(self, **order: Any) -> Any:
+    def ask(self, verb: str, numbers: list[int], share: float = 0, seed: int = 0) -> Any:
         pipe: IO[str] | None = self.process.stdin
         assert pipe
-        print(json.dumps(order), file=pipe, flush=True)
+        print(json.dumps([verb, numbers, share, seed]), file=pipe, flush=True)
         return self.answer()
 
     def at(self, number: int) -> Path:
@@ -243,15 +259,20 @@ class Disks:
 
     def cut(self, numbers: list[int], share: float, seed: int) -> list[list[int]]:
         """Cut the power of disks at one moment; returns how many sectors each kept and lost."""
-        said: list[list[int]] = self.ask(cut=True, disks=numbers, share=share, seed=seed)
+        said: list[list[int]] = self.ask("cut", numbers, share, seed)
         return said
 
+    def hang(self, numbers: list[int]) -> None:
+        """Have disks answer nothing more until they are restored."""
+        self.ask("hang", numbers)
+
     def restore(self, numbers: list[int]) -> None:
-        """Give disks their power back."""
-        self.ask(cut=False, disks=numbers)
+        """Give disks their power back; those that hang answer."""
+        self.ask("restore", numbers)
 
     def close(self) -> None:
         """Leave nothing behind, whatever happened."""
+        self.restore(list(range(self.count)))
         for number in range(self.count):
             subprocess.run(["umount", "-l", str(self.at(number))], check=False, capture_output=True)
         for device in self.loops.values():

@@ -101,14 +101,6 @@ impl Attached {
     }
 }
 
-/// Closes drives, all at once ([`Attached::close`]); who takes longer than to the deadline is not waited for.
-pub fn close_all(drives: impl IntoIterator<Item = Arc<Attached>>, deadline: &Deadline) {
-    let closing: Vec<_> = drives.into_iter().map(|drive| drive.close()).collect();
-    for drive in closing {
-        let _ = drive.wait_for(deadline.remaining());
-    }
-}
-
 impl fmt::Debug for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Attached").field(&self.drive.describe().location).finish()

@@ -12,6 +12,7 @@ mod attached;
 mod checks;
 pub mod conformance;
 pub mod faulty;
+mod lease;
 #[cfg(unix)]
 pub mod local;
 mod memory;
@@ -19,9 +20,10 @@ mod port;
 mod room;
 mod superblock;
 
-pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket, close_all};
+pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket};
 pub use faulty::{FaultyDrive, Power};
 #[cfg(unix)]
+pub use lease::{Lease, is_being_let_go};
 pub use local::LocalDrive;
 pub use memory::{Entry, MemoryDrive};
 pub use port::{

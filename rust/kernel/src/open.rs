@@ -69,9 +69,14 @@ pub struct Tuning {
 
 impl Tuning {
     fn pool(&self) -> PoolOptions {
-        let options = PoolOptions::default();
-        let drive_timeout = self.drive_timeout.unwrap_or(options.drive_timeout);
-        PoolOptions { drive_timeout, ..options }
+        let mut options = PoolOptions::default();
+        if let Some(limit) = self.drive_timeout {
+            // For superblocks, for shards, for the journal.
+            options.drive_timeout = limit;
+            options.space.drive_timeout = limit;
+            options.journal.member_timeout = limit;
+        }
+        options
     }
 }
 

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use dwk_base::Result;
+use dwk_erasure::Geometry;
 use dwk_meta::Meta;
 use dwk_pool::Control;
 use world::{Ledger, World, bytes, holder, open_on, options};
@@ -109,6 +110,30 @@ fn without_each(world: &World, ledger: &Ledger, when: &str) {
     }
 }
 
+/// Whatever the cut left: what is seen when some drives are away is what is seen when they have come back. A
+/// lone half of a mirror decides nothing: it can only be read.
+fn then_without_some(world: &World, ledger: &Ledger, when: &str) {
+    let tolerance = world.geometry.parse::<Geometry>().unwrap().tolerance();
+    for gone in 1..1usize << world.copies().len() {
+        if gone.count_ones() as usize > tolerance {
+            continue;
+        }
+        let (mut ledger, all) = (ledger.clone(), world.copies());
+        let here = all.iter().enumerate().filter(|(index, _)| gone >> index & 1 == 0);
+        let here: Vec<_> = here.map(|(_, drive)| drive.clone()).collect();
+        for (drives, part) in [(&here, "at first"), (&all, "and back")] {
+            let when = format!("{when}, without {gone:b} {part}");
+            let meta = open_on(drives, options()).unwrap_or_else(|error| panic!("{when}: {error}"));
+            if meta.pool().check_writable().is_ok() {
+                ledger.check(&meta, &when);
+            } else {
+                ledger.clone().check(&meta, &when);
+            }
+            meta.close().unwrap_or_else(|error| panic!("{when}: {error}"));
+        }
+    }
+}
+
 /// True if some cut loses something when the sync `tag` is left out everywhere.
 fn is_missed(tag: &'static str, script: Script) -> bool {
     (1..10_000).any(|step| {
@@ -132,6 +157,15 @@ fn a_batch_or_a_shard_that_is_not_synced_is_missed() {
 #[test]
 fn power_cut_at_every_step_of_put_delete_checkpoint_and_recycle() {
     cut_everywhere(3, "2+1", 0..seeds(2), EVERYTHING);
+}
+
+#[test]
+fn what_is_seen_without_some_drives_is_what_is_seen_when_they_are_back() {
+    let script = Script { run: script, after: then_without_some };
+    let all = [(4, "2+2"), (3, "2+1"), (3, "mirror:3")];
+    for (drives, geometry) in all.into_iter().take(if is_long() { 3 } else { 1 }) {
+        cut_everywhere(drives, geometry, 0..seeds(1), script);
+    }
 }
 
 #[test]
@@ -163,5 +197,9 @@ fn power_cut_at_every_step_of_replace_and_rebuild() {
 
 /// More ways in a long run.
 fn seeds(few: u64) -> u64 {
-    if std::env::var_os("DWK_LONG").is_some() { few * 20 } else { few }
+    if is_long() { few * 20 } else { few }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("DWK_LONG").is_some()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Attached, BlobName, Drive, FORMAT_VERSION, Features, Holder, Lock, LockMode, MemberRow,
+    Attached, BlobName, Drive, FORMAT_VERSION, Features, Holder, Lease, LockMode, MemberRow,
     MemberState, SlotState, Superblock,
 };
 use dwk_erasure::Geometry;
@@ -46,14 +46,17 @@ impl Pool {
             let (slots, took_part) = (SlotState::fresh(), Epoch(0));
             table.present.insert(*id, Present { drive, slots, took_part });
         }
-        let locks = ids.into_iter().zip(locks).collect();
-        begin(table, locks, geometry, options, seams)
+        let leases = ids.iter().zip(locks).filter_map(|(id, lock)| {
+            Some((*id, Lease::new(Arc::clone(&table.present.get(id)?.drive), lock)))
+        });
+        let leases = leases.collect();
+        begin(table, leases, geometry, options, seams)
     }
 }
 
 fn begin(
     table: Table,
-    locks: BTreeMap<DriveId, Box<dyn Lock>>,
+    leases: BTreeMap<DriveId, Lease>,
     geometry: &Geometry,
     options: &PoolOptions,
     seams: Seams,
@@ -101,7 +104,7 @@ fn begin(
         warden,
         space,
         journal,
-        locks: Mutex::new(locks),
+        leases: Mutex::new(leases),
         warnings: Vec::new(),
         read_only: None,
         closed: AtomicBool::new(false),

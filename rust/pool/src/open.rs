@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Answer, Attached, Drive, Holder, Loaded, Lock, LockMode, MemberRow, MemberState, SlotState,
-    Superblock, Ticket, close_all,
+    Answer, Attached, Drive, Holder, Lease, Loaded, LockMode, MemberRow, MemberState, SlotState,
+    Superblock, Ticket, is_being_let_go,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -16,7 +16,7 @@ use dwk_journal::{Identity, Journal, Member};
 use crate::away::{Away, seat_at};
 use crate::create::is_torn_first;
 use crate::membership::{Membership, Present, Remark, Table, mark};
-use crate::pool::{CLOSE_TIME, Pool, PoolOptions};
+use crate::pool::{CLOSE_TIME, Pool, PoolOptions, await_all};
 use crate::space::Space;
 use crate::verdict::Verdict;
 use crate::warden::{Evicting, Warden, Watching};
@@ -46,15 +46,15 @@ pub struct OpenOptions {
 
 /// A drive with what its superblock says.
 struct Candidate {
-    drive: Arc<dyn Drive>,
-    lock: Box<dyn Lock>,
+    drive: Arc<Attached>,
+    lease: Lease,
     loaded: Result<Option<Loaded>>,
 }
 
 /// What the drives together say.
 struct Assembly {
     table: Table,
-    locks: BTreeMap<DriveId, Box<dyn Lock>>,
+    leases: BTreeMap<DriveId, Lease>,
     geometry: Geometry,
     /// Journal members that are here.
     journal: Vec<DriveId>,
@@ -76,14 +76,15 @@ impl Pool {
         holder: &Holder,
     ) -> Result<Arc<Self>> {
         let clock = Arc::clone(&seams.clock);
+        let drives: Vec<_> = drives.into_iter().map(Attached::new).collect();
         Self::open_on(&drives, options, seams, holder).inspect_err(|_| {
-            let drives = drives.into_iter().map(Attached::new);
-            close_all(drives, &Deadline::after(clock, CLOSE_TIME));
+            let closing = drives.iter().map(|drive| drive.close()).collect();
+            await_all(closing, &Deadline::after(clock, CLOSE_TIME));
         })
     }
 
     fn open_on(
-        drives: &[Arc<dyn Drive>],
+        drives: &[Arc<Attached>],
         mut options: OpenOptions,
         seams: Seams,
         holder: &Holder,
@@ -119,19 +120,19 @@ struct Look {
 }
 
 impl Look {
-    fn start(drive: Arc<dyn Drive>, holder: &Holder, options: &OpenOptions) -> Self {
-        let location = drive.describe().location;
+    fn start(drive: Arc<Attached>, holder: &Holder, options: &OpenOptions) -> Self {
+        let location = location_of(&drive);
         let expected = options.expected.filter(|_| options.leave_foreign_out);
         let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
         let (holder, itself) = (holder.clone(), Arc::clone(&drive));
-        let ticket = Attached::new(drive).submit_log(move |_| {
+        let ticket = drive.submit_log(move |drive| {
             // Before it is locked: another process may have that pool open.
-            if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(&*itself)) {
-                check_pool(&itself.describe().location, loaded.pool, pool)?;
+            if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(drive)) {
+                check_pool(&drive.describe().location, loaded.pool, pool)?;
             }
-            let lock = itself.lock(&holder, mode)?;
-            let loaded = Superblock::load(&*itself);
-            Ok(Candidate { drive: itself, lock, loaded })
+            let lease = Lease::new(Arc::clone(&itself), drive.lock(&holder, mode)?);
+            let loaded = Superblock::load(drive);
+            Ok(Candidate { drive: itself, lease, loaded })
         });
         Self { location, ticket }
     }
@@ -151,6 +152,13 @@ impl Found {
                 self.candidates.push(candidate);
                 return Ok(());
             }
+            Answer::Came(Err(error))
+                if error.is(&codes::STORE_LOCKED) && is_being_let_go(&location) =>
+            {
+                let text =
+                    format!("{location} does not answer: it is to be let go by an earlier opening");
+                Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location).caused_by(error)
+            }
             Answer::Came(Err(error)) if error.is(&codes::STORE_LOCKED) => return Err(error),
             Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
             // The directory is there, and no drive.
@@ -160,6 +168,10 @@ impl Found {
         self.away.push(location, error);
         Ok(())
     }
+}
+
+fn location_of(drive: &Attached) -> String {
+    drive.drive().describe().location
 }
 
 fn empty() -> Error {
@@ -180,22 +192,22 @@ struct Sorted {
 impl Sorted {
     fn of(found: Found) -> Result<Self> {
         let mut sorted = Self { away: found.away, ..Self::default() };
-        for Candidate { drive, lock, loaded } in found.candidates {
-            let location = drive.describe().location;
+        for Candidate { drive, lease, loaded } in found.candidates {
+            let location = location_of(&drive);
             match loaded {
-                Ok(Some(loaded)) if loaded.is_unborn => sorted.unborn.push((drive, lock, loaded)),
-                Ok(Some(loaded)) => sorted.known.push((drive, lock, loaded)),
+                Ok(Some(loaded)) if loaded.is_unborn => sorted.unborn.push((drive, lease, loaded)),
+                Ok(Some(loaded)) => sorted.known.push((drive, lease, loaded)),
                 Err(error) if error.is(&codes::FORMAT_NEWER) => return Err(error),
                 Err(error) if error.is_of_process() => return Err(error),
-                Ok(None) if holds_shards(&*drive)? => {
+                Ok(None) if holds_shards(drive.drive())? => {
                     let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
-                    sorted.unknown.push((drive, lock, error));
+                    sorted.unknown.push((drive, lease, error));
                 }
-                Ok(None) | Err(_) if is_torn_first(&*drive) => {
+                Ok(None) | Err(_) if is_torn_first(drive.drive()) => {
                     sorted.away.push(location.clone(), unfinished(&location));
                 }
                 Ok(None) => sorted.away.push(location, empty()),
-                Err(error) => sorted.unknown.push((drive, lock, error)),
+                Err(error) => sorted.unknown.push((drive, lease, error)),
             }
         }
         sorted.admit_unborn();
@@ -205,11 +217,11 @@ impl Sorted {
     /// A pool that is in force somewhere was made: opening it finishes that. Of any other pool a drive that
     /// is unborn carries nothing.
     fn admit_unborn(&mut self) {
-        for (drive, lock, loaded) in mem::take(&mut self.unborn) {
+        for (drive, lease, loaded) in mem::take(&mut self.unborn) {
             if self.known.iter().any(|(_, _, known)| known.pool == loaded.pool) {
-                self.known.push((drive, lock, loaded));
+                self.known.push((drive, lease, loaded));
             } else {
-                let location = drive.describe().location;
+                let location = location_of(&drive);
                 self.away.push(location.clone(), unfinished(&location));
             }
         }
@@ -238,23 +250,23 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
     let mut warnings = Vec::new();
     let mut table = Table::new(verdict.superblock.clone(), verdict.follows.clone());
     table.tried = table.tried.max(verdict.tried);
-    let mut locks = BTreeMap::new();
+    let mut leases = BTreeMap::new();
     let mut behind = BTreeSet::new();
-    for (drive, lock, loaded) in sorted.known {
+    for (drive, lease, loaded) in sorted.known {
         if !verdict.reached(&loaded) {
             behind.insert(loaded.drive);
         }
         if let Some(warning) = seat(&mut table, &verdict, &drive, &loaded)? {
             warnings.push(warning);
         } else {
-            locks.insert(loaded.drive, lock);
+            leases.insert(loaded.drive, lease);
         }
     }
-    for (drive, lock, error) in sorted.unknown {
-        let location = drive.describe().location;
+    for (drive, lease, error) in sorted.unknown {
+        let location = location_of(&drive);
         warnings.push(format!("the superblock of {location} is damaged: {error}"));
         if let Some(id) = seat_by_location(&mut table, drive, &options.places) {
-            locks.insert(id, lock);
+            leases.insert(id, lease);
         }
     }
     sorted.away.tell(&mut table, &options.places, &mut warnings);
@@ -265,7 +277,7 @@ fn assemble(found: Found, options: &OpenOptions) -> Result<Assembly> {
     if !journal.is_empty() && journal.iter().all(|id| behind.contains(id)) {
         refuse_old_journal(&table, &journal, options, &mut warnings)?;
     }
-    Ok(Assembly { table, locks, geometry, journal, read_only, warnings })
+    Ok(Assembly { table, leases, geometry, journal, read_only, warnings })
 }
 
 /// A drive that was a member once, whatever became of its superblock.
@@ -279,8 +291,8 @@ fn holds_shards(drive: &dyn Drive) -> Result<bool> {
     }
 }
 
-type Known = (Arc<dyn Drive>, Box<dyn Lock>, Loaded);
-type Unknown = (Arc<dyn Drive>, Box<dyn Lock>, Error);
+type Known = (Arc<Attached>, Lease, Loaded);
+type Unknown = (Arc<Attached>, Lease, Error);
 
 fn check_one_pool(known: &[Known], expected: Option<PoolId>) -> Result<()> {
     let mut counts: BTreeMap<PoolId, usize> = BTreeMap::new();
@@ -289,9 +301,9 @@ fn check_one_pool(known: &[Known], expected: Option<PoolId>) -> Result<()> {
     }
     let most = counts.iter().max_by_key(|(_, count)| **count).map(|(pool, _)| *pool);
     let Some(pool) = expected.or(most) else { return Ok(()) };
-    known.iter().try_for_each(|(drive, _, loaded)| {
-        check_pool(&drive.describe().location, loaded.pool, pool)
-    })
+    known
+        .iter()
+        .try_for_each(|(drive, _, loaded)| check_pool(&location_of(drive), loaded.pool, pool))
 }
 
 fn check_pool(location: &str, pool: PoolId, wanted: PoolId) -> Result<()> {
@@ -306,13 +318,13 @@ fn check_pool(location: &str, pool: PoolId, wanted: PoolId) -> Result<()> {
 fn seat(
     table: &mut Table,
     verdict: &Verdict,
-    drive: &Arc<dyn Drive>,
+    drive: &Arc<Attached>,
     loaded: &Loaded,
 ) -> Result<Option<String>> {
-    let location = drive.describe().location;
+    let location = location_of(drive);
     let id = loaded.drive;
     if let Some(other) = table.present.get(&id) {
-        let other = other.drive.drive().describe().location;
+        let other = location_of(&other.drive);
         let text = format!("{location} and {other} are the same drive, or a copy of it");
         return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
     }
@@ -335,7 +347,7 @@ fn seat(
         row.state = MemberState::Stale;
     }
     row.location.clone_from(&location);
-    let drive = Attached::new(Arc::clone(drive));
+    let drive = Arc::clone(drive);
     let slots = loaded.keeping(&verdict.edition);
     table.present.insert(id, Present { drive, slots, took_part });
     Ok(None)
@@ -344,13 +356,13 @@ fn seat(
 /// A drive whose superblocks are damaged is known by where it lies: its shards describe themselves.
 fn seat_by_location(
     table: &mut Table,
-    drive: Arc<dyn Drive>,
+    drive: Arc<Attached>,
     places: &BTreeMap<String, DriveId>,
 ) -> Option<DriveId> {
-    let id = seat_at(table, &drive.describe().location, places)?;
+    let id = seat_at(table, &location_of(&drive), places)?;
     mark(&mut table.superblock, id, MemberState::Stale);
     let (slots, took_part) = (SlotState::fresh(), Epoch(0));
-    table.present.insert(id, Present { drive: Attached::new(drive), slots, took_part });
+    table.present.insert(id, Present { drive, slots, took_part });
     Some(id)
 }
 
@@ -447,7 +459,7 @@ fn lost_drive(table: &Table, row: &MemberRow) -> String {
 }
 
 fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<Pool>> {
-    let Assembly { table, locks, geometry, journal: in_journal, read_only, warnings } = assembly;
+    let Assembly { table, leases, geometry, journal: in_journal, read_only, warnings } = assembly;
     let options = &options.pool;
     let (id, tolerance) = (table.superblock.pool, geometry.tolerance());
     if in_journal.is_empty() {
@@ -502,7 +514,7 @@ fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<
         warden,
         space,
         journal,
-        locks: Mutex::new(locks),
+        leases: Mutex::new(leases),
         warnings,
         read_only,
         closed: AtomicBool::new(false),

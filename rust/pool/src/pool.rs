@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
-use dwk_drive::{Drive, Lock, MemberState, close_all};
+use dwk_drive::{Drive, Lease, MemberState, Ticket};
 use dwk_erasure::Geometry;
 use dwk_journal::Journal;
 
@@ -62,7 +63,7 @@ pub struct Pool {
     pub(crate) warden: Arc<Warden>,
     pub(crate) space: Space,
     pub(crate) journal: Arc<Journal>,
-    pub(crate) locks: Mutex<BTreeMap<DriveId, Box<dyn Lock>>>,
+    pub(crate) leases: Mutex<BTreeMap<DriveId, Lease>>,
     pub(crate) warnings: Vec<String>,
     pub(crate) read_only: Option<String>,
     pub(crate) closed: AtomicBool,
@@ -291,15 +292,15 @@ impl Pool {
                 done => done?,
             }
             // Its threads and its files are of no use any more.
-            let gone = self.membership.lock().present.remove(&seat.id);
-            self.lock_locks().remove(&seat.id);
-            let _ = gone.map(|present| present.drive.close());
+            self.membership.lock().present.remove(&seat.id);
+            let lease = self.leases().remove(&seat.id);
+            drop(lease);
         }
         Ok(())
     }
 
-    pub(crate) fn lock_locks(&self) -> MutexGuard<'_, BTreeMap<DriveId, Box<dyn Lock>>> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn leases(&self) -> MutexGuard<'_, BTreeMap<DriveId, Lease>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the journal, marks the superblocks clean and gives the drives back. A second call does
@@ -322,17 +323,17 @@ impl Pool {
         } else {
             Ok(())
         };
-        self.lock_locks().clear();
-        self.close_drives();
+        let leases = mem::take(&mut *self.leases());
+        let ending = leases.into_values().map(Lease::end).collect();
+        await_all(ending, &Deadline::after(Arc::clone(&self.seams.clock), CLOSE_TIME));
         done
     }
+}
 
-    /// Whatever still reads from them ends; one that hangs is not waited for any longer than this.
-    fn close_drives(&self) {
-        let table = self.membership.lock();
-        let drives: Vec<_> = table.present.values().map(|at| Arc::clone(&at.drive)).collect();
-        drop(table);
-        close_all(drives, &Deadline::after(Arc::clone(&self.seams.clock), CLOSE_TIME));
+/// Waits for drives to let go; one that hangs is not waited for any longer than this.
+pub(crate) fn await_all(drives: Vec<Ticket<()>>, deadline: &Deadline) {
+    for drive in drives {
+        let _ = drive.wait_for(deadline.remaining());
     }
 }
 

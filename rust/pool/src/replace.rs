@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dwk_base::{DriveId, Epoch, Error, Result, codes};
-use dwk_drive::{Attached, Drive, Holder, Lock, LockMode, MemberRow, MemberState, Superblock};
+use dwk_drive::{Attached, Drive, Holder, Lease, LockMode, MemberRow, MemberState, Superblock};
 
 use crate::Ledger;
 use crate::create::{check_empty, clear_unborn};
@@ -54,20 +54,15 @@ impl Pool {
             return Err(Error::new(&codes::DRIVE_DUPLICATE, text).with("drive", location));
         }
         let id = DriveId::draw(&*self.seams.random);
-        let (lock, new) = self.prepare(new, id, holder)?;
-        self.lock_locks().insert(id, lock);
+        let (lease, new) = self.prepare(new, id, holder)?;
+        self.leases().insert(id, lease);
         self.seat_new(&seat, id, new).inspect_err(|_| self.leave_out(id))?;
         self.rebuild_alone(ledger, None, control)
     }
 
     /// Locks an empty drive and gives it its first superblock: on its own thread, for one that hangs must not hold
     /// up anybody else.
-    fn prepare(
-        &self,
-        new: &Arc<dyn Drive>,
-        id: DriveId,
-        holder: &Holder,
-    ) -> Result<(Box<dyn Lock>, New)> {
+    fn prepare(&self, new: &Arc<dyn Drive>, id: DriveId, holder: &Holder) -> Result<(Lease, New)> {
         // Only the next change makes it a member; until then it counts as empty.
         let blank = Superblock {
             drive: id,
@@ -78,21 +73,22 @@ impl Pool {
             ..self.membership.lock().superblock.clone()
         };
         let attached = Attached::new(Arc::clone(new));
-        let (itself, holder, location) = (Arc::clone(new), holder.clone(), new.describe().location);
-        let ticket = attached.submit_log(move |_| {
-            let lock = itself.lock(&holder, LockMode::Exclusive)?;
-            check_empty(&*itself)?;
-            clear_unborn(&*itself)?;
-            let capacity_bytes = itself.capacity()?.total_bytes;
-            Ok((lock, capacity_bytes, blank.create(&*itself)?))
+        let (itself, holder) = (Arc::clone(&attached), holder.clone());
+        let location = new.describe().location;
+        let ticket = attached.submit_log(move |drive| {
+            let lease = Lease::new(itself, drive.lock(&holder, LockMode::Exclusive)?);
+            check_empty(drive)?;
+            clear_unborn(drive)?;
+            let capacity_bytes = drive.capacity()?.total_bytes;
+            Ok((lease, capacity_bytes, blank.create(drive)?))
         });
         let answer = ticket.wait_for(self.membership.drive_timeout());
-        let (lock, capacity_bytes, slots) = answer.unwrap_or_else(|| {
+        let (lease, capacity_bytes, slots) = answer.unwrap_or_else(|| {
             let text = format!("{location} does not answer: nothing was changed");
             Err(Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location))
         })?;
         let present = Present { drive: attached, slots, took_part: Epoch(0) };
-        Ok((lock, New { present, location, capacity_bytes }))
+        Ok((lease, New { present, location, capacity_bytes }))
     }
 
     fn seat_new(&self, old: &Seat, id: DriveId, new: New) -> Result<()> {
@@ -129,9 +125,10 @@ impl Pool {
     fn leave_out(&self, id: DriveId) {
         let mut table = self.membership.lock();
         if table.superblock.member(id).is_none() {
-            let gone = table.present.remove(&id);
-            self.lock_locks().remove(&id);
-            let _ = gone.map(|present| present.drive.close());
+            table.present.remove(&id);
+            drop(table);
+            let lease = self.leases().remove(&id);
+            drop(lease);
         }
     }
 }

@@ -1,0 +1,140 @@
+//! A drive's lock in the hands of who may not hang with it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::checks::guard;
+use crate::{Attached, Lock, Ticket};
+
+/// How long dropping a lease waits for a drive that does not answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Drives of this process that have not let go yet.
+static BEING_LET_GO: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// True for a drive that this process wants to let go, and which does not answer.
+pub fn is_being_let_go(location: &str) -> bool {
+    guard(&BEING_LET_GO).iter().any(|going| going == location)
+}
+
+/// As long as it is there, the drive is being let go.
+struct Going(String);
+
+impl Going {
+    fn new(location: String) -> Self {
+        guard(&BEING_LET_GO).push(location.clone());
+        Self(location)
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let mut all = guard(&BEING_LET_GO);
+        if let Some(at) = all.iter().position(|going| *going == self.0) {
+            all.swap_remove(at);
+        }
+    }
+}
+
+/// Holds a drive's lock. It is let go on the drive's own thread: a local drive writes then, and one that hangs
+/// would never come back from that.
+pub struct Lease {
+    drive: Arc<Attached>,
+    lock: Option<Box<dyn Lock>>,
+}
+
+impl Lease {
+    /// For a lock of this drive.
+    pub fn new(drive: Arc<Attached>, lock: Box<dyn Lock>) -> Self {
+        Self { drive, lock: Some(lock) }
+    }
+
+    /// Lets the lock go and all that the drive keeps open ([`Drive::close`](crate::Drive::close)), after
+    /// the jobs before it.
+    pub fn end(mut self) -> Ticket<()> {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Ticket<()> {
+        let lock = self.lock.take();
+        let going = Going::new(self.drive.drive().describe().location);
+        self.drive.submit(move |drive| {
+            drop(lock);
+            drop(going);
+            drive.close();
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            let _ = self.give_back().wait_for(PATIENCE);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.drive).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{self, Receiver};
+
+    use super::*;
+    use crate::{Drive, MemoryDrive};
+
+    /// Takes as long to be let go as somebody wants.
+    struct Slow(Mutex<Receiver<()>>, Arc<AtomicBool>);
+
+    impl Lock for Slow {}
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            let _ = self.0.lock().unwrap().recv();
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_let_go_holds_up_nobody_for_ever() {
+        for is_ended in [true, false] {
+            let drive = Attached::new(Arc::new(MemoryDrive::new("slow")));
+            let (answer, hangs) = mpsc::channel();
+            let gone = Arc::new(AtomicBool::new(false));
+            let lease = Lease::new(
+                Arc::clone(&drive),
+                Box::new(Slow(Mutex::new(hangs), Arc::clone(&gone))),
+            );
+            if is_ended {
+                assert!(lease.end().wait_for(Duration::from_millis(20)).is_none());
+            } else {
+                drop(lease);
+            }
+            assert!(!gone.load(Ordering::SeqCst));
+            assert!(is_being_let_go("memory://slow"));
+            answer.send(()).unwrap();
+            drive.submit(Drive::capacity).wait().unwrap();
+            assert!(gone.load(Ordering::SeqCst), "once it answers it is let go");
+            assert!(!is_being_let_go("memory://slow"));
+        }
+    }
+
+    #[test]
+    fn a_lease_that_ended_has_let_the_lock_go() {
+        let drive = Attached::new(Arc::new(MemoryDrive::new("d")));
+        let gone = Arc::new(AtomicBool::new(false));
+        let lease = Lease::new(
+            Arc::clone(&drive),
+            Box::new(Slow(Mutex::new(mpsc::channel().1), Arc::clone(&gone))),
+        );
+        drop(lease);
+        assert!(gone.load(Ordering::SeqCst));
+    }
+}
