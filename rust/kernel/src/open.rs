@@ -354,3 +354,17 @@ impl Opened {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_may_take_as_long_as_is_said_whatever_it_does() {
+        let limit = Duration::from_secs(3);
+        let options = Tuning { drive_timeout: Some(limit), ..Tuning::default() }.pool();
+        let limits =
+            [options.drive_timeout, options.space.drive_timeout, options.journal.member_timeout];
+        assert_eq!(limits, [limit; 3]);
+    }
+}

@@ -90,7 +90,7 @@ impl Pool {
         holder: &Holder,
     ) -> Result<Arc<Self>> {
         let mut found = Found { away: Away::new(mem::take(&mut options.away)), ..Found::default() };
-        let looks = drives.iter().map(|drive| Look::start(Arc::clone(drive), holder, &options));
+        let looks = drives.iter().map(|drive| Look::start(drive, holder, &options));
         for look in looks.collect::<Vec<_>>() {
             options.until.check()?;
             found.take(look, &options)?;
@@ -120,11 +120,11 @@ struct Look {
 }
 
 impl Look {
-    fn start(drive: Arc<Attached>, holder: &Holder, options: &OpenOptions) -> Self {
-        let location = location_of(&drive);
+    fn start(drive: &Arc<Attached>, holder: &Holder, options: &OpenOptions) -> Self {
+        let location = location_of(drive);
         let expected = options.expected.filter(|_| options.leave_foreign_out);
         let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
-        let (holder, itself) = (holder.clone(), Arc::clone(&drive));
+        let (holder, itself) = (holder.clone(), Arc::clone(drive));
         let ticket = drive.submit_log(move |drive| {
             // Before it is locked: another process may have that pool open.
             if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(drive)) {
