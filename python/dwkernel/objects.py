@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dwkernel import _native
+    from dwkernel.kernel import Kernel
 
 __all__ = ["ContainerInfo", "Listing", "ObjectInfo", "Prefix", "Reader"]
 
 
-# `peek` keeps so much, so that reading line by line does not ask the store for each byte.
-_PEEK_BYTES = 64 << 10
+_WHENCE = (io.SEEK_SET, io.SEEK_CUR, io.SEEK_END)
 # As far as a file can be sought.
 _SEEK_MAX = (1 << 63) - 1
 
@@ -174,12 +174,14 @@ class Reader(io.RawIOBase):
 
     A seekable binary file. `read()` returns all that is left; wrap it in `io.BufferedReader` or
     `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from
-    start to end in order verifies the whole object's checksum too. Threads may share it through
-    `read_range`, which has no position.
+    start to end in order verifies the whole object's checksum too. Threads may share it: each call
+    has it alone, so each byte is handed out once and lines are whole. `read_range` has no position.
 
     Raises:
         Corrupt: `data.corrupt`
-        State: `store.closed`, `store.forked`
+        State: `store.closed`, `store.forked`; `object.reading`: a signal handler came in between
+            and reads, too
+        Timeout: `context.deadline`
 
     """
 
@@ -189,14 +191,15 @@ class Reader(io.RawIOBase):
         info: ObjectInfo,
         caller: _native.Caller,
         timeout_s: float,
+        kernel: Kernel | None = None,
     ) -> None:
         """Take an open object; use `Kernel.get`."""
         super().__init__()
         self._native = native
         self._caller = caller
         self._timeout_s = timeout_s
-        self._position = 0
-        self._peeked = (0, b"")
+        # One that nobody else refers to any more is not closed while it is read from.
+        self._kernel = kernel
         self.info = info
         self.name = info.key
 
@@ -216,31 +219,23 @@ class Reader(io.RawIOBase):
     def tell(self) -> int:
         """Return the position."""
         self._check()
-        return self._position
+        return self._native.position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move the position, also beyond the end; return it."""
         self._check()
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.info.size}
         offset = operator.index(offset)
-        if whence not in base or not 0 <= base[whence] + offset <= _SEEK_MAX:
+        position = None
+        if abs(offset) <= _SEEK_MAX and whence in _WHENCE:
+            position = self._native.seek(self._caller, self._timeout_s, offset, whence)
+        if position is None:
             raise errors.new("object.range", f"cannot seek to {offset} from {whence}")
-        self._position = base[whence] + offset
-        return self._position
+        return position
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read up to `size` bytes, or all that is left; fewer only at the end."""
         self._check()
-        left = max(0, self.info.size - self._position)
-        size = left if size is None or size < 0 else min(size, left)
-        start, peeked = self._peeked
-        skip = self._position - start
-        if skip >= 0 and skip + size <= len(peeked):
-            data = peeked[skip : skip + size]
-        else:
-            data = self._native.read(self._caller, self._timeout_s, self._position, size)
-        self._position += len(data)
-        return data
+        return self._native.read(self._caller, self._timeout_s, _wanted(size))
 
     def readall(self) -> bytes:
         """Read all that is left."""
@@ -249,20 +244,17 @@ class Reader(io.RawIOBase):
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill a writable buffer; return how many bytes were left to fill it with."""
         self._check()
-        count = self._native.readinto(self._caller, self._timeout_s, self._position, buffer)
-        self._position += count
-        return count
+        return self._native.readinto(self._caller, self._timeout_s, buffer)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read up to the end of a line, and up to `size` bytes; nothing only at the end."""
+        self._check()
+        return self._native.readline(self._caller, self._timeout_s, _wanted(size))
 
     def peek(self, size: int = 0, /) -> bytes:
         """Return bytes ahead without moving the position: at least one unless at the end."""
         self._check()
-        start, peeked = self._peeked
-        skip = self._position - start
-        if not 0 <= skip < len(peeked):
-            wanted = max(0, min(max(size, _PEEK_BYTES), self.info.size - self._position))
-            peeked = self._native.read(self._caller, self._timeout_s, self._position, wanted)
-            self._peeked, skip = (self._position, peeked), 0
-        return peeked[skip:]
+        return self._native.peek(self._caller, self._timeout_s, max(0, _wanted(size)))
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Read `length` bytes from `offset`; the position stays.
@@ -275,7 +267,7 @@ class Reader(io.RawIOBase):
         if offset < 0 or length < 0 or offset + length > self.info.size:
             text = f"{length} bytes from {offset} do not lie in the {self.info.size} of {self.name}"
             raise errors.new("object.range", text, size=self.info.size)
-        return self._native.read(self._caller, self._timeout_s, offset, length)
+        return self._native.read_range(self._caller, self._timeout_s, offset, length)
 
     def __getstate__(self) -> NoReturn:
         """Refuse to be copied or pickled, as any open file does.
@@ -288,7 +280,10 @@ class Reader(io.RawIOBase):
         raise TypeError(message)
 
     def close(self) -> None:
-        """Let the version go; what it kept may be collected. A second call does nothing."""
+        """Let the version go; what it kept may be collected. A second call does nothing.
+
+        Waits for a read that another thread is in the middle of.
+        """
         if not self.closed:
             self._native.close()
         super().close()
@@ -300,3 +295,8 @@ class Reader(io.RawIOBase):
     def _check(self) -> None:
         if self.closed:
             raise errors.new("store.closed", f"the reader of {self.name} is closed")
+
+
+def _wanted(size: int | None) -> int:
+    """Return how many bytes are wanted, in 64 bits; less than 0 for all."""
+    return -1 if size is None else max(-1, min(operator.index(size), _SEEK_MAX))

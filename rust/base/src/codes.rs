@@ -105,6 +105,7 @@ codes! {
     OBJECT_METADATA = "object.metadata", Invalid, false, "Keep metadata, tags and content type within their documented sizes";
     OBJECT_NOT_FOUND = "object.not_found", NotFound, false, "Check the key, or list the container";
     OBJECT_RANGE = "object.range", Invalid, false, "Read within 0 and the object's size";
+    OBJECT_READING = "object.reading", State, false, "A signal handler or a callback came in between: let it read from a reader of its own, kernel.get opens one";
     PLUGIN_API = "plugin.api", Unsupported, false, "The plugin was written for another version of the kernel: take a version of it that fits this one";
     PLUGIN_ARCHIVE = "plugin.archive", Invalid, false, "The archive holds what a plugin must not: build it anew, with plain files and folders under one folder only";
     PLUGIN_DEPENDENCY = "plugin.dependency", Conflict, false, "The plugin needs others that are missing, do not fit or need it in turn: install what the message names";

@@ -16,6 +16,7 @@ mod errors;
 mod files;
 mod forks;
 mod hashing;
+mod line;
 mod policies;
 mod pool;
 mod queue;
