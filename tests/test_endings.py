@@ -183,10 +183,12 @@ def test_a_cancelled_opening_holds_no_drives(path: Path, monkeypatch: pytest.Mon
     opened, real = threading.Event(), module.open
 
     def slow(*args: object, **options: object) -> dw.Kernel:
-        kernel = real(*args, **options)  # type: ignore[arg-type]
-        time.sleep(0.5)
-        opened.set()
-        return kernel
+        try:
+            kernel = real(*args, **options)  # type: ignore[arg-type]
+            time.sleep(0.5)
+            return kernel
+        finally:
+            opened.set()
 
     monkeypatch.setattr(module, "open", slow)
 

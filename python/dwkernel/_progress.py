@@ -25,14 +25,20 @@ looking: ContextVar[Callable[[], object] | None] = ContextVar("looking", default
 
 @contextlib.contextmanager
 def showing(
-    progress: Callable[[Progress], object] | bool | None, work: str, unit: str, total: int | None
+    progress: Callable[[Progress], object] | bool | None,
+    work: str,
+    unit: str,
+    total: int | None,
+    *,
+    after_s: float = 0.0,
 ) -> Iterator[Callable[[int, int | None], None] | None]:
     """Yield what the native side calls with `(done, total)`, or None if nobody wants to see.
 
-    If it has a method `look`, the native side asks that now and then whether to go on.
+    If it has a method `look`, the native side asks that now and then whether to go on. A bar or
+    lines begin `after_s` later: what is done by then shows nothing.
     """
     looks = [look for look in (getattr(progress, "look", None), looking.get()) if look is not None]
-    with _shown(progress, work, unit, total) as show:
+    with _shown(progress, work, unit, total, after_s) as show:
         if not looks:
             yield show
             return
@@ -51,7 +57,11 @@ def showing(
 
 @contextlib.contextmanager
 def _shown(
-    progress: Callable[[Progress], object] | bool | None, work: str, unit: str, total: int | None
+    progress: Callable[[Progress], object] | bool | None,
+    work: str,
+    unit: str,
+    total: int | None,
+    after_s: float,
 ) -> Iterator[Callable[[int, int | None], None] | None]:
     if progress is None or progress is False or (progress is True and sys.stderr is None):
         yield None
@@ -64,13 +74,35 @@ def _shown(
 
         yield told
         return
-    seen = _Seen(work, unit, total)
+    with _for_people(_Seen(work, unit, total), after_s) as show:
+        yield show
+
+
+@contextlib.contextmanager
+def _for_people(seen: _Seen, after_s: float) -> Iterator[Callable[[int, int | None], None]]:
+    begun: list[Callable[[int, int | None], None]] = []
     try:
-        with _bar(seen) if sys.stderr.isatty() else _lines(seen) as show:
+        with contextlib.ExitStack() as stack:
+
+            def begin() -> None:
+                shown = _bar(seen) if sys.stderr.isatty() else _lines(seen)
+                begun.append(stack.enter_context(shown))
+
+            def show(done: int, known: int | None) -> None:
+                seen.update(done, known)
+                if not begun and seen.seconds() >= after_s:
+                    begin()
+                for one in begun:
+                    one(done, known)
+
+            if not after_s:
+                begin()
             yield show
     except KeyboardInterrupt:
+        if not begun:
+            raise
         # What is done stays done: say how much it was.
-        print(f"{work}: stopped at {seen.amounts()} after {seen.took()}", file=sys.stderr)  # noqa: T201
+        print(f"{seen.work}: stopped at {seen.amounts()} after {seen.took()}", file=sys.stderr)  # noqa: T201
         raise
 
 
@@ -83,7 +115,7 @@ class _Seen:
         self.done = 0
         # A device says that it has no bytes.
         self.total = total or None
-        self._start = time.monotonic()
+        self.start = time.monotonic()
 
     def update(self, done: int, known: int | None) -> None:
         self.done = done
@@ -95,12 +127,15 @@ class _Seen:
         done = format_size(self.done) if self.unit == "bytes" else f"{self.done:,}"
         return f"{done} of {self._amount(self.total)}"
 
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
     def rate(self) -> str:
-        seconds = time.monotonic() - self._start
+        seconds = self.seconds()
         return f"{self._amount(int(self.done / seconds))}/s" if seconds else ""
 
     def took(self) -> str:
-        return format_duration(time.monotonic() - self._start)
+        return format_duration(self.seconds())
 
     def _amount(self, number: int) -> str:
         if self.unit == "bytes":
@@ -138,7 +173,7 @@ def _bar(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextlib.contextmanager
 def _lines(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
-    last = time.monotonic()
+    last = seen.start
 
     def show(done: int, known: int | None) -> None:
         nonlocal last

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from dwkernel import kernel as sync
+from dwkernel._forgotten import OpenedAt
 from dwkernel._progress import looking
 
 if TYPE_CHECKING:
@@ -132,11 +133,14 @@ def open(path: str | os.PathLike[str] | None = None, **options: Any) -> _Opening
     async def work() -> AsyncKernel:
         arrival = _Arrival()
         try:
-            return AsyncKernel(await _on_thread(arrival.open, path, **options))
+            kernel = await _on_thread(arrival.open, path, **options)
         except asyncio.CancelledError:
             arrival.turn_away()
             raise
+        kernel._opened_at = opened_at  # noqa: SLF001 - of this package
+        return AsyncKernel(kernel)
 
+    opened_at = OpenedAt()
     return _Opening(work)
 
 

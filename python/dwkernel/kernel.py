@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from dwkernel import _native, errors
 from dwkernel._closing import Closing
+from dwkernel._forgotten import WAIT_S, OpenedAt, forgotten
 from dwkernel._messages import padded
 from dwkernel._options import (
     create_of,
@@ -49,10 +51,14 @@ if TYPE_CHECKING:
     from dwkernel.queue import BoundedQueue, BytesQueue
     from dwkernel.reports import Progress
 
+    _Show = Callable[[int, int | None], None] | None
+
 __all__ = ["Containers", "Kernel", "NotEnforcedWarning", "forget_memory_drives", "open"]
 
 _CLOSE_TIMEOUT = "5min"
 _PAGE_ENTRIES = 1000
+# An opening that is done by then shows no bar.
+_SHOWN_AFTER_S = 1.0
 
 Location = str | os.PathLike[str]
 
@@ -68,6 +74,7 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
     force: bool | None = None,
     timeout: Duration | None = None,
     config: Location | Sequence[Location] | Mapping[str, Any] | Configuration | None = None,
+    progress: Callable[[Progress], object] | bool | None = None,
 ) -> Kernel:
     """Open a store, or create one.
 
@@ -89,6 +96,9 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         config: files of TOML, later ones win; or a dict; or a `dwkernel.config.Configuration`. What
             is left out above is taken from its section `store` and from `limits.timeout`; variables
             `DWKERNEL__SECTION__FIELD` win over files. Files are watched: `kernel.config`.
+        progress: an opening that has much to read after a crash may take long: True shows a bar
+            after a second; a callable gets a `Progress` now and then, and ends the opening if it
+            raises.
 
     Raises:
         NotFound: `store.not_found`, `store.unfinished`
@@ -101,7 +111,9 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         Denied: `drive.read_only`
         Timeout: `context.deadline`
 
-    One process at a time has a store open. A loss that the geometry tolerates needs no flag.
+    One process at a time has a store open. A loss that the geometry tolerates needs no flag. Ctrl-C
+    ends an opening, which leaves everything as it was. A kernel that is collected without having
+    been closed is closed then, and a `ResourceWarning` says so, as for files.
     """
     settings = Settings(
         config,
@@ -116,23 +128,24 @@ def open(  # noqa: A001, PLR0913 - `dw.open`; each option stands alone
         timeout,
     )
     try:
-        return _opened(settings, create_of(create))
+        with showing(progress, "open", "bytes", None, after_s=_SHOWN_AFTER_S) as show:
+            return _opened(settings, create_of(create), show)
     except BaseException:
         settings.close()
         raise
 
 
-def _opened(settings: Settings, create: str) -> Kernel:
+def _opened(settings: Settings, create: str, show: _Show) -> Kernel:
     plugins = settings.plugins()
     try:
-        return _kernel(settings, create, plugins)
+        return _kernel(settings, create, plugins, show)
     except BaseException:
         if plugins is not None:
             plugins.close()
         raise
 
 
-def _kernel(settings: Settings, create: str, plugins: Plugins | None) -> Kernel:
+def _kernel(settings: Settings, create: str, plugins: Plugins | None, show: _Show) -> Kernel:
     caller = _native.Caller(principal())
     drives = settings.option("drives")
     if plugins is not None and isinstance(drives, list):
@@ -151,6 +164,7 @@ def _kernel(settings: Settings, create: str, plugins: Plugins | None) -> Kernel:
         force=bool(settings.option("force")),
         program=program(),
         settings=settings.tuning(),
+        progress=show,
     )
     try:
         return Kernel(store, caller, settings, plugins)
@@ -188,6 +202,7 @@ class Kernel(Closing):
         plugins: Plugins | None = None,
     ) -> None:
         """Take an open store; use `dwkernel.open`."""
+        self._opened_at = OpenedAt()
         self._store = store
         self._bus: Bus | None = None
         self._plugins: Plugins | None = None
@@ -199,7 +214,7 @@ class Kernel(Closing):
         self._timeout_s = settings.timeout_s
         self._settings = settings
         self.containers = Containers(self)
-        self.pool = Pool(store.pool, caller)
+        self.pool = Pool(store.pool, caller, self)
         settings.attach(self)
         if plugins is not None:
             self._plugins = settings.join(self, plugins)
@@ -278,7 +293,7 @@ class Kernel(Closing):
         """
         limit = self._limit(timeout)
         native = self._store.get(self._caller, limit, key)
-        return Reader(native, ObjectInfo._of(native.info), self._caller, limit)  # noqa: SLF001
+        return Reader(native, ObjectInfo._of(native.info), self._caller, limit, self)  # noqa: SLF001
 
     def head(self, key: str, *, timeout: Duration | None = None) -> ObjectInfo:
         """Return what is known of an object without reading it.
@@ -394,6 +409,25 @@ class Kernel(Closing):
                 closing.callback(bus.close, left)
             if self._jobs is not None:
                 self._jobs.close(min(left, parse_duration(self._jobs.settings.stop_timeout)))
+
+    def __del__(self, forgotten: Callable[..., None] = forgotten) -> None:
+        """Close what nobody closed, and say so.
+
+        Raises:
+            ResourceWarning: where the program has made it an error
+
+        """
+        store = getattr(self, "_store", None)
+        if store is None or store.closed:
+            return
+        forgotten(self, store.locations, self._close_forgotten, self._opened_at)
+
+    def _close_forgotten(self) -> None:
+        if sys.is_finalizing():
+            # Threads that a bus or a job waits for are not there any more.
+            self._store.close(self._caller, WAIT_S)
+        else:
+            self.close(timeout=WAIT_S)
 
     def _close_store(self, left: float) -> None:
         self._store.close(self._caller, left)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwkernel import _native
+    from dwkernel.kernel import Kernel
     from dwkernel.reports import Progress
 
 __all__ = ["Pool"]
@@ -32,8 +33,12 @@ class Pool:
     tell; what it raises stops the work, too.
     """
 
-    def __init__(self, native: _native.Pool, caller: _native.Caller) -> None:
+    def __init__(
+        self, native: _native.Pool, caller: _native.Caller, kernel: Kernel | None = None
+    ) -> None:
         """Take an open store; use `kernel.pool`."""
+        # One that nobody else refers to any more is not closed while this is used.
+        self._kernel = kernel
         self._native = native
         self._caller = caller
 

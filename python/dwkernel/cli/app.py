@@ -112,7 +112,13 @@ def opened(
     """Open a store for one command, with errors told."""
     with (
         out.errors_told(stopped),
-        dw.open(store, drives=drives or None, read_only=read_only, force=force) as kernel,
+        dw.open(
+            store,
+            drives=drives or None,
+            read_only=read_only,
+            force=force,
+            progress=out.progress(),
+        ) as kernel,
     ):
         yield kernel
 

@@ -34,7 +34,10 @@ def metrics(
     out = Output(as_json=as_json)
     if openmetrics and as_json:
         raise typer.BadParameter("give --openmetrics or --json, not both")  # noqa: TRY003
-    with out.errors_told(), dw.open(store, read_only=True, force=force) as kernel:
+    with (
+        out.errors_told(),
+        dw.open(store, read_only=True, force=force, progress=out.progress()) as kernel,
+    ):
         whole = kernel.metrics(limit=limit)
         # Looking needs no more than reading; that the store can only be read would be no news.
         seen = [family for family in whole.families if family.name != "dwkernel_pool_read_only"]

@@ -2,7 +2,7 @@
 //!
 //! - [`Error`] with a stable [`Code`] from one [registry](codes::REGISTRY);
 //! - [`PoolId`], [`DriveId`], [`StripeId`], [`Epoch`], [`CorrelationId`];
-//! - [`Deadline`]: until when an operation may take;
+//! - [`Deadline`]: until when an operation may take, and the [`Waiter`] that may want it no more;
 //! - [`units`]: `"10 GiB"`, `"30s"`;
 //! - [`Clock`] and [`Random`]: the only two ways to time and to chance, so that a simulator owns them;
 //! - [`Pauses`] between tries;
@@ -20,7 +20,7 @@ mod seams;
 pub mod units;
 
 pub use codes::Code;
-pub use deadline::Deadline;
+pub use deadline::{Deadline, Waiter};
 pub use error::{Error, Kind, Result};
 pub use ids::{CorrelationId, DriveId, Epoch, PoolId, StripeId};
 pub use pauses::Pauses;

@@ -149,13 +149,18 @@ impl<T> Ticket<T> {
     /// Waits at most `limit`, as long as the drive may take, and no longer than to the deadline.
     pub fn wait_until(&self, limit: Duration, deadline: &Deadline) -> Answer<T> {
         let part = limit / PARTS_OF_PATIENCE;
-        for _ in 0..PARTS_OF_PATIENCE {
+        let (mut parts, mut of_part) = (PARTS_OF_PATIENCE, part);
+        while parts > 0 {
             let left = deadline.remaining();
-            match self.0.recv_timeout(part.min(left)) {
+            let nap = of_part.min(deadline.nap());
+            match self.0.recv_timeout(nap.min(left)) {
                 Ok(result) => return Answer::Came(result),
                 Err(RecvTimeoutError::Disconnected) => return Answer::Came(Err(lane_ended())),
-                Err(RecvTimeoutError::Timeout) if left < part => return Answer::TimeOver,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) if left < nap => return Answer::TimeOver,
+                Err(RecvTimeoutError::Timeout) => of_part -= nap,
+            }
+            if of_part.is_zero() {
+                (parts, of_part) = (parts - 1, part);
             }
         }
         Answer::Late
@@ -220,7 +225,7 @@ impl Lane {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use dwk_base::SystemClock;
+    use dwk_base::{SystemClock, Waiter};
 
     use super::*;
     use crate::faulty::{Effect, Fault, Operation};
@@ -251,6 +256,15 @@ mod tests {
         assert!(matches!(stuck.wait_until(limit, &soon), Answer::TimeOver));
         let limit = Duration::from_millis(10);
         assert!(matches!(stuck.wait_until(limit, &Deadline::never()), Answer::Late));
+        let waiter = Arc::new(Waiter::default());
+        let wanted = Deadline::never().waited_for_by(Arc::clone(&waiter));
+        assert!(matches!(stuck.wait_until(limit, &wanted), Answer::Late));
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            waiter.stop();
+        });
+        let limit = Duration::from_secs(20);
+        assert!(matches!(stuck.wait_until(limit, &wanted), Answer::TimeOver));
         drive.release();
         let later = Deadline::after(clock, Duration::from_secs(20));
         assert!(matches!(stuck.wait_until(limit, &later), Answer::Came(Ok(()))));

@@ -201,7 +201,8 @@ impl Engine {
             return Err(Error::new(&codes::DRIVE_FAILED, message).with("drive", member.id));
         }
         let replica = Arc::new(Replica::new(member, &self.options));
-        let found = survey(std::slice::from_ref(&replica), &self.identity).remove(0)?;
+        let found =
+            survey(std::slice::from_ref(&replica), &self.identity, &Deadline::never()).remove(0)?;
         clear(&replica, found)?;
         // Most of it while commits go on, the rest between two of them.
         let prepared = self.prepare(&replica);

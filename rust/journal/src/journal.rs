@@ -53,15 +53,16 @@ impl Journal {
         membership: Arc<dyn Membership>,
         seams: Seams,
     ) -> Result<(Self, Recovery)> {
-        Self::open_then(identity.pool, members, options, membership, seams, &|| Ok(identity.epoch))
+        let (begin, until) = (&|| Ok(identity.epoch), &Deadline::never());
+        Self::open_then(identity.pool, members, options, membership, seams, begin, until)
     }
 
     /// [`open`](Self::open) for a caller who makes the new epoch durable only when the log is found: `begin` does
     /// so and returns it. If the log is not found among these members, those that are away must not have lost
-    /// their place by that.
+    /// their place by that. Until then it may also end with `until`, and nothing was written.
     ///
     /// # Errors
-    /// As `open`, and those of `begin`.
+    /// As `open`, `context.deadline`, `context.cancelled`, and those of `begin`.
     pub fn open_then(
         pool: PoolId,
         members: Vec<Member>,
@@ -69,10 +70,11 @@ impl Journal {
         membership: Arc<dyn Membership>,
         seams: Seams,
         begin: &dyn Fn() -> Result<Epoch>,
+        until: &Deadline,
     ) -> Result<(Self, Recovery)> {
         let none_yet = Identity { pool, epoch: Epoch(0) };
         let opening = Opening::new(none_yet, members, options.clone(), membership, seams.clone())?;
-        let (writer, recovery) = opening.open(begin)?;
+        let (writer, recovery) = opening.open(begin, until)?;
         let identity = Identity { pool, epoch: writer.view.epoch() };
         Ok((Self::serve(identity, options, seams, writer), recovery))
     }
@@ -80,16 +82,17 @@ impl Journal {
     /// Finds the log and writes nothing, on any drive. Commits fail with `pool.read_only`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for `journal.epoch`.
+    /// As [`open`](Self::open), but for `journal.epoch`; `context.deadline`, `context.cancelled`
     pub fn open_read_only(
         identity: Identity,
         members: Vec<Member>,
         options: Options,
         membership: Arc<dyn Membership>,
         seams: Seams,
+        until: &Deadline,
     ) -> Result<(Self, Recovery)> {
         let opening = Opening::new(identity, members, options.clone(), membership, seams.clone())?;
-        let (view, recovery) = opening.open_read_only()?;
+        let (view, recovery) = opening.open_read_only(until)?;
         let last_sequence = recovery.last_sequence;
         Ok((Self::build(identity, options, seams, view, None, last_sequence), recovery))
     }
@@ -179,23 +182,38 @@ impl Journal {
         Ok(Pending { engine: Arc::clone(&self.engine), round, index })
     }
 
-    /// Visits every retained record from `from_sequence` on that was durable when the call began, in order.
-    /// Each is verified; where a copy is damaged another one is read, and the damaged one is repaired.
+    /// [`replay_until`](Self::replay_until), however long it takes.
     ///
     /// # Errors
-    /// `journal.damaged`, `drive.timeout` (no member has a good copy and one did not answer), those of
-    /// `visit`, those of [`scrub`](Self::scrub)
+    /// As there.
     pub fn replay(
         &self,
         from_sequence: u64,
         visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
     ) -> Result<()> {
+        self.replay_until(from_sequence, visit, &Deadline::never())
+    }
+
+    /// Visits every retained record from `from_sequence` on that was durable when the call began, in order.
+    /// Each is verified; where a copy is damaged another one is read, and the damaged one is repaired.
+    ///
+    /// # Errors
+    /// `journal.damaged`, `drive.timeout` (no member has a good copy and one did not answer), those of
+    /// `visit`, those of [`scrub`](Self::scrub); `context.deadline`, `context.cancelled`
+    pub fn replay_until(
+        &self,
+        from_sequence: u64,
+        visit: &mut dyn FnMut(Position, &[u8]) -> Result<()>,
+        until: &Deadline,
+    ) -> Result<()> {
         let wanted = from_sequence..=self.last_sequence();
         for segment in self.engine.view.segments() {
             for mark in segment.marks() {
                 if mark.next_sequence() > *wanted.start() && mark.first_sequence <= *wanted.end() {
+                    until.check()?;
                     let batch = self.engine.view.batch(&segment, &mark)?;
                     visit_batch(&batch, &wanted, visit)?;
+                    until.tell(batch.len() as u64);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwk_base::{DriveId, Epoch, Error, Result, Seams, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, Result, Seams, codes};
 
 use crate::chain::{self, Assignment, Chain};
 use crate::format::{Hash, Stamp, damaged};
@@ -55,7 +55,8 @@ impl Opening {
     /// Makes a new log on drives that hold none.
     pub(crate) fn create(self) -> Result<Writer> {
         for replica in &self.replicas {
-            let found = survey(std::slice::from_ref(replica), &self.identity).remove(0)?;
+            let found = survey(std::slice::from_ref(replica), &self.identity, &Deadline::never())
+                .remove(0)?;
             if found.iter().any(in_use) {
                 let message = format!("drive {} holds a journal already", replica.id);
                 return Err(Error::new(&codes::DRIVE_NOT_EMPTY, message).with("drive", replica.id));
@@ -71,9 +72,14 @@ impl Opening {
         Ok(writer)
     }
 
-    /// Finds the log, has the new epoch begun, makes every copy equal, and goes on under that epoch.
-    pub(crate) fn open(mut self, begin: &dyn Fn() -> Result<Epoch>) -> Result<(Writer, Recovery)> {
-        let (chain, found, mut failed) = self.find()?;
+    /// Finds the log, has the new epoch begun, makes every copy equal, and goes on under that epoch. What has
+    /// begun is brought to its end.
+    pub(crate) fn open(
+        mut self,
+        begin: &dyn Fn() -> Result<Epoch>,
+        until: &Deadline,
+    ) -> Result<(Writer, Recovery)> {
+        let (chain, found, mut failed) = self.find(until)?;
         self.identity.epoch = begin()?;
         if chain.tip.epoch >= self.identity.epoch {
             let message = format!(
@@ -120,8 +126,8 @@ impl Opening {
     }
 
     /// Finds the log and writes nothing.
-    pub(crate) fn open_read_only(self) -> Result<(Arc<View>, Recovery)> {
-        let (chain, found, failed) = self.find()?;
+    pub(crate) fn open_read_only(self, until: &Deadline) -> Result<(Arc<View>, Recovery)> {
+        let (chain, found, failed) = self.find(until)?;
         let mut recovery = recovery(&chain);
         for (replica, found) in self.replicas.iter().zip(&found) {
             if let Some(found) = found {
@@ -139,10 +145,18 @@ impl Opening {
 
     /// What each member holds (`None`: it failed), the log that follows from it, and who failed.
     #[allow(clippy::type_complexity)]
-    fn find(&self) -> Result<(Chain, Vec<Option<Vec<Found>>>, Vec<(DriveId, Error)>)> {
+    fn find(
+        &self,
+        until: &Deadline,
+    ) -> Result<(Chain, Vec<Option<Vec<Found>>>, Vec<(DriveId, Error)>)> {
         let mut failed = Vec::new();
         let mut found = Vec::new();
-        for (replica, answer) in self.replicas.iter().zip(survey(&self.replicas, &self.identity)) {
+        let answers = survey(&self.replicas, &self.identity, until);
+        until.check().inspect_err(|_| {
+            // What waits on the drives' threads is not begun any more.
+            self.replicas.iter().for_each(|replica| replica.dismiss());
+        })?;
+        for (replica, answer) in self.replicas.iter().zip(answers) {
             match answer {
                 Ok(units) => found.push(Some(units)),
                 Err(error) => {
@@ -227,19 +241,29 @@ impl Opening {
     }
 }
 
-/// Reads everything that each member holds, all members at once.
-pub(crate) fn survey(replicas: &[Arc<Replica>], identity: &Identity) -> Vec<Result<Vec<Found>>> {
+/// Reads everything that each member holds, all members at once. Once `until` has passed no answer is one.
+pub(crate) fn survey(
+    replicas: &[Arc<Replica>],
+    identity: &Identity,
+    until: &Deadline,
+) -> Vec<Result<Vec<Found>>> {
     let pool = identity.pool;
     let started: Vec<_> = replicas
         .iter()
         .map(|replica| {
-            let units = replica.run(|shelf, drive| shelf.units(drive))?;
+            let units = replica.start(|shelf, drive| shelf.units(drive));
+            let units = replica.finish_until(&units, until)?;
             let examine = |unit| replica.start(move |s, drive| s.examine(drive, &unit, pool));
             Ok(units.into_iter().map(examine).collect::<Vec<_>>())
         })
         .collect();
     let finish = |(replica, tickets): (&Arc<Replica>, Result<Vec<_>>)| {
-        tickets?.into_iter().map(|ticket| replica.finish(&ticket)).collect()
+        let finish = |ticket| {
+            let found: Found = replica.finish_until(&ticket, until)?;
+            until.tell(found.batches.iter().map(|batch| u64::from(batch.bytes)).sum());
+            Ok(found)
+        };
+        tickets?.into_iter().map(finish).collect()
     };
     replicas.iter().zip(started).map(finish).collect()
 }

@@ -154,7 +154,19 @@ impl Replica {
     /// # Errors
     /// The job's; `drive.timeout`
     pub(crate) fn finish<T>(&self, ticket: &Ticket<T>) -> Result<T> {
-        ticket.wait_for(self.timeout).unwrap_or_else(|| Err(self.late()))
+        self.finish_until(ticket, &Deadline::never())
+    }
+
+    /// As [`finish`](Self::finish), and no longer than to the deadline.
+    ///
+    /// # Errors
+    /// As there, and `context.deadline`
+    pub(crate) fn finish_until<T>(&self, ticket: &Ticket<T>, until: &Deadline) -> Result<T> {
+        match ticket.wait_until(self.timeout, until) {
+            Answer::Came(result) => result,
+            Answer::TimeOver => Err(Deadline::passed("a drive that holds the journal takes long")),
+            Answer::Late => Err(self.late()),
+        }
     }
 
     /// Runs `job`, which only looks, beside the log's own work and waits for it, but not for ever.

@@ -328,6 +328,7 @@ fn another_pools_segments_are_not_read() {
         small(),
         std::sync::Arc::clone(&world.register) as _,
         dwk_base::Seams::seeded(1),
+        &NEVER,
     );
     assert!(opened.unwrap_err().is(&codes::JOURNAL_DAMAGED));
 }

@@ -1,8 +1,9 @@
 //! Who asks, until when, and under which name everything that follows is found again.
 
 use std::fmt;
+use std::sync::Arc;
 
-use dwk_base::{CorrelationId, Deadline, Error, Random, Result, codes};
+use dwk_base::{CorrelationId, Deadline, Error, Random, Result, Waiter, codes};
 
 /// The longest name of a principal, tenant or role, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -66,6 +67,13 @@ impl Context {
     pub fn with_roles(mut self, roles: impl IntoIterator<Item = String>) -> Result<Self> {
         self.roles = roles.into_iter().map(|role| checked("role", role)).collect::<Result<_>>()?;
         Ok(self)
+    }
+
+    /// For somebody who may want it no more before its deadline. Only an opening looks.
+    #[must_use]
+    pub fn waited_for_by(mut self, waiter: Arc<Waiter>) -> Self {
+        self.deadline = self.deadline.waited_for_by(waiter);
+        self
     }
 
     /// As a part of something that has a correlation id already.

@@ -9,7 +9,7 @@ use dwk_bus::Bus;
 use dwk_catalog::Catalog;
 use dwk_drive::Holder;
 use dwk_meta::Meta;
-use dwk_pool::Pool;
+use dwk_pool::{Pool, Seat};
 use dwk_stream::Streams;
 
 use crate::events::Herald;
@@ -87,6 +87,14 @@ impl Kernel {
     /// The pool's identity.
     pub fn id(&self) -> PoolId {
         self.id
+    }
+
+    /// Where its drives are; none once it was closed.
+    pub fn locations(&self) -> Vec<String> {
+        let opened = self.inside.get().and_then(Inside::opened);
+        let roster = opened.map(|opened| opened.pool.roster());
+        let of = |seats: &[Arc<Seat>]| seats.iter().map(|seat| seat.location.clone()).collect();
+        roster.map_or_else(|_| Vec::new(), |roster| of(&roster.seats))
     }
 
     /// The seams that it was opened with; deadlines are measured on their clock.
@@ -177,6 +185,13 @@ impl Opened {
         let Some(path) = &self.pointers else { return Ok(()) };
         let before = Pointers::read(path)?.filter(|pointers| pointers.pool == self.pool.id());
         Pointers::of(self.pool.id(), &self.pool.roster(), before.as_ref()).write(path)
+    }
+
+    /// For an opening that nobody waits for any more: nothing is folded.
+    pub(crate) fn close_now(&self) -> Result<()> {
+        self.herald.close();
+        self.streams.close();
+        self.meta.close_now()
     }
 
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {

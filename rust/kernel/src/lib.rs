@@ -42,4 +42,4 @@ pub use limits::{Live, Settings, Snapshot};
 pub use locate::{Drives, forget_memory_drives};
 pub use open::{Create, OpenSpec, Tuning};
 
-pub use dwk_base::Deadline;
+pub use dwk_base::{Deadline, Waiter};

@@ -85,8 +85,8 @@ impl Kernel {
     ///
     /// # Errors
     /// `store.not_found`, `store.unfinished`, `store.exists`, `store.locked`, `store.option`, `drive.*`,
-    /// `drives.*`, `geometry.*`, `format.newer`, `context.deadline`, and those of recovery; nothing is half-open or
-    /// half-made after one
+    /// `drives.*`, `geometry.*`, `format.newer`, `context.deadline`, `context.cancelled`, and those of recovery;
+    /// nothing is half-open or half-made after one
     pub fn open(spec: &OpenSpec, context: &Context, seams: &Seams) -> Result<Self> {
         let opened = crate::door::caught(|| {
             context.deadline().check()?;
@@ -97,7 +97,12 @@ impl Kernel {
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
-        let opened = opened.map_err(|error| error.in_operation(context.correlation()))?;
+        let opened = opened.map_err(|error| {
+            let deadline = context.deadline();
+            // Whatever it was stopped in.
+            let stopped = deadline.is_unwanted().then(|| deadline.check().err()).flatten();
+            stopped.unwrap_or(error).in_operation(context.correlation())
+        })?;
         let limits = Arc::clone(&opened.limits);
         let mut stages = limits.stages();
         stages.push(Box::new(Asking::new(&opened.desk, &seams.clock)));
@@ -208,7 +213,7 @@ impl Opening<'_> {
         let opened = self.finish(pool, other)?;
         self.deadline.check().inspect_err(|_| {
             // Nothing was acknowledged: what fails here costs a longer next opening.
-            let _ = opened.close(self.deadline);
+            let _ = opened.close_now();
         })?;
         Ok(opened)
     }

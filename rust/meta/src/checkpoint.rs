@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dwk_base::{Error, Result, StripeId, codes};
+use dwk_base::{Deadline, Error, Result, StripeId, codes};
 use dwk_pool::{Pool, Space, Stripe};
 
 use crate::meta::Meta;
@@ -21,14 +21,14 @@ const GROWTH: u64 = 4;
 /// Encoded entries are handed to the upload in pieces of about this size.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// The map as checkpoint and journal say it.
-pub(crate) fn load(pool: &Pool) -> Result<State> {
+/// The map as checkpoint and journal say it; looked for `until` between steps.
+pub(crate) fn load(pool: &Pool, until: &Deadline) -> Result<State> {
     let mut state = State::default();
     let journal = pool.journal();
     let first = journal.first_sequence();
-    let (root, moved) = last_root(pool)?;
+    let (root, moved) = last_root(pool, until)?;
     match root {
-        Some(root) => load_runs(pool, &mut state, &root, &moved)?,
+        Some(root) => load_runs(pool, &mut state, (&root, &moved), until)?,
         None if first > 1 => {
             let text =
                 format!("the log begins at record {first} and no checkpoint covers the rest");
@@ -40,14 +40,16 @@ pub(crate) fn load(pool: &Pool) -> Result<State> {
         let text = format!("records {} to {} are gone", state.applied() + 1, first - 1);
         return Err(Error::new(&codes::JOURNAL_DAMAGED, text));
     }
-    journal.replay(state.applied() + 1, &mut |position, record| state.apply(position, record))?;
+    let from = state.applied() + 1;
+    journal.replay_until(from, &mut |position, record| state.apply(position, record), until)?;
     Ok(state)
 }
 
 /// The last root in the log, and where stripes went after it was written. What lies before it is not read.
-fn last_root(pool: &Pool) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> {
+fn last_root(pool: &Pool, until: &Deadline) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> {
     let (mut root, mut moved) = (None, BTreeMap::new());
     pool.journal().replay_back(&mut |position, record| {
+        until.check()?;
         visit(record, |operation, _| {
             match operation {
                 Operation::Root(found) if found.folded >= position.sequence => {
@@ -72,13 +74,13 @@ fn last_root(pool: &Pool) -> Result<(Option<Root>, BTreeMap<StripeId, Stripe>)> 
 fn load_runs(
     pool: &Pool,
     state: &mut State,
-    root: &Root,
-    moved: &BTreeMap<StripeId, Stripe>,
+    (root, moved): (&Root, &BTreeMap<StripeId, Stripe>),
+    until: &Deadline,
 ) -> Result<()> {
     for run in &root.runs {
         let places = run.stripes.iter().map(|stripe| moved.get(&stripe.id).unwrap_or(stripe));
         let places: Vec<Stripe> = places.cloned().collect();
-        let mut entries = open_run(pool.space(), run, places);
+        let mut entries = open_run(pool.space(), run, places, until);
         while let Some(entry) = entries.next()? {
             match entry.meaning()? {
                 Meaning::Row(key, row) => state.load_row(key, row),
@@ -95,7 +97,12 @@ fn load_runs(
 }
 
 /// Reads a run whose stripes lie at `places`.
-fn open_run<'a>(space: &'a Space, run: &'a RunRef, places: Vec<Stripe>) -> Entries<'a> {
+fn open_run<'a>(
+    space: &'a Space,
+    run: &'a RunRef,
+    places: Vec<Stripe>,
+    until: &'a Deadline,
+) -> Entries<'a> {
     let (mut piece, mut offset) = (0, 0u32);
     Entries::new(run.entries, move |into| {
         let Some(at) = run.content.pieces.get(piece) else { return Ok(0) };
@@ -105,7 +112,9 @@ fn open_run<'a>(space: &'a Space, run: &'a RunRef, places: Vec<Stripe>) -> Entri
             return Err(Error::new(&codes::FORMAT_DAMAGED, text));
         };
         let bytes = into.len().min((at.bytes - offset) as usize);
+        until.check()?;
         space.read(stripe, start + offset, &mut into[..bytes])?;
+        until.tell(bytes as u64);
         offset += bytes as u32;
         if offset == at.bytes {
             (piece, offset) = (piece + 1, 0);
@@ -193,11 +202,11 @@ fn write_snapshot(meta: &Meta, snapshot: &Snapshot, leaving: &BTreeSet<StripeId>
     let bottom = keep.is_empty();
     let mut out = RunWriter::new(meta);
     let mut fresh = EncodedEntries::new(snapshot.entries());
-    let mut runs = Vec::new();
+    let (until, mut runs) = (Deadline::never(), Vec::new());
     for run in &merging {
         let places = run.stripes.iter().map(|stripe| meta.placed(stripe.id));
         let places = places.collect::<Result<Vec<_>>>()?;
-        runs.push(open_run(meta.pool().space(), run, places));
+        runs.push(open_run(meta.pool().space(), run, places, &until));
     }
     runs.push(Entries::new(snapshot.len(), move |into: &mut [u8]| Ok(fresh.fill(into))));
     merge(runs, bottom, |entry| out.push(&entry))?;

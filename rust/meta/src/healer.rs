@@ -135,7 +135,15 @@ impl Meta {
 
     /// Heals until then, and leaves the rest to the healer.
     pub(crate) fn heal_until(&self, deadline: &Deadline) {
-        self.heal(&Control::new().until(deadline.clone()));
+        let (told, waiting) = (AtomicU64::new(0), deadline.clone());
+        let control = Control::new().until(deadline.clone()).on_progress(move |progress| {
+            let bytes = progress.read_bytes + progress.written_bytes;
+            waiting.tell(bytes.saturating_sub(told.fetch_max(bytes, Ordering::Relaxed)));
+        });
+        self.heal(&control);
+        if deadline.is_unwanted() {
+            return;
+        }
         let stale = |seat: &Arc<dwk_pool::Seat>| seat.state == DriveState::Stale;
         let is_stale = self.pool().roster().seats.iter().any(stale);
         let is_weak = || self.pool().space().weak_stripes(self).is_ok_and(|weak| weak > 0);

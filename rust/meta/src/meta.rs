@@ -107,9 +107,9 @@ impl Meta {
     /// to date: for a moment ([`Options::heal_time`]), and what takes longer while others work.
     ///
     /// # Errors
-    /// `journal.damaged`, `data.corrupt`, `format.damaged`, `context.deadline`
+    /// `journal.damaged`, `data.corrupt`, `format.damaged`, `context.deadline`, `context.cancelled`
     pub fn open_until(pool: Arc<Pool>, options: Options, deadline: &Deadline) -> Result<Arc<Self>> {
-        let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool)?));
+        let state = Arc::new(RwLock::new(crate::checkpoint::load(&pool, deadline)?));
         let broken = Arc::new(OnceLock::new());
         let applier = Applier { state: Arc::clone(&state), broken: Arc::clone(&broken) };
         pool.journal().set_apply(Arc::new(applier));
@@ -127,8 +127,9 @@ impl Meta {
         deadline.check()?;
         if meta.pool.check_writable().is_ok() {
             let clock = Arc::clone(&meta.pool.seams().clock);
-            let heal_time = meta.options.heal_time.min(deadline.remaining());
-            meta.heal_until(&Deadline::after(clock, heal_time));
+            meta.heal_until(&deadline.at_most(clock, meta.options.heal_time));
+        }
+        if meta.pool.check_writable().is_ok() && !deadline.is_unwanted() {
             // What the last opening left to do: who never closes would never get it done.
             meta.keeper.look(&meta)?;
         }
@@ -270,6 +271,17 @@ impl Meta {
             folded: state.root().folded,
             runs: state.root().runs.len() as u64,
         }
+    }
+
+    /// Stops the healer and the keeper and closes the pool, with what there is to fold left to the next opening:
+    /// for who has no time.
+    ///
+    /// # Errors
+    /// Those of closing the pool; everything acknowledged is durable all the same.
+    pub fn close_now(&self) -> Result<()> {
+        self.healer.halt();
+        self.keeper.halt();
+        self.pool.close()
     }
 
     /// Checkpoints what is worth it, stops the keeper and closes the pool. Whoever still reads may go on

@@ -460,7 +460,7 @@ fn lost_drive(table: &Table, row: &MemberRow) -> String {
 
 fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<Pool>> {
     let Assembly { table, leases, geometry, journal: in_journal, read_only, warnings } = assembly;
-    let options = &options.pool;
+    let (options, until) = (&options.pool, &options.until);
     let (id, tolerance) = (table.superblock.pool, geometry.tolerance());
     if in_journal.is_empty() {
         let text = "none of the drives that hold the journal is here";
@@ -478,7 +478,7 @@ fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<
     let journal = if read_only.is_some() {
         let identity = Identity { pool: id, epoch: membership.epoch() };
         let (limits, seams) = (options.journal.clone(), seams.clone());
-        Journal::open_read_only(identity, members, limits, evicting, seams)?.0
+        Journal::open_read_only(identity, members, limits, evicting, seams, until)?.0
     } else {
         // Only when the log is found: if the copies that are here are of no use, those that are away still are.
         let begin = || {
@@ -490,7 +490,7 @@ fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<
             Ok(membership.epoch())
         };
         let (limits, seams) = (options.journal.clone(), seams.clone());
-        Journal::open_then(id, members, limits, evicting, seams, &begin)?.0
+        Journal::open_then(id, members, limits, evicting, seams, &begin, until)?.0
     };
     let journal = Arc::new(journal);
     warden.set_journal(&journal);

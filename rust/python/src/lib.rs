@@ -5,6 +5,7 @@
 //! - [`errors`]: `base::Error` as Python exceptions;
 //! - everything else takes arguments apart, calls a crate and wraps what comes back.
 
+mod aside;
 mod buffers;
 mod bus;
 mod bytes_queue;
@@ -16,7 +17,9 @@ mod errors;
 mod files;
 mod forks;
 mod hashing;
+mod held;
 mod line;
+mod opening;
 mod policies;
 mod pool;
 mod queue;

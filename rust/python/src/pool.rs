@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dwk_base::{Error, Result, StripeId, codes};
+use dwk_base::{Result, StripeId};
 use dwk_kernel::operations::{
     Collect, Listener, Rebuild, Replace, Scrub, Status, StoreStatus, Work,
 };
@@ -13,6 +13,8 @@ use dwk_kernel::{Context, Kernel};
 use dwk_pool::{Progress, RebuildReport};
 use pyo3::prelude::*;
 
+use crate::aside::aside;
+use crate::held::Held;
 use crate::sources::Watcher;
 use crate::store::{Caller, run};
 use crate::texts::{OfDrive, Text};
@@ -90,11 +92,11 @@ impl From<StoreStatus> for StatusOut {
 /// The drives of an open store.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct Pool {
-    kernel: Arc<Kernel>,
+    kernel: Held,
 }
 
 impl Pool {
-    pub(crate) fn new(kernel: Arc<Kernel>) -> Self {
+    pub(crate) fn new(kernel: Held) -> Self {
         Self { kernel }
     }
 }
@@ -262,24 +264,13 @@ impl Pool {
         let clock = Arc::clone(&self.kernel.seams().clock);
         let start = clock.monotonic();
         let done = run(py, &self.kernel, caller, timeout_s, |kernel, context| {
-            std::thread::scope(|scope| {
-                let (answer, answered) = mpsc::channel();
-                scope.spawn(move || {
-                    // Nobody listens only if this side panicked; then the scope says so.
-                    let _ = answer.send(run_it(kernel, context, work));
-                });
-                loop {
-                    match answered.recv_timeout(LOOK_EVERY) {
-                        Ok(done) => return done,
-                        Err(mpsc::RecvTimeoutError::Disconnected) => return Err(vanished()),
-                        Err(mpsc::RecvTimeoutError::Timeout) => {}
-                    }
-                    let now = latest.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    if watcher.tell_progress(now.as_ref()).is_err() {
-                        stop.store(true, Ordering::SeqCst);
-                    }
+            let look = || {
+                let now = latest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if watcher.tell_progress(now.as_ref()).is_err() {
+                    stop.store(true, Ordering::SeqCst);
                 }
-            })
+            };
+            aside(LOOK_EVERY, || run_it(kernel, context, work), look)
         });
         let seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
         match done {
@@ -287,8 +278,4 @@ impl Pool {
             Err(error) => Err(watcher.explain(error)),
         }
     }
-}
-
-fn vanished() -> Error {
-    Error::new(&codes::INTERNAL_BUG, "the thread of a long operation ended without an answer")
 }

@@ -1,17 +1,17 @@
 //! `dwkernel._native.ObjectReader`: one version of an object, open.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dwk_base::{Deadline, Error, codes};
 use dwk_kernel::operations::Read;
-use dwk_kernel::{Context, Guarded, Kernel};
+use dwk_kernel::{Context, Guarded};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::buffers::{Fresh, Shared};
 use crate::detach::detach;
 use crate::errors::to_py;
+use crate::held::Held;
 use crate::line::{Line, Turn};
 use crate::sources::Watcher;
 use crate::store::{Caller, ObjectTuple, object_tuple};
@@ -25,7 +25,7 @@ const SEEK_MAX: u64 = (1 << 63) - 1;
 /// out once and lines are whole.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct ObjectReader {
-    kernel: Arc<Kernel>,
+    kernel: Held,
     // Guarded outside the line: in a forked child a thread that does not exist may hold it.
     line: Guarded<Line<Open>>,
     /// Changed by whoever has the reader.
@@ -63,7 +63,7 @@ struct Call<'a> {
 }
 
 impl ObjectReader {
-    pub(crate) fn new(kernel: Arc<Kernel>, reader: dwk_catalog::ObjectReader) -> Self {
+    pub(crate) fn new(kernel: Held, reader: dwk_catalog::ObjectReader) -> Self {
         let info = reader.info().clone();
         let open = Open { reader: Some(reader), ahead: Ahead::default() };
         let line = Guarded::new(Line::new(open));

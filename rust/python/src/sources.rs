@@ -210,6 +210,17 @@ impl Watcher {
         self.call(Some((progress.stripes, total)))
     }
 
+    /// Told how much was done so far; signals and `look` are looked at in any case.
+    ///
+    /// # Errors
+    /// `context.cancelled`
+    pub(crate) fn tell_bytes(&mut self, done: u64) -> Result<()> {
+        if self.raised.is_some() {
+            return Ok(());
+        }
+        self.call(Some((done, None)))
+    }
+
     /// Signals are looked at.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::bus::{BusSpace, outgoing};
 use crate::detach::detach;
 use crate::errors::to_py;
+use crate::held::Held;
+use crate::opening;
 use crate::policies::PolicyDesk;
 use crate::pool::Pool;
 use crate::reader::ObjectReader;
@@ -59,7 +61,7 @@ impl Caller {
         self.principal.as_str()
     }
 
-    fn context(&self, seams: &Seams, timeout_s: f64) -> Result<Context> {
+    pub(crate) fn context(&self, seams: &Seams, timeout_s: f64) -> Result<Context> {
         let limit = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::MAX);
         let deadline = Deadline::after(Arc::clone(&seams.clock), limit);
         let context = Context::new(self.principal.clone(), deadline, &*seams.random);
@@ -104,7 +106,7 @@ pub(crate) enum EntryOut {
 /// An open store.
 #[pyclass(frozen, module = "dwkernel._native")]
 pub(crate) struct Store {
-    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) kernel: Held,
 }
 
 impl Store {
@@ -212,12 +214,12 @@ impl Store {
         let space = self.run(py, caller, timeout_s, |kernel, context| {
             kernel.execute(context, operations::Bus)
         })?;
-        Ok(BusSpace::of_kernel(space, Arc::clone(&self.kernel), caller.clone()))
+        Ok(BusSpace::of_kernel(space, self.kernel.clone(), caller.clone()))
     }
 
     /// Opens a store; see `dwkernel.open`.
     #[staticmethod]
-    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program, settings=None))]
+    #[pyo3(signature = (caller, timeout_s, *, path, drives, geometry, labels, create, read_only, force, program, settings=None, progress=None))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // by keyword only
     fn open(
         py: Python<'_>,
@@ -232,6 +234,7 @@ impl Store {
         force: bool,
         program: String,
         settings: Option<&Bound<'_, PyDict>>,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let tuning = settings.map(tuning_of).transpose()?.unwrap_or_default();
         let drives = drives.map(|drives| match drives {
@@ -246,12 +249,8 @@ impl Store {
         let geometry = geometry.map(|geometry| geometry.text);
         let spec =
             OpenSpec { path, drives, geometry, labels, create, read_only, force, program, tuning };
-        let kernel = detach(py, || {
-            let seams = Seams::system();
-            let context = caller.context(&seams, timeout_s)?;
-            Kernel::open(&spec, &context, &seams)
-        })?;
-        Ok(Self { kernel: Arc::new(kernel) })
+        let kernel = opening::open(py, caller, timeout_s, &spec, progress)?;
+        Ok(Self { kernel: Held::new(kernel) })
     }
 
     /// The pool's identity.
@@ -260,10 +259,16 @@ impl Store {
         self.kernel.id().to_string()
     }
 
+    /// Where its drives are; none once it was closed.
+    #[getter]
+    fn locations(&self) -> Vec<String> {
+        self.kernel.locations()
+    }
+
     /// Its drives.
     #[getter]
     fn pool(&self) -> Pool {
-        Pool::new(Arc::clone(&self.kernel))
+        Pool::new(self.kernel.clone())
     }
 
     /// Whether it was closed.
@@ -480,7 +485,7 @@ impl Store {
             let key = Key::new(key.text)?;
             kernel.execute(context, Get { key: &key })
         })?;
-        Ok(ObjectReader::new(Arc::clone(&self.kernel), reader))
+        Ok(ObjectReader::new(self.kernel.clone(), reader))
     }
 
     /// What is known of an object.

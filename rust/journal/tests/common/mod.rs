@@ -248,7 +248,8 @@ impl World {
         let members = members.map(|index| self.member(index)).collect();
         let identity = Identity { pool: POOL, epoch: self.register.epoch() };
         let membership: Arc<dyn Membership> = Arc::clone(&self.register) as _;
-        Journal::open_read_only(identity, members, self.options.clone(), membership, self.seams())
+        let (options, seams) = (self.options.clone(), self.seams());
+        Journal::open_read_only(identity, members, options, membership, seams, &NEVER)
     }
 }
 

@@ -8,7 +8,6 @@ use dwk_bus::{
     Bus, Filter, Limits, Message as Outgoing, Options, Pattern, Policy, Published, Rest, Space,
     Spill, Subject,
 };
-use dwk_kernel::Kernel;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -18,6 +17,7 @@ use crate::buffers::Input;
 use crate::detach::detach;
 use crate::errors::to_py;
 use crate::forks::Ours;
+use crate::held::Held;
 use crate::store::Caller;
 use crate::waiting::{deadline_of, in_slices};
 
@@ -41,12 +41,12 @@ pub(crate) struct BusSpace {
 /// The store that a bus belongs to, and who uses it.
 #[derive(Clone)]
 pub(super) struct Keeper {
-    pub(super) kernel: Arc<Kernel>,
+    pub(super) kernel: Held,
     pub(super) caller: Caller,
 }
 
 impl BusSpace {
-    pub(crate) fn of_kernel(space: Space, kernel: Arc<Kernel>, caller: Caller) -> Self {
+    pub(crate) fn of_kernel(space: Space, kernel: Held, caller: Caller) -> Self {
         let seams = kernel.seams().clone();
         let principal = Some(caller.principal().into());
         let store = Some(Keeper { kernel, caller });
