@@ -84,6 +84,13 @@ impl Error {
         }))
     }
 
+    /// Says more of what happened.
+    #[must_use]
+    pub fn saying(mut self, more: &str) -> Self {
+        self.0.message = format!("{}; {more}", self.0.message);
+        self
+    }
+
     /// Adds a named detail that programs can read.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {

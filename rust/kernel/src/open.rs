@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwk_base::{Error, Result, Seams, codes};
+use dwk_base::{Code, Error, Result, Seams, codes};
 use dwk_bus::{Bus, Limits};
 use dwk_catalog::Catalog;
 use dwk_drive::{Drive, Holder};
@@ -21,6 +21,9 @@ use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
 use crate::policies::Asking;
 use crate::{Context, Deadline, Door, Kernel, holder, limits};
+
+/// What can be done with a store that cannot be written to.
+const READABLE: &str = "the store can still be read, with read_only=True and by commands that only look (get, ls, cp, status)";
 
 /// What to do if there is no store, or if there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -205,7 +208,9 @@ impl Opening<'_> {
             until: self.deadline.clone(),
             pool: self.spec.tuning.pool(),
         };
-        let pool = Pool::open(drives, options, self.seams.clone(), &self.holder())?;
+        let holder = self.holder();
+        let pool = Pool::open(drives.clone(), options.clone(), self.seams.clone(), &holder)
+            .map_err(|error| self.if_readable(error, drives, options))?;
         let asked = geometry.filter(|asked| asked.to_string() != pool.geometry().to_string());
         let other = asked.map(|asked| {
             format!("opened with geometry {asked}, and the pool's is {}", pool.geometry())
@@ -216,6 +221,28 @@ impl Opening<'_> {
             let _ = opened.close_now();
         })?;
         Ok(opened)
+    }
+
+    /// The drives that can be written to are not enough: says so, if all that are here can be read.
+    fn if_readable(
+        &self,
+        error: Error,
+        drives: Vec<Arc<dyn Drive>>,
+        options: OpenOptions,
+    ) -> Error {
+        const MAY_BE: [&Code; 3] =
+            [&codes::DRIVE_READ_ONLY, &codes::DRIVES_TOO_MANY_LOST, &codes::JOURNAL_MEMBERS];
+        if options.read_only || !MAY_BE.iter().any(|code| error.is(code)) {
+            return error;
+        }
+        let options = OpenOptions { read_only: true, ..options };
+        match Pool::open(drives, options, self.seams.clone(), &self.holder()) {
+            Ok(pool) => {
+                let _ = pool.close();
+                error.saying(READABLE).with("readable", true)
+            }
+            Err(_) => error,
+        }
     }
 
     fn create(&self, geometry: Option<Geometry>) -> Result<Opened> {

@@ -32,6 +32,19 @@ impl<T: Default> Line<T> {
         Self { place: Mutex::new(Place::Free(value)), freed: Condvar::new() }
     }
 
+    /// The value, if nobody has it.
+    pub(crate) fn try_enter(&self) -> Option<Turn<'_, T>> {
+        let mut place = self.lock();
+        let mine = Place::Taken(thread::current().id());
+        match std::mem::replace(&mut *place, mine) {
+            Place::Free(value) => Some(Turn { line: self, value }),
+            Place::Taken(holder) => {
+                *place = Place::Taken(holder);
+                None
+            }
+        }
+    }
+
     /// Waits for the value; `look` is called now and then, and may end that.
     ///
     /// # Errors

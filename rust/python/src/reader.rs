@@ -55,10 +55,17 @@ impl Ahead {
     }
 }
 
+fn closed() -> Error {
+    Error::new(&codes::STORE_CLOSED, "the reader is closed")
+}
+
 /// One call, which has the reader alone.
 struct Call<'a> {
     owner: &'a ObjectReader,
-    context: Context,
+    caller: &'a Caller,
+    timeout_s: f64,
+    /// As soon as it waits or asks the store.
+    context: Option<Context>,
     turn: Turn<'a, Open>,
 }
 
@@ -70,17 +77,36 @@ impl ObjectReader {
         Self { kernel, line, position: AtomicU64::new(0), info }
     }
 
-    fn call(&self, py: Python<'_>, caller: &Caller, timeout_s: f64) -> PyResult<Call<'_>> {
+    fn call<'a>(
+        &'a self,
+        py: Python<'_>,
+        caller: &'a Caller,
+        timeout_s: f64,
+    ) -> PyResult<Call<'a>> {
+        let line = self.line.get().map_err(|error| to_py(py, &error))?;
+        let (turn, context) = match line.try_enter() {
+            Some(turn) => (turn, None),
+            None => self.wait(py, caller, timeout_s, line)?,
+        };
+        if turn.value.reader.is_none() {
+            return Err(to_py(py, &closed()));
+        }
+        Ok(Call { owner: self, caller, timeout_s, context, turn })
+    }
+
+    fn wait<'a>(
+        &self,
+        py: Python<'_>,
+        caller: &Caller,
+        timeout_s: f64,
+        line: &'a Line<Open>,
+    ) -> PyResult<(Turn<'a, Open>, Option<Context>)> {
         let mut watcher = Watcher::new(self.kernel.seams(), None);
         let entered = detach(py, || {
             let context = caller.context(self.kernel.seams(), timeout_s)?;
+            let turn = line.enter(context.deadline(), &mut || watcher.look());
             let tied = |error: Error| error.in_operation(context.correlation());
-            let line = self.line.get().map_err(tied)?;
-            let turn = line.enter(context.deadline(), &mut || watcher.look()).map_err(tied)?;
-            if turn.value.reader.is_none() {
-                return Err(tied(Error::new(&codes::STORE_CLOSED, "the reader is closed")));
-            }
-            Ok(Call { owner: self, context, turn })
+            Ok((turn.map_err(tied)?, Some(context)))
         });
         entered.map_err(|error| watcher.explain(error))
     }
@@ -109,7 +135,7 @@ impl Call<'_> {
         bytes: usize,
         take: &mut (dyn FnMut(&[u8]) + Send),
     ) -> PyResult<usize> {
-        let Self { owner, context, turn } = self;
+        let Self { owner, caller, timeout_s, context, turn } = self;
         let Open { reader, ahead } = &mut turn.value;
         let before = ahead.from(offset);
         let before = &before[..before.len().min(bytes)];
@@ -120,11 +146,12 @@ impl Call<'_> {
         }
         let mut watcher = Watcher::new(kernel.seams(), None);
         let filled = detach(py, || {
-            let closed = || Error::new(&codes::STORE_CLOSED, "the reader is closed");
+            let fresh = || caller.context(kernel.seams(), *timeout_s);
+            let context = context.take().map_or_else(fresh, Ok)?;
             let reader = reader.as_mut().ok_or_else(closed)?;
             let look = &mut |filled| watcher.tell(filled, None);
             let (offset, bytes) = (offset + skip as u64, bytes - skip);
-            kernel.execute(context, Read { reader, offset, bytes, take, look })
+            kernel.execute(&context, Read { reader, offset, bytes, take, look })
         });
         filled.map(|filled| skip + filled).map_err(|error| watcher.explain(error))
     }
