@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import dwkernel as dw
 from dwkernel._native import BusFilter
@@ -22,6 +22,7 @@ from dwkernel.cli.bus import counting, subjects, tailing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pytest
 
@@ -105,12 +106,18 @@ def test_a_message_in_a_pipe_is_one_line_whatever_is_in_it(here: Here) -> None:
     assert here("tail", "orders", "-n", 1, "--json").json["data_base64"] == "/w=="
 
 
-def on_a_terminal(cli: Cli, width: int, *arguments: object) -> list[str]:
-    """Run a command on a terminal; return the lines that it showed, without colours."""
+def on_a_terminal(
+    cli: Cli, width: int, *arguments: object, stdout: IO[bytes] | None = None
+) -> list[str]:
+    """Run a command on a terminal; return the lines that it showed, without colours.
+
+    With `stdout` its output goes there, and the terminal shows what it says besides.
+    """
     master, end = pty.openpty()
     environment = {**cli.environment(), "COLUMNS": str(width), "TERM": "xterm"}
     command = [*cli.command, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=end, stderr=subprocess.DEVNULL, env=environment) as one:
+    out, err = (end, subprocess.DEVNULL) if stdout is None else (stdout, end)
+    with subprocess.Popen(command, stdout=out, stderr=err, env=environment) as one:
         os.close(end)
         shown = b""
         while select.select([master], [], [], 60)[0]:
@@ -140,6 +147,17 @@ def test_a_line_on_a_terminal_fits_and_moves_no_cursor(cli: Cli, on_disk: Here) 
         assert "xxxx" in lines[0]
     [line, _] = on_a_terminal(cli, 60, "bus", "tail", on_disk.store, "orders", "--full")[:2]
     assert "x" * 20 in line
+
+
+def test_a_replay_into_a_file_is_whole_where_a_bar_is_shown_beside(
+    cli: Cli, on_disk: Here, tmp_path: Path
+) -> None:
+    on_disk.fill(50)
+    with (tmp_path / "orders.jsonl").open("wb") as file:
+        shown = on_a_terminal(cli, 80, "bus", "replay", on_disk.store, "orders", stdout=file)
+    lines = (tmp_path / "orders.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sequence"] for line in lines] == list(range(1, 51))
+    assert "sequence" not in "".join(shown)
 
 
 def test_follow_shows_what_others_publish_meanwhile(cli: Cli, on_disk: Here) -> None:

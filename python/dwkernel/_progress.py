@@ -14,7 +14,7 @@ from dwkernel.units import format_duration, format_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["looking", "showing"]
+__all__ = ["looking", "on_terminal", "showing"]
 
 _LINE_EVERY_S = 2.0
 
@@ -143,6 +143,14 @@ class _Seen:
         return counted(number, self.unit.removesuffix("s"))
 
 
+def on_terminal() -> bool:
+    """Return whether what is printed comes out where bars are: above them, then.
+
+    What goes to a file or a pipe goes there.
+    """
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 @contextlib.contextmanager
 def _bar(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
     # Only who wants a bar pays for it.
@@ -155,7 +163,10 @@ def _bar(seen: _Seen) -> Iterator[Callable[[int, int | None], None]]:
         rich_progress.TextColumn("{task.fields[amounts]}  {task.fields[rate]}"),
         rich_progress.TimeRemainingColumn(),
     ]
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, soft_wrap=True)
+    with rich_progress.Progress(
+        *columns, console=console, transient=True, redirect_stdout=on_terminal()
+    ) as bar:
         task = bar.add_task(seen.work, total=seen.total, amounts=seen.amounts(), rate="")
 
         def show(done: int, known: int | None) -> None:

@@ -27,7 +27,7 @@ def metrics(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Show figures for monitoring: the pool, drives, streams and consumers.
+    """Show figures of the pool, drives, streams and consumers.
 
     A store that a program has open is asked in that program: kernel.metrics().
     """

@@ -153,10 +153,10 @@ codes! {
     SINK_REFUSED = "sink.refused", Invalid, false, "The receiver says that the message itself is wrong: it is a dead letter now, with the answer as its reason";
     SOURCE_FAILED = "source.failed", Invalid, false, "The source of the data raised or ended early; nothing was stored";
     STORE_CLOSED = "store.closed", State, false, "Open the store again";
-    STORE_EXISTS = "store.exists", Exists, false, "Open it without create=True, or choose another path";
+    STORE_EXISTS = "store.exists", Exists, false, "Open the one that is there, without create=True, or choose another path";
     STORE_FORKED = "store.forked", State, false, "A store does not cross a fork: open it in the child process, or start children with spawn";
     STORE_LOCKED = "store.locked", Unavailable, true, "The store is open in that process, or still in this one: close it there, or talk to that process";
-    STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store with create=True";
+    STORE_NOT_FOUND = "store.not_found", NotFound, false, "Check the path, or create the store first: create=True, or `dwkernel create`";
     STORE_OPTION = "store.option", Invalid, false, "Mend the option as the message says";
     STORE_UNFINISHED = "store.unfinished", NotFound, false, "Creating the store was cut off before it could hold anything: create it again on the same drives";
     STREAM_ACK = "stream.ack", State, false, "The message was acknowledged before, or its time was over and it is delivered again: handle the new delivery";

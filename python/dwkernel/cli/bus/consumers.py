@@ -12,6 +12,7 @@ from dwkernel.cli.bus.places import bus_at
 from dwkernel.cli.bus.shown import ago, period
 from dwkernel.cli.bus.subjects import moment_of
 from dwkernel.cli.output import FAILED, Output
+from dwkernel.reports import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,7 +181,7 @@ def create(  # noqa: PLR0913, PLR0917 - each option stands alone
             create=True,
         )
         about = _about(made)
-        out.done(about, f"{made.name} of {stream}: {about['lag']:,} messages before it")
+        out.done(about, f"{made.name} of {stream}: {counted(about['lag'], 'message')} before it")
 
 
 def _start(text: str) -> Any:

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from dwkernel._progress import on_terminal
 from dwkernel.cli.job.shown import amounts
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ class Bars:
                 rich_progress.TextColumn("{task.fields[amounts]}"),
                 rich_progress.TimeElapsedColumn(),
             ]
-            console = Console(stderr=True)
-            self._bars = rich_progress.Progress(*columns, console=console, transient=True)
+            console = Console(stderr=True, soft_wrap=True)
+            self._bars = rich_progress.Progress(
+                *columns, console=console, transient=True, redirect_stdout=on_terminal()
+            )
         return self
 
     def __exit__(

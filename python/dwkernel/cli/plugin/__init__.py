@@ -14,7 +14,7 @@ from dwkernel.cli.plugin import authors, operators
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Plugins: make and test your own; look at, check and switch those that are there.",
+    help="Plugins: make and test your own, look at those that are there.",
     epilog="Nothing here reaches into a program that runs: what it has is kernel.plugins of that "
     "program. `enable` and `disable` write the file that it follows.",
     no_args_is_help=True,
