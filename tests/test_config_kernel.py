@@ -14,7 +14,7 @@ import pytest
 import dwkernel as dw
 from dwkernel import config
 from dwkernel.config import _native
-from expect import code_of, until
+from expect import code_of, uncollected, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,10 +208,12 @@ def test_a_kernel_that_nobody_has_is_let_go(file: Path) -> None:
     import gc
     import weakref
 
-    kernel = dw.open(config=file, create=True)
-    gone = weakref.ref(kernel)
-    del kernel
-    gc.collect()
+    with uncollected():
+        kernel = dw.open(config=file, create=True)
+        gone = weakref.ref(kernel)
+        del kernel
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            gc.collect()
     assert gone() is None
     dw.open(config=file).close()
 

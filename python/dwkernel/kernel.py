@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -420,14 +420,9 @@ class Kernel(Closing):
         store = getattr(self, "_store", None)
         if store is None or store.closed:
             return
-        forgotten(self, store.locations, self._close_forgotten, self._opened_at)
-
-    def _close_forgotten(self) -> None:
-        if sys.is_finalizing():
-            # Threads that a bus or a job waits for are not there any more.
-            self._store.close(self._caller, WAIT_S)
-        else:
-            self.close(timeout=WAIT_S)
+        # What works for it in the background ends by itself when there is no kernel any more.
+        close = functools.partial(store.close, self._caller, WAIT_S)
+        forgotten(self, store.locations, close, self._opened_at)
 
     def _close_store(self, left: float) -> None:
         self._store.close(self._caller, left)
