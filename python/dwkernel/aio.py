@@ -3,7 +3,7 @@
 Each verb is its twin of `dwkernel.open` on a thread: the event loop goes on meanwhile. Cancelling a
 task gives up waiting at once. A put then ends when its source has given what it was asked for, and
 is there whole or not at all; a scrub, a rebuild and other long work end, and what is done stays
-done; an opening is closed again. Other verbs end by themselves, by their deadline at the latest.
+done; an opening ends, too. Other verbs end by themselves, by their deadline at the latest.
 
 >>> import asyncio
 >>> import dwkernel as dw
