@@ -10,10 +10,13 @@ use crate::meta::Meta;
 use crate::pins::Pin;
 use crate::row::{Content, Place};
 
-/// The most that one request asks of a stripe.
+/// What one request asks of a stripe. Of one of which some must be computed from the rest it asks for all that is
+/// left, and shows so much of it at a time.
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Requests under way ahead of the one that is copied out: so many drives read at the same time.
 const AHEAD_MAX: usize = 4;
+/// What they may ask for together.
+const AHEAD_BYTES: u64 = AHEAD_MAX as u64 * WINDOW_BYTES;
 
 /// Reads one content. What it reads stays in place until it is dropped; content in the journal, which is
 /// short, was copied when it was opened.
@@ -27,6 +30,8 @@ pub struct ContentReader {
     expected: u64,
     ahead: VecDeque<Ahead>,
     window: Option<Window>,
+    /// Something had to be computed: perhaps more will have to be.
+    is_lossy: bool,
     deadline: Deadline,
     /// Pieces that lay in the journal, by their index.
     copied: Vec<(usize, Vec<u8>)>,
@@ -43,13 +48,17 @@ struct Window {
 impl Window {
     /// Shows what it has of `at..end`, and says how much that was.
     fn show(&self, at: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> u64 {
-        let last = self.start + self.landed.bytes() as u64;
-        if at < self.start || at >= last {
+        let first = self.start + self.landed.start() as u64;
+        if at < first || at >= self.end() {
             return 0;
         }
-        let end = end.min(last);
+        let end = end.min(self.end());
         self.landed.show((at - self.start) as usize..(end - self.start) as usize, take);
         end - at
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.landed.bytes() as u64
     }
 }
 
@@ -100,6 +109,7 @@ impl ContentReader {
             expected: 0,
             ahead: VecDeque::new(),
             window: None,
+            is_lossy: false,
             deadline: Deadline::never(),
             copied,
             _pin: pin,
@@ -142,7 +152,7 @@ impl ContentReader {
         }
         let mut at = offset;
         while at < end {
-            let span = self.span(at, end);
+            let span = self.span(at, end, WINDOW_BYTES);
             // Only who reads on gets the next stretch read ahead.
             let horizon = if self.expected == at && at > 0 { self.bytes } else { end };
             at += match self.content.pieces[span.piece].place {
@@ -170,30 +180,35 @@ impl ContentReader {
         horizon: u64,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<u64> {
-        let waiting = self.window.as_ref().map_or(0, |window| window.show(at, end, take));
-        if waiting > 0 {
-            return Ok(waiting);
-        }
-        self.window = None;
-        if self.ahead.front().is_some_and(|ahead| ahead.span.start != at) {
-            self.ahead.clear();
-        }
-        let landed = match self.read_now(at, horizon)? {
-            Some(landed) => landed,
-            None => self.read_ahead(at, end, horizon)?,
-        };
-        // If the caller takes less than was read ahead, the rest waits in the window.
-        let window = self.window.insert(Window { start: at, landed });
-        let shown = window.show(at, end, take);
-        if shown == window.landed.bytes() as u64 {
+        let step = end.min(at + WINDOW_BYTES);
+        let mut shown = self.window.as_ref().map_or(0, |window| window.show(at, step, take));
+        if shown == 0 {
             self.window = None;
+            if self.ahead.front().is_some_and(|ahead| ahead.span.start != at) {
+                self.ahead.clear();
+            }
+            let landed = match self.read_now(at, horizon)? {
+                Some(landed) => landed,
+                None => self.read_ahead(at, end, horizon)?,
+            };
+            self.is_lossy |= landed.is_computed();
+            shown = self.window.insert(Window { start: at, landed }).show(at, step, take);
+        }
+        // If the caller takes less than was read ahead, the rest waits in the window.
+        if let Some(window) = &mut self.window {
+            window.landed.give_back((at + shown - window.start) as usize);
+            let next = window.end();
+            if next == at + shown {
+                self.window = None;
+            }
+            self.ask_ahead(next, at + shown, end, horizon)?;
         }
         Ok(shown)
     }
 
     /// A short read that nothing was read ahead for, if it need not wait for a drive.
     fn read_now(&self, at: u64, horizon: u64) -> Result<Option<Landed>> {
-        let span = self.span(at, horizon);
+        let span = self.span(at, horizon, WINDOW_BYTES);
         let Place::Stripe { id, offset } = self.content.pieces[span.piece].place else {
             return Ok(None);
         };
@@ -207,23 +222,54 @@ impl ContentReader {
 
     /// The next span, after more of them were asked for.
     fn read_ahead(&mut self, at: u64, end: u64, horizon: u64) -> Result<Landed> {
-        let mut next = self.ahead.back().map_or(at, |last| last.span.start + last.span.bytes);
+        self.ask_ahead(at, at, end, horizon)?;
+        let ahead = self.ahead.pop_front();
+        self.land(ahead.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a read began nowhere"))?)
+    }
+
+    /// Asks for more up to `horizon` from `next` on, or from where the last request ends, of which the bytes up to
+    /// `end` are wanted now.
+    fn ask_ahead(&mut self, next: u64, at: u64, end: u64, horizon: u64) -> Result<()> {
+        let mut next = self.ahead.back().map_or(next, |last| last.span.start + last.span.bytes);
         let large = end - at >= WINDOW_BYTES || horizon > end;
-        while self.ahead.len() <= AHEAD_MAX && next < horizon && (large || self.ahead.is_empty()) {
+        let under_way =
+            |ahead: &VecDeque<Ahead>| ahead.iter().map(|ahead| ahead.span.bytes).sum::<u64>();
+        // One more if none is being copied out.
+        let spare = u64::from(self.window.is_none());
+        while self.ahead.len() < AHEAD_MAX + spare as usize
+            && under_way(&self.ahead) < AHEAD_BYTES + spare * WINDOW_BYTES
+            && next < horizon
+            && (large || (self.ahead.is_empty() && self.window.is_none()))
+        {
+            let Some((span, stripe)) = self.next_span(next, horizon)? else { break };
+            let Place::Stripe { offset, .. } = self.content.pieces[span.piece].place else { break };
             let space = self.meta.pool().space();
-            let most = space.read_bytes_now(WINDOW_BYTES as usize) as u64;
-            if most < WINDOW_BYTES && !self.ahead.is_empty() {
-                break;
-            }
-            let span = self.span(next, horizon.min(next + most));
-            let Place::Stripe { id, offset } = self.content.pieces[span.piece].place else { break };
-            let stripe = self.meta.placed(id)?;
             let reading = space.start_read(&stripe, offset + span.offset, span.bytes as u32);
             self.ahead.push_back(Ahead { span, stripe, reading });
             next = span.start + span.bytes;
         }
-        let ahead = self.ahead.pop_front();
-        self.land(ahead.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a read began nowhere"))?)
+        Ok(())
+    }
+
+    /// What to ask for next, in which stripe; `None` if that is none, or can wait for memory.
+    fn next_span(&self, at: u64, horizon: u64) -> Result<Option<(Span, Stripe)>> {
+        let piece = self.span(at, horizon, WINDOW_BYTES).piece;
+        let Place::Stripe { id, .. } = self.content.pieces[piece].place else { return Ok(None) };
+        let (stripe, space) = (self.meta.placed(id)?, self.meta.pool().space());
+        let is_needed = self.ahead.is_empty() && self.window.is_none();
+        let most =
+            if self.is_lossy || space.is_impaired(&stripe) { u64::MAX } else { WINDOW_BYTES };
+        for most in [most, WINDOW_BYTES] {
+            let span = self.span(at, horizon, most);
+            let now = space.read_bytes_now(span.bytes as usize) as u64;
+            if now == span.bytes || (is_needed && most == WINDOW_BYTES) {
+                return Ok(Some((Span { bytes: now, ..span }, stripe)));
+            }
+            if !is_needed {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for a read; if the stripe moved meanwhile, it is read where it went.
@@ -243,14 +289,15 @@ impl ContentReader {
         self.meta.pool().space().start_read(&now, offset, bytes).land(&self.deadline)
     }
 
-    /// The longest run of bytes from `at` that lies in one piece, ends before `end` and is one window.
-    fn span(&self, at: u64, end: u64) -> Span {
+    /// The longest run of bytes from `at` that lies in one piece and ends before `end`; in a stripe no more than
+    /// `most`.
+    fn span(&self, at: u64, end: u64, most: u64) -> Span {
         let piece = self.starts.partition_point(|&start| start <= at) - 1;
         let offset = at - self.starts[piece];
         let bytes = (u64::from(self.content.pieces[piece].bytes) - offset).min(end - at);
         let bytes = match self.content.pieces[piece].place {
             Place::Journal { .. } => bytes,
-            Place::Stripe { .. } => bytes.min(WINDOW_BYTES),
+            Place::Stripe { .. } => bytes.min(most),
         };
         Span { start: at, bytes, piece, offset: offset as u32 }
     }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
 
+mod counting;
 mod ledger;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use dwk_drive::{Drive, FaultyDrive, Holder, MemoryDrive, Power};
 use dwk_meta::{Change, Meta, Options};
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions, SpaceOptions};
 
+pub(crate) use counting::Counting;
 pub(crate) use ledger::Ledger;
 
 /// What was acknowledged: key → content.

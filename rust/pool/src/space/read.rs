@@ -4,18 +4,19 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dwk_base::{Deadline, Error, Pour, Result, codes};
+use dwk_base::{Deadline, Error, Result, codes};
 use dwk_drive::{Answer, BlobName, Drive};
 
-use super::buffers::Buffer;
 use super::header::Header;
-use super::recover::Recovery;
-use super::shard::{Fetch, Piece, Reach, whole_blocks};
+use super::landed::Landed;
+use super::mending::{Got, Mending, agrees};
+use super::rows::{Part, bands, parts, ranges};
+use super::shard::{Fetch, Reach, whole_blocks};
 use super::{Shared, Space, header};
-use crate::Stripe;
+use crate::{State, Stripe};
 
-/// Recovery works on so many bytes of each shard at a time.
-const WINDOW_BYTES: usize = 1 << 20;
+/// Room for the headers that come with a read.
+const HEADERS_BYTES: usize = 512 << 10;
 /// A read asks for this part of the memory for reads while that is short.
 const SCARCE: usize = 128;
 /// Reads of at most this length are tried on the caller's own thread first.
@@ -27,39 +28,8 @@ pub struct Reading {
     stripe: Arc<Stripe>,
     offset: usize,
     bytes: usize,
-    /// By data shard, in order; empty if there was no memory to read ahead.
-    fetches: Vec<Option<Fetch>>,
-}
-
-/// What a read gave: verified, to be looked at in parts. It holds the memory that it was read into.
-pub struct Landed {
-    bytes: usize,
-    content: Content,
-}
-
-enum Content {
-    /// As the shards were read, in order.
-    Pieces(Vec<(Part, Arc<Piece>)>),
-    /// As a whole.
-    Whole(Buffer),
-}
-
-/// A part of a read: bytes of one data shard.
-#[derive(Clone, Debug)]
-struct Part {
-    index: usize,
-    range: Range<usize>,
-    /// Where they go.
-    to: usize,
-}
-
-/// What a read still lacks.
-struct Lost<'a> {
-    parts: &'a [Part],
-    /// Shards of which a part was read.
-    have: &'a [(usize, Arc<Piece>)],
-    /// Trust none without its fellows.
-    mixed: bool,
+    /// `None` if there was no memory to read ahead.
+    fetches: Option<Vec<Fetch>>,
 }
 
 impl Space {
@@ -68,11 +38,9 @@ impl Space {
         let (offset, bytes) = (offset as usize, bytes as usize);
         let stripe = Arc::new(stripe.clone());
         let shared = &self.shared;
-        let fetches = if in_stripe(&stripe, offset, bytes).is_ok() {
-            shared.start_parts(&stripe, &parts(&stripe, offset, bytes))
-        } else {
-            Vec::new()
-        };
+        let right = in_stripe(&stripe, offset, bytes).is_ok();
+        let parts = || parts(&stripe, offset, bytes);
+        let fetches = right.then(parts).and_then(|parts| shared.start(&stripe, &parts));
         Reading { shared: Arc::clone(shared), stripe, offset, bytes, fetches }
     }
 
@@ -85,7 +53,7 @@ impl Space {
         }
         in_stripe(stripe, offset, bytes).ok()?;
         let mut buffer = shared.read_memory.try_take(bytes)?;
-        let mut first: Option<Arc<Header>> = None;
+        let mut first = None;
         for part in parts(stripe, offset, bytes) {
             let into = &mut buffer.as_mut()[part.to..part.to + part.range.len()];
             let header = shared.read_now(stripe, &part, into).ok()??;
@@ -93,7 +61,7 @@ impl Space {
                 return None;
             }
         }
-        Some(Landed { bytes, content: Content::Whole(buffer) })
+        Some(Landed::whole(buffer))
     }
 
     /// How much a read should ask for that wants `bytes`: less while others hold the memory for reads, so that any
@@ -101,8 +69,20 @@ impl Space {
     pub fn read_bytes_now(&self, bytes: usize) -> usize {
         let memory = &self.shared.read_memory;
         let scarce = (memory.bytes_max() / SCARCE).max(self.shared.options.block_bytes as usize);
-        // With the headers.
-        if memory.has_room(bytes + bytes / 4) { bytes } else { bytes.min(scarce) }
+        let headers = (bytes / 4).min(HEADERS_BYTES);
+        if memory.has_room(bytes + headers) { bytes } else { bytes.min(scarce) }
+    }
+
+    /// True if some of a stripe's content is, or may be, to be computed from the rest of it: who reads on through
+    /// the stripe asks for all of it at once, so that nothing is read twice.
+    pub fn is_impaired(&self, stripe: &Stripe) -> bool {
+        let roster = self.shared.roster.load();
+        let doubtful = |index: usize| {
+            let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
+            seat.is_none_or(|seat| matches!(seat.state, State::Suspect | State::Stale))
+                || self.shared.reach(stripe, index) != Reach::Ready
+        };
+        (0..usize::from(stripe.code.data)).any(doubtful)
     }
 
     /// Fills `into` with a stripe's content from `offset`.
@@ -120,31 +100,12 @@ impl Space {
     }
 }
 
-/// The parts of a read of `bytes` from `offset`.
-fn parts(stripe: &Stripe, offset: usize, bytes: usize) -> Vec<Part> {
-    let (shard, end) = (stripe.shard_bytes as usize, offset + bytes);
-    if bytes == 0 {
-        return Vec::new();
-    }
-    (offset / shard..end.div_ceil(shard))
-        .map(|index| {
-            let (from, to) = (offset.max(index * shard), end.min((index + 1) * shard));
-            Part { index, range: from - index * shard..to - index * shard, to: from - offset }
-        })
-        .collect()
-}
-
 fn in_stripe(stripe: &Stripe, offset: usize, bytes: usize) -> Result<()> {
     if stripe.shard_bytes > 0 && offset + bytes <= stripe.payload_bytes as usize {
         return Ok(());
     }
     let text = format!("{bytes} bytes from {offset} are not in stripe {}", stripe.id);
     Err(Error::new(&codes::OBJECT_RANGE, text).with("stripe", stripe.id))
-}
-
-/// True if a shard says the same of all shards as the first one that was read, which it may be.
-fn agrees(table: &mut Option<Arc<Header>>, header: &Arc<Header>) -> bool {
-    table.get_or_insert_with(|| Arc::clone(header)).shard_checks == header.shard_checks
 }
 
 impl Reading {
@@ -154,49 +115,47 @@ impl Reading {
     /// Those of [`Space::read`], and `context.deadline`.
     pub fn land(mut self, deadline: &Deadline) -> Result<Landed> {
         in_stripe(&self.stripe, self.offset, self.bytes)?;
-        let (parts, bytes) = (parts(&self.stripe, self.offset, self.bytes), self.bytes);
-        if self.fetches.is_empty() {
-            // There was no memory to read ahead; perhaps there is now.
-            self.fetches = self.shared.start_parts(&self.stripe, &parts);
+        let parts = parts(&self.stripe, self.offset, self.bytes);
+        // If there was no memory to read ahead, perhaps there is now.
+        let fetches = self.fetches.take().or_else(|| self.shared.start(&self.stripe, &parts));
+        let Some(fetches) = fetches else { return self.land_with_little(&parts, deadline) };
+        let mut got = Got::default();
+        for fetch in fetches {
+            self.shared.land(&self.stripe, &fetch, &mut got, deadline)?;
         }
-        if self.fetches.is_empty() {
-            let mut whole = self.shared.read_memory.take_anyway(bytes);
-            self.read_piecewise(&parts, whole.as_mut(), deadline)?;
-            return Ok(Landed { bytes, content: Content::Whole(whole) });
+        if got.agrees() {
+            if let Some(slices) = got.all(&parts) {
+                return Ok(Landed::of(self.bytes, slices, false));
+            }
+            // What was read is not read again, unless it is not to be trusted.
+            if let Some(slices) = self.mending(false, deadline).all(&parts, &got)? {
+                return Ok(Landed::of(self.bytes, slices, true));
+            }
         }
-        let mut table = None;
-        let (mut pieces, mut missing, mut mixed) = (Vec::new(), Vec::new(), false);
-        for (part, fetch) in parts.iter().zip(std::mem::take(&mut self.fetches)) {
-            let piece = match fetch {
-                Some(fetch) => self.shared.land(&self.stripe, &fetch, deadline)?,
-                None => None,
-            };
-            let Some(piece) = piece else {
-                missing.push(part.clone());
-                continue;
-            };
-            mixed |= !agrees(&mut table, &piece.header);
-            pieces.push((part.clone(), Arc::new(piece)));
+        drop(got);
+        let slices = self.mending(true, deadline).all(&parts, &Got::default())?;
+        Ok(Landed::of(self.bytes, slices.ok_or_else(|| self.mixed())?, true))
+    }
+
+    /// Little by little.
+    fn land_with_little(&self, parts: &[Part], deadline: &Deadline) -> Result<Landed> {
+        let mut whole = self.shared.read_memory.take_anyway(self.bytes);
+        for mixed in [false, true] {
+            if self.mending(mixed, deadline).fill(parts, whole.as_mut())? {
+                return Ok(Landed::whole(whole));
+            }
         }
-        if !mixed && missing.is_empty() {
-            return Ok(Landed { bytes, content: Content::Pieces(pieces) });
-        }
-        let mut whole = self.shared.read_memory.take_anyway(bytes);
-        for (part, piece) in &pieces {
-            let into = &mut whole.as_mut()[part.to..part.to + part.range.len()];
-            into.copy_from_slice(piece.bytes(&part.range));
-        }
-        // What was read is not read again, unless it is not to be trusted.
-        let have: Vec<_> = pieces.into_iter().map(|(part, piece)| (part.index, piece)).collect();
-        let lost = Lost { parts: &missing, have: &have, mixed: false };
-        let recover = |lost: &Lost<'_>, into: &mut [u8], table: &mut _| {
-            self.shared.recover(&self.stripe, lost, table, into, deadline)
-        };
-        if mixed || !recover(&lost, whole.as_mut(), &mut table)? {
-            let all = Lost { parts: &parts, have: &[], mixed: true };
-            recover(&all, whole.as_mut(), &mut None)?;
-        }
-        Ok(Landed { bytes, content: Content::Whole(whole) })
+        Err(self.mixed())
+    }
+
+    fn mending<'a>(&'a self, mixed: bool, deadline: &'a Deadline) -> Mending<'a> {
+        let (shared, stripe) = (&self.shared, &self.stripe);
+        Mending { shared, stripe, deadline, mixed, table: None }
+    }
+
+    fn mixed(&self) -> Error {
+        let text = format!("the shards of stripe {} are of more than one stripe", self.stripe.id);
+        Error::new(&codes::DATA_CORRUPT, text).with("stripe", self.stripe.id)
     }
 
     /// Waits, and fills `into`, which is as long as the read.
@@ -206,160 +165,56 @@ impl Reading {
     pub fn wait_into(self, into: &mut [u8], deadline: &Deadline) -> Result<()> {
         self.land(deadline)?.copy(into)
     }
-
-    /// With as little memory as can be: little by little.
-    fn read_piecewise(&self, parts: &[Part], into: &mut [u8], deadline: &Deadline) -> Result<()> {
-        let mut table = None;
-        for part in parts {
-            for start in part.range.clone().step_by(WINDOW_BYTES) {
-                let range = start..part.range.end.min(start + WINDOW_BYTES);
-                let to = part.to + start - part.range.start;
-                let piece = Part { index: part.index, range, to };
-                let lost = Lost { parts: &[piece], have: &[], mixed: false };
-                if !self.shared.recover(&self.stripe, &lost, &mut table, into, deadline)? {
-                    let all = Lost { parts, have: &[], mixed: true };
-                    self.shared.recover(&self.stripe, &all, &mut None, into, deadline)?;
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Landed {
-    /// How many bytes they are.
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Shows the bytes of `range`, in order, in one or more slices.
-    pub fn show(&self, range: Range<usize>, take: &mut dyn FnMut(&[u8])) {
-        let pieces = match &self.content {
-            Content::Whole(buffer) => return take(&buffer.as_ref()[range]),
-            Content::Pieces(pieces) => pieces,
-        };
-        for (part, piece) in pieces {
-            let (from, to) = (range.start.max(part.to), range.end.min(part.to + part.range.len()));
-            if from < to {
-                let start = part.range.start + from - part.to;
-                take(piece.bytes(&(start..start + to - from)));
-            }
-        }
-    }
-
-    /// Copies all of it.
-    fn copy(&self, into: &mut [u8]) -> Result<()> {
-        if into.len() != self.bytes {
-            let text = format!("{} bytes do not take {}", into.len(), self.bytes);
-            return Err(Error::new(&codes::BUFFER_LENGTH, text));
-        }
-        let mut pour = Pour::new(into);
-        self.show(0..self.bytes, &mut |piece| pour.take(piece));
-        Ok(())
-    }
 }
 
 impl Shared {
-    /// Asks the drives for all parts, if there is memory for them.
-    fn start_parts(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Vec<Option<Fetch>> {
-        let mut buffers = Vec::with_capacity(parts.len());
-        for part in parts {
-            if self.reach(stripe, part.index) != Reach::Ready {
-                buffers.push(None);
-                continue;
-            }
-            match self.read_memory.try_take(self.fetch_bytes(stripe, &part.range)) {
-                Some(buffer) => buffers.push(Some(buffer)),
-                None => return Vec::new(),
-            }
-        }
-        let fetch = |(part, buffer): (&Part, Option<Buffer>)| {
-            self.fetch(stripe, part.index, part.range.clone(), buffer?)
+    /// Asks the drives for all that a read takes, if there is memory for it.
+    fn start(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Option<Vec<Fetch>> {
+        let takes = self.takes(stripe, parts);
+        let buffer = |(_, range): &(usize, Range<usize>)| {
+            self.read_memory.try_take(self.fetch_bytes(stripe, range))
         };
-        parts.iter().zip(buffers).map(fetch).collect()
+        let buffers: Option<Vec<_>> = takes.iter().map(buffer).collect();
+        let fetches = takes.into_iter().zip(buffers?);
+        let fetch = |((index, range), buffer)| self.fetch(stripe, index, range, buffer);
+        Some(fetches.filter_map(fetch).collect())
+    }
+
+    /// What is to be read of each shard: the parts, and what those are computed from whose drives are not to be
+    /// asked.
+    fn takes(&self, stripe: &Stripe, parts: &[Part]) -> Vec<(usize, Range<usize>)> {
+        let ready = |index: usize| self.reach(stripe, index) == Reach::Ready;
+        let own = |part: &Part| ready(part.index).then(|| (part.index, part.range.clone()));
+        let owns: Vec<_> = parts.iter().filter_map(own).collect();
+        if owns.len() == parts.len() {
+            return owns;
+        }
+        let lost: Vec<usize> = (0..stripe.placement.len()).filter(|index| !ready(*index)).collect();
+        let bands = bands(parts, self.options.block_bytes, stripe.shard_bytes);
+        let code = self.coding.stored(stripe.code);
+        let all = code.and_then(|code| ranges(&bands, |band| code.read_set(&lost, &band.wanted)));
+        // If that is too little, who waits for it finds out.
+        all.unwrap_or(owns)
     }
 
     /// Waits as long as a read may be late.
-    fn land(&self, stripe: &Stripe, fetch: &Fetch, deadline: &Deadline) -> Result<Option<Piece>> {
+    fn land(
+        &self,
+        stripe: &Stripe,
+        fetch: &Fetch,
+        got: &mut Got,
+        deadline: &Deadline,
+    ) -> Result<()> {
         match fetch.ticket.wait_until(self.patience(fetch.seat), deadline) {
-            Answer::Came(Ok(piece)) => Ok(Some(piece)),
+            Answer::Came(Ok(piece)) => got.pieces.push((fetch.index, Arc::new(piece))),
             // It says nothing about the shard, and the others cannot be opened either.
-            Answer::Came(Err(error)) if error.is_of_process() => Err(error),
+            Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
             Answer::Came(Err(error)) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
-                Ok(None)
+                got.failed.push((fetch.index, Some(error)));
             }
-            Answer::Late => Ok(None),
-            Answer::TimeOver => Err(Deadline::passed("a drive takes long to be read")),
-        }
-    }
-
-    /// Fills the parts from whatever shards there are. False if they are of another stripe than `table`, which is
-    /// the one that was read so far.
-    fn recover(
-        self: &Arc<Self>,
-        stripe: &Arc<Stripe>,
-        lost: &Lost<'_>,
-        table: &mut Option<Arc<Header>>,
-        into: &mut [u8],
-        deadline: &Deadline,
-    ) -> Result<bool> {
-        let parts = lost.parts;
-        let starts = parts.iter().map(|part| part.range.start).min().unwrap_or(0);
-        let ends = parts.iter().map(|part| part.range.end).max().unwrap_or(0);
-        let all = whole_blocks(&(starts..ends), self.options.block_bytes, stripe.shard_bytes);
-        let window = WINDOW_BYTES.max(self.options.block_bytes as usize);
-        for start in all.clone().step_by(window) {
-            let range = start..all.end.min(start + window);
-            let within = |part: &Part| {
-                let (from, to) = (part.range.start.max(range.start), part.range.end.min(range.end));
-                (from < to).then(|| Part {
-                    index: part.index,
-                    range: from..to,
-                    to: part.to + from - part.range.start,
-                })
-            };
-            let parts: Vec<Part> = parts.iter().filter_map(within).collect();
-            let recovery = Recovery::new(self, stripe, range)?.until(deadline);
-            let mut recovery = recovery.having(lost.have);
-            self.recover_window(&mut recovery, &parts, lost.mixed, into)?;
-            if !recovery.have.values().all(|piece| agrees(table, &piece.header)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn recover_window(
-        &self,
-        recovery: &mut Recovery<'_>,
-        parts: &[Part],
-        mixed: bool,
-        into: &mut [u8],
-    ) -> Result<()> {
-        let range = recovery.range();
-        if mixed {
-            recovery.read(&(0..recovery.code().shards()).collect::<Vec<_>>())?;
-        }
-        let wanted: Vec<usize> = parts.iter().map(|part| part.index).collect();
-        recovery.gather(&wanted)?;
-        let lost: Vec<usize> =
-            wanted.into_iter().filter(|index| !recovery.have.contains_key(index)).collect();
-        let mut computed = self.read_memory.take_anyway(lost.len() * range.len());
-        if !lost.is_empty() {
-            let rows = computed.as_mut().chunks_mut(range.len());
-            recovery.compute(lost.iter().copied().zip(rows).collect())?;
-        }
-        for part in parts {
-            let target = &mut into[part.to..part.to + part.range.len()];
-            match lost.iter().position(|index| *index == part.index) {
-                None => target.copy_from_slice(recovery.have[&part.index].bytes(&part.range)),
-                Some(row) => {
-                    let from = row * range.len() + part.range.start - range.start;
-                    target.copy_from_slice(&computed.as_ref()[from..from + part.range.len()]);
-                }
-            }
+            Answer::Late => got.failed.push((fetch.index, None)),
+            Answer::TimeOver => return Err(Deadline::passed("a drive takes long to be read")),
         }
         Ok(())
     }
@@ -418,12 +273,6 @@ impl Shared {
         header.agree(self.pool, stripe, index)?;
         self.headers.put(Arc::clone(&header));
         Ok(Some(header))
-    }
-}
-
-impl fmt::Debug for Landed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Landed({} bytes)", self.bytes)
     }
 }
 

@@ -10,6 +10,7 @@ use dwk_drive::Answer;
 use dwk_erasure::{Code, Shard};
 
 use super::Shared;
+use super::header::Header;
 use super::shard::{Fetch, Piece, Reach};
 use crate::Stripe;
 
@@ -23,8 +24,10 @@ pub(crate) struct Recovery<'a> {
     /// Not to be had, with the reason where it is known.
     pub(crate) lost: BTreeMap<usize, Option<Error>>,
     late: Vec<Fetch>,
-    /// On drives that owe another answer: not asked for yet.
+    /// Asked for only if nothing else helps: on drives that owe another answer, or asked for in vain before.
     unasked: Vec<usize>,
+    /// What the right shards say of all of them, if that is known.
+    expected: Option<Arc<Header>>,
     deadline: Deadline,
     /// Bytes that were read.
     pub(crate) read_bytes: u64,
@@ -51,6 +54,7 @@ impl<'a> Recovery<'a> {
             lost: BTreeMap::new(),
             late: Vec::new(),
             unasked: Vec::new(),
+            expected: None,
             deadline: Deadline::never(),
             read_bytes: 0,
         })
@@ -68,6 +72,23 @@ impl<'a> Recovery<'a> {
     pub(crate) fn having(mut self, pieces: &[(usize, Arc<Piece>)]) -> Self {
         let whole = pieces.iter().filter(|(_, piece)| piece.covers(&self.range)).cloned();
         self.have.extend(whole);
+        self
+    }
+
+    /// These shards were asked for in vain.
+    #[must_use]
+    pub(crate) fn without(mut self, failed: &[(usize, Option<Error>)]) -> Self {
+        for (index, why) in failed.iter().filter(|(index, _)| !self.have.contains_key(index)) {
+            self.lost.insert(*index, why.clone());
+            self.unasked.push(*index);
+        }
+        self
+    }
+
+    /// Only shards that say the same of all of them as `header` count.
+    #[must_use]
+    pub(crate) fn expecting(mut self, header: Option<Arc<Header>>) -> Self {
+        self.expected = header;
         self
     }
 
@@ -181,14 +202,21 @@ impl<'a> Recovery<'a> {
         Ok(false)
     }
 
-    /// Two stripes must not be mixed: those that disagree with the most about the checks of all shards are
-    /// lost. True if all agree.
-    pub(crate) fn agree(&mut self) -> bool {
+    /// What the right shards say of all of them: as the most do, unless it is known.
+    fn right(&self) -> Option<Vec<u64>> {
+        if let Some(expected) = &self.expected {
+            return Some(expected.shard_checks.clone());
+        }
         let tables: Vec<&[u64]> =
             self.have.values().map(|piece| piece.header.shard_checks.as_slice()).collect();
         let votes = |table: &[u64]| tables.iter().filter(|other| **other == table).count();
-        let Some(best) = tables.iter().max_by_key(|table| votes(table)) else { return true };
-        let right = best.to_vec();
+        tables.iter().max_by_key(|table| votes(table)).map(|best| best.to_vec())
+    }
+
+    /// Two stripes must not be mixed: those that disagree about the checks of all shards are lost. True if all
+    /// agree.
+    pub(crate) fn agree(&mut self) -> bool {
+        let Some(right) = self.right() else { return true };
         let differs = |(index, piece): (&usize, &Arc<Piece>)| {
             (piece.header.shard_checks != right).then_some(*index)
         };
