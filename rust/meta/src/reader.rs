@@ -150,11 +150,12 @@ impl ContentReader {
         if offset != self.expected {
             self.ahead.clear();
         }
+        // Only who reads on gets the next stretch read ahead.
+        let reads_on = offset == self.expected && offset > 0;
+        let horizon = if reads_on { self.bytes } else { end };
         let mut at = offset;
         while at < end {
             let span = self.span(at, end, WINDOW_BYTES);
-            // Only who reads on gets the next stretch read ahead.
-            let horizon = if self.expected == at && at > 0 { self.bytes } else { end };
             at += match self.content.pieces[span.piece].place {
                 Place::Journal { .. } => self.show_copied(span, take)?,
                 Place::Stripe { .. } => self.show_stripes(at, end, horizon, take)?,

@@ -12,7 +12,7 @@ use super::landed::Landed;
 use super::mending::{Got, Mending, agrees};
 use super::rows::{Part, bands, parts, ranges};
 use super::shard::{Fetch, Reach, whole_blocks};
-use super::{Shared, Space, header};
+use super::{Shared, Space, header, lock};
 use crate::{State, Stripe};
 
 /// Room for the headers that come with a read.
@@ -82,7 +82,8 @@ impl Space {
             seat.is_none_or(|seat| matches!(seat.state, State::Suspect | State::Stale))
                 || self.shared.reach(stripe, index) != Reach::Ready
         };
-        (0..usize::from(stripe.code.data)).any(doubtful)
+        lock(&self.shared.repairs).contains_key(&stripe.id)
+            || (0..usize::from(stripe.code.data)).any(doubtful)
     }
 
     /// Fills `into` with a stripe's content from `offset`.
@@ -182,7 +183,7 @@ impl Shared {
 
     /// What is to be read of each shard: the parts, and what those are computed from whose drives are not to be
     /// asked.
-    fn takes(&self, stripe: &Stripe, parts: &[Part]) -> Vec<(usize, Range<usize>)> {
+    pub(crate) fn takes(&self, stripe: &Stripe, parts: &[Part]) -> Vec<(usize, Range<usize>)> {
         let ready = |index: usize| self.reach(stripe, index) == Reach::Ready;
         let own = |part: &Part| ready(part.index).then(|| (part.index, part.range.clone()));
         let owns: Vec<_> = parts.iter().filter_map(own).collect();
