@@ -1,6 +1,6 @@
 //! Reads of which not everything came: the rest from whatever shards there are.
 
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dwk_base::{Deadline, Error, Result, codes};
@@ -9,16 +9,19 @@ use super::Shared;
 use super::header::Header;
 use super::landed::Slice;
 use super::recover::Recovery;
-use super::rows::{Band, Part, bands};
-use super::shard::Piece;
+use super::rows::{Band, Part, bands, steps};
+use super::shard::{Fetch, Piece};
 use crate::Stripe;
 
-/// So many bytes of each shard at a time: what is read beyond what was asked for takes no more memory.
+/// Rows up to each multiple of this are put together at a time: what is read beyond what was asked for takes no more
+/// memory, and the next ones are on their way meanwhile.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// What the drives gave of a stripe.
 #[derive(Default)]
 pub(crate) struct Got {
+    /// Not answered yet.
+    pub(crate) fetches: VecDeque<Fetch>,
     pub(crate) pieces: Vec<(usize, Arc<Piece>)>,
     /// Shards that were asked for in vain, with the reason where it is known.
     pub(crate) failed: Vec<(usize, Option<Error>)>,
@@ -41,6 +44,11 @@ pub(crate) fn agrees(table: &mut Option<Arc<Header>>, header: &Arc<Header>) -> b
 }
 
 impl Got {
+    /// What will come.
+    pub(crate) fn of(fetches: Vec<Fetch>) -> Self {
+        Self { fetches: fetches.into(), ..Self::default() }
+    }
+
     /// True if all that came is of one stripe.
     pub(crate) fn agrees(&self) -> bool {
         let mut table = None;
@@ -59,22 +67,43 @@ impl Got {
     }
 }
 
+impl Shared {
+    /// How many rows are put together at a time.
+    pub(crate) fn window_bytes(&self) -> usize {
+        WINDOW_BYTES.max(self.options.block_bytes as usize)
+    }
+}
+
 impl Mending<'_> {
     /// All of `parts`. `None` if the shards that were read are of more than one stripe.
     ///
     /// # Errors
     /// `data.corrupt` if too much is lost; `context.deadline`
-    pub(crate) fn all(&mut self, parts: &[Part], got: &Got) -> Result<Option<Vec<Slice>>> {
+    pub(crate) fn all(&mut self, parts: &[Part], mut got: Got) -> Result<Option<Vec<Slice>>> {
         let block_bytes = self.shared.options.block_bytes;
         let mut slices = Vec::new();
         for band in bands(parts, block_bytes, self.stripe.shard_bytes) {
-            for band in band.steps(WINDOW_BYTES.max(block_bytes as usize)) {
-                if !self.band(parts, &band, got, &mut slices)? {
+            for band in band.steps(self.shared.window_bytes()) {
+                let came = self.take(&mut got, band.rows.end)?;
+                if !came || !self.band(parts, &band, &got, &mut slices)? {
                     return Ok(None);
                 }
+                got.pieces.retain(|(_, piece)| piece.end() > band.rows.end);
             }
         }
         Ok(Some(slices))
+    }
+
+    /// Waits for what begins before the row `end`. False if not all of it is of the same stripe.
+    fn take(&mut self, got: &mut Got, end: usize) -> Result<bool> {
+        let mut is_same = true;
+        while let Some(fetch) = got.fetches.pop_front_if(|fetch| fetch.start < end) {
+            let before = got.pieces.len();
+            self.shared.land(self.stripe, &fetch, got, self.deadline)?;
+            let came = &got.pieces[before..];
+            is_same &= came.iter().all(|(_, piece)| agrees(&mut self.table, &piece.header));
+        }
+        Ok(is_same)
     }
 
     fn band(
@@ -141,10 +170,9 @@ impl Mending<'_> {
     /// Those of [`all`](Self::all).
     pub(crate) fn fill(&mut self, parts: &[Part], into: &mut [u8]) -> Result<bool> {
         for part in parts {
-            for start in part.range.clone().step_by(WINDOW_BYTES) {
-                let rows: Range<usize> = start..start + WINDOW_BYTES;
+            for rows in steps(&part.range, WINDOW_BYTES) {
                 let Some(some) = part.within(&rows) else { continue };
-                let Some(slices) = self.all(&[some], &Got::default())? else { return Ok(false) };
+                let Some(slices) = self.all(&[some], Got::default())? else { return Ok(false) };
                 for slice in slices {
                     slice.copy(into);
                 }

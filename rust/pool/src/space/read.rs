@@ -10,7 +10,7 @@ use dwk_drive::{Answer, BlobName, Drive};
 use super::header::Header;
 use super::landed::Landed;
 use super::mending::{Got, Mending, agrees};
-use super::rows::{Part, bands, parts, ranges};
+use super::rows::{Part, bands, parts, ranges, steps};
 use super::shard::{Fetch, Reach, whole_blocks};
 use super::{Shared, Space, header, lock};
 use crate::{State, Stripe};
@@ -29,7 +29,14 @@ pub struct Reading {
     offset: usize,
     bytes: usize,
     /// `None` if there was no memory to read ahead.
-    fetches: Option<Vec<Fetch>>,
+    fetches: Option<Fetches>,
+}
+
+/// What the drives were asked for.
+struct Fetches {
+    /// By the rows where they begin, if not all that is wanted is among them.
+    fetches: Vec<Fetch>,
+    is_partial: bool,
 }
 
 impl Space {
@@ -120,21 +127,22 @@ impl Reading {
         // If there was no memory to read ahead, perhaps there is now.
         let fetches = self.fetches.take().or_else(|| self.shared.start(&self.stripe, &parts));
         let Some(fetches) = fetches else { return self.land_with_little(&parts, deadline) };
-        let mut got = Got::default();
-        for fetch in fetches {
-            self.shared.land(&self.stripe, &fetch, &mut got, deadline)?;
-        }
-        if got.agrees() {
-            if let Some(slices) = got.all(&parts) {
+        let mut got = Got::of(fetches.fetches);
+        if !fetches.is_partial {
+            while let Some(fetch) = got.fetches.pop_front() {
+                self.shared.land(&self.stripe, &fetch, &mut got, deadline)?;
+            }
+            if let Some(slices) = got.all(&parts).filter(|_| got.agrees()) {
                 return Ok(Landed::of(self.bytes, slices, false));
             }
-            // What was read is not read again, unless it is not to be trusted.
-            if let Some(slices) = self.mending(false, deadline).all(&parts, &got)? {
-                return Ok(Landed::of(self.bytes, slices, true));
-            }
         }
-        drop(got);
-        let slices = self.mending(true, deadline).all(&parts, &Got::default())?;
+        // What was read is not read again, unless it is not to be trusted.
+        if got.agrees()
+            && let Some(slices) = self.mending(false, deadline).all(&parts, got)?
+        {
+            return Ok(Landed::of(self.bytes, slices, true));
+        }
+        let slices = self.mending(true, deadline).all(&parts, Got::default())?;
         Ok(Landed::of(self.bytes, slices.ok_or_else(|| self.mixed())?, true))
     }
 
@@ -170,36 +178,46 @@ impl Reading {
 
 impl Shared {
     /// Asks the drives for all that a read takes, if there is memory for it.
-    fn start(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Option<Vec<Fetch>> {
-        let takes = self.takes(stripe, parts);
+    fn start(self: &Arc<Self>, stripe: &Arc<Stripe>, parts: &[Part]) -> Option<Fetches> {
+        let (takes, is_partial) = self.takes(stripe, parts);
         let buffer = |(_, range): &(usize, Range<usize>)| {
             self.read_memory.try_take(self.fetch_bytes(stripe, range))
         };
         let buffers: Option<Vec<_>> = takes.iter().map(buffer).collect();
         let fetches = takes.into_iter().zip(buffers?);
         let fetch = |((index, range), buffer)| self.fetch(stripe, index, range, buffer);
-        Some(fetches.filter_map(fetch).collect())
+        Some(Fetches { fetches: fetches.filter_map(fetch).collect(), is_partial })
     }
 
-    /// What is to be read of each shard: the parts, and what those are computed from whose drives are not to be
-    /// asked.
-    pub(crate) fn takes(&self, stripe: &Stripe, parts: &[Part]) -> Vec<(usize, Range<usize>)> {
+    /// What is to be read of each shard: the parts; or, if not all of their drives are to be asked, also what they
+    /// are computed from, row by row.
+    pub(crate) fn takes(
+        &self,
+        stripe: &Stripe,
+        parts: &[Part],
+    ) -> (Vec<(usize, Range<usize>)>, bool) {
         let ready = |index: usize| self.reach(stripe, index) == Reach::Ready;
         let own = |part: &Part| ready(part.index).then(|| (part.index, part.range.clone()));
         let owns: Vec<_> = parts.iter().filter_map(own).collect();
         if owns.len() == parts.len() {
-            return owns;
+            return (owns, false);
         }
         let lost: Vec<usize> = (0..stripe.placement.len()).filter(|index| !ready(*index)).collect();
         let bands = bands(parts, self.options.block_bytes, stripe.shard_bytes);
         let code = self.coding.stored(stripe.code);
         let all = code.and_then(|code| ranges(&bands, |band| code.read_set(&lost, &band.wanted)));
         // If that is too little, who waits for it finds out.
-        all.unwrap_or(owns)
+        let all = all.unwrap_or(owns);
+        let steps = |(index, range): (usize, Range<usize>)| {
+            steps(&range, self.window_bytes()).map(move |range| (index, range))
+        };
+        let mut takes: Vec<_> = all.into_iter().flat_map(steps).collect();
+        takes.sort_by_key(|(index, range)| (range.start, *index));
+        (takes, true)
     }
 
     /// Waits as long as a read may be late.
-    fn land(
+    pub(crate) fn land(
         &self,
         stripe: &Stripe,
         fetch: &Fetch,

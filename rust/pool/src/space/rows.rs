@@ -34,13 +34,20 @@ impl Part {
 }
 
 impl Band {
-    /// The same shards, at most `bytes` of each at a time.
+    /// The same shards, up to each multiple of `bytes`.
     pub(crate) fn steps(&self, bytes: usize) -> impl Iterator<Item = Self> {
-        self.rows.clone().step_by(bytes).map(move |start| Self {
-            rows: start..self.rows.end.min(start + bytes),
-            wanted: self.wanted.clone(),
-        })
+        steps(&self.rows, bytes).map(|rows| Self { rows, wanted: self.wanted.clone() })
     }
+}
+
+/// A range, up to each multiple of `bytes`.
+pub(crate) fn steps(
+    range: &Range<usize>,
+    bytes: usize,
+) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (start, end) = (range.start, range.end);
+    let first = start / bytes * bytes;
+    (first..end).step_by(bytes).map(move |at| at.max(start)..(at + bytes).min(end))
 }
 
 /// The parts of a read of `bytes` from `offset`.
@@ -137,6 +144,9 @@ mod tests {
             block_bytes in prop::sample::select(vec![512u32, 4096, 8192, 65536]),
         ) {
             let bytes = bytes.min(65_536 - offset);
+            let cut: Vec<_> = steps(&(offset..offset + bytes), 8192).collect();
+            prop_assert_eq!(cut.iter().map(Range::len).sum::<usize>(), bytes);
+            prop_assert!(cut.iter().all(|range| range.start / 8192 == (range.end - 1) / 8192));
             let parts = parts(&stripe(16384), offset, bytes);
             prop_assert_eq!(parts.iter().map(|part| part.range.len()).sum::<usize>(), bytes);
             let bands = bands(&parts, block_bytes, 16384);

@@ -32,6 +32,11 @@ impl Piece {
         self.range.start <= range.start && range.end <= self.range.end
     }
 
+    /// Where in the shard's payload it ends.
+    pub(crate) const fn end(&self) -> usize {
+        self.range.end
+    }
+
     /// The bytes `range` of the shard's payload, which is within what was asked for.
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         let from = self.start + range.start - self.range.start;
@@ -43,6 +48,8 @@ impl Piece {
 pub(crate) struct Fetch {
     pub(crate) index: usize,
     pub(crate) seat: u16,
+    /// Where the bytes begin that were asked for.
+    pub(crate) start: usize,
     pub(crate) ticket: Ticket<Piece>,
 }
 
@@ -120,13 +127,14 @@ impl Shared {
         let roster = self.roster.load();
         let drive = roster.seat(seat)?.readable()?;
         let (shared, stripe) = (Arc::clone(self), Arc::clone(stripe));
+        let start = range.start;
         let debt = self.owed.begin(seat, self.seams.clock.monotonic());
         let ticket = drive.submit(move |drive| {
             let piece = shared.load(drive, &stripe, index, range, buffer);
             drop(debt);
             piece
         });
-        Some(Fetch { index, seat, ticket })
+        Some(Fetch { index, seat, start, ticket })
     }
 
     /// Reads and verifies a part of a shard on the caller's thread.

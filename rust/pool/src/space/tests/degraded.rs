@@ -77,7 +77,7 @@ fn a_range_takes_each_block_that_it_needs_once_and_no_other() {
             let from = below(content.len());
             let length = 1 + below(content.len() - from);
             let shared = &world.space.shared;
-            let takes = shared.takes(&stripe, &parts(&stripe, from, length));
+            let (takes, _) = shared.takes(&stripe, &parts(&stripe, from, length));
             let mut blocks = Blocks::new();
             for (index, range) in &takes {
                 let rows = whole_blocks(range, 4096, stripe.shard_bytes);
