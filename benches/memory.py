@@ -40,24 +40,32 @@ def most_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
+def get(kernel: dw.Kernel, what: str) -> None:
+    """Get the object, and say what it took."""
+    start, got = time.perf_counter(), 0
+    with kernel.get("bench/stream") as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            got += len(piece)
+    print(f"{what}: {most_mib():.0f} MiB, {got / (time.perf_counter() - start) / 1e6:.0f} MB/s")
+
+
 def main() -> None:
-    """Put and get one object, and say what it took."""
+    """Put and get one object, get it with two drives away, and say what it took."""
     size = parse_size(f"{sys.argv[1] if len(sys.argv) > 1 else 10} GiB")
     below = sys.argv[2] if len(sys.argv) > 2 else None
-    with (
-        tempfile.TemporaryDirectory(dir=below) as place,
-        dw.open(Path(place) / "store", drives=6, geometry="4+2", create=True) as kernel,
-    ):
-        kernel.containers.create("bench")
-        print(f"open: {most_mib():.0f} MiB")
-        start = time.perf_counter()
-        kernel.put("bench/stream", cast("BinaryIO", Stream(size)))
-        print(f"put: {most_mib():.0f} MiB, {size / (time.perf_counter() - start) / 1e6:.0f} MB/s")
-        start, got = time.perf_counter(), 0
-        with kernel.get("bench/stream") as reader:
-            while piece := reader.read(_PIECE_BYTES):
-                got += len(piece)
-        print(f"get: {most_mib():.0f} MiB, {got / (time.perf_counter() - start) / 1e6:.0f} MB/s")
+    with tempfile.TemporaryDirectory(dir=below) as place:
+        store = Path(place) / "store"
+        with dw.open(store, drives=6, geometry="4+2", create=True) as kernel:
+            kernel.containers.create("bench")
+            print(f"open: {most_mib():.0f} MiB")
+            start = time.perf_counter()
+            kernel.put("bench/stream", cast("BinaryIO", Stream(size)))
+            print(f"put: {most_mib():.0f} MiB, {size / (time.perf_counter() - start) / 1e6:.0f} MB/s")
+            get(kernel, "get")
+        for drive in ["d1", "d2"]:
+            (store / drive).rename(Path(place) / drive)
+        with dw.open(store, read_only=True) as kernel:
+            get(kernel, "degraded")
 
 
 if __name__ == "__main__":

@@ -202,7 +202,8 @@ impl ContentReader {
             if next == at + shown {
                 self.window = None;
             }
-            self.ask_ahead(next, at + shown, end, horizon)?;
+            // What is wrong with what comes next is told when it is wanted.
+            let _ = self.ask_ahead(next, at + shown, end, horizon);
         }
         Ok(shown)
     }
@@ -242,29 +243,32 @@ impl ContentReader {
             && next < horizon
             && (large || (self.ahead.is_empty() && self.window.is_none()))
         {
-            let Some((span, stripe)) = self.next_span(next, horizon)? else { break };
-            let Place::Stripe { offset, .. } = self.content.pieces[span.piece].place else { break };
-            let space = self.meta.pool().space();
-            let reading = space.start_read(&stripe, offset + span.offset, span.bytes as u32);
-            self.ahead.push_back(Ahead { span, stripe, reading });
-            next = span.start + span.bytes;
+            let Some(ahead) = self.ask(next, horizon)? else { break };
+            next = ahead.span.start + ahead.span.bytes;
+            self.ahead.push_back(ahead);
         }
         Ok(())
     }
 
-    /// What to ask for next, in which stripe; `None` if that is none, or can wait for memory.
-    fn next_span(&self, at: u64, horizon: u64) -> Result<Option<(Span, Stripe)>> {
+    /// Asks for what begins at `at`; `None` if that is in no stripe, or can wait for memory.
+    fn ask(&self, at: u64, horizon: u64) -> Result<Option<Ahead>> {
         let piece = self.span(at, horizon, WINDOW_BYTES).piece;
-        let Place::Stripe { id, .. } = self.content.pieces[piece].place else { return Ok(None) };
+        let Place::Stripe { id, offset } = self.content.pieces[piece].place else {
+            return Ok(None);
+        };
         let (stripe, space) = (self.meta.placed(id)?, self.meta.pool().space());
         let is_needed = self.ahead.is_empty() && self.window.is_none();
-        let most =
-            if self.is_lossy || space.is_impaired(&stripe) { u64::MAX } else { WINDOW_BYTES };
-        for most in [most, WINDOW_BYTES] {
+        let is_whole = self.is_lossy || space.is_impaired(&stripe);
+        for most in [if is_whole { u64::MAX } else { WINDOW_BYTES }, WINDOW_BYTES] {
             let span = self.span(at, horizon, most);
-            let now = space.read_bytes_now(span.bytes as usize) as u64;
-            if now == span.bytes || (is_needed && most == WINDOW_BYTES) {
-                return Ok(Some((Span { bytes: now, ..span }, stripe)));
+            let bytes = space.read_bytes_now(span.bytes as usize) as u64;
+            let is_last = is_needed && most == WINDOW_BYTES;
+            if bytes == span.bytes || is_last {
+                let reading = space.start_read(&stripe, offset + span.offset, bytes as u32);
+                // Others may have been faster. What is needed now is read however little memory there is.
+                if reading.is_under_way() || is_last {
+                    return Ok(Some(Ahead { span: Span { bytes, ..span }, stripe, reading }));
+                }
             }
             if !is_needed {
                 break;

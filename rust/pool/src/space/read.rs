@@ -117,6 +117,11 @@ fn in_stripe(stripe: &Stripe, offset: usize, bytes: usize) -> Result<()> {
 }
 
 impl Reading {
+    /// False if nothing was asked for yet, since there was no memory.
+    pub const fn is_under_way(&self) -> bool {
+        self.fetches.is_some()
+    }
+
     /// Waits for the content.
     ///
     /// # Errors
