@@ -30,7 +30,7 @@ pub struct ContentReader {
     expected: u64,
     ahead: VecDeque<Ahead>,
     window: Option<Window>,
-    /// Something had to be computed: perhaps more will have to be.
+    /// Something had to be computed and nobody knew before: perhaps more will have to be.
     is_lossy: bool,
     deadline: Deadline,
     /// Pieces that lay in the journal, by their index.
@@ -68,6 +68,8 @@ struct Ahead {
     span: Span,
     stripe: Stripe,
     reading: Reading,
+    /// It was known that some of the stripe may have to be computed.
+    is_whole: bool,
 }
 
 /// A run of bytes within one piece.
@@ -192,7 +194,6 @@ impl ContentReader {
                 Some(landed) => landed,
                 None => self.read_ahead(at, end, horizon)?,
             };
-            self.is_lossy |= landed.is_computed();
             shown = self.window.insert(Window { start: at, landed }).show(at, step, take);
         }
         // If the caller takes less than was read ahead, the rest waits in the window.
@@ -226,7 +227,12 @@ impl ContentReader {
     fn read_ahead(&mut self, at: u64, end: u64, horizon: u64) -> Result<Landed> {
         self.ask_ahead(at, at, end, horizon)?;
         let ahead = self.ahead.pop_front();
-        self.land(ahead.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a read began nowhere"))?)
+        let ahead =
+            ahead.ok_or_else(|| Error::new(&codes::INTERNAL_BUG, "a read began nowhere"))?;
+        let is_whole = ahead.is_whole;
+        let landed = self.land(ahead)?;
+        self.is_lossy |= landed.is_computed() && !is_whole;
+        Ok(landed)
     }
 
     /// Asks for more up to `horizon` from `next` on, or from where the last request ends, of which the bytes up to
@@ -267,7 +273,8 @@ impl ContentReader {
                 let reading = space.start_read(&stripe, offset + span.offset, bytes as u32);
                 // Others may have been faster. What is needed now is read however little memory there is.
                 if reading.is_under_way() || is_last {
-                    return Ok(Some(Ahead { span: Span { bytes, ..span }, stripe, reading }));
+                    let span = Span { bytes, ..span };
+                    return Ok(Some(Ahead { span, stripe, reading, is_whole }));
                 }
             }
             if !is_needed {
