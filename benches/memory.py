@@ -60,7 +60,9 @@ def main() -> None:
             print(f"open: {most_mib():.0f} MiB")
             start = time.perf_counter()
             kernel.put("bench/stream", cast("BinaryIO", Stream(size)))
-            print(f"put: {most_mib():.0f} MiB, {size / (time.perf_counter() - start) / 1e6:.0f} MB/s")
+            print(
+                f"put: {most_mib():.0f} MiB, {size / (time.perf_counter() - start) / 1e6:.0f} MB/s"
+            )
             get(kernel, "get")
         for drive in ["d1", "d2"]:
             (store / drive).rename(Path(place) / drive)
