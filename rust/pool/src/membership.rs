@@ -320,10 +320,21 @@ impl Membership {
         self.show(&table);
     }
 
-    /// Takes the mark off.
+    /// Marks a drive that returned damaged bytes, unless it is marked already.
+    pub(crate) fn suspect(&self, id: DriveId) {
+        let mut table = self.lock();
+        if table.suspect.contains_key(&id) {
+            return;
+        }
+        table.suspect.insert(id, State::Suspect);
+        self.show(&table);
+    }
+
+    /// Ends suspicion. One that failed meanwhile stays failed.
     pub(crate) fn clear(&self, id: DriveId) {
         let mut table = self.lock();
-        if table.suspect.remove(&id).is_some() {
+        if table.suspect.get(&id) == Some(&State::Suspect) {
+            table.suspect.remove(&id);
             self.show(&table);
         }
     }

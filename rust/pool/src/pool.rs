@@ -154,12 +154,13 @@ impl Pool {
         // A change writes every superblock anew, damaged ones too.
         self.membership.change(|_| Ok(()))?;
         self.warden.mend()?;
+        let pass = self.space.begin_pass(control.after());
         let mut report = self.space.scrub(ledger, control)?;
         report.journal_repairs = journal.repaired_batches;
         report.lost_batches = journal.lost_batches;
         report.unrepaired_batches = journal.unrepaired_batches;
-        if report.is_clean() {
-            self.clear_suspects();
+        if self.space.end_pass(pass, &report) {
+            self.clear_suspects(ledger)?;
         }
         Ok(report)
     }
@@ -261,11 +262,22 @@ impl Pool {
         }
     }
 
-    fn clear_suspects(&self) {
+    /// All was looked at: drives are trusted again on which nothing is known to be wrong. Where reads met damage
+    /// beside the scrub, it may have come after the scrub had passed.
+    fn clear_suspects(&self, ledger: &dyn Ledger) -> Result<()> {
+        // Notes of what moved or went are of no concern.
+        self.space.noted(ledger)?;
         let roster = self.roster();
         for seat in roster.seats.iter().filter(|seat| seat.state == State::Suspect) {
+            if self.space.is_noted(seat.index) {
+                continue;
+            }
             self.membership.clear(seat.id);
+            if self.space.is_noted(seat.index) {
+                self.membership.suspect(seat.id);
+            }
         }
+        Ok(())
     }
 
     /// Ends membership of drives that were replaced and hold nothing any more.

@@ -194,7 +194,7 @@ impl Watch for Watching {
     fn corrupted(&self, index: u16, _what: &str) {
         let roster = self.0.membership.roster().load();
         if let Some(seat) = roster.seat(index).filter(|seat| seat.state == State::Ok) {
-            self.0.membership.note(seat.id, State::Suspect);
+            self.0.membership.suspect(seat.id);
         }
     }
 }

@@ -29,6 +29,7 @@ mod headers;
 mod join;
 mod landed;
 mod mending;
+mod notes;
 mod options;
 mod orphans;
 mod owed;
@@ -49,23 +50,25 @@ mod tests;
 mod widen;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
-use dwk_base::{Epoch, Error, PoolId, Result, Seams, StripeId, codes};
+use dwk_base::{Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_erasure::{CodeSpec, Geometry};
 
 use self::buffers::Memory;
 use self::coding::Coding;
 use self::headers::Headers;
+use self::notes::Notes;
 use self::owed::Owed;
-use crate::{Ledger, RosterCell, Stripe, Watch};
+use crate::{RosterCell, Stripe, Watch};
 
 pub(crate) use self::control::Stage;
 pub use self::control::{Control, Progress};
 pub use self::filling::Filling;
 pub use self::landed::Landed;
+pub use self::notes::Damage;
 pub use self::options::SpaceOptions;
 pub use self::read::Reading;
 pub use self::report::{RebuildReport, ScrubReport};
@@ -74,9 +77,6 @@ pub use self::write::Writing;
 /// The tags of every sync that this part asks drives for.
 pub const SYNC_TAGS: &[&str] =
     &[orphans::SYNC_QUARANTINE, restore::SYNC_REPAIR, write::SYNC_REMOVE, write::SYNC_WRITE];
-
-/// Shards of a stripe that are damaged or missing where they should be: by index, with the seat.
-type Noted = BTreeSet<(usize, u16)>;
 
 /// The space of a pool. Cheap to share between threads.
 pub struct Space {
@@ -103,7 +103,7 @@ pub(crate) struct Shared {
     /// Reads that drives have not answered yet.
     owed: Arc<Owed>,
     headers: Headers,
-    repairs: Mutex<BTreeMap<StripeId, Noted>>,
+    notes: Notes,
     outboxes: Mutex<BTreeMap<u16, Arc<write::Outbox>>>,
     /// Stripes on their way: who waits for memory helps those that wait for another drive.
     flights: Mutex<Vec<Weak<write::Flight>>>,
@@ -162,7 +162,7 @@ impl Space {
                 read_memory: Memory::new(read_bytes),
                 owed: Arc::default(),
                 headers,
-                repairs: Mutex::default(),
+                notes: Notes::default(),
                 outboxes: Mutex::default(),
                 flights: Mutex::default(),
             }),
@@ -192,27 +192,6 @@ impl Space {
     pub fn readable(&self, stripe: &Stripe, missing: &[usize]) -> bool {
         self.shared.coding.stored(stripe.code).is_ok_and(|code| code.tolerates(missing))
     }
-
-    /// Stripes of which somebody met damage that is not mended yet as far as is known: a shard that is wrong, or
-    /// not where the table has it.
-    ///
-    /// # Errors
-    /// Those of reading the table.
-    pub fn noted(&self, ledger: &dyn Ledger) -> Result<Vec<Stripe>> {
-        let repairs = lock(&self.shared.repairs).clone();
-        let mut noted = Vec::new();
-        for (id, shards) in repairs {
-            // One that moved since was perhaps only met on its way.
-            let lies = |stripe: &Stripe| {
-                shards.iter().any(|(index, seat)| stripe.placement.get(*index) == Some(seat))
-            };
-            match ledger.stripe(id)?.filter(lies) {
-                Some(stripe) => noted.push(stripe),
-                None => self.shared.forget_repair_of(id, &shards),
-            }
-        }
-        Ok(noted)
-    }
 }
 
 impl Shared {
@@ -222,37 +201,6 @@ impl Shared {
         if !error.is_of_process() && !error.is(&codes::BLOB_EXISTS) {
             self.watch.failed(seat, error);
         }
-    }
-
-    /// Remembers a shard that is to be repaired.
-    pub(crate) fn note_repair(&self, id: StripeId, index: usize, seat: u16) {
-        let mut repairs = lock(&self.repairs);
-        if repairs.len() < self.options.repairs_max || repairs.contains_key(&id) {
-            repairs.entry(id).or_default().insert((index, seat));
-        }
-    }
-
-    /// These shards of a stripe are of no concern any more.
-    fn forget_repair_of(&self, id: StripeId, shards: &Noted) {
-        let mut repairs = lock(&self.repairs);
-        if repairs.get(&id) == Some(shards) {
-            repairs.remove(&id);
-        }
-    }
-
-    /// A shard is where it should be.
-    pub(crate) fn forget_shard(&self, id: StripeId, index: usize, seat: u16) {
-        let mut repairs = lock(&self.repairs);
-        let Some(shards) = repairs.get_mut(&id) else { return };
-        shards.remove(&(index, seat));
-        if shards.is_empty() {
-            repairs.remove(&id);
-        }
-    }
-
-    /// A stripe was repaired, or is well.
-    pub(crate) fn forget_repair(&self, id: StripeId) {
-        lock(&self.repairs).remove(&id);
     }
 }
 

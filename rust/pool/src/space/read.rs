@@ -89,7 +89,7 @@ impl Space {
             seat.is_none_or(|seat| matches!(seat.state, State::Suspect | State::Stale))
                 || self.shared.reach(stripe, index) != Reach::Ready
         };
-        lock(&self.shared.repairs).contains_key(&stripe.id)
+        self.shared.notes.knows(stripe.id)
             || (0..usize::from(stripe.code.data)).any(doubtful)
     }
 

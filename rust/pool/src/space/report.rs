@@ -53,9 +53,13 @@ pub struct ScrubReport {
 
 impl ScrubReport {
     /// True if everything was looked at (where it went on after another run: the rest) and nothing wrong is left.
-    pub fn is_clean(&self) -> bool {
-        self.finished
-            && self.unread_shards == 0
+    pub const fn is_clean(&self) -> bool {
+        self.finished && self.left_nothing()
+    }
+
+    /// True if nothing wrong is left in what was looked at.
+    pub(crate) const fn left_nothing(&self) -> bool {
+        self.unread_shards == 0
             && self.unrestored_shards == 0
             && self.lost_stripes == 0
             && self.inconsistent_stripes == 0

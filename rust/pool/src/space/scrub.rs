@@ -108,14 +108,19 @@ pub(crate) fn check_stripe(
     for index in &all {
         shared.headers.forget(stripe.id, *index);
     }
+    let noted = shared.notes.of(stripe.id);
     let mut recovery = Recovery::new(shared, stripe, 0..stripe.shard_bytes as usize)?;
     recovery.read(&all)?;
     while !recovery.agree() {}
+    // What was met since may have come after its shard was read here.
+    let well = |(index, seat): &(usize, u16)| {
+        recovery.have.contains_key(index) && stripe.placement[*index] == *seat
+    };
+    shared.notes.forget(stripe.id, &noted.into_iter().filter(well).collect());
     let mut done = Done { good_shards: recovery.have.len() as u64, ..Done::default() };
     if recovery.have.len() == all.len() {
         done.read_bytes = recovery.read_bytes;
         done.inconsistent = u64::from(!recovery.verify()?);
-        shared.forget_repair(stripe.id);
         return Ok(done);
     }
     match ledger.stripe(stripe.id)? {
@@ -143,9 +148,6 @@ pub(crate) fn check_stripe(
         done.restored_shards = restored.shards;
         done.unrestored_shards = restored.refused;
         done.written_bytes = restored.written_bytes;
-        if restored.refused == 0 {
-            shared.forget_repair(stripe.id);
-        }
     }
     done.read_bytes = recovery.read_bytes;
     Ok(done)

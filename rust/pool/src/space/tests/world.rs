@@ -222,7 +222,7 @@ impl World {
 
     /// Takes what was noted to be repaired.
     pub(super) fn take_repairs(&self) -> Vec<StripeId> {
-        std::mem::take(&mut *lock(&self.space.shared.repairs)).into_keys().collect()
+        self.space.shared.notes.take()
     }
 
     /// What the drives' threads were asked for is done and durable.
