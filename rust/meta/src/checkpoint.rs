@@ -221,6 +221,7 @@ fn write_snapshot(meta: &Meta, snapshot: &Snapshot, leaving: &BTreeSet<StripeId>
         }
     }
     record.push(&Operation::Root(Root { folded: snapshot.folded, runs: keep }));
+    meta.note_damage_again()?;
     let done = meta.commit_record(record);
     staged.keep();
     done.map(|_| ())

@@ -72,10 +72,19 @@ pub(crate) struct Keeper {
 #[derive(Default)]
 struct Shared {
     stopping: AtomicBool,
-    wanted: Mutex<bool>,
+    wanted: Mutex<Wanted>,
     wake: Condvar,
     done: Condvar,
     failed: Mutex<Option<Error>>,
+}
+
+/// What the thread is to do.
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    /// Fold and collect.
+    work: bool,
+    /// Keep what is known of damage.
+    notes: bool,
 }
 
 impl Keeper {
@@ -158,14 +167,22 @@ impl Keeper {
         garbage > self.left_garbage_bytes.load(Ordering::Relaxed) + worth
     }
 
-    fn wake(&self, meta: &Meta) -> Result<MutexGuard<'_, bool>> {
+    fn wake(&self, meta: &Meta) -> Result<MutexGuard<'_, Wanted>> {
         self.start(meta)?;
         let mut wanted = lock(&self.shared.wanted);
-        if !*wanted {
-            *wanted = true;
+        if !wanted.work {
+            wanted.work = true;
             self.shared.wake.notify_one();
         }
         Ok(wanted)
+    }
+
+    /// Has the keeper keep what is known of damage. Without a thread the next fold or the end does.
+    pub(crate) fn wake_for_notes(&self, meta: &Meta) {
+        if self.start(meta).is_ok() {
+            lock(&self.shared.wanted).notes = true;
+            self.shared.wake.notify_one();
+        }
     }
 
     fn start(&self, meta: &Meta) -> Result<()> {
@@ -175,8 +192,15 @@ impl Keeper {
         }
         let (me, shared) = (meta.downgrade(), Arc::clone(&self.shared));
         let run = move || {
-            while shared.wait() {
+            while let Some(wanted) = shared.wait() {
                 let Some(meta) = me.upgrade() else { return };
+                if wanted.notes {
+                    // What cannot be kept now is with the next fold, or at the end.
+                    let _ = guarded(|| meta.note_damage());
+                }
+                if !wanted.work {
+                    continue;
+                }
                 let failed = guarded(|| meta.keep()).err();
                 *lock(&shared.failed) = failed;
                 shared.done.notify_all();
@@ -195,6 +219,8 @@ impl Keeper {
         if meta.pool().check_writable().is_err() {
             return Ok(());
         }
+        // It is a hint: without it the store closes as well.
+        let _ = meta.note_damage();
         let _alone = self.alone();
         let is_long = meta.journal().bytes_since(0) > self.journal_bytes_max(meta);
         // What cannot be read stays, and was told of while the store was open.
@@ -226,14 +252,14 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Waits for work; false when there will be none.
-    fn wait(&self) -> bool {
+    /// Waits for work; `None` when there will be none.
+    fn wait(&self) -> Option<Wanted> {
         let mut wanted = lock(&self.wanted);
-        while !*wanted && !self.stopping.load(Ordering::SeqCst) {
+        while !wanted.work && !wanted.notes && !self.stopping.load(Ordering::SeqCst) {
             wanted = self.wake.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
-        *wanted = false;
-        !self.stopping.load(Ordering::SeqCst)
+        let wanted = std::mem::take(&mut *wanted);
+        (!self.stopping.load(Ordering::SeqCst)).then_some(wanted)
     }
 }
 

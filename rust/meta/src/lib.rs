@@ -19,6 +19,7 @@
 mod change;
 mod checkpoint;
 mod commit;
+mod damage;
 mod healer;
 mod keeper;
 mod meta;

@@ -14,6 +14,7 @@ use dwk_journal::{Apply, Journal, Position};
 use dwk_pool::{Ledger, Pool, Stripe, StripeCode, Usage};
 
 use crate::commit::Staging;
+use crate::damage::Keeping;
 use crate::healer::Healer;
 use crate::keeper::Keeper;
 use crate::pins::{Pin, Pins};
@@ -84,6 +85,7 @@ pub struct Meta {
     me: Weak<Self>,
     pub(crate) keeper: Keeper,
     pub(crate) healer: Healer,
+    pub(crate) keeping: Keeping,
 }
 
 impl Meta {
@@ -123,8 +125,10 @@ impl Meta {
             me: Weak::clone(me),
             keeper: Keeper::default(),
             healer: Healer::default(),
+            keeping: Keeping::default(),
         });
         deadline.check()?;
+        meta.recall_damage()?;
         if meta.pool.check_writable().is_ok() {
             let clock = Arc::clone(&meta.pool.seams().clock);
             meta.heal_until(&deadline.at_most(clock, meta.options.heal_time));
@@ -335,6 +339,10 @@ impl Ledger for Meta {
 
     fn rewrite(&self, stripes: &BTreeSet<StripeId>) -> Result<u64> {
         crate::rewrite::rewrite(self, stripes)
+    }
+
+    fn keep_damage(&self) -> Result<()> {
+        self.note_damage()
     }
 
     fn moved(&self, old: &Stripe, new: &Stripe) -> Result<bool> {

@@ -8,7 +8,7 @@ use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Epoch, Result, Seams, StripeId, codes};
 use dwk_drive::{Drive, Holder, MemoryDrive};
 use dwk_journal::Position;
-use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions, Stripe, StripeCode};
+use dwk_pool::{Damage, NewDrive, OpenOptions, Pool, PoolOptions, Stripe, StripeCode};
 use proptest::prelude::*;
 
 use crate::record::{NewContent, Operation, RecordWriter, Root};
@@ -46,6 +46,13 @@ fn stripe() -> impl Strategy<Value = Stripe> {
             placement: (0..count).collect(),
         }
     })
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let shards = prop::collection::vec(any::<u8>(), 0..5);
+    let stripes =
+        prop::collection::btree_map((0..4u128).prop_map(StripeId::from_u128), shards, 0..4);
+    (stripes, any::<bool>()).prop_map(|(stripes, more)| Damage { stripes, more })
 }
 
 fn piece() -> impl Strategy<Value = Piece> {
@@ -100,6 +107,7 @@ fn operation() -> impl Strategy<Value = Operation<'static>> {
         2 => (key(), number(), content())
             .prop_map(|(key, version, content)| Operation::Relocate { key, version, content }),
         2 => root().prop_map(Operation::Root),
+        1 => damage().prop_map(Operation::Damage),
     ]
 }
 

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Result, StripeId};
-use dwk_pool::Stripe;
+use dwk_pool::{Damage, Stripe};
 
 use crate::row::Content;
 use crate::run::RunRef;
@@ -32,6 +32,8 @@ pub(crate) enum Operation<'a> {
     Relocate { key: &'a [u8], version: u64, content: Content },
     /// Everything up to `folded` is in these runs.
     Root(Root),
+    /// All damage that is known: what earlier ones said does not count any more.
+    Damage(Damage),
 }
 
 /// A written row's content.
@@ -100,6 +102,12 @@ impl RecordWriter {
             Operation::Root(root) => {
                 writer.u8(7).varint(root.folded).varint(root.runs.len() as u64);
                 root.runs.iter().for_each(|run| run.encode(writer));
+            }
+            Operation::Damage(damage) => {
+                writer.u8(8).u8(damage.more.into()).varint(damage.stripes.len() as u64);
+                for (id, shards) in &damage.stripes {
+                    writer.raw(id.as_bytes()).bytes(shards);
+                }
             }
         }
     }
@@ -171,8 +179,19 @@ fn decode<'a>(reader: &mut Reader<'a>) -> Result<Operation<'a>> {
             let runs = (0..count).map(|_| RunRef::decode(reader)).collect::<Result<_>>()?;
             Operation::Root(Root { folded, runs })
         }
+        8 => Operation::Damage(decode_damage(reader)?),
         _ => return Err(reader.damaged("an unknown operation")),
     })
+}
+
+fn decode_damage(reader: &mut Reader<'_>) -> Result<Damage> {
+    let more = reader.u8()? != 0;
+    let mut damage = Damage { more, ..Damage::default() };
+    for _ in 0..reader.count(17)? {
+        let id = StripeId::from_bytes(reader.array()?);
+        damage.stripes.insert(id, reader.bytes()?.to_vec());
+    }
+    Ok(damage)
 }
 
 #[cfg(test)]
@@ -190,6 +209,15 @@ mod tests {
             Operation::Put { key: b"k", body: b"", content: NewContent::Keep },
             Operation::Relocate { key: b"k", version: 8, content: Content::default() },
             Operation::Root(Root { folded: 77, runs: Vec::new() }),
+            Operation::Damage(Damage {
+                stripes: [
+                    (StripeId::from_u128(9), vec![0, 5]),
+                    (StripeId::from_u128(3), vec![254]),
+                ]
+                .into(),
+                more: true,
+            }),
+            Operation::Damage(Damage::default()),
         ];
         for operation in &operations {
             writer.push(operation);

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use dwk_base::{Result, StripeId};
 use dwk_journal::Position;
-use dwk_pool::{Stripe, StripeCode, Usage};
+use dwk_pool::{Damage, Stripe, StripeCode, Usage};
 
 use crate::record::{NewContent, Operation, Root, visit};
 use crate::row::{Content, Piece, Place, Row};
@@ -42,6 +42,8 @@ pub(crate) struct State {
     dirty_rows: BTreeSet<Key>,
     dirty_stripes: BTreeSet<StripeId>,
     root: Root,
+    /// Damage that is known, as it was kept last.
+    damage: Damage,
     applied: u64,
     live_bytes: u64,
     /// Content of all stripes in the table, and how much of it is referred to.
@@ -99,6 +101,7 @@ impl State {
             }
             Operation::DropStripe(id) => self.drop_stripe(id),
             Operation::Root(root) => self.set_root(root, sequence),
+            Operation::Damage(damage) => self.damage = damage,
         }
     }
 
@@ -305,6 +308,10 @@ impl State {
 
     pub(crate) const fn root(&self) -> &Root {
         &self.root
+    }
+
+    pub(crate) const fn damage(&self) -> &Damage {
+        &self.damage
     }
 
     pub(crate) const fn applied(&self) -> u64 {

@@ -6,6 +6,7 @@ mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use dwk_drive::{BlobName, Entry};
 use dwk_meta::Meta;
@@ -22,10 +23,14 @@ fn key(n: u64) -> Vec<u8> {
 
 /// A store with one object in each of its stripes.
 fn filled(seed: u64) -> (World, Arc<Meta>, Model) {
+    filled_with(seed, KEYS)
+}
+
+fn filled_with(seed: u64, keys: u64) -> (World, Arc<Meta>, Model) {
     let world = World::new(6, "4+2", seed);
     let meta = world.create().unwrap();
     let mut model = Model::new();
-    for n in 0..KEYS {
+    for n in 0..keys {
         put(&meta, &key(n), &bytes(n, BYTES)).unwrap();
         model.insert(key(n), bytes(n, BYTES));
     }
@@ -49,10 +54,34 @@ fn harm(world: &World, stripe: &Stripe, index: usize) {
     drive.set_raw(&file(stripe, index), Some(content));
 }
 
+/// Harms each stripe that there is.
+fn harm_all(world: &World, meta: &Meta) {
+    for stripe in stripes(meta) {
+        harm(world, &stripe, 0);
+    }
+}
+
 /// Reads all keys.
 fn read_all(meta: &Arc<Meta>) {
     for n in 0..KEYS {
         assert!(get(meta, &key(n)).unwrap() == Some(bytes(n, BYTES)));
+    }
+}
+
+/// Closes and opens again.
+fn reopen(world: &World, meta: Arc<Meta>) -> Arc<Meta> {
+    meta.close().unwrap();
+    drop(meta);
+    world.open().unwrap()
+}
+
+/// Reads a key and waits until a commit keeps what that met.
+fn read_and_keep(meta: &Arc<Meta>, n: u64) {
+    let (begin, before) = (Instant::now(), meta.status().applied);
+    get(meta, &key(n)).unwrap();
+    while meta.status().applied == before {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nothing is kept");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -133,4 +162,117 @@ fn scrubs_of_one_opening_that_go_on_from_each_other_clear_what_all_of_them_looke
     assert_eq!(state(&meta, &first, 0), State::Ok);
     assert_eq!(status(&meta).redundancy, Redundancy::Full);
     check(&meta, &model, "scrubbed");
+}
+
+#[test]
+fn damage_that_was_met_is_known_after_the_next_opening_until_it_is_mended() {
+    let (world, meta, model) = filled(4);
+    harm_all(&world, &meta);
+    // Nothing is left to fold when it closes.
+    meta.checkpoint().unwrap();
+    read_and_keep(&meta, 0);
+    read_and_keep(&meta, 1);
+    get(&meta, &key(2)).unwrap();
+    let meta = reopen(&world, reopen(&world, meta));
+    let now = status(&meta);
+    assert_eq!(now.redundancy, Redundancy::Degraded);
+    assert_eq!((now.degraded_stripes, now.lost_stripes), (3, 0));
+    assert!(now.advice.iter().any(|advice| advice.contains("run `rebuild`")), "{now:?}");
+    let report = meta.pool().rebuild(&*meta, None, &Control::new()).unwrap();
+    assert_eq!((report.is_complete(), report.restored_shards), (true, 3));
+    let meta = reopen(&world, meta);
+    assert_eq!(status(&meta).redundancy, Redundancy::Full);
+    assert_eq!(scrub(&meta, &Control::new()).damaged_shards, KEYS - 3);
+    check(&meta, &model, "mended");
+}
+
+#[test]
+fn what_is_lost_is_known_as_lost_after_the_next_opening() {
+    let (world, meta, _) = filled(5);
+    let first = stripes(&meta)[0].clone();
+    (0..3).for_each(|index| harm(&world, &first, index));
+    assert!(!scrub(&meta, &Control::new()).is_clean());
+    let meta = reopen(&world, meta);
+    let now = status(&meta);
+    assert_eq!((now.redundancy, now.lost_stripes), (Redundancy::Lost, 1), "{now:?}");
+}
+
+#[test]
+fn damage_is_kept_while_the_store_is_open_and_over_checkpoints() {
+    let (mut world, meta, _) = filled(6);
+    harm_all(&world, &meta);
+    read_and_keep(&meta, 0);
+    for folds in 0..3 {
+        for n in 0..folds {
+            put(&meta, format!("new{folds}{n}").as_bytes(), b"small").unwrap();
+            meta.checkpoint().unwrap();
+        }
+        // Nobody closes it.
+        let copies = world.copies();
+        let copy = world::open_on(&copies, world::options()).unwrap();
+        assert_eq!(status(&copy).degraded_stripes, 1, "after {folds} folds");
+    }
+    meta.pool().rebuild(&*meta, None, &Control::new()).unwrap();
+    drop(meta);
+    world.restart();
+    assert_eq!(status(&world.open().unwrap()).redundancy, Redundancy::Full);
+}
+
+#[test]
+fn much_damage_is_kept_in_few_records_and_what_has_no_room_is_not_forgotten() {
+    let (world, meta, _) = filled_with(7, 600);
+    let before = meta.status().applied;
+    harm_all(&world, &meta);
+    for n in 0..600 {
+        get(&meta, &key(n)).unwrap();
+    }
+    let meta = reopen(&world, meta);
+    let records = meta.status().applied - before;
+    assert!((1..30).contains(&records), "{records} records");
+    let now = status(&meta);
+    assert_eq!(now.degraded_stripes, 512);
+    assert!(now.advice.iter().any(|advice| advice.contains("scrub --restart")), "{now:?}");
+    // What is known is mended, and it is known that it was not all.
+    meta.pool().rebuild(&*meta, None, &Control::new()).unwrap();
+    let meta = reopen(&world, meta);
+    let now = status(&meta);
+    assert_eq!((now.redundancy, now.degraded_stripes), (Redundancy::Degraded, 0), "{now:?}");
+    let rest = scrub(&meta, &Control::new().starting_after(stripes(&meta)[0].id));
+    assert!(rest.is_clean() && rest.restored_shards > 0, "{rest:?}");
+    assert_eq!(status(&meta).redundancy, Redundancy::Degraded);
+    assert!(scrub(&meta, &Control::new()).is_clean());
+    assert_eq!(status(&reopen(&world, meta)).redundancy, Redundancy::Full);
+}
+
+#[test]
+fn keeping_damage_survives_a_power_cut_at_every_step() {
+    let run = |world: &World, meta: &Arc<Meta>| {
+        let first = stripes(meta)[0].clone();
+        harm(world, &first, 0);
+        let _ = get(meta, &key(0));
+        for n in 0..20 {
+            let _ = get(meta, &key(n));
+        }
+        let _ = meta.checkpoint();
+        let _ = meta.pool().rebuild(&**meta, None, &Control::new());
+        let _ = meta.close();
+    };
+    let (world, meta, _) = filled_with(8, 20);
+    let before = world.power.steps();
+    run(&world, &meta);
+    let steps = world.power.steps() - before;
+    assert!(steps > 20, "{steps}");
+    let stride = if std::env::var_os("DWK_LONG").is_some() { 1 } else { 1 + steps / 30 };
+    for step in (1..=steps).step_by(stride as usize) {
+        let (mut world, meta, model) = filled_with(8, 20);
+        world.power.cut_in(step);
+        run(&world, &meta);
+        drop(meta);
+        world.restart();
+        let meta = world.open().unwrap_or_else(|error| panic!("step {step}: {error}"));
+        check(&meta, &model, &format!("step {step}"));
+        assert!(scrub(&meta, &Control::new()).is_clean(), "step {step}");
+        let meta = reopen(&world, meta);
+        assert_eq!(status(&meta).redundancy, Redundancy::Full, "step {step}");
+    }
 }

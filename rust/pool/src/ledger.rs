@@ -46,6 +46,14 @@ pub trait Ledger: Send + Sync {
     /// Those of reading and writing stripes, and of a commit; what was done stays done.
     fn rewrite(&self, stripes: &BTreeSet<StripeId>) -> Result<u64>;
 
+    /// Keeps what is [known](crate::Space::damage) of damage, so that it is known after the next opening too.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    fn keep_damage(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// How many stripes that something lies in there are of each code.
     ///
     /// # Errors

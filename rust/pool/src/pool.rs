@@ -162,6 +162,7 @@ impl Pool {
         if self.space.end_pass(pass, &report) {
             self.clear_suspects(ledger)?;
         }
+        ledger.keep_damage()?;
         Ok(report)
     }
 
@@ -196,6 +197,7 @@ impl Pool {
         self.refresh_alone(ledger, control, &mut stage)?;
         let report = self.space.rebuild_stage(ledger, seat, control, stage)?;
         self.retire_empty(ledger)?;
+        ledger.keep_damage()?;
         // One that went may have held a copy of the journal.
         self.warden.mend()?;
         Ok(report)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dwk_base::{DriveId, Epoch, PoolId, Result};
+use dwk_base::{DriveId, Epoch, PoolId, Result, StripeId};
 use dwk_drive::Capacity;
 
 use crate::advice::Advising;
@@ -115,13 +115,13 @@ impl Pool {
             .map(|seat| seat.index)
             .collect();
         let (degraded, lost) = self.count_damage(ledger, &gone)?;
-        let weak = self.space.weak_stripes(ledger)?;
+        let (weak, more) = (self.space.weak_stripes(ledger)?, self.space.has_more_damage());
         let live = drives.iter().filter(|drive| drive.journal && drive.state.readable()).count();
         let short = live < members_wanted(self.geometry.tolerance(), roster.seats.len());
         let suspect = drives.iter().any(|drive| drive.state != State::Ok);
         let redundancy = match (lost, degraded) {
             (1.., _) => Redundancy::Lost,
-            (0, 0) if weak == 0 && !short && !suspect => Redundancy::Full,
+            (0, 0) if weak == 0 && !short && !suspect && !more => Redundancy::Full,
             _ => Redundancy::Degraded,
         };
         // Drives may say that they have no end.
@@ -130,6 +130,7 @@ impl Pool {
         let advising = Advising { remarks: &remarks, read_only: self.read_only.as_deref() };
         let mut advice = advising.all(&drives, degraded, lost, short);
         advice.extend(widen(weak));
+        advice.extend(more.then(look_at_all));
         Ok(PoolStatus {
             id: self.id,
             geometry: self.geometry.to_string(),
@@ -168,28 +169,35 @@ impl Pool {
         })
     }
 
-    /// How many stripes miss a shard on the seats that are gone or where somebody met that, and how many of the
-    /// former miss too many.
+    /// How many stripes miss a shard on the seats that are gone or where somebody met that, and how many of them
+    /// miss too many.
     fn count_damage(&self, ledger: &dyn Ledger, gone: &[u16]) -> Result<(u64, u64)> {
         const PAGE: usize = 1024;
         let (mut degraded, mut lost, mut after) = (0, 0, None);
         let roster = self.roster();
         let left = |index: &u16| gone.contains(index) || roster.seat(*index).is_none();
-        let noted = self.space.noted(ledger)?;
-        degraded += noted.iter().filter(|stripe| missing(stripe, left).is_empty()).count() as u64;
+        let noted = self.space.noted_shards(ledger)?;
+        let noted: BTreeMap<StripeId, _> =
+            noted.into_iter().map(|(stripe, shards)| (stripe.id, (stripe, shards))).collect();
+        let mut count = |stripe: &Stripe| {
+            let mut missing = missing(stripe, left);
+            let known = noted.get(&stripe.id).into_iter().flat_map(|(_, shards)| shards);
+            missing.extend(known.filter(|shard| !left(&stripe.placement[**shard])));
+            degraded += u64::from(!missing.is_empty());
+            lost += u64::from(!missing.is_empty() && !self.space.readable(stripe, &missing));
+        };
         let any = !gone.is_empty() || roster.seats.iter().any(|seat| seat.state != State::Ok);
         if !any {
-            return Ok((degraded, 0));
+            for (stripe, _) in noted.values() {
+                count(stripe);
+            }
+            return Ok((degraded, lost));
         }
         loop {
             let page = ledger.stripes(after, PAGE)?;
             let Some(last) = page.last() else { return Ok((degraded, lost)) };
             after = Some(last.id);
-            for stripe in &page {
-                let missing = missing(stripe, left);
-                degraded += u64::from(!missing.is_empty());
-                lost += u64::from(!missing.is_empty() && !self.space.readable(stripe, &missing));
-            }
+            page.iter().for_each(&mut count);
         }
     }
 }
@@ -249,6 +257,11 @@ fn drive_status(
         journal,
         labels: seat.labels.clone(),
     })
+}
+
+/// What to do about damage that nobody remembers one by one.
+fn look_at_all() -> String {
+    "more damage was met than is remembered: run `scrub --restart`".to_owned()
 }
 
 /// What to do about weak stripes, beside what is to be done about the drives.
