@@ -132,6 +132,7 @@ impl History {
         };
         assert!(error.is(&codes::SOURCE_FAILED) || self.excuses(&error), "{}: {error:?}", self.now);
         drop(upload);
+        // What was begun is removed without anybody waiting, and the power may go with it.
         if !self.drives.power.is_cut() {
             self.check_key(&Self::key(key));
         }
