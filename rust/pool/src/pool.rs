@@ -204,7 +204,8 @@ impl Pool {
     }
 
     /// Brings drives that were away up to date, reading only what changed. One for which that was not
-    /// possible stays stale.
+    /// possible stays stale. One that lacks nothing but shards of stripes that are lost for good does not: no
+    /// drive that comes back would change that, and they are known as lost.
     ///
     /// # Errors
     /// As [`rebuild`](Self::rebuild).
@@ -233,11 +234,15 @@ impl Pool {
             // Whose place another one took is emptied as it is.
             let mut now = MemberState::Draining;
             if !is_replaced(seat) {
-                let report =
+                let refreshed =
                     self.space.refresh_stage(ledger, seat.index, control, stage.clone())?;
-                stage.next(&report);
-                if !report.is_complete() {
+                stage.next(&refreshed.report);
+                if !refreshed.is_current {
                     continue;
+                }
+                if refreshed.report.lost_stripes > 0 {
+                    // Who finds it up to date later must find what it lacks as well.
+                    ledger.keep_damage()?;
                 }
                 now = MemberState::Ok;
             }

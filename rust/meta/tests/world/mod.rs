@@ -140,6 +140,13 @@ pub(crate) fn open_on(drives: &[MemoryDrive], options: Options) -> Result<Arc<Me
     Meta::open(Pool::open(drives, open, Seams::system(), &holder())?, options)
 }
 
+/// Looks at what [`create_on`] made.
+pub(crate) fn look_on(drives: &[MemoryDrive], options: Options) -> Result<Arc<Meta>> {
+    let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
+    let open = OpenOptions { pool: pool_options(), read_only: true, ..OpenOptions::default() };
+    Meta::open(Pool::open(drives, open, Seams::system(), &holder())?, options)
+}
+
 /// Drives of `capacity_bytes` each.
 pub(crate) fn drives_of(count: usize, name: &str, capacity_bytes: u64) -> Vec<MemoryDrive> {
     let drive = |n| MemoryDrive::with_capacity(format!("{name}{n}"), capacity_bytes);

@@ -12,7 +12,7 @@ use super::landed::Landed;
 use super::mending::{Got, Mending, agrees};
 use super::rows::{Part, bands, parts, ranges, steps};
 use super::shard::{Fetch, Reach, whole_blocks};
-use super::{Shared, Space, header, lock};
+use super::{Shared, Space, header};
 use crate::{State, Stripe};
 
 /// Room for the headers that come with a read.

@@ -78,7 +78,7 @@ impl Space {
         seat: u16,
         control: &Control,
     ) -> Result<RebuildReport> {
-        self.refresh_stage(ledger, seat, control, Stage::first(1))
+        self.refresh_stage(ledger, seat, control, Stage::first(1)).map(|refreshed| refreshed.report)
     }
 
     pub(crate) fn refresh_stage(
@@ -87,7 +87,7 @@ impl Space {
         seat: u16,
         control: &Control,
         stage: Stage,
-    ) -> Result<RebuildReport> {
+    ) -> Result<Refreshed> {
         let _alone = self.sweep_alone()?;
         let roster = self.shared.roster.load();
         let Some(seat) = roster.seat(seat).filter(|seat| seat.readable().is_some()).cloned() else {
@@ -95,14 +95,23 @@ impl Space {
             return Err(Error::new(&codes::DRIVE_UNKNOWN, text));
         };
         let shared = &self.shared;
-        let removed = AtomicU64::new(0);
-        let work = Refresh { shared, ledger, seat: Arc::clone(&seat), removed };
+        let (removed, awaited) = (AtomicU64::new(0), AtomicU64::new(0));
+        let work = Refresh { shared, ledger, seat: Arc::clone(&seat), removed, awaited };
         let (seats, after) = (vec![seat], None);
         let tally = Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         let mut report = report(tally);
         report.removed_files = work.removed.into_inner();
-        Ok(report)
+        let has_all = report.unrestored_shards == 0 && work.awaited.into_inner() == 0;
+        let is_current = report.finished && has_all && report.unlisted_drives == 0;
+        Ok(Refreshed { report, is_current })
     }
+}
+
+/// What bringing a drive up to date did.
+pub(crate) struct Refreshed {
+    pub(crate) report: RebuildReport,
+    /// The drive has all that can be had: what it lacks is of stripes that are lost for good, and is noted.
+    pub(crate) is_current: bool,
 }
 
 fn report(tally: Tally) -> RebuildReport {
@@ -202,7 +211,17 @@ fn restore(
         _ => return Ok(Done::default()),
     }
     let mut recovery = Recovery::new(shared, stripe, 0..stripe.shard_bytes as usize)?;
-    let restored = shared.restore(ledger, &mut recovery, stripe, wanted, preferred)?;
+    restore_from(&mut recovery, ledger, stripe, wanted, preferred)
+}
+
+fn restore_from(
+    recovery: &mut Recovery<'_>,
+    ledger: &dyn Ledger,
+    stripe: &Arc<Stripe>,
+    wanted: &Wanted,
+    preferred: Option<u16>,
+) -> Result<Done> {
+    let restored = recovery.shared().restore(ledger, recovery, stripe, wanted, preferred)?;
     Ok(Done {
         missing_shards: wanted.all().len() as u64,
         restored_shards: restored.shards,
@@ -218,6 +237,26 @@ struct Refresh<'a> {
     ledger: &'a dyn Ledger,
     seat: Arc<Seat>,
     removed: AtomicU64,
+    /// Stripes that cannot be read as long as other drives are away.
+    awaited: AtomicU64,
+}
+
+impl Refresh<'_> {
+    /// Restores the shard `index`. If its stripe is lost for good, that is noted, and no reason to wait.
+    fn restore(&self, stripe: &Arc<Stripe>, index: usize) -> Result<Done> {
+        let wanted = Wanted { in_place: vec![index], ..Wanted::default() };
+        let mut recovery = Recovery::new(self.shared, stripe, 0..stripe.shard_bytes as usize)?;
+        let done = restore_from(&mut recovery, self.ledger, stripe, &wanted, None);
+        let is_lost = done.as_ref().is_err_and(|error| error.is(&codes::DATA_CORRUPT));
+        if is_lost && self.ledger.stripe(stripe.id)?.is_some() {
+            if recovery.is_final(index) {
+                self.shared.note_repair(stripe.id, index, self.seat.index);
+            } else {
+                self.awaited.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        done
+    }
 }
 
 impl Shared {
@@ -247,8 +286,11 @@ impl Work for Refresh<'_> {
         if self.shared.is_there(&self.seat, stripe, index) {
             return Ok(Done { good_shards: 1, ..Done::default() });
         }
-        let wanted = Wanted { in_place: vec![index], ..Wanted::default() };
-        restore(self.shared, self.ledger, stripe, &wanted, None)
+        match self.ledger.stripe(stripe.id)? {
+            Some(now) if now == **stripe => self.restore(stripe, index),
+            // It moved or went since the page was read.
+            _ => Ok(Done::default()),
+        }
     }
 
     fn files(&self, files: &Present) -> Result<()> {

@@ -13,6 +13,7 @@ use super::Shared;
 use super::header::Header;
 use super::shard::{Fetch, Piece, Reach};
 use crate::Stripe;
+use crate::replace::REPLACED;
 
 /// What one stripe's shards hold in one range of bytes, as it is found out.
 pub(crate) struct Recovery<'a> {
@@ -90,6 +91,33 @@ impl<'a> Recovery<'a> {
     pub(crate) fn expecting(mut self, header: Option<Arc<Header>>) -> Self {
         self.expected = header;
         self
+    }
+
+    pub(crate) const fn shared(&self) -> &'a Arc<Shared> {
+        self.shared
+    }
+
+    /// True if no drive that may come back, or answer yet, makes a difference to what is lost, besides the shard
+    /// `own`, which is missing on a drive that is here.
+    pub(crate) fn is_final(&self, own: usize) -> bool {
+        let roster = self.shared.roster.load();
+        let may_come_back = |index: &usize, error: &Option<Error>| {
+            if *index == own {
+                return false;
+            }
+            if let Some(error) = error {
+                return !says_so(error);
+            }
+            let seat = self.stripe.placement.get(*index).and_then(|seat| roster.seat(*seat));
+            // Where another drive took its place, nobody waits for it.
+            seat.is_some_and(|seat| {
+                seat.readable().is_some() || !seat.labels.contains_key(REPLACED)
+            })
+        };
+        let (open, gone): (Vec<_>, Vec<_>) =
+            self.lost.iter().partition(|(index, error)| may_come_back(index, error));
+        let gone: Vec<usize> = gone.into_iter().map(|(index, _)| *index).collect();
+        open.is_empty() || !self.code.tolerates(&gone)
     }
 
     /// The bytes of each shard that it is about.
@@ -259,4 +287,11 @@ impl<'a> Recovery<'a> {
             None => error,
         }
     }
+}
+
+/// True if an error says of a shard that it is not there or not right, whatever is waited for.
+fn says_so(error: &Error) -> bool {
+    [&codes::BLOB_NOT_FOUND, &codes::FORMAT_DAMAGED, &codes::DATA_CORRUPT]
+        .into_iter()
+        .any(|code| error.is(code))
 }
