@@ -48,7 +48,7 @@ fn one_was_away(seed: u64, more: usize) -> (World, Model) {
 /// Damages a shard, or removes it.
 fn harm(drive: &MemoryDrive, stripe: &Stripe, index: usize) {
     let file = Entry::Blob(BlobName::new(format!("s/{}.{index:02x}", stripe.id)).unwrap());
-    let damaged = drive.raw(&file).filter(|_| index % 2 == 0).map(|mut content| {
+    let damaged = drive.raw(&file).filter(|_| index.is_multiple_of(2)).map(|mut content| {
         content[4100] ^= 1;
         content
     });
