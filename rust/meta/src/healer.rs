@@ -112,7 +112,7 @@ impl Work {
         let done = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&done);
         let control = Control::new().on_progress(move |progress| {
-            // What comes after drives are up to date begins anew.
+            // Who goes on begins at the beginning.
             told.fetch_max((progress.fraction * WHOLE) as u64, Ordering::Relaxed);
         });
         Self { control, done }
@@ -129,8 +129,7 @@ impl Meta {
     /// Brings drives that were away up to date and makes weak stripes safer, as far as that is possible now:
     /// status says what is left.
     pub(crate) fn heal(&self, control: &Control) {
-        let _ = self.pool().refresh(self, control);
-        let _ = self.pool().space().widen(self, control);
+        let _ = self.pool().heal(self, control);
     }
 
     /// Heals until then, and leaves the rest to the healer.

@@ -5,7 +5,7 @@
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use dwk_base::{Result, Seams, codes};
 use dwk_drive::{Drive, MemoryDrive};
@@ -141,6 +141,28 @@ fn what_was_written_on_too_few_drives_is_as_safe_as_the_rest_once_they_are_back(
         close(meta);
         check_every_loss(&all, count as u32 - 1, &model);
     }
+}
+
+#[test]
+fn a_replace_is_not_done_while_stripes_are_yet_to_be_made_safer() {
+    let all = drives(2);
+    close(create(&all, "mirror:2"));
+    let meta = open(&all[..1]).unwrap();
+    fill(&meta, "meanwhile");
+    let told: Arc<Mutex<Vec<(f64, u64)>>> = Arc::default();
+    let (tell, looks) = (Arc::clone(&told), Arc::clone(&meta));
+    let control = Control::new().on_progress(move |progress| {
+        let weak = looks.pool().space().weak_stripes(&*looks).unwrap();
+        tell.lock().unwrap().push((progress.fraction, weak));
+    });
+    let new = shared(&MemoryDrive::new("fresh"));
+    let report = meta.pool().replace(&*meta, "d2", &new, &holder(), &control).unwrap();
+    assert!(report.is_complete() && report.widened_stripes > 0, "{report:?}");
+    let told = told.lock().unwrap();
+    assert!(told.iter().all(|(fraction, weak)| *fraction < 1.0 || *weak == 0), "{told:?}");
+    assert!(told.is_sorted_by(|one, other| one.0 <= other.0), "{told:?}");
+    assert!(told.iter().any(|(_, weak)| *weak > 0), "{told:?}");
+    assert_eq!(told.last().unwrap().0.to_bits(), 1f64.to_bits(), "{told:?}");
 }
 
 #[test]

@@ -156,3 +156,37 @@ fn a_mirror_whose_other_half_is_brought_up_to_date_takes_new_content_meanwhile()
     assert_eq!(status.redundancy, Redundancy::Full, "{status:?}");
     check(&meta, &model, "healed");
 }
+
+/// A mirror of which one half was away while thirty objects were written.
+fn one_half_was_away(seed: u64) -> (World, Model) {
+    let mut world = World::new(2, "mirror:2", seed);
+    world.create().unwrap().close().unwrap();
+    world.restart();
+    let meta = world.open_without(&[0]).unwrap();
+    let mut model = Model::new();
+    for n in 0..30u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 20_000));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    meta.close().unwrap();
+    drop(meta);
+    world.restart();
+    (world, model)
+}
+
+#[test]
+fn healing_is_not_done_while_what_was_written_on_one_drive_is_yet_to_be_made_safer() {
+    let (world, model) = one_half_was_away(5);
+    hang(&world);
+    let meta = open(&world);
+    stuck(&world);
+    assert_eq!(state(&meta), State::Ok, "it lacked nothing");
+    assert!(meta.pool().status(&*meta).unwrap().weak_stripes > 0);
+    let fraction = meta.healing().unwrap();
+    assert!((0.0..1.0).contains(&fraction), "{fraction}");
+    world.drives[0].release();
+    wait_until("healed", || meta.healing().is_none());
+    assert_eq!(meta.pool().status(&*meta).unwrap().weak_stripes, 0);
+    check(&meta, &model, "healed");
+}

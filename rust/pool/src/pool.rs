@@ -193,7 +193,7 @@ impl Pool {
         let seat =
             drive.map(|name| self.roster().named(name).map(|seat| seat.index)).transpose()?;
         self.warden.mend()?;
-        let mut stage = Stage::first(self.stale() + 1);
+        let mut stage = Stage::first(self.stale() + 1).and_then(self.space.widenings(ledger)?);
         self.refresh_alone(ledger, control, &mut stage)?;
         let report = self.space.rebuild_stage(ledger, seat, control, stage)?;
         self.retire_empty(ledger)?;
@@ -214,6 +214,21 @@ impl Pool {
         let _alone = self.begin_repair()?;
         self.refresh_alone(ledger, control, &mut Stage::first(self.stale()))?;
         self.warden.mend()
+    }
+
+    /// [`refresh`](Self::refresh), and then what was written while too few drives were here is written anew as far
+    /// as there are enough now, as one piece of work.
+    ///
+    /// # Errors
+    /// As [`rebuild`](Self::rebuild). What could not be brought up to date is no reason to leave the rest.
+    pub fn heal(&self, ledger: &dyn Ledger, control: &Control) -> Result<()> {
+        self.check_writable()?;
+        let _alone = self.begin_repair()?;
+        let mut stage = Stage::first(self.stale()).and_then(self.space.widenings(ledger)?);
+        let refreshed = self.refresh_alone(ledger, control, &mut stage);
+        let refreshed = refreshed.and_then(|()| self.warden.mend());
+        self.space.widen(ledger, control, &stage.last())?;
+        refreshed
     }
 
     /// How many drives are to be brought up to date.

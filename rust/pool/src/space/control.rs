@@ -58,13 +58,27 @@ pub struct Progress {
 pub(crate) struct Stage {
     index: u32,
     of: u32,
+    /// Stages at the end that begin at the beginning whoever goes on.
+    tail: u32,
     before: Progress,
 }
 
 impl Stage {
     /// The first of so many.
     pub(crate) fn first(of: u32) -> Self {
-        Self { index: 0, of, before: Progress::default() }
+        Self { index: 0, of, tail: 0, before: Progress::default() }
+    }
+
+    /// With so many more at the end, which begin at the beginning whoever goes on.
+    pub(crate) const fn and_then(mut self, more: u32) -> Self {
+        self.of += more;
+        self.tail += more;
+        self
+    }
+
+    /// The last one, which goes on with the progress of the one before it.
+    pub(crate) fn last(&self) -> Self {
+        Self { index: self.of.saturating_sub(1), ..self.clone() }
     }
 
     /// The next one, after one that did this.
@@ -76,9 +90,10 @@ impl Stage {
         self.before.written_bytes += done.written_bytes;
     }
 
-    /// What of this one there is to tell. Only in the last one a later run could go on.
+    /// What of this one there is to tell. Only in the last one, and those that need no beginning, a later run could
+    /// go on.
     pub(crate) fn shown(&self, progress: &Progress) -> Progress {
-        let is_last = self.index + 1 >= self.of;
+        let is_last = self.index + 1 + self.tail >= self.of;
         Progress {
             fraction: (f64::from(self.index) + progress.fraction) / f64::from(self.of.max(1)),
             stripes: self.before.stripes + progress.stripes,

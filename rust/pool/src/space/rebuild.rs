@@ -32,7 +32,8 @@ impl Space {
         which: Option<u16>,
         control: &Control,
     ) -> Result<RebuildReport> {
-        self.rebuild_stage(ledger, which, control, Stage::first(1))
+        let stage = Stage::first(1).and_then(self.widenings(ledger)?);
+        self.rebuild_stage(ledger, which, control, stage)
     }
 
     pub(crate) fn rebuild_stage(
@@ -55,7 +56,7 @@ impl Space {
         let damaged = self.noted(ledger)?.into_iter().map(|stripe| stripe.id).collect();
         let shared = &self.shared;
         let work = Rebuild { shared, ledger, control, which, walked, damaged };
-        let (last, after) = (stage.clone(), control.after());
+        let (last, after) = (stage.last(), control.after());
         let mut tally = Sweep { shared, ledger, control, seats, stage, after }.run(&work)?;
         if !tally.finished {
             return Ok(report(tally));

@@ -35,14 +35,24 @@ impl Space {
         Ok(weak.map(|(_, stripes)| stripes).sum())
     }
 
+    /// 1 if there are weak stripes, else 0: of so many stages is writing them anew.
+    pub(crate) fn widenings(&self, ledger: &dyn Ledger) -> Result<u32> {
+        Ok(u32::from(self.weak_stripes(ledger)? > 0))
+    }
+
     /// Writes the content of weak stripes anew, as far as there are drives for a better code. A rebuild does
     /// so at its end. Returns how many stripes it emptied.
     ///
     /// # Errors
     /// `pool.repairing` while a scrub, rebuild or refresh runs; those of the ledger.
-    pub fn widen(&self, ledger: &dyn Ledger, control: &Control) -> Result<u64> {
+    pub(crate) fn widen(
+        &self,
+        ledger: &dyn Ledger,
+        control: &Control,
+        stage: &Stage,
+    ) -> Result<u64> {
         let _alone = self.sweep_alone()?;
-        self.widen_weak(ledger, control, &Stage::first(1), &mut Progress::default())
+        self.widen_weak(ledger, control, stage, &mut Progress::default())
     }
 
     /// As [`widen`](Self::widen), for a caller that is alone already.
@@ -53,14 +63,22 @@ impl Space {
         stage: &Stage,
         progress: &mut Progress,
     ) -> Result<u64> {
-        if self.weak_stripes(ledger)? == 0 {
+        let weak = self.weak_stripes(ledger)?;
+        if weak == 0 {
+            progress.fraction = 1.0;
+            control.tell(&stage.shown(progress));
             return Ok(0);
         }
         let shared = &self.shared;
         let start = shared.seams.clock.monotonic();
         let (mut emptied, mut bytes, mut after) = (0, 0, None);
+        progress.fraction = 0.0;
         while !control.is_over() {
-            let Some(batch) = shared.weak_batch(ledger, &mut after)? else { break };
+            let Some(batch) = shared.weak_batch(ledger, &mut after)? else {
+                progress.fraction = 1.0;
+                control.tell(&stage.shown(progress));
+                break;
+            };
             match empty(ledger, &batch.stripes) {
                 Ok(stripes) => emptied += stripes,
                 // What is lost stays as it is, and is counted as lost.
@@ -70,6 +88,8 @@ impl Space {
             bytes += 2 * batch.bytes;
             progress.read_bytes += batch.bytes;
             progress.written_bytes += batch.bytes;
+            let left = self.weak_stripes(ledger)?.min(weak);
+            progress.fraction = progress.fraction.max(1.0 - left as f64 / weak as f64);
             control.tell(&stage.shown(progress));
             control.throttle(&*shared.seams.clock, start, bytes);
         }
