@@ -100,3 +100,36 @@ fn an_opening_that_fails_with_a_damaged_journal_leaves_the_copies_of_drives_that
     let meta = open_on(&drives, options()).unwrap();
     check(&meta, &model, "with the drive that was away");
 }
+
+#[test]
+fn who_lets_go_of_a_store_lets_go_of_its_drives_when_nobody_works_on_them_any_more() {
+    let world = World::new(6, "3+1", 80);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    for n in 0..20u64 {
+        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 30_000));
+        put(&meta, &key, &content).unwrap();
+        model.insert(key, content);
+    }
+    // One drive fails, and recording that hangs on another one.
+    let hung = &world.drives[0];
+    hung.inject(Fault::new(Effect::Hang).on(Operation::WriteSuperblock));
+    world.drives[5].inject(Fault::new(Effect::Error(&codes::DRIVE_FAILED)).on(Operation::Read));
+    let mut keys = model.keys();
+    while hung.held_calls() == 0 {
+        if let Some(key) = keys.next() {
+            world::get(&meta, key).unwrap();
+        }
+        sleep(Duration::from_millis(10));
+    }
+    std::thread::scope(|scope| {
+        let dropped = scope.spawn(move || drop(meta));
+        sleep(Duration::from_millis(100));
+        let other = world.open();
+        assert!(other.is_err_and(|error| error.is(&codes::STORE_LOCKED)), "others have its drives");
+        world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+        world.drives.iter().for_each(dwk_drive::FaultyDrive::release);
+        dropped.join().unwrap();
+    });
+    check(&world.open().unwrap(), &model, "opened again");
+}

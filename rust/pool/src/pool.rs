@@ -375,6 +375,20 @@ fn is_replaced(seat: &Seat) -> bool {
     seat.labels.contains_key(REPLACED)
 }
 
+impl Drop for Pool {
+    /// Whoever mends membership or writes commits on a thread of its own has done with the drives before others may
+    /// have them. Nothing is marked as closed.
+    fn drop(&mut self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.warden.close();
+        if self.read_only.is_none() {
+            let _ = self.journal.close();
+        }
+    }
+}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("id", &self.id).finish_non_exhaustive()
