@@ -209,13 +209,16 @@ impl State {
         }
     }
 
-    /// How many stripes that something lies in there are of each code.
+    /// How many stripes that something lies in, or will as soon as a record names them, there are of each code.
     pub(crate) fn codes(&self) -> BTreeMap<StripeCode, u64> {
         let mut codes: BTreeMap<StripeCode, u64> = self.codes.clone().into_iter().collect();
         for kept in self.dead.keys().filter_map(|id| self.stripes.get(id)) {
             if let Some(stripes) = codes.get_mut(&kept.stripe.code) {
                 *stripes = stripes.saturating_sub(1);
             }
+        }
+        for stripe in self.coming.values() {
+            *codes.entry(stripe.code).or_default() += 1;
         }
         codes.retain(|_, stripes| *stripes > 0);
         codes

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use dwk_base::{Result, Seams, codes};
 use dwk_drive::{Drive, MemoryDrive};
-use dwk_meta::Meta;
+use dwk_meta::{Change, Meta};
 use dwk_pool::{Control, NewDrive, OpenOptions, Pool, PoolStatus, Redundancy};
 use world::{Model, World, bytes, check, get, holder, options, pool_options, put};
 
@@ -163,6 +163,32 @@ fn a_replace_is_not_done_while_stripes_are_yet_to_be_made_safer() {
     assert!(told.is_sorted_by(|one, other| one.0 <= other.0), "{told:?}");
     assert!(told.iter().any(|(_, weak)| *weak > 0), "{told:?}");
     assert_eq!(told.last().unwrap().0.to_bits(), 1f64.to_bits(), "{told:?}");
+}
+
+#[test]
+fn content_on_its_way_that_was_written_on_too_few_drives_is_not_as_safe_as_the_rest() {
+    let mut all = drives(2);
+    close(create(&all, "mirror:2"));
+    let meta = open(&all[..1]).unwrap();
+    let mut upload = meta.upload();
+    upload.append(&bytes(1, 50_000)).unwrap();
+    let staged = upload.finish().unwrap();
+    all[1] = MemoryDrive::new("fresh");
+    let report = replace(&meta, "d2", &all[1]);
+    assert!(report.weak_stripes > 0 && !report.is_complete(), "{report:?}");
+    assert!(says_rebuild(&status(&meta)), "{:?}", status(&meta));
+    let change = Change::new().put(b"key".to_vec(), b"body".to_vec(), Some(staged));
+    meta.commit(change).unwrap();
+    assert!(says_rebuild(&status(&meta)), "{:?}", status(&meta));
+    assert!(meta.pool().rebuild(&*meta, None, &Control::default()).unwrap().is_complete());
+    assert_eq!(status(&meta).redundancy, Redundancy::Full);
+    // One that nobody commits is no reason to say so for ever.
+    let mut upload = meta.upload();
+    upload.append(&bytes(2, 50_000)).unwrap();
+    drop(upload);
+    assert_eq!(status(&meta).redundancy, Redundancy::Full);
+    close(meta);
+    check_every_loss(&all, 1, &Model::from([(b"key".to_vec(), bytes(1, 50_000))]));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub trait Ledger: Send + Sync {
         Ok(())
     }
 
-    /// How many stripes that something lies in there are of each code.
+    /// How many stripes that something lies in there are of each code, with those that the next commits may name.
     ///
     /// # Errors
     /// Those of reading the table.
