@@ -15,8 +15,10 @@ use std::time::Duration;
 use dwk_base::{Deadline, Error, Result, StripeId, codes};
 
 use crate::meta::Meta;
+use crate::owners::{KEYS_MAX, Owners};
 use crate::record::{Operation, RecordWriter};
 use crate::room::Room;
+use crate::state::Key;
 use crate::{checkpoint, pack};
 
 /// Writers wait when the journal is this many times as long as it may be.
@@ -66,6 +68,10 @@ pub(crate) struct Keeper {
     left_garbage_bytes: AtomicU64,
     /// Stripes with content that cannot be read: they are not packed again before somebody asks for it.
     lost: Mutex<BTreeSet<StripeId>>,
+    /// Who owns what lies in sparse stripes, for the next steps of a collection.
+    owners: Mutex<Owners>,
+    /// Rows that were looked at to find what lies in stripes.
+    pub(crate) looked_rows: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -317,6 +323,7 @@ impl Meta {
         while self.pack_step(self.options().live_fraction_min, &mut report)? {
             let left = self.state().garbage_bytes();
             if !go_on(&report, left) {
+                lock(&self.keeper.owners).clear();
                 return Ok((report, false));
             }
         }
@@ -347,17 +354,25 @@ impl Meta {
     pub(crate) fn pack_step(&self, share: f64, report: &mut CollectReport) -> Result<bool> {
         let _alone = self.keeper.alone();
         report.add(collect_dead(self)?);
-        let (stripes, more) = self.sparse(share);
-        let packed = if stripes.is_empty() { Ok(false) } else { self.pack(&stripes, report) };
+        let sparse = self.sparse(share);
+        let packed = if sparse.stripes.is_empty() { Ok(false) } else { self.pack(&sparse, report) };
         report.add(collect_dead(self)?);
         let garbage = self.state().garbage_bytes();
         self.keeper.left_garbage_bytes.store(garbage, Ordering::Relaxed);
-        Ok(packed? && more)
+        let more = matches!(packed, Ok(true)) && sparse.first < sparse.stripes.len();
+        if !more {
+            lock(&self.keeper.owners).clear();
+        }
+        packed.map(|_| more)
     }
 
-    /// Packs stripes; true if that got anywhere.
-    fn pack(&self, stripes: &BTreeSet<StripeId>, report: &mut CollectReport) -> Result<bool> {
-        let packed = pack::stripes(self, stripes)?;
+    /// Packs the first ones of sparse stripes; true if that got anywhere.
+    fn pack(&self, sparse: &Sparse, report: &mut CollectReport) -> Result<bool> {
+        let chosen: BTreeSet<_> = sparse.stripes[..sparse.first].iter().copied().collect();
+        let packed = match self.owners(sparse, &chosen) {
+            Some(keys) => pack::stripes_of(self, &chosen, keys),
+            None => pack::stripes(self, &chosen),
+        }?;
         report.packed_bytes += packed.moved_bytes;
         report.unreadable_pieces += packed.lost_pieces;
         let found = packed.lost_in.len();
@@ -365,9 +380,27 @@ impl Meta {
         Ok(packed.moved_bytes > 0 || found > 0)
     }
 
-    /// The emptiest stripes of which less than `share` lives, and whether there are more. Those of runs live
-    /// as a whole.
-    fn sparse(&self, share: f64) -> (BTreeSet<StripeId>, bool) {
+    /// Who owns what lies in the stripes that were chosen, if that does not take too much memory.
+    fn owners(&self, sparse: &Sparse, chosen: &BTreeSet<StripeId>) -> Option<BTreeSet<Key>> {
+        let mut owners = lock(&self.keeper.owners);
+        owners.take(chosen).or_else(|| {
+            // One pass finds them for steps to come as well. Where there are none, or one step alone has too many,
+            // packing goes over the map itself.
+            let (rows, bytes) = {
+                let state = self.state();
+                (state.row_count() as u64, state.live_bytes().max(1))
+            };
+            let keys = u128::from(sparse.first_bytes) * u128::from(rows) / u128::from(bytes);
+            if sparse.first == sparse.stripes.len() || keys > KEYS_MAX as u128 {
+                return None;
+            }
+            owners.find(self, &sparse.stripes, KEYS_MAX);
+            owners.take(chosen)
+        })
+    }
+
+    /// The stripes of which less than `share` lives, the emptiest first. Those of runs live as a whole.
+    fn sparse(&self, share: f64) -> Sparse {
         let bytes_max = self.pool().space().payload_bytes_max() as u64 * PACK_STRIPES;
         let lost = lock(&self.keeper.lost).clone();
         let state = self.state();
@@ -382,22 +415,32 @@ impl Meta {
         let mut sparse: Vec<_> = sparse.map(|kept| (kept.live_bytes, kept.stripe.id)).collect();
         drop(state);
         sparse.sort_unstable();
-        let all = sparse.len();
         let mut bytes = 0;
-        let chosen = sparse.into_iter().take_while(|(live_bytes, _)| {
+        let chosen = sparse.iter().take_while(|(live_bytes, _)| {
             let room = bytes < bytes_max;
             bytes += live_bytes;
             room
         });
-        let chosen: BTreeSet<_> = chosen.map(|(_, id)| id).collect();
-        let more = chosen.len() < all;
-        (chosen, more)
+        let first = chosen.count();
+        let first_bytes = sparse[..first].iter().map(|(live_bytes, _)| live_bytes).sum();
+        let stripes = sparse.into_iter().map(|(_, id)| id).collect();
+        Sparse { stripes, first, first_bytes }
     }
 
     /// Why the keeper's last work failed, if it did.
     pub fn keeper_failure(&self) -> Option<Error> {
         self.keeper.failure()
     }
+}
+
+/// Stripes that are worth packing.
+struct Sparse {
+    /// The emptiest first.
+    stripes: Vec<StripeId>,
+    /// So many of them fill a few stripes.
+    first: usize,
+    /// What lives in those.
+    first_bytes: u64,
 }
 
 impl CollectReport {

@@ -25,7 +25,10 @@ mod keeper;
 mod meta;
 #[cfg(test)]
 mod nonsense_tests;
+mod owners;
 mod pack;
+#[cfg(test)]
+mod pack_tests;
 mod pins;
 mod reader;
 mod record;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::Ordering;
 
 use dwk_base::{Error, Result, StripeId, codes};
 
@@ -228,19 +229,40 @@ pub(crate) fn stripes(meta: &Meta, stripes: &BTreeSet<StripeId>) -> Result<Packe
     Ok(packer.done)
 }
 
+/// Moves what the rows of `keys` have in `stripes` elsewhere.
+pub(crate) fn stripes_of(
+    meta: &Meta,
+    stripes: &BTreeSet<StripeId>,
+    keys: BTreeSet<Key>,
+) -> Result<Packed> {
+    let mut packer = Packer::new(meta);
+    for key in keys {
+        let row = meta.state().row(&key).cloned();
+        let Some(row) = row else { continue };
+        for piece in row.content.into_iter().flat_map(|content| content.pieces) {
+            if matches!(piece.place, Place::Stripe { id, .. } if stripes.contains(&id)) {
+                packer.add(&key, row.version, piece)?;
+            }
+        }
+    }
+    packer.flush()?;
+    Ok(packer.done)
+}
+
 /// The pieces in `stripes` of the next rows after `from`, and the last of these rows.
 fn find(
     meta: &Meta,
     stripes: &BTreeSet<StripeId>,
     from: Bound<&[u8]>,
 ) -> (Vec<(Key, u64, Piece)>, Option<Key>) {
-    let (mut found, mut last) = (Vec::new(), None);
+    let (mut found, mut last, mut rows) = (Vec::new(), None, 0);
     let state = meta.state();
     for (key, row) in state.range(from, Bound::Unbounded).take(PAGE) {
         let pieces = row.content.iter().flat_map(|content| &content.pieces);
         let wanted = |piece: &&Piece| matches!(piece.place, Place::Stripe { id, .. } if stripes.contains(&id));
         found.extend(pieces.filter(wanted).map(|piece| (key.clone(), row.version, *piece)));
-        last = Some(key);
+        (last, rows) = (Some(key), rows + 1);
     }
+    meta.keeper.looked_rows.fetch_add(rows, Ordering::Relaxed);
     (found, last.cloned())
 }
