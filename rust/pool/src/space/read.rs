@@ -89,8 +89,7 @@ impl Space {
             seat.is_none_or(|seat| matches!(seat.state, State::Suspect | State::Stale))
                 || self.shared.reach(stripe, index) != Reach::Ready
         };
-        self.shared.notes.knows(stripe.id)
-            || (0..usize::from(stripe.code.data)).any(doubtful)
+        self.shared.notes.knows(stripe.id) || (0..usize::from(stripe.code.data)).any(doubtful)
     }
 
     /// Fills `into` with a stripe's content from `offset`.
