@@ -1,11 +1,13 @@
 //! A drive's lock in the hands of who may not hang with it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use dwk_base::{Result, codes};
+
 use crate::checks::guard;
-use crate::{Attached, Lock, Ticket};
+use crate::{Attached, Drive, Holder, Lock, LockMode, Ticket};
 
 /// How long dropping a lease waits for a drive that does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -13,9 +15,34 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Drives of this process that have not let go yet.
 static BEING_LET_GO: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// True for a drive that this process wants to let go, and which does not answer.
+/// Rings when one has.
+static LET_GO: Condvar = Condvar::new();
+
+/// True for a drive that this process is letting go, as it does not answer.
 pub fn is_being_let_go(location: &str) -> bool {
     guard(&BEING_LET_GO).iter().any(|going| going == location)
+}
+
+/// Locks a drive. One that this process is letting go is waited for, at most so long.
+///
+/// # Errors
+/// Those of [`Drive::lock`]
+pub fn lock_patiently(
+    drive: &dyn Drive,
+    holder: &Holder,
+    mode: LockMode,
+    limit: Duration,
+) -> Result<Box<dyn Lock>> {
+    let location = drive.describe().location;
+    match drive.lock(holder, mode) {
+        Err(error) if error.is(&codes::STORE_LOCKED) && is_being_let_go(&location) => {
+            let all = guard(&BEING_LET_GO);
+            let stays = |all: &mut Vec<String>| all.contains(&location);
+            drop(LET_GO.wait_timeout_while(all, limit, stays));
+            drive.lock(holder, mode)
+        }
+        lock => lock,
+    }
 }
 
 /// As long as it is there, the drive is being let go.
@@ -34,6 +61,7 @@ impl Drop for Going {
         if let Some(at) = all.iter().position(|going| *going == self.0) {
             all.swap_remove(at);
         }
+        LET_GO.notify_all();
     }
 }
 
@@ -88,7 +116,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver};
 
     use super::*;
-    use crate::{Drive, MemoryDrive};
+    use crate::MemoryDrive;
 
     /// Takes as long to be let go as somebody wants.
     struct Slow(Mutex<Receiver<()>>, Arc<AtomicBool>);
@@ -124,6 +152,30 @@ mod tests {
             assert!(gone.load(Ordering::SeqCst), "once it answers it is let go");
             assert!(!is_being_let_go("memory://slow"));
         }
+    }
+
+    #[test]
+    fn who_locks_a_drive_that_is_being_let_go_waits_for_it() {
+        let memory = Arc::new(MemoryDrive::new("again"));
+        let holder =
+            Holder { pid: 1, host: String::new(), since_unix_ns: 0, program: String::new() };
+        let lock = |limit| lock_patiently(&*memory, &holder, LockMode::Exclusive, limit);
+        let drive = Attached::new(Arc::clone(&memory) as Arc<dyn Drive>);
+        let lease = Lease::new(Arc::clone(&drive), lock(Duration::ZERO).unwrap());
+        let error = lock(Duration::from_secs(20)).err().unwrap();
+        assert!(error.is(&codes::STORE_LOCKED), "nobody lets it go: {error}");
+
+        let (answer, hangs) = mpsc::channel::<()>();
+        let held_up = drive.submit(move |_| Ok(hangs.recv().unwrap()));
+        let ended = lease.end();
+        assert!(lock(Duration::from_millis(20)).err().unwrap().is(&codes::STORE_LOCKED));
+        std::thread::scope(|scope| {
+            let again = scope.spawn(|| lock(Duration::from_secs(20)).map(drop));
+            answer.send(()).unwrap();
+            again.join().unwrap().unwrap();
+        });
+        held_up.wait().unwrap();
+        ended.wait().unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
     Answer, Attached, Drive, Holder, Lease, Loaded, LockMode, MemberRow, MemberState, SlotState,
-    Superblock, Ticket, is_being_let_go,
+    Superblock, Ticket, is_being_let_go, lock_patiently,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -125,12 +125,14 @@ impl Look {
         let expected = options.expected.filter(|_| options.leave_foreign_out);
         let mode = if options.read_only { LockMode::Shared } else { LockMode::Exclusive };
         let (holder, itself) = (holder.clone(), Arc::clone(drive));
+        let limit = options.pool.drive_timeout;
         let ticket = drive.submit_log(move |drive| {
             // Before it is locked: another process may have that pool open.
             if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(drive)) {
                 check_pool(&drive.describe().location, loaded.pool, pool)?;
             }
-            let lease = Lease::new(Arc::clone(&itself), drive.lock(&holder, mode)?);
+            let lock = lock_patiently(drive, &holder, mode, limit)?;
+            let lease = Lease::new(Arc::clone(&itself), lock);
             let loaded = Superblock::load(drive);
             Ok(Candidate { drive: itself, lease, loaded })
         });
