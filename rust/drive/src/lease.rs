@@ -166,7 +166,10 @@ mod tests {
         assert!(error.is(&codes::STORE_LOCKED), "nobody lets it go: {error}");
 
         let (answer, hangs) = mpsc::channel::<()>();
-        let held_up = drive.submit(move |_| Ok(hangs.recv().unwrap()));
+        let held_up = drive.submit(move |_| {
+            hangs.recv().unwrap();
+            Ok(())
+        });
         let ended = lease.end();
         assert!(lock(Duration::from_millis(20)).err().unwrap().is(&codes::STORE_LOCKED));
         std::thread::scope(|scope| {
