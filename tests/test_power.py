@@ -141,12 +141,13 @@ def test_a_disk_that_hangs_holds_up_nobody_for_long(machine: Disks) -> None:
         assert kernel.pool.status().redundancy == "degraded"
         begin = time.monotonic()
     assert time.monotonic() - begin < 10
-    with dw.open(**store) as kernel:
-        assert kernel.pool.status().redundancy == "degraded"
-        assert all(kernel[key] == content for key, content in contents.items())
-        kernel.put("docs/late", b"2")
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 10
+    for _ in range(2):
+        with dw.open(**store) as kernel:
+            assert kernel.pool.status().redundancy == "degraded"
+            assert all(kernel[key] == content for key, content in contents.items())
+            kernel.put("docs/late", b"2")
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 10
     machine.restore([1])
     with dw.open(**store) as kernel:
         assert all(kernel[key] == content for key, content in contents.items())

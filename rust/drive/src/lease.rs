@@ -12,56 +12,62 @@ use crate::{Attached, Drive, Holder, Lock, LockMode, Ticket};
 /// How long dropping a lease waits for a drive that does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Drives of this process that have not let go yet.
-static BEING_LET_GO: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Drives that this process has in passing.
+static IN_PASSING: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Rings when one has.
-static LET_GO: Condvar = Condvar::new();
+/// Rings when there is one less.
+static FEWER: Condvar = Condvar::new();
 
-/// True for a drive that this process is letting go, as it does not answer.
-pub fn is_being_let_go(location: &str) -> bool {
-    guard(&BEING_LET_GO).iter().any(|going| going == location)
+/// As long as it is there, this process may have the drive's lock, and has it only until a call comes back: while
+/// it looks at the drive, or lets it go. Of a drive that hangs that can be long, and nobody uses it then.
+pub struct InPassing(String);
+
+impl InPassing {
+    fn new(location: String) -> Self {
+        guard(&IN_PASSING).push(location.clone());
+        Self(location)
+    }
+
+    /// True if this process has the drive in passing.
+    pub fn has(location: &str) -> bool {
+        guard(&IN_PASSING).iter().any(|one| one == location)
+    }
 }
 
-/// Locks a drive. One that this process is letting go is waited for, at most so long.
+impl Drop for InPassing {
+    fn drop(&mut self) {
+        let mut all = guard(&IN_PASSING);
+        if let Some(at) = all.iter().position(|one| *one == self.0) {
+            all.swap_remove(at);
+        }
+        FEWER.notify_all();
+    }
+}
+
+/// Locks a drive, in passing until the second value is dropped. Who has it in passing is waited for, at most so
+/// long.
 ///
 /// # Errors
 /// Those of [`Drive::lock`]
-pub fn lock_patiently(
+pub fn lock_in_passing(
     drive: &dyn Drive,
     holder: &Holder,
     mode: LockMode,
     limit: Duration,
-) -> Result<Box<dyn Lock>> {
+) -> Result<(Box<dyn Lock>, InPassing)> {
     let location = drive.describe().location;
-    match drive.lock(holder, mode) {
-        Err(error) if error.is(&codes::STORE_LOCKED) && is_being_let_go(&location) => {
-            let all = guard(&BEING_LET_GO);
+    let lock = || {
+        let passing = InPassing::new(location.clone());
+        drive.lock(holder, mode).map(|lock| (lock, passing))
+    };
+    match lock() {
+        Err(error) if error.is(&codes::STORE_LOCKED) && InPassing::has(&location) => {
+            let all = guard(&IN_PASSING);
             let stays = |all: &mut Vec<String>| all.contains(&location);
-            drop(LET_GO.wait_timeout_while(all, limit, stays));
-            drive.lock(holder, mode)
+            drop(FEWER.wait_timeout_while(all, limit, stays));
+            lock()
         }
-        lock => lock,
-    }
-}
-
-/// As long as it is there, the drive is being let go.
-struct Going(String);
-
-impl Going {
-    fn new(location: String) -> Self {
-        guard(&BEING_LET_GO).push(location.clone());
-        Self(location)
-    }
-}
-
-impl Drop for Going {
-    fn drop(&mut self) {
-        let mut all = guard(&BEING_LET_GO);
-        if let Some(at) = all.iter().position(|going| *going == self.0) {
-            all.swap_remove(at);
-        }
-        LET_GO.notify_all();
+        locked => locked,
     }
 }
 
@@ -86,10 +92,10 @@ impl Lease {
 
     fn give_back(&mut self) -> Ticket<()> {
         let lock = self.lock.take();
-        let going = Going::new(self.drive.drive().describe().location);
+        let passing = InPassing::new(self.drive.drive().describe().location);
         self.drive.submit(move |drive| {
             drop(lock);
-            drop(going);
+            drop(passing);
             drive.close();
             Ok(())
         })
@@ -146,22 +152,22 @@ mod tests {
                 drop(lease);
             }
             assert!(!gone.load(Ordering::SeqCst));
-            assert!(is_being_let_go("memory://slow"));
+            assert!(InPassing::has("memory://slow"));
             answer.send(()).unwrap();
             drive.submit(Drive::capacity).wait().unwrap();
             assert!(gone.load(Ordering::SeqCst), "once it answers it is let go");
-            assert!(!is_being_let_go("memory://slow"));
+            assert!(!InPassing::has("memory://slow"));
         }
     }
 
     #[test]
-    fn who_locks_a_drive_that_is_being_let_go_waits_for_it() {
+    fn who_locks_a_drive_that_somebody_has_in_passing_waits_for_it() {
         let memory = Arc::new(MemoryDrive::new("again"));
         let holder =
             Holder { pid: 1, host: String::new(), since_unix_ns: 0, program: String::new() };
-        let lock = |limit| lock_patiently(&*memory, &holder, LockMode::Exclusive, limit);
+        let lock = |limit| lock_in_passing(&*memory, &holder, LockMode::Exclusive, limit);
         let drive = Attached::new(Arc::clone(&memory) as Arc<dyn Drive>);
-        let lease = Lease::new(Arc::clone(&drive), lock(Duration::ZERO).unwrap());
+        let lease = Lease::new(Arc::clone(&drive), lock(Duration::ZERO).unwrap().0);
         let error = lock(Duration::from_secs(20)).err().unwrap();
         assert!(error.is(&codes::STORE_LOCKED), "nobody lets it go: {error}");
 

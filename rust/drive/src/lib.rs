@@ -23,7 +23,7 @@ mod superblock;
 pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket};
 pub use faulty::{FaultyDrive, Power};
 #[cfg(unix)]
-pub use lease::{Lease, is_being_let_go, lock_patiently};
+pub use lease::{InPassing, Lease, lock_in_passing};
 pub use local::LocalDrive;
 pub use memory::{Entry, MemoryDrive};
 pub use port::{

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
-    Answer, Attached, Drive, Holder, Lease, Loaded, LockMode, MemberRow, MemberState, SlotState,
-    Superblock, Ticket, is_being_let_go, lock_patiently,
+    Answer, Attached, Drive, Holder, InPassing, Lease, Loaded, LockMode, MemberRow, MemberState,
+    SlotState, Superblock, Ticket, lock_in_passing,
 };
 use dwk_erasure::Geometry;
 use dwk_journal::{Identity, Journal, Member};
@@ -116,7 +116,7 @@ struct Found {
 /// A drive that is being looked at, on its own thread: one that hangs holds up nobody for ever.
 struct Look {
     location: String,
-    ticket: Ticket<Candidate>,
+    ticket: Ticket<(Candidate, InPassing)>,
 }
 
 impl Look {
@@ -131,10 +131,10 @@ impl Look {
             if let (Some(pool), Ok(Some(loaded))) = (expected, Superblock::load(drive)) {
                 check_pool(&drive.describe().location, loaded.pool, pool)?;
             }
-            let lock = lock_patiently(drive, &holder, mode, limit)?;
+            let (lock, passing) = lock_in_passing(drive, &holder, mode, limit)?;
             let lease = Lease::new(Arc::clone(&itself), lock);
             let loaded = Superblock::load(drive);
-            Ok(Candidate { drive: itself, lease, loaded })
+            Ok((Candidate { drive: itself, lease, loaded }, passing))
         });
         Self { location, ticket }
     }
@@ -150,15 +150,14 @@ impl Found {
                 let text = format!("{location} does not answer");
                 Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location)
             }
-            Answer::Came(Ok(candidate)) => {
+            Answer::Came(Ok((candidate, _))) => {
                 self.candidates.push(candidate);
                 return Ok(());
             }
             Answer::Came(Err(error))
-                if error.is(&codes::STORE_LOCKED) && is_being_let_go(&location) =>
+                if error.is(&codes::STORE_LOCKED) && InPassing::has(&location) =>
             {
-                let text =
-                    format!("{location} does not answer: it is to be let go by an earlier opening");
+                let text = format!("{location} does not answer: nor did it at an earlier opening");
                 Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location).caused_by(error)
             }
             Answer::Came(Err(error)) if error.is(&codes::STORE_LOCKED) => return Err(error),
