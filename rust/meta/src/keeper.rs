@@ -229,6 +229,9 @@ impl Keeper {
         let _ = meta.note_damage();
         let _alone = self.alone();
         let is_long = meta.journal().bytes_since(0) > self.journal_bytes_max(meta);
+        if !is_long && !meta.state().has_news() {
+            return collect_dead(meta).map(drop);
+        }
         // What cannot be read stays, and was told of while the store was open.
         settle(meta, if is_long { u64::MAX } else { 0 }).map(drop)
     }

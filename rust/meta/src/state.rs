@@ -351,6 +351,17 @@ impl State {
         self.dirty_stripes.extend(stripes);
     }
 
+    /// True if more changed since the last checkpoint than that it has stripes of its own now, and those before it
+    /// have none: the journal says so at the next opening, as long as nothing else is to be said.
+    pub(crate) fn has_news(&self) -> bool {
+        let runs = self.root.runs.iter().flat_map(|run| &run.stripes);
+        let runs: BTreeMap<StripeId, &Stripe> = runs.map(|stripe| (stripe.id, stripe)).collect();
+        let is_news = |id: &StripeId| {
+            self.stripe(*id).is_some_and(|kept| runs.get(id) != Some(&&kept.stripe))
+        };
+        !self.dirty_rows.is_empty() || self.dirty_stripes.iter().any(is_news)
+    }
+
     pub(crate) fn dirty_count(&self) -> usize {
         self.dirty_rows.len() + self.dirty_stripes.len()
     }

@@ -66,6 +66,36 @@ fn processes_that_put_once_and_close_keep_the_journal_short() {
 }
 
 #[test]
+fn who_only_looks_writes_no_checkpoint() {
+    let drives = drives_of(3, "looked", ROOMY);
+    let blobs = || -> Vec<_> {
+        let names = |drive: &MemoryDrive| drive.list(Some("s"), None, 1000).unwrap();
+        drives.iter().flat_map(names).map(|blob| blob.name).collect()
+    };
+    let meta = create_on(&drives, "2+1", small());
+    for n in 0..20u64 {
+        put(&meta, format!("k{n}").as_bytes(), &bytes(n, 5000)).unwrap();
+    }
+    meta.close().unwrap();
+    let before = blobs();
+    let mut longest = 0;
+    for _ in 0..400 {
+        let meta = open_on(&drives, small()).unwrap();
+        assert_eq!(get(&meta, b"k7").unwrap(), Some(bytes(7, 5000)));
+        longest = longest.max(journal_bytes(&meta));
+        meta.close().unwrap();
+        if longest < JOURNAL / 2 {
+            assert_eq!(blobs(), before);
+        }
+    }
+    assert!(longest < JOURNAL + (128 << 10), "the journal grew to {longest} bytes");
+    let meta = open_on(&drives, small()).unwrap();
+    delete(&meta, b"k7").unwrap();
+    meta.close().unwrap();
+    assert_ne!(blobs(), before, "what changed is in a checkpoint");
+}
+
+#[test]
 fn a_store_that_was_never_closed_is_folded_when_it_is_opened() {
     let drives = drives_of(3, "n", ROOMY);
     let never = Options { journal_bytes_max: ROOMY, ..small() };
