@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use dwk_base::{Deadline, Seams, SystemClock, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
-use dwk_drive::{Drive, Entry, FaultyDrive};
+use dwk_drive::{Drive, FaultyDrive};
 use dwk_meta::{Meta, Options};
 use dwk_pool::{Control, OpenOptions, Pool, Redundancy, State};
-use world::{Model, World, bytes, check, holder, options, pool_options, put};
+use world::{Model, World, bytes, check, holder, lose_blobs, options, pool_options, put};
 
 /// Far less than healing would take, on a busy machine too.
 const SOON: Duration = Duration::from_secs(4);
@@ -22,22 +22,25 @@ fn one_was_away(seed: u64) -> (World, Model) {
     one_of(World::new(6, "4+2", seed))
 }
 
-fn one_of(mut world: World) -> (World, Model) {
-    let meta = world.create().unwrap();
+/// Puts thirty objects.
+fn thirty(meta: &Arc<Meta>) -> Model {
     let mut model = Model::new();
     for n in 0..30u64 {
         let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 20_000));
-        put(&meta, &key, &content).unwrap();
+        put(meta, &key, &content).unwrap();
         model.insert(key, content);
     }
+    model
+}
+
+fn one_of(mut world: World) -> (World, Model) {
+    let meta = world.create().unwrap();
+    let model = thirty(&meta);
     meta.close().unwrap();
     drop(meta);
     world.restart();
     world.open_without(&[0]).unwrap().close().unwrap();
-    let drive = &world.memory[0];
-    for entry in drive.entries().iter().filter(|entry| matches!(entry, Entry::Blob(_))) {
-        drive.set_raw(entry, None);
-    }
+    lose_blobs(&world.memory[0]);
     world.restart();
     (world, model)
 }
@@ -163,12 +166,7 @@ fn one_half_was_away(seed: u64) -> (World, Model) {
     world.create().unwrap().close().unwrap();
     world.restart();
     let meta = world.open_without(&[0]).unwrap();
-    let mut model = Model::new();
-    for n in 0..30u64 {
-        let (key, content) = (format!("k{n:02}").into_bytes(), bytes(n, 20_000));
-        put(&meta, &key, &content).unwrap();
-        model.insert(key, content);
-    }
+    let model = thirty(&meta);
     meta.close().unwrap();
     drop(meta);
     world.restart();

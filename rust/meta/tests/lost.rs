@@ -10,7 +10,9 @@ use dwk_base::codes;
 use dwk_drive::{BlobName, Drive, Entry, FaultyDrive, MemoryDrive};
 use dwk_meta::Meta;
 use dwk_pool::{Control, Ledger as _, PoolStatus, Redundancy, State, Stripe};
-use world::{Model, World, bytes, check, copy_of, delete, get, holder, open_on, options, put};
+use world::{
+    Model, World, bytes, check, copy_of, delete, get, holder, lose_blobs, open_on, options, put,
+};
 
 const KEYS: u64 = 12;
 
@@ -33,10 +35,7 @@ fn one_was_away(seed: u64, more: usize) -> (World, Model) {
     drop(meta);
     world.restart();
     world.open_without(&[0]).unwrap().close().unwrap();
-    let drive = &world.memory[0];
-    for entry in drive.entries().iter().filter(|entry| matches!(entry, Entry::Blob(_))) {
-        drive.set_raw(entry, None);
-    }
+    lose_blobs(&world.memory[0]);
     let others = stripe.placement.iter().enumerate().filter(|(_, seat)| (2..5).contains(*seat));
     for (index, seat) in others.take(more) {
         harm(&world.memory[usize::from(*seat)], &stripe, index);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Result, Seams};
-use dwk_drive::{Drive, FaultyDrive, Holder, MemoryDrive, Power};
+use dwk_drive::{Drive, Entry, FaultyDrive, Holder, MemoryDrive, Power};
 use dwk_meta::{Change, Meta, Options};
 use dwk_pool::{NewDrive, OpenOptions, Pool, PoolOptions, SpaceOptions};
 
@@ -118,6 +118,13 @@ pub(crate) fn copy_of(drive: &MemoryDrive) -> MemoryDrive {
         copy.set_raw(&entry, drive.raw(&entry));
     }
     copy
+}
+
+/// A drive that lost all its shards.
+pub(crate) fn lose_blobs(drive: &MemoryDrive) {
+    for entry in drive.entries().iter().filter(|entry| matches!(entry, Entry::Blob(_))) {
+        drive.set_raw(entry, None);
+    }
 }
 
 /// A new pool on these drives, each as large as it is.
