@@ -262,11 +262,11 @@ impl Code {
                 format!("a shard index is not below {n}"),
             ));
         };
-        let mut read: Set = wanted.iter().filter(|&index| !lost.has(index)).collect();
-        let missing: Set = wanted.iter().filter(|&index| lost.has(index)).collect();
+        let mut read = wanted.without(&lost);
+        let missing = wanted.without(&read);
         if missing != Set::default() {
             for step in &self.plan(&lost.rest(n), &missing)?.steps {
-                step.sources.iter().for_each(|index| read.insert(index));
+                read.add(&step.sources);
             }
         }
         Ok(read.iter().collect())
