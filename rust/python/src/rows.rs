@@ -5,6 +5,7 @@ use dwk_erasure::shared::{Source, Target};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::buffers::{Input, Shared};
@@ -15,8 +16,8 @@ pub(crate) struct Rows<'py> {
     memory: Memory<'py>,
     count: usize,
     row_bytes: usize,
-    /// True if results should be NumPy arrays.
-    numpy: bool,
+    /// Of the kind that results should be: the matrix, or the first row.
+    sample: Option<Bound<'py, PyAny>>,
 }
 
 enum Memory<'py> {
@@ -30,7 +31,9 @@ impl<'py> Rows<'py> {
     /// # Errors
     /// `buffer.type`, `buffer.length`
     pub(crate) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
-        if let Ok(true) = object.getattr("ndim").and_then(|ndim| ndim.eq(2)) {
+        // A list has no dimensions, and to be told so costs as much as all else of a small call.
+        let ndim = || object.getattr(intern!(object.py(), "ndim"))?.extract::<usize>();
+        if !object.is_instance_of::<PyList>() && ndim().is_ok_and(|ndim| ndim == 2) {
             return Self::matrix(object);
         }
         let items = object.try_iter().map_err(|error| {
@@ -40,21 +43,21 @@ impl<'py> Rows<'py> {
             wrong_type(object, "neither two-dimensional nor a list of buffers")
         })?;
         let list = items.collect::<PyResult<Vec<_>>>()?;
-        let numpy = list.first().is_some_and(is_array);
         let inputs = list.iter().map(Input::new).collect::<PyResult<Vec<_>>>()?;
         let row_bytes = inputs.first().map_or(0, Input::len);
         if let Some(index) = inputs.iter().position(|input| input.len() != row_bytes) {
             let lengths = format!("{row_bytes} and {} bytes", inputs[index].len());
             return Err(wrong_length(object.py(), format!("buffers 0 and {index} have {lengths}")));
         }
-        Ok(Self { count: inputs.len(), memory: Memory::List(inputs), row_bytes, numpy })
+        let sample = list.into_iter().next();
+        Ok(Self { count: inputs.len(), memory: Memory::List(inputs), row_bytes, sample })
     }
 
     /// One buffer as the only row.
     pub(crate) fn single(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let input = Input::new(object)?;
         let row_bytes = input.len();
-        Ok(Self { memory: Memory::List(vec![input]), count: 1, row_bytes, numpy: false })
+        Ok(Self { memory: Memory::List(vec![input]), count: 1, row_bytes, sample: None })
     }
 
     fn matrix(object: &Bound<'py, PyAny>) -> PyResult<Self> {
@@ -65,7 +68,8 @@ impl<'py> Rows<'py> {
         if shared.item_bytes() != 1 {
             return Err(wrong_type(object, "not made of single bytes"));
         }
-        Ok(Self { memory: Memory::Matrix(shared), count, row_bytes, numpy: is_array(object) })
+        let sample = Some(object.clone());
+        Ok(Self { memory: Memory::Matrix(shared), count, row_bytes, sample })
     }
 
     /// The rows, if there are `count`.
@@ -121,7 +125,7 @@ impl<'py> Rows<'py> {
 
     /// New rows of the same kind and length.
     pub(crate) fn fresh(&self, py: Python<'py>, count: usize) -> PyResult<Fresh<'py>> {
-        match (&self.memory, self.numpy) {
+        match (&self.memory, self.sample.as_ref().is_some_and(is_array)) {
             (Memory::Matrix(_), true) => Fresh::matrix(py, count, self.row_bytes),
             (Memory::List(_), true) => Fresh::arrays(py, count, self.row_bytes),
             _ => Fresh::bytes(py, count, self.row_bytes),
@@ -225,12 +229,18 @@ fn is_array(object: &Bound<'_, PyAny>) -> bool {
     let py = object.py();
     // Without importing it: whoever has an array has NumPy already.
     let module = kind.getattr(intern!(py, "__module__"));
-    module.is_ok_and(|module| module.eq("numpy").unwrap_or(false))
+    module.is_ok_and(|module| module.extract::<&str>().is_ok_and(|name| name == "numpy"))
         && kind.name().is_ok_and(|name| name == "ndarray")
 }
 
 fn empty_array<'py>(py: Python<'py>, shape: impl IntoPyObject<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import(intern!(py, "numpy"))?.call_method1(intern!(py, "empty"), (shape, "uint8"))
+    static EMPTY: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
+    let [empty, uint8] = EMPTY.get_or_try_init(py, || {
+        let numpy = py.import("numpy")?;
+        let uint8 = numpy.call_method1("dtype", ("uint8",))?;
+        PyResult::Ok([numpy.getattr("empty")?.unbind(), uint8.unbind()])
+    })?;
+    empty.bind(py).call1((shape, uint8))
 }
 
 fn wrong_type(object: &Bound<'_, PyAny>, why: &str) -> PyErr {
