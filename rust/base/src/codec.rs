@@ -234,4 +234,44 @@ mod tests {
         }
         assert!(Reader::new(&[0xff, 0xff, 0xff, 0x7f], "x").count(1).is_err());
     }
+
+    #[test]
+    fn a_number_has_64_bits_and_no_more() {
+        let number = |last: u8| [&[0xff; 9][..], &[last]].concat();
+        assert_eq!(Reader::new(&number(1), "x").varint().ok(), Some(u64::MAX));
+        for last in [2, 3, 0x7f, 0x80, 0x81] {
+            assert!(Reader::new(&number(last), "x").varint().is_err(), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_of_what_has_room_in_the_rest() {
+        for (left, each, most) in [(6, 2, 3), (7, 2, 3), (5, 1, 5), (1, 2, 0), (0, 0, 0), (4, 0, 4)]
+        {
+            for count in 0..9 {
+                let bytes = [vec![count], vec![0; left]].concat();
+                let mut reader = Reader::new(&bytes, "x");
+                assert_eq!(reader.count(each).is_ok(), count <= most, "{count} of {left}/{each}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_over_is_damage() {
+        let mut reader = Reader::new(&[1, 2], "a test");
+        assert!(!reader.is_empty() && reader.rest() == [1, 2]);
+        assert_eq!(reader.u8().ok(), Some(1));
+        assert!(reader.end().is_err_and(|error| error.message().contains("a test")));
+        assert_eq!(reader.u8().ok(), Some(2));
+        assert!(reader.is_empty() && reader.end().is_ok());
+    }
+
+    #[test]
+    fn a_writer_knows_what_it_has() {
+        let mut writer = Writer::new();
+        assert!(writer.is_empty() && writer.len() == 0);
+        writer.u8(9).pad_to(3);
+        assert!(!writer.is_empty() && writer.len() == 3 && writer.as_slice() == [9, 0, 0]);
+        assert_eq!(writer.finish(), [9, 0, 0]);
+    }
 }

@@ -133,6 +133,7 @@ mod tests {
         let far = Deadline::after(clock, Duration::MAX);
         assert!(far.remaining() > Duration::from_secs(1 << 40));
         assert!(Deadline::never().check().is_ok());
+        assert_eq!(Deadline::never().nap(), Duration::MAX, "nobody is to be looked after");
     }
 
     #[test]

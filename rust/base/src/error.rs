@@ -199,6 +199,26 @@ mod tests {
     }
 
     #[test]
+    fn an_error_has_its_code_its_details_and_its_cause() {
+        let cause = Error::new(&codes::DRIVE_FULL, "no room");
+        let error = Error::new(&codes::POOL_FULL, "all full").with("a", 1).with("b", "two");
+        let error = error.caused_by(cause);
+        assert!(error.is(&codes::POOL_FULL) && !error.is(&codes::DRIVE_FULL));
+        assert_eq!(error.message(), "all full");
+        assert_eq!(error.details(), [("a", "1".to_owned()), ("b", "two".to_owned())]);
+        let source = StdError::source(&error).and_then(|source| source.downcast_ref::<Error>());
+        assert!(source.is_some_and(|source| source.is(&codes::DRIVE_FULL)));
+    }
+
+    #[test]
+    fn what_a_process_may_not_have_is_no_fault_of_drives() {
+        for code in [&codes::PROCESS_EXHAUSTED, &codes::PROCESS_FILE_SIZE] {
+            assert!(Error::new(code, "x").is_of_process());
+        }
+        assert!(!Error::new(&codes::DRIVE_FAILED, "x").is_of_process());
+    }
+
+    #[test]
     fn first_correlation_stays() {
         let first = CorrelationId::from_u128(1);
         let error = Error::new(&codes::INTERNAL_BUG, "x").in_operation(first);

@@ -102,6 +102,12 @@ mod tests {
     use crate::SeededRandom;
 
     #[test]
+    fn epochs_follow_each_other() {
+        assert_eq!(Epoch(2).next(), Epoch(3));
+        assert!(Epoch(2) < Epoch(2).next());
+    }
+
+    #[test]
     fn prints_and_parses_32_hex_digits() {
         let id = PoolId::draw(&SeededRandom::new(7));
         assert_eq!(id.to_string().len(), 32);

@@ -165,6 +165,36 @@ mod tests {
         assert!((0..1000).all(|_| a.below(3) < 3));
     }
 
+    /// As other implementations of it draw them.
+    #[test]
+    fn seeded_numbers_are_those_of_splitmix64() {
+        let random = SeededRandom::new(1_234_567);
+        let drawn: [u64; 3] = std::array::from_fn(|_| random.next_u64());
+        assert_eq!(drawn, [0x599e_d017_fb08_fc85, 0x2c73_f084_5854_0fa5, 0x883e_bce5_a3f2_7c77]);
+        let mut bytes = [0; 11];
+        SeededRandom::new(0).fill(&mut bytes);
+        assert_eq!(bytes, [0xaf, 0xcd, 0x1d, 0x7b, 0x39, 0xa8, 0x20, 0xe2, 0xf4, 0x65, 0xb9]);
+    }
+
+    #[test]
+    fn numbers_below_a_bound_are_all_drawn_and_alike_often() {
+        for random in [&SystemRandom as &dyn Random, &SeededRandom::new(1)] {
+            let mut counts = [0u32; 5];
+            (0..5000).for_each(|_| counts[random.below(5) as usize] += 1);
+            assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+            assert_ne!(random.next_u64(), random.next_u64());
+        }
+    }
+
+    #[test]
+    fn the_systems_clock_goes_on() {
+        let clock = SystemClock::default();
+        let (before, since) = (clock.unix_ns(), clock.monotonic());
+        assert!(before > 1_700_000_000 * 1_000_000_000, "in nanoseconds since 1970");
+        clock.sleep(Duration::from_millis(2));
+        assert!(clock.monotonic() - since >= Duration::from_millis(2));
+    }
+
     #[test]
     fn sleeping_moves_a_manual_clock() {
         let clock = ManualClock::default();

@@ -87,8 +87,20 @@ mod tests {
 
     #[test]
     fn durations_take_units() {
-        for (text, ms) in [("30s", 30_000), ("250 ms", 250), ("1.5h", 5_400_000), ("2", 2000)] {
-            assert_eq!(parse_duration(text).ok(), Some(Duration::from_millis(ms)), "{text}");
+        for (text, us) in [
+            ("3000 ns", 3),
+            ("7us", 7),
+            ("7 µs", 7),
+            ("250 ms", 250_000),
+            ("30s", 30_000_000),
+            ("2", 2_000_000),
+            ("3m", 180_000_000),
+            ("3 min", 180_000_000),
+            ("1.5h", 5_400_000_000),
+            ("2d", 172_800_000_000),
+            ("2w", 1_209_600_000_000),
+        ] {
+            assert_eq!(parse_duration(text).ok(), Some(Duration::from_micros(us)), "{text}");
         }
         for text in ["", "s", "1y", "-3s", "99999999999999999999999w"] {
             assert!(parse_duration(text).is_err(), "{text}");
@@ -97,7 +109,16 @@ mod tests {
 
     #[test]
     fn sizes_print_for_people() {
-        assert_eq!(format_size(1536), "1.5 KiB");
-        assert_eq!(format_size(12), "12 B");
+        for (bytes, text) in [
+            (0, "0 B"),
+            (12, "12 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (5 << 40, "5.0 TiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(format_size(bytes), text);
+        }
     }
 }
