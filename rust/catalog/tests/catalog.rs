@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{catalog, catalog_on, name, soon};
-use dwk_base::{Deadline, ManualClock, Result, SystemClock, codes};
+use dwk_base::{Deadline, Error, ManualClock, Result, SystemClock, codes};
 use dwk_catalog::{
-    Catalog, ContainerName, Entry, Key, ListOptions, ObjectInfo, PutOptions, Source,
+    Catalog, ContainerName, Entry, Happening, Key, ListOptions, ObjectInfo, PutOptions, Source,
 };
 use dwk_drive::faulty::{Effect, Fault, Operation};
 use dwk_drive::{Drive, FaultyDrive, MemoryDrive, Power};
@@ -171,6 +171,38 @@ fn a_container_ends_only_empty_and_no_put_slips_into_its_end() {
             catalog.create_container(&name("docs"), b"", &soon()).unwrap();
         }
     }
+}
+
+#[test]
+fn who_deletes_what_another_one_changed_in_the_same_moment_is_told_so() {
+    let catalog = catalog(&["docs"]);
+    let info = put(&catalog, "docs/a", b"1").unwrap();
+    let key = Key::new("docs/a").unwrap();
+    let delete = |if_match: Option<&str>, code| {
+        let commit = Box::new(move |_, _: Happening<'_>, _: &_| Err(Error::new(code, "too late")));
+        catalog.delete_with(&key, if_match, &soon(), commit).unwrap_err()
+    };
+    let error = delete(None, &codes::OBJECT_CONFLICT);
+    assert!(error.is(&codes::OBJECT_NOT_FOUND), "somebody else deleted it: {error}");
+    let error = delete(Some(&info.etag()), &codes::OBJECT_CONFLICT);
+    assert!(error.is(&codes::OBJECT_CONFLICT), "{error}");
+    assert_eq!(error.detail("key"), Some("docs/a"), "{error}");
+    for if_match in [None, Some(info.etag())] {
+        let error = delete(if_match.as_deref(), &codes::POOL_FULL);
+        assert!(error.is(&codes::POOL_FULL), "{error}");
+    }
+    assert_eq!(get(&catalog, "docs/a").unwrap(), b"1");
+}
+
+#[test]
+fn a_container_keeps_16_kib_of_options_and_no_more() {
+    let catalog = catalog(&[]);
+    let most = [b'x'; 16 << 10];
+    assert_eq!(catalog.create_container(&name("a"), &most, &soon()).unwrap().options, most);
+    assert_eq!(catalog.containers(None, 9).unwrap()[0].options, most);
+    let refused = catalog.create_container(&name("b"), &[b'x'; (16 << 10) + 1], &soon());
+    assert!(refused.is_err_and(|error| error.is(&codes::OBJECT_METADATA)));
+    assert_eq!(catalog.containers(None, 9).unwrap().len(), 1);
 }
 
 #[test]
