@@ -13,6 +13,7 @@ use std::time::Duration;
 use dwk_base::{Deadline, Error, Result, codes};
 
 use crate::Drive;
+use crate::bell::{Bell, Ringer};
 use crate::room::{Question, Room};
 
 type Job = Box<dyn FnOnce(&dyn Drive) + Send>;
@@ -58,7 +59,16 @@ impl Attached {
         T: Send + 'static,
         F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
     {
-        self.blobs.submit(&self.drive, job)
+        self.blobs.submit(&self.drive, job, None)
+    }
+
+    /// As [`submit`](Self::submit); the bell rings when there is an answer to take, or never will be.
+    pub fn submit_ringing<T, F>(&self, bell: &Arc<Bell>, job: F) -> Ticket<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
+    {
+        self.blobs.submit(&self.drive, job, Some(Arc::clone(bell)))
     }
 
     /// Runs `job` on the drive's thread for its log, in the order of submission.
@@ -67,7 +77,7 @@ impl Attached {
         T: Send + 'static,
         F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
     {
-        self.log.submit(&self.drive, job)
+        self.log.submit(&self.drive, job, None)
     }
 
     /// Has the drive let go of what it keeps open, after the jobs before it ([`Drive::close`]).
@@ -89,10 +99,11 @@ impl Attached {
         let (question, is_first) = self.room.ask()?;
         if is_first {
             let room = Arc::clone(&self.room);
-            let looking = self.asking.submit(&self.drive, move |drive| {
+            let look = move |drive: &dyn Drive| {
                 room.look(drive);
                 Ok(())
-            });
+            };
+            let looking = self.asking.submit(&self.drive, look, None);
             if matches!(looking.wait_for(Duration::ZERO), Some(Err(_))) {
                 self.room.unseen();
             }
@@ -148,8 +159,17 @@ impl<T> Ticket<T> {
 
     /// Waits at most `limit`, as long as the drive may take, and no longer than to the deadline.
     pub fn wait_until(&self, limit: Duration, deadline: &Deadline) -> Answer<T> {
-        let part = limit / PARTS_OF_PATIENCE;
-        let (mut parts, mut of_part) = (PARTS_OF_PATIENCE, part);
+        self.wait_in(PARTS_OF_PATIENCE, limit, deadline)
+    }
+
+    /// As [`wait_until`](Self::wait_until), counting time in which the process stood still: for who blames nobody.
+    pub fn wait_briefly(&self, limit: Duration, deadline: &Deadline) -> Answer<T> {
+        self.wait_in(1, limit, deadline)
+    }
+
+    fn wait_in(&self, mut parts: u32, limit: Duration, deadline: &Deadline) -> Answer<T> {
+        let part = limit / parts;
+        let mut of_part = part;
         while parts > 0 {
             let left = deadline.remaining();
             let nap = of_part.min(deadline.nap());
@@ -171,6 +191,12 @@ fn lane_ended() -> Error {
     Error::new(&codes::DRIVE_FAILED, "the drive's thread ended before the answer")
 }
 
+/// Where an answer goes. The bell rings after it is there, or after nobody can give it any more.
+struct Reply<T> {
+    sender: Sender<Result<T>>,
+    _ringer: Ringer,
+}
+
 struct Lane {
     name: &'static str,
     jobs: Mutex<Option<Sender<Job>>>,
@@ -181,12 +207,13 @@ impl Lane {
         Self { name, jobs: Mutex::new(None) }
     }
 
-    fn submit<T, F>(&self, drive: &Arc<dyn Drive>, job: F) -> Ticket<T>
+    fn submit<T, F>(&self, drive: &Arc<dyn Drive>, job: F, bell: Option<Arc<Bell>>) -> Ticket<T>
     where
         T: Send + 'static,
         F: FnOnce(&dyn Drive) -> Result<T> + Send + 'static,
     {
         let (reply, ticket) = mpsc::channel();
+        let reply = Reply { sender: reply, _ringer: Ringer(bell) };
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = match jobs.as_ref() {
             Some(sender) => sender,
@@ -195,14 +222,15 @@ impl Lane {
                 Err(error) => {
                     let text = format!("no thread can be started for a drive: {error}");
                     let error = Error::new(&codes::PROCESS_EXHAUSTED, text).caused_by(error);
-                    let _ = reply.send(Err(error));
+                    let _ = reply.sender.send(Err(error));
                     return Ticket(ticket);
                 }
             },
         };
         let job: Job = Box::new(move |drive| {
+            let reply = reply;
             // The waiter may have given up; then nobody wants the answer.
-            let _ = reply.send(job(drive));
+            let _ = reply.sender.send(job(drive));
         });
         // A lane whose thread died drops the job and with it the reply: the wait says so.
         let _ = sender.send(job);
@@ -268,6 +296,24 @@ mod tests {
         drive.release();
         let later = Deadline::after(clock, Duration::from_secs(20));
         assert!(matches!(stuck.wait_until(limit, &later), Answer::Came(Ok(()))));
+    }
+
+    #[test]
+    fn the_bell_rings_when_there_is_an_answer_to_take_or_never_will_be() {
+        let (drive, attached, _stuck) = hanging();
+        let bell = Arc::new(Bell::default());
+        let (tickets, rings) =
+            ([(); 2].map(|()| attached.submit_ringing(&bell, |_| Ok(7))), bell.rings());
+        assert!(!bell.wait_past(rings, Duration::from_millis(10)), "nothing came yet");
+        drive.release();
+        for (rings, ticket) in tickets.iter().enumerate() {
+            assert!(bell.wait_past(rings as u64, Duration::from_secs(20)));
+            assert_eq!(ticket.try_take().unwrap().unwrap(), 7);
+        }
+        let fallen =
+            attached.submit_ringing(&bell, |_| -> Result<()> { panic!("a bug, on purpose") });
+        assert!(bell.wait_past(2, Duration::from_secs(20)));
+        assert!(fallen.try_take().unwrap().is_err());
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! - [`MemoryDrive`]: a drive in memory;
 //! - [`LocalDrive`]: a drive that is a directory;
 //! - [`faulty`]: a drive on which things go wrong, by a seed;
-//! - [`Attached`]: a drive with threads of its own; [`Room`]: how much of it is free;
+//! - [`Attached`]: a drive with threads of its own, [`Bell`]: rings when it answers; [`Room`]: how much of it is free;
 //! - [`conformance`]: the suite that every drive must pass;
 //! - [`Superblock`]: what each drive of a pool carries.
 
 mod attached;
+mod bell;
 mod checks;
 pub mod conformance;
 pub mod faulty;
@@ -21,6 +22,7 @@ mod room;
 mod superblock;
 
 pub use attached::{Answer, Attached, PARTS_OF_PATIENCE, Ticket};
+pub use bell::Bell;
 pub use faulty::{FaultyDrive, Power};
 #[cfg(unix)]
 pub use lease::{InPassing, Lease, lock_in_passing};

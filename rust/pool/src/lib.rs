@@ -37,8 +37,8 @@ pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
 pub use space::{
-    Control, Damage, Filling, Landed, Progress, Reading, RebuildReport, SYNC_TAGS, ScrubReport,
-    Space, SpaceOptions, Writing,
+    Control, Damage, Filling, Hedges, Landed, Progress, Reading, RebuildReport, SYNC_TAGS,
+    ScrubReport, Space, SpaceOptions, Writing,
 };
 pub use status::{DriveStatus, PoolStatus, Redundancy};
 pub use stripe::{Stripe, StripeCode};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dwk_base::{Deadline, Error, Result, codes};
+use dwk_drive::Bell;
 
 use super::Shared;
 use super::header::Header;
@@ -22,6 +23,10 @@ const WINDOW_BYTES: usize = 1 << 20;
 pub(crate) struct Got {
     /// Not answered yet.
     pub(crate) fetches: VecDeque<Fetch>,
+    /// Neither, and by drives that are late: who needs these looks for another way as well.
+    pub(crate) late: Vec<Fetch>,
+    /// Rings for each answer.
+    pub(crate) bell: Arc<Bell>,
     pub(crate) pieces: Vec<(usize, Arc<Piece>)>,
     /// Shards that were asked for in vain, with the reason where it is known.
     pub(crate) failed: Vec<(usize, Option<Error>)>,
@@ -36,6 +41,8 @@ pub(crate) struct Mending<'a> {
     pub(crate) mixed: bool,
     /// What the first shard that counts says of all of them.
     pub(crate) table: Option<Arc<Header>>,
+    /// Something was computed.
+    pub(crate) computed: bool,
 }
 
 /// True if a shard says the same of all shards as the first one, which it may be.
@@ -44,11 +51,6 @@ pub(crate) fn agrees(table: &mut Option<Arc<Header>>, header: &Arc<Header>) -> b
 }
 
 impl Got {
-    /// What will come.
-    pub(crate) fn of(fetches: Vec<Fetch>) -> Self {
-        Self { fetches: fetches.into(), ..Self::default() }
-    }
-
     /// True if all that came is of one stripe.
     pub(crate) fn agrees(&self) -> bool {
         let mut table = None;
@@ -85,10 +87,11 @@ impl Mending<'_> {
         for band in bands(parts, block_bytes, self.stripe.shard_bytes) {
             for band in band.steps(self.shared.window_bytes()) {
                 let came = self.take(&mut got, band.rows.end)?;
-                if !came || !self.band(parts, &band, &got, &mut slices)? {
+                if !came || !self.band(parts, &band, &mut got, &mut slices)? {
                     return Ok(None);
                 }
                 got.pieces.retain(|(_, piece)| piece.end() > band.rows.end);
+                got.late.retain(|fetch| fetch.range.end > band.rows.end);
             }
         }
         Ok(Some(slices))
@@ -97,9 +100,9 @@ impl Mending<'_> {
     /// Waits for what begins before the row `end`. False if not all of it is of the same stripe.
     fn take(&mut self, got: &mut Got, end: usize) -> Result<bool> {
         let mut is_same = true;
-        while let Some(fetch) = got.fetches.pop_front_if(|fetch| fetch.start < end) {
+        while let Some(fetch) = got.fetches.pop_front_if(|fetch| fetch.range.start < end) {
             let before = got.pieces.len();
-            self.shared.land(self.stripe, &fetch, got, self.deadline)?;
+            self.shared.land(self.stripe, fetch, got, self.deadline)?;
             let came = &got.pieces[before..];
             is_same &= came.iter().all(|(_, piece)| agrees(&mut self.table, &piece.header));
         }
@@ -110,7 +113,7 @@ impl Mending<'_> {
         &mut self,
         parts: &[Part],
         band: &Band,
-        got: &Got,
+        got: &mut Got,
         slices: &mut Vec<Slice>,
     ) -> Result<bool> {
         let block = self.shared.options.block_bytes as usize;
@@ -120,7 +123,7 @@ impl Mending<'_> {
         }
         // Shards that are damaged in different blocks help each other out.
         for band in band.steps(block) {
-            if !self.rows(parts, &band, &Got::default(), slices)? {
+            if !self.rows(parts, &band, &mut Got::default(), slices)? {
                 return Ok(false);
             }
         }
@@ -131,7 +134,7 @@ impl Mending<'_> {
         &mut self,
         parts: &[Part],
         band: &Band,
-        got: &Got,
+        got: &mut Got,
         slices: &mut Vec<Slice>,
     ) -> Result<bool> {
         let rows = band.rows.clone();
@@ -140,8 +143,10 @@ impl Mending<'_> {
         if self.mixed {
             recovery = recovery.expecting(self.table.clone());
             recovery.read(&(0..recovery.code().shards()).collect::<Vec<_>>())?;
+            recovery.gather(&band.wanted)?;
+        } else {
+            recovery.race(&band.wanted, got)?;
         }
-        recovery.gather(&band.wanted)?;
         if !recovery.have.values().all(|piece| agrees(&mut self.table, &piece.header)) {
             return Ok(false);
         }
@@ -149,6 +154,7 @@ impl Mending<'_> {
         let buffer = |index: &usize| (*index, self.shared.read_memory.take_anyway(rows.len()));
         let mut computed: Vec<_> = lost.map(buffer).collect();
         if !computed.is_empty() {
+            self.computed = true;
             let targets = computed.iter_mut().map(|(index, buffer)| (*index, buffer.as_mut()));
             recovery.compute(targets.collect())?;
         }

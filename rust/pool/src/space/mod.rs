@@ -26,6 +26,7 @@ mod encode;
 mod filling;
 mod header;
 mod headers;
+mod hedge;
 mod join;
 mod landed;
 mod mending;
@@ -33,6 +34,7 @@ mod notes;
 mod options;
 mod orphans;
 mod owed;
+mod pace;
 mod placement;
 mod presence;
 mod read;
@@ -62,6 +64,7 @@ use self::coding::Coding;
 use self::headers::Headers;
 use self::notes::Notes;
 use self::owed::Owed;
+use self::pace::Pace;
 use crate::{RosterCell, Stripe, Watch};
 
 pub(crate) use self::control::Stage;
@@ -70,6 +73,7 @@ pub use self::filling::Filling;
 pub use self::landed::Landed;
 pub use self::notes::Damage;
 pub use self::options::SpaceOptions;
+pub use self::pace::Hedges;
 pub use self::read::Reading;
 pub use self::report::{RebuildReport, ScrubReport};
 pub use self::write::Writing;
@@ -102,6 +106,8 @@ pub(crate) struct Shared {
     read_memory: Arc<Memory>,
     /// Reads that drives have not answered yet.
     owed: Arc<Owed>,
+    /// How long they lately took.
+    pace: Pace,
     headers: Headers,
     notes: Notes,
     outboxes: Mutex<BTreeMap<u16, Arc<write::Outbox>>>,
@@ -148,6 +154,7 @@ impl Space {
         let memory_bytes = (options.memory_bytes / 4 * 3) as usize;
         let read_bytes = (options.memory_bytes / 4) as usize;
         let headers = Headers::new(options.header_cache_bytes);
+        let pace = Pace::new(options.late_read);
         Ok(Self {
             shared: Arc::new(Shared {
                 pool,
@@ -161,6 +168,7 @@ impl Space {
                 memory_bytes,
                 read_memory: Memory::new(read_bytes),
                 owed: Arc::default(),
+                pace,
                 headers,
                 notes: Notes::default(),
                 outboxes: Mutex::default(),
@@ -186,6 +194,16 @@ impl Space {
     pub fn payload_bytes_max(&self) -> usize {
         let shape = self.shared.full_shape();
         shape.data * shape.shard_bytes
+    }
+
+    /// How reads went around late drives.
+    pub fn hedges(&self) -> Hedges {
+        self.shared.pace.hedges()
+    }
+
+    /// How many answers of the drive on a seat to reads came later than enough others usually do.
+    pub fn late_reads(&self, seat: u16) -> u64 {
+        self.shared.pace.late(seat)
     }
 
     /// True if a stripe can be read without the shards `missing`.

@@ -15,8 +15,19 @@ struct State {
     next: u64,
     /// Since when, in the order in which they were asked for.
     reads: BTreeMap<u16, BTreeMap<u64, Duration>>,
-    /// Of drives that were found late: by which read, and when.
-    late: BTreeMap<u16, (u64, Duration)>,
+    /// When each drive answered last.
+    answered: BTreeMap<u16, Duration>,
+    /// Of drives that were found late.
+    late: BTreeMap<u16, Late>,
+}
+
+/// What the first look at a late read saw.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    read: u64,
+    at: Duration,
+    /// How old the read was then.
+    age: Duration,
 }
 
 /// One read under way, until it is dropped.
@@ -43,22 +54,59 @@ impl Owed {
         lock(&self.0).next
     }
 
-    /// True if the oldest read that a drive owes was late when somebody looked at least `limit` ago. A first look
-    /// tells nothing: the whole process may have stood still until now.
-    pub(crate) fn is_late_for(&self, seat: u16, limit: Duration, now: Duration) -> bool {
+    /// True if the oldest read that a drive owes is older than `limit`, of which what went by before somebody first
+    /// looked counts no more than `unseen`: the whole process may have stood still until then.
+    pub(crate) fn is_late_for(
+        &self,
+        seat: u16,
+        limit: Duration,
+        unseen: Duration,
+        now: Duration,
+    ) -> bool {
         let mut state = lock(&self.0);
-        let oldest = state.reads.get(&seat).and_then(|reads| reads.keys().next().copied());
-        let Some(oldest) = oldest else { return false };
-        let first = state.late.entry(seat).or_insert((oldest, now));
-        if first.0 != oldest {
-            *first = (oldest, now);
+        let oldest = state.reads.get(&seat).and_then(|reads| reads.first_key_value());
+        let Some((&read, &since)) = oldest else { return false };
+        let look = Late { read, at: now, age: now.saturating_sub(since) };
+        let first = state.late.entry(seat).or_insert(look);
+        if first.read != read {
+            *first = look;
         }
-        now.saturating_sub(first.1) >= limit
+        first.age.min(unseen) + now.saturating_sub(first.at) >= limit
+    }
+
+    /// True if a drive has not answered all that it was asked for.
+    pub(crate) fn is_owing(&self, seat: u16) -> bool {
+        lock(&self.0).reads.get(&seat).is_some_and(|reads| !reads.is_empty())
+    }
+
+    /// For how long a drive that owes an answer has given none.
+    pub(crate) fn silence(&self, seat: u16, now: Duration) -> Option<Duration> {
+        let state = lock(&self.0);
+        let oldest = *state.reads.get(&seat)?.values().next()?;
+        Some(now.saturating_sub(state.busy_since(seat, oldest)))
     }
 
     /// Since when a drive has not answered the oldest read that it was asked for.
     pub(crate) fn since(&self, seat: u16) -> Option<Duration> {
         lock(&self.0).reads.get(&seat)?.values().next().copied()
+    }
+}
+
+impl State {
+    /// From when on a drive could work at a read that it was asked for at `begun`: its reads are done one by one.
+    fn busy_since(&self, seat: u16, begun: Duration) -> Duration {
+        self.answered.get(&seat).copied().unwrap_or_default().max(begun)
+    }
+}
+
+impl Debt {
+    /// The read came back: how long the drive was at it.
+    pub(crate) fn paid(self, now: Duration) -> Duration {
+        let mut state = lock(&self.owed.0);
+        let begun = state.reads.get(&self.seat).and_then(|reads| reads.get(&self.number).copied());
+        let took = now.saturating_sub(state.busy_since(self.seat, begun.unwrap_or(now)));
+        state.answered.insert(self.seat, now);
+        took
     }
 }
 
@@ -79,13 +127,39 @@ mod tests {
         let owed = Arc::new(Owed::default());
         let at = Duration::from_secs;
         let (first, _second) = (owed.begin(3, at(1)), owed.begin(3, at(2)));
-        assert!(!owed.is_late_for(3, at(30), at(1000)), "nobody looked for a long time");
-        assert!(!owed.is_late_for(3, at(30), at(1029)));
-        assert!(owed.is_late_for(3, at(30), at(1030)));
+        let late = |seat, now| owed.is_late_for(seat, at(32), at(2), at(now));
+        assert!(!late(3, 1000), "nobody looked for a long time");
+        assert!(!late(3, 1029));
+        assert!(late(3, 1030));
         drop(first);
-        assert!(!owed.is_late_for(3, at(30), at(1031)), "it has answered meanwhile");
-        assert!(owed.is_late_for(3, at(30), at(1061)));
-        assert!(!owed.is_late_for(4, at(0), at(1061)));
+        assert!(!late(3, 1031), "it has answered meanwhile");
+        assert!(late(3, 1061));
+        assert!(!late(4, 1061));
+    }
+
+    #[test]
+    fn who_looks_early_at_a_late_drive_has_it_late_no_sooner() {
+        let owed = Arc::new(Owed::default());
+        let at = Duration::from_secs;
+        let _read = owed.begin(3, at(1));
+        let late = |now| owed.is_late_for(3, at(32), at(2), at(now));
+        assert!(!late(2) && !late(32));
+        assert!(late(33));
+    }
+
+    #[test]
+    fn a_drive_that_answers_one_by_one_is_not_silent_however_long_the_line_is() {
+        let owed = Arc::new(Owed::default());
+        let at = Duration::from_secs;
+        let reads = [(); 3].map(|()| owed.begin(3, at(1)));
+        assert_eq!((owed.silence(3, at(5)), owed.silence(4, at(5))), (Some(at(4)), None));
+        for (read, now) in reads.into_iter().zip(5..) {
+            let first = now == 5;
+            assert_eq!(read.paid(at(now)), at(if first { 4 } else { 1 }));
+        }
+        assert_eq!(owed.silence(3, at(9)), None);
+        let _next = owed.begin(3, at(9));
+        assert_eq!(owed.silence(3, at(11)), Some(at(2)), "it had nothing to do before");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
 use dwk_drive::{Answer, BlobName, Drive};
@@ -11,7 +12,7 @@ use super::header::Header;
 use super::landed::Landed;
 use super::mending::{Got, Mending, agrees};
 use super::rows::{Part, bands, parts, ranges, steps};
-use super::shard::{Fetch, Reach, whole_blocks};
+use super::shard::{Fetch, Piece, Reach, whole_blocks};
 use super::{Shared, Space, header};
 use crate::{State, Stripe};
 
@@ -35,7 +36,7 @@ pub struct Reading {
 /// What the drives were asked for.
 struct Fetches {
     /// By the rows where they begin, if not all that is wanted is among them.
-    fetches: Vec<Fetch>,
+    got: Got,
     is_partial: bool,
 }
 
@@ -84,10 +85,11 @@ impl Space {
     /// the stripe asks for all of it at once, so that nothing is read twice.
     pub fn is_impaired(&self, stripe: &Stripe) -> bool {
         let roster = self.shared.roster.load();
+        let bytes = self.shared.window_bytes().min(stripe.shard_bytes as usize);
         let doubtful = |index: usize| {
             let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
             seat.is_none_or(|seat| matches!(seat.state, State::Suspect | State::Stale))
-                || self.shared.reach(stripe, index) != Reach::Ready
+                || self.shared.promptness(stripe, index, bytes) != Reach::Ready
         };
         self.shared.notes.knows(stripe.id) || (0..usize::from(stripe.code.data)).any(doubtful)
     }
@@ -131,20 +133,21 @@ impl Reading {
         // If there was no memory to read ahead, perhaps there is now.
         let fetches = self.fetches.take().or_else(|| self.shared.start(&self.stripe, &parts));
         let Some(fetches) = fetches else { return self.land_with_little(&parts, deadline) };
-        let mut got = Got::of(fetches.fetches);
+        let mut got = fetches.got;
         if !fetches.is_partial {
             while let Some(fetch) = got.fetches.pop_front() {
-                self.shared.land(&self.stripe, &fetch, &mut got, deadline)?;
+                self.shared.land(&self.stripe, fetch, &mut got, deadline)?;
             }
             if let Some(slices) = got.all(&parts).filter(|_| got.agrees()) {
                 return Ok(Landed::of(self.bytes, slices, false));
             }
         }
         // What was read is not read again, unless it is not to be trusted.
+        let mut mending = self.mending(false, deadline);
         if got.agrees()
-            && let Some(slices) = self.mending(false, deadline).all(&parts, got)?
+            && let Some(slices) = mending.all(&parts, got)?
         {
-            return Ok(Landed::of(self.bytes, slices, true));
+            return Ok(Landed::of(self.bytes, slices, mending.computed));
         }
         let slices = self.mending(true, deadline).all(&parts, Got::default())?;
         Ok(Landed::of(self.bytes, slices.ok_or_else(|| self.mixed())?, true))
@@ -163,7 +166,7 @@ impl Reading {
 
     fn mending<'a>(&'a self, mixed: bool, deadline: &'a Deadline) -> Mending<'a> {
         let (shared, stripe) = (&self.shared, &self.stripe);
-        Mending { shared, stripe, deadline, mixed, table: None }
+        Mending { shared, stripe, deadline, mixed, table: None, computed: false }
     }
 
     fn mixed(&self) -> Error {
@@ -188,30 +191,61 @@ impl Shared {
             self.read_memory.try_take(self.fetch_bytes(stripe, range))
         };
         let buffers: Option<Vec<_>> = takes.iter().map(buffer).collect();
-        let fetches = takes.into_iter().zip(buffers?);
-        let fetch = |((index, range), buffer)| self.fetch(stripe, index, range, buffer);
-        Some(Fetches { fetches: fetches.filter_map(fetch).collect(), is_partial })
+        let mut got = Got::default();
+        for ((index, range), buffer) in takes.into_iter().zip(buffers?) {
+            self.pace.asked();
+            got.fetches.extend(self.fetch(stripe, index, range, buffer, &got.bell));
+        }
+        if is_partial {
+            for part in parts {
+                got.late.extend(self.probe(stripe, part, &got));
+            }
+        }
+        Some(Fetches { got, is_partial })
+    }
+
+    /// Asks a slow drive for a little of what is not waited for: so it is found out when it is slow no more. Not while
+    /// it owes an answer.
+    fn probe(self: &Arc<Self>, stripe: &Arc<Stripe>, part: &Part, got: &Got) -> Option<Fetch> {
+        let seat = *stripe.placement.get(part.index)?;
+        let is_asked = got.fetches.iter().any(|fetch| fetch.index == part.index);
+        if is_asked || !self.pace.is_slow(seat) || self.owed.is_owing(seat) {
+            return None;
+        }
+        let range = steps(&part.range, self.window_bytes()).next()?;
+        let buffer = self.read_memory.try_take(self.fetch_bytes(stripe, &range))?;
+        self.fetch(stripe, part.index, range, buffer, &got.bell)
     }
 
     /// What is to be read of each shard: the parts; or, if not all of their drives are to be asked, also what they
-    /// are computed from, row by row.
+    /// are computed from, row by row. Slow drives are asked only where the others are not enough.
     pub(crate) fn takes(
         &self,
         stripe: &Stripe,
         parts: &[Part],
     ) -> (Vec<(usize, Range<usize>)>, bool) {
-        let ready = |index: usize| self.reach(stripe, index) == Reach::Ready;
-        let own = |part: &Part| ready(part.index).then(|| (part.index, part.range.clone()));
-        let owns: Vec<_> = parts.iter().filter_map(own).collect();
-        if owns.len() == parts.len() {
-            return (owns, false);
+        let own = |part: &Part| (part.index, part.range.clone());
+        let bytes = |part: &Part| part.range.len();
+        let is_prompt =
+            |part: &Part| self.promptness(stripe, part.index, bytes(part)) == Reach::Ready;
+        if parts.iter().all(is_prompt) {
+            return (parts.iter().map(own).collect(), false);
         }
-        let lost: Vec<usize> = (0..stripe.placement.len()).filter(|index| !ready(*index)).collect();
+        let longest = parts.iter().map(bytes).max().unwrap_or_default();
+        let reach = |index: usize| self.promptness(stripe, index, longest);
+        let reach: Vec<Reach> = (0..stripe.placement.len()).map(reach).collect();
         let bands = bands(parts, self.options.block_bytes, stripe.shard_bytes);
-        let code = self.coding.stored(stripe.code);
-        let all = code.and_then(|code| ranges(&bands, |band| code.read_set(&lost, &band.wanted)));
+        let without = |good: &[Reach]| {
+            let lost: Vec<usize> =
+                (0..reach.len()).filter(|index| !good.contains(&reach[*index])).collect();
+            let code = self.coding.stored(stripe.code);
+            code.and_then(|code| ranges(&bands, |band| code.read_set(&lost, &band.wanted)))
+        };
+        let good = [Reach::Ready, Reach::Slow];
+        let is_good = |part: &&Part| good.contains(&reach[part.index]);
+        let all = without(&[Reach::Ready]).or_else(|_| without(&good));
         // If that is too little, who waits for it finds out.
-        let all = all.unwrap_or(owns);
+        let all = all.unwrap_or_else(|_| parts.iter().filter(is_good).map(own).collect());
         let steps = |(index, range): (usize, Range<usize>)| {
             steps(&range, self.window_bytes()).map(move |range| (index, range))
         };
@@ -220,24 +254,55 @@ impl Shared {
         (takes, true)
     }
 
-    /// Waits as long as a read may be late.
+    /// Waits for a shard until it is late, if others may do instead; else as long as a read may be late.
     pub(crate) fn land(
         &self,
         stripe: &Stripe,
-        fetch: &Fetch,
+        fetch: Fetch,
         got: &mut Got,
         deadline: &Deadline,
     ) -> Result<()> {
-        match fetch.ticket.wait_until(self.patience(fetch.seat), deadline) {
-            Answer::Came(Ok(piece)) => got.pieces.push((fetch.index, Arc::new(piece))),
+        let mut patience = self.patience(fetch.seat);
+        loop {
+            let hedge = self.hedge_in(stripe, &fetch).filter(|hedge| *hedge < patience);
+            let answer = match hedge {
+                Some(Duration::ZERO) => fetch.ticket.try_take().map_or(Answer::Late, Answer::Came),
+                Some(hedge) => fetch.ticket.wait_briefly(hedge, deadline),
+                None => fetch.ticket.wait_until(patience, deadline),
+            };
+            match (answer, hedge) {
+                (Answer::Came(result), _) => return self.take(stripe, &fetch, result, got),
+                (Answer::TimeOver, _) => {
+                    return Err(Deadline::passed("a drive takes long to be read"));
+                }
+                (Answer::Late, None) => got.failed.push((fetch.index, None)),
+                (Answer::Late, Some(Duration::ZERO)) => got.late.push(fetch),
+                // It may have answered others meanwhile.
+                (Answer::Late, Some(hedge)) => {
+                    patience = patience.saturating_sub(hedge);
+                    continue;
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    /// Takes what a drive answered.
+    pub(crate) fn take(
+        &self,
+        stripe: &Stripe,
+        fetch: &Fetch,
+        result: Result<Piece>,
+        got: &mut Got,
+    ) -> Result<()> {
+        match result {
+            Ok(piece) => got.pieces.push((fetch.index, Arc::new(piece))),
             // It says nothing about the shard, and the others cannot be opened either.
-            Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
-            Answer::Came(Err(error)) => {
+            Err(error) if error.is_of_process() => return Err(error),
+            Err(error) => {
                 self.note_failed_read(stripe, fetch.index, fetch.seat, &error);
                 got.failed.push((fetch.index, Some(error)));
             }
-            Answer::Late => got.failed.push((fetch.index, None)),
-            Answer::TimeOver => return Err(Deadline::passed("a drive takes long to be read")),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
-use dwk_drive::Answer;
+use dwk_drive::{Answer, Bell};
 use dwk_erasure::{Code, Shard};
 
 use super::Shared;
@@ -17,19 +17,21 @@ use crate::replace::REPLACED;
 
 /// What one stripe's shards hold in one range of bytes, as it is found out.
 pub(crate) struct Recovery<'a> {
-    shared: &'a Arc<Shared>,
-    stripe: &'a Arc<Stripe>,
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) stripe: &'a Arc<Stripe>,
     code: Code,
-    range: Range<usize>,
+    pub(crate) range: Range<usize>,
     pub(crate) have: BTreeMap<usize, Arc<Piece>>,
     /// Not to be had, with the reason where it is known.
     pub(crate) lost: BTreeMap<usize, Option<Error>>,
-    late: Vec<Fetch>,
+    pub(crate) late: Vec<Fetch>,
     /// Asked for only if nothing else helps: on drives that owe another answer, or asked for in vain before.
-    unasked: Vec<usize>,
+    pub(crate) unasked: Vec<usize>,
     /// What the right shards say of all of them, if that is known.
     expected: Option<Arc<Header>>,
-    deadline: Deadline,
+    pub(crate) deadline: Deadline,
+    /// Rings for each answer.
+    pub(crate) bell: Arc<Bell>,
     /// Bytes that were read.
     pub(crate) read_bytes: u64,
 }
@@ -57,6 +59,7 @@ impl<'a> Recovery<'a> {
             unasked: Vec::new(),
             expected: None,
             deadline: Deadline::never(),
+            bell: Arc::default(),
             read_bytes: 0,
         })
     }
@@ -160,7 +163,7 @@ impl<'a> Recovery<'a> {
         let mut fetches = Vec::with_capacity(indexes.len());
         for index in indexes {
             match self.shared.reach(self.stripe, *index) {
-                Reach::Ready => fetches.extend(self.ask(*index)),
+                Reach::Ready | Reach::Slow => fetches.extend(self.ask(*index)),
                 Reach::Late => {
                     self.lost.insert(*index, None);
                     self.unasked.push(*index);
@@ -175,10 +178,10 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    fn ask(&mut self, index: usize) -> Option<Fetch> {
+    pub(crate) fn ask(&mut self, index: usize) -> Option<Fetch> {
         let bytes = self.shared.fetch_bytes(self.stripe, &self.range);
         let buffer = self.shared.read_memory.take_anyway(bytes);
-        let fetch = self.shared.fetch(self.stripe, index, self.range.clone(), buffer);
+        let fetch = self.shared.fetch(self.stripe, index, self.range.clone(), buffer, &self.bell);
         if fetch.is_none() {
             self.lost.insert(index, None);
         }
@@ -207,7 +210,7 @@ impl<'a> Recovery<'a> {
     }
 
     /// The last hope: gives late drives the time that a drive may take. True if one of them answered.
-    fn wait_for_late(&mut self) -> Result<bool> {
+    pub(crate) fn wait_for_late(&mut self) -> Result<bool> {
         let patience = self.shared.options.drive_timeout;
         for index in std::mem::take(&mut self.unasked) {
             let fetch = self.ask(index);
@@ -276,7 +279,7 @@ impl<'a> Recovery<'a> {
         })
     }
 
-    fn too_many_lost(&self) -> Error {
+    pub(crate) fn too_many_lost(&self) -> Error {
         let lost: Vec<String> = self.lost.keys().map(ToString::to_string).collect();
         let text =
             format!("of stripe {}, shards {} cannot be read", self.stripe.id, lost.join(", "));

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Error, Result, codes};
-use dwk_drive::{Drive, Ticket};
+use dwk_drive::{Bell, Drive, Ticket};
 
 use super::Shared;
 use super::buffers::Buffer;
 use super::header::{self, Header};
+use super::pace::Pace;
 use super::write::late;
 use crate::{State, Stripe};
 
@@ -48,8 +49,8 @@ impl Piece {
 pub(crate) struct Fetch {
     pub(crate) index: usize,
     pub(crate) seat: u16,
-    /// Where the bytes begin that were asked for.
-    pub(crate) start: usize,
+    /// The blocks that were asked for.
+    pub(crate) range: Range<usize>,
     pub(crate) ticket: Ticket<Piece>,
 }
 
@@ -57,6 +58,8 @@ pub(crate) struct Fetch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     Ready,
+    /// It is later, now or with its last answers, than enough others usually are.
+    Slow,
     /// It owes an answer to a read; it may come to it yet.
     Late,
     /// It is not here, or has failed.
@@ -96,12 +99,43 @@ impl Shared {
         if owing < late_read {
             return Reach::Ready;
         }
-        let rest = self.options.drive_timeout.saturating_sub(late_read);
-        if self.owed.is_late_for(seat.index, rest, self.seams.clock.monotonic()) {
-            self.blame(seat.index, &late());
-            return Reach::Gone;
+        if self.is_overdue(seat.index) { Reach::Gone } else { Reach::Late }
+    }
+
+    /// As [`reach`](Self::reach), for who has a choice: a drive may also be slow for `bytes` of a shard. It is asked
+    /// where the others are not enough.
+    pub(crate) fn promptness(&self, stripe: &Stripe, index: usize, bytes: usize) -> Reach {
+        let reach = self.reach(stripe, index);
+        if reach == Reach::Ready && stripe.code.parity > 0 {
+            let seat = stripe.placement[index];
+            if self.late_in(stripe, seat, bytes).is_zero() {
+                return if self.is_overdue(seat) { Reach::Gone } else { Reach::Slow };
+            }
         }
-        Reach::Late
+        reach
+    }
+
+    /// How long it is until a read of `bytes` of a shard is late, if its drive stays silent.
+    pub(crate) fn late_in(&self, stripe: &Stripe, seat: u16, bytes: usize) -> Duration {
+        if self.pace.is_slow(seat) {
+            return Duration::ZERO;
+        }
+        let silence = self.owed.silence(seat, self.seams.clock.monotonic()).unwrap_or_default();
+        // Mostly that is enough; who waits that long asks again.
+        if silence < Pace::least() {
+            return Pace::least().saturating_sub(silence);
+        }
+        self.pace.limit(&stripe.placement, needed(stripe), bytes).saturating_sub(silence)
+    }
+
+    /// True if a drive owes an answer for longer than a drive may take; then it has failed.
+    fn is_overdue(&self, seat: u16) -> bool {
+        let (limit, unseen) = (self.options.drive_timeout, self.options.late_read);
+        let is_overdue = self.owed.is_late_for(seat, limit, unseen, self.seams.clock.monotonic());
+        if is_overdue {
+            self.blame(seat, &late());
+        }
+        is_overdue
     }
 
     /// For how long a drive has owed an answer to a read.
@@ -115,26 +149,32 @@ impl Shared {
         self.options.late_read.saturating_sub(self.owing(seat))
     }
 
-    /// Asks the drive for a part of a shard; `None` if that drive cannot be read now.
+    /// Asks the drive for a part of a shard; `None` if that drive cannot be read now. The bell rings when it came.
     pub(crate) fn fetch(
         self: &Arc<Self>,
         stripe: &Arc<Stripe>,
         index: usize,
         range: Range<usize>,
         buffer: Buffer,
+        bell: &Arc<Bell>,
     ) -> Option<Fetch> {
         let seat = *stripe.placement.get(index)?;
         let roster = self.roster.load();
         let drive = roster.seat(seat)?.readable()?;
         let (shared, stripe) = (Arc::clone(self), Arc::clone(stripe));
-        let start = range.start;
+        let blocks = whole_blocks(&range, self.options.block_bytes, stripe.shard_bytes);
         let debt = self.owed.begin(seat, self.seams.clock.monotonic());
-        let ticket = drive.submit(move |drive| {
+        let ticket = drive.submit_ringing(bell, move |drive| {
+            let bytes = range.len();
             let piece = shared.load(drive, &stripe, index, range, buffer);
-            drop(debt);
+            let took = debt.paid(shared.seams.clock.monotonic());
+            // An error comes as fast as it likes.
+            if piece.is_ok() {
+                shared.pace.took(seat, took, (&stripe.placement, needed(&stripe)), bytes);
+            }
             piece
         });
-        Some(Fetch { index, seat, start, ticket })
+        Some(Fetch { index, seat, range: blocks, ticket })
     }
 
     /// Reads and verifies a part of a shard on the caller's thread.
@@ -228,6 +268,11 @@ impl Shared {
             self.watch.corrupted(seat, error.message());
         }
     }
+}
+
+/// How many shards are enough to compute the others from.
+fn needed(stripe: &Stripe) -> usize {
+    stripe.code.data.into()
 }
 
 pub(crate) fn damaged(stripe: &Stripe, index: usize, why: &str) -> Error {

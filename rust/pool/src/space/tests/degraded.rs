@@ -12,7 +12,7 @@ use crate::{SpaceOptions, State, Stripe};
 
 /// How many shards the drives are asked for by a read of these bytes of a stripe without this shard.
 fn asked(code: CodeSpec, lost: usize, from: usize, length: usize) -> u64 {
-    let world = World::new(code.k() + code.m(), code, 90);
+    let world = World::still(code.k() + code.m(), code, 90);
     let content = bytes(1, code.k() * (16 << 10));
     let stripe = world.put(&content).unwrap();
     assert_eq!(stripe.shard_bytes, 16 << 10);
@@ -62,7 +62,7 @@ fn a_range_takes_each_block_that_it_needs_once_and_no_other() {
     let lrc = CodeSpec::Lrc { k: 4, l: 2, g: 1 };
     for code in [RS42, CodeSpec::PQ { k: 3 }, CodeSpec::Copies { n: 3 }, lrc] {
         let shards = code.k() + code.m();
-        let mut world = World::new(shards, code, 92);
+        let mut world = World::still(shards, code, 92);
         let content = bytes(1, code.k() * (16 << 10));
         let stripe = world.put(&content).unwrap();
         let random = SeededRandom::new(5);

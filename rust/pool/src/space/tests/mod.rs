@@ -3,6 +3,7 @@
 mod damage;
 mod degraded;
 mod dropped;
+mod hedging;
 mod honest;
 mod process;
 mod repairing;

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, StripeId, codes};
+use dwk_base::{
+    Clock, Deadline, DriveId, Epoch, Error, ManualClock, PoolId, Result, Seams, SeededRandom,
+    StripeId, SystemClock, codes,
+};
 use dwk_drive::{Attached, BlobName, Entry, FaultyDrive, MemoryDrive, Power};
 use dwk_erasure::CodeSpec;
 
@@ -39,6 +42,7 @@ pub(super) struct World {
     pub(super) table: Table,
     pub(super) space: Space,
     pub(super) epoch: u64,
+    clock: Arc<dyn Clock>,
 }
 
 /// Remembers what it was told, and takes failed drives out of service.
@@ -121,10 +125,10 @@ fn open(
     options: &SpaceOptions,
     roster: &Arc<RosterCell>,
     watch: &Arc<Heard>,
-    seed: u64,
+    (clock, seed): (&Arc<dyn Clock>, u64),
 ) -> Space {
     let (roster, watch) = (Arc::clone(roster), Arc::clone(watch) as Arc<dyn Watch>);
-    let seams = Seams::seeded(seed);
+    let seams = Seams { clock: Arc::clone(clock), random: Arc::new(SeededRandom::new(seed)) };
     Space::with_code(PoolId::from_u128(7), code, options.clone(), roster, watch, seams).unwrap()
 }
 
@@ -137,7 +141,22 @@ impl World {
         Self::with(drives, code, seed, options())
     }
 
+    /// One whose time stands still: however busy the machine is, no drive is late.
+    pub(super) fn still(drives: usize, code: CodeSpec, seed: u64) -> Self {
+        Self::on_clock(drives, code, seed, options(), Arc::new(ManualClock::default()))
+    }
+
     pub(super) fn with(count: usize, code: CodeSpec, seed: u64, options: SpaceOptions) -> Self {
+        Self::on_clock(count, code, seed, options, Arc::new(SystemClock::default()))
+    }
+
+    fn on_clock(
+        count: usize,
+        code: CodeSpec,
+        seed: u64,
+        options: SpaceOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let power = Power::new();
         let memory: Vec<_> = (0..count).map(|n| MemoryDrive::new(format!("d{n}"))).collect();
         let faulty = |(n, drive): (usize, &MemoryDrive)| {
@@ -147,12 +166,23 @@ impl World {
         let roster = Arc::new(RosterCell::default());
         let watch = Arc::new(Heard::default());
         *lock(&watch.roster) = Some(Arc::clone(&roster));
-        let space = open(code, &options, &roster, &watch, seed);
+        let space = open(code, &options, &roster, &watch, (&clock, seed));
         let (table, epoch) = (Table::default(), 0);
-        let mut world =
-            Self { code, options, memory, drives, power, roster, watch, table, space, epoch };
+        let mut world = Self {
+            code,
+            options,
+            memory,
+            drives,
+            power,
+            roster,
+            watch,
+            table,
+            space,
+            epoch,
+            clock,
+        };
         world.seat_all();
-        world.space = open(code, &world.options, &world.roster, &world.watch, seed);
+        world.open(seed);
         world
     }
 
@@ -187,8 +217,12 @@ impl World {
     /// A new process opens the pool.
     pub(super) fn reopen(&mut self) {
         self.seat_all();
-        let seed = self.power.steps();
-        self.space = open(self.code, &self.options, &self.roster, &self.watch, seed);
+        self.open(self.power.steps());
+    }
+
+    fn open(&mut self, seed: u64) {
+        let seams = (&self.clock, seed);
+        self.space = open(self.code, &self.options, &self.roster, &self.watch, seams);
     }
 
     pub(super) fn set_state(&self, index: u16, state: State) {
