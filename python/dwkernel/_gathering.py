@@ -110,6 +110,8 @@ _POOL = _Thing(
         _Measure("stripes", "stripes", "gauge", "stripes", "Stripes of the pool."),
         _Measure("degraded_stripes", "degraded_stripes", "gauge", "stripes", "They miss a shard."),
         _Measure("lost_stripes", "lost_stripes", "gauge", "stripes", "They cannot be read."),
+        _Measure("hedged_reads", "hedged_reads", "counter", "reads", "Asked other drives, too."),
+        _Measure("hedges_won", "hedges_won", "counter", "", "The others were complete first."),
         _Measure("tolerance", "tolerated_drives", "gauge", "drives", "May be lost, if full."),
         _Measure("epoch", "epoch", "gauge", "", "Membership's version."),
         _Measure("is_read_only", "read_only", "gauge", "", "1: it cannot be written to."),
@@ -123,6 +125,7 @@ _DRIVE = _Thing(
         _Measure("capacity_bytes", "capacity_bytes", "gauge", "bytes", "The whole drive."),
         _Measure("used_bytes", "used_bytes", "gauge", "bytes", "What the pool wrote on it."),
         _Measure("journal", "journal", "gauge", "", "1: it holds a copy of the journal.", "max"),
+        _Measure("late_reads", "late_reads", "counter", "reads", "Later than others usually."),
     ),
 )
 _QUEUE = _Thing(

@@ -106,6 +106,7 @@ class DriveStatus(Report):
         labels: what its owner calls it by.
         journal: whether it holds a copy of the journal.
         uuid: its identity.
+        late_reads: answers to reads, since opening, that came later than others usually do.
 
     """
 
@@ -117,6 +118,7 @@ class DriveStatus(Report):
     labels: dict[str, str] = field(default_factory=dict)
     journal: bool = False
     uuid: str = ""
+    late_reads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class PoolStatus(Report):
         degraded_stripes: stripes that miss a shard.
         lost_stripes: stripes that cannot be read with the drives that are here.
         read_only: why it can only be read, or None.
+        hedged_reads: reads, since opening, that asked other drives as one was late.
+        hedges_won: those of them for which the others were complete first.
 
     """
 
@@ -157,6 +161,8 @@ class PoolStatus(Report):
     degraded_stripes: int = 0
     lost_stripes: int = 0
     read_only: str | None = None
+    hedged_reads: int = 0
+    hedges_won: int = 0
 
     @classmethod
     def _of(cls, native: Mapping[str, Any]) -> PoolStatus:

@@ -10,7 +10,7 @@ use crate::pool::Pool;
 use crate::replace::REPLACED;
 use crate::roster::{Roster, Seat, State};
 use crate::warden::members_wanted;
-use crate::{Ledger, Stripe};
+use crate::{Hedges, Ledger, Stripe};
 
 /// How safe the stored bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct DriveStatus {
     pub journal: bool,
     /// What its owner calls it by.
     pub labels: BTreeMap<String, String>,
+    /// Answers to reads, since the store was opened, that came later than enough other drives usually give theirs.
+    pub late_reads: u64,
 }
 
 /// The pool.
@@ -83,6 +85,8 @@ pub struct PoolStatus {
     pub lost_stripes: u64,
     /// Stripes that survive fewer losses than the geometry promises: written while too few drives were here.
     pub weak_stripes: u64,
+    /// How reads went around late drives.
+    pub hedges: Hedges,
     /// Content that fits all drives together.
     pub usable_bytes: u64,
     /// What to do.
@@ -106,7 +110,9 @@ impl Pool {
         let readable = roster.seats.iter().map(|seat| seat.readable());
         let rooms = crate::asking::rooms(readable, &self.seams.clock);
         for (seat, room) in roster.seats.iter().zip(rooms) {
-            drives.push(drive_status(seat, room, ledger, journal.contains(&seat.id))?);
+            let journal = journal.contains(&seat.id);
+            let late_reads = self.space.late_reads(seat.index);
+            drives.push(drive_status(seat, room, ledger, journal, late_reads)?);
         }
         let gone: Vec<u16> = roster
             .seats
@@ -142,6 +148,7 @@ impl Pool {
             degraded_stripes: degraded,
             lost_stripes: lost,
             weak_stripes: weak,
+            hedges: self.space.hedges(),
             usable_bytes,
             advice,
             warnings: self.warnings_now(&roster),
@@ -242,6 +249,7 @@ fn drive_status(
     room: Option<Capacity>,
     ledger: &dyn Ledger,
     journal: bool,
+    late_reads: u64,
 ) -> Result<DriveStatus> {
     let usage = ledger.usage(seat.index)?;
     let known = seat.readable().map_or(0, |drive| drive.room().free_bytes());
@@ -256,6 +264,7 @@ fn drive_status(
         shards: usage.shards,
         journal,
         labels: seat.labels.clone(),
+        late_reads,
     })
 }
 

@@ -33,6 +33,7 @@ struct DriveOut {
     labels: BTreeMap<String, String>,
     journal: bool,
     uuid: String,
+    late_reads: u64,
 }
 
 /// The pool, as `dwkernel.PoolStatus` takes it.
@@ -50,6 +51,8 @@ pub(crate) struct StatusOut {
     objects: u64,
     stripes: u64,
     degraded_stripes: u64,
+    hedged_reads: u64,
+    hedges_won: u64,
     lost_stripes: u64,
     epoch: u64,
     read_only: Option<String>,
@@ -68,6 +71,7 @@ impl From<StoreStatus> for StatusOut {
             labels: drive.labels,
             journal: drive.journal,
             uuid: drive.id.to_string(),
+            late_reads: drive.late_reads,
         };
         Self {
             id: pool.id.to_string(),
@@ -82,6 +86,8 @@ impl From<StoreStatus> for StatusOut {
             objects: map.rows,
             stripes: map.stripes,
             degraded_stripes: pool.degraded_stripes,
+            hedged_reads: pool.hedges.asked,
+            hedges_won: pool.hedges.won,
             lost_stripes: pool.lost_stripes,
             epoch: pool.epoch.0,
             read_only: pool.read_only,

@@ -16,7 +16,8 @@ pub struct SpaceOptions {
     pub block_bytes: u32,
     /// A drive that takes longer for one shard has failed.
     pub drive_timeout: Duration,
-    /// How long a read waits for a drive before it reconstructs what lies there from the others.
+    /// How long a read waits for a drive at most before it reconstructs what lies there from the others. Mostly it
+    /// does so much sooner: once others would usually have answered.
     pub late_read: Duration,
     /// With how many others a drive shares stripes: fewer make it less likely that a few lost drives
     /// share one, more make a rebuild faster. At least twice the shards of a stripe.

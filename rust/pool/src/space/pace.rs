@@ -15,7 +15,7 @@ const FLOOR: Duration = Duration::from_millis(10);
 /// Where nothing was measured yet an answer is late after this part of the time after which it is given up.
 const START_PART: u32 = 64;
 /// A drive that was late so often in a row is slow.
-const SLOW_ROW: u32 = 3;
+pub(crate) const SLOW_ROW: u32 = 3;
 /// Of shards asked for, one more for so many may be a hedge's.
 const SHARE: i64 = 16;
 /// And so many more at once.
@@ -143,14 +143,19 @@ impl Pace {
         let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// True if a hedge may ask for so many shards. The last one may be too large, so that wide stripes are
-    /// hedged, too: the next ones wait until that is made up for.
+    /// As [`may_ask`](Self::may_ask), and counted.
     pub(crate) fn may_hedge(&self, shards: usize) -> bool {
-        let price = i64::try_from(shards).unwrap_or(BURST) * SHARE;
-        let less = |credit: i64| (credit > 0).then_some(credit - price);
-        let may = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        let may = self.may_ask(shards);
         self.hedged.fetch_add(u64::from(may), Ordering::Relaxed);
         may
+    }
+
+    /// True if so many shards more may be asked for, for a drive is late. The last ones may be too many, so that wide
+    /// stripes are hedged, too: the next ones wait until that is made up for.
+    pub(crate) fn may_ask(&self, shards: usize) -> bool {
+        let price = i64::try_from(shards).unwrap_or(BURST) * SHARE;
+        let less = |credit: i64| (credit > 0).then_some(credit - price);
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// A hedge was complete first.

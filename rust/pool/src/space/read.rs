@@ -243,7 +243,15 @@ impl Shared {
         };
         let good = [Reach::Ready, Reach::Slow];
         let is_good = |part: &&Part| good.contains(&reach[part.index]);
-        let all = without(&[Reach::Ready]).or_else(|_| without(&good));
+        let proven = |part: &Part| {
+            reach[part.index] != Reach::Slow
+                || self.is_proven_slow(stripe, stripe.placement[part.index], bytes(part))
+        };
+        let prompt = without(&[Reach::Ready]).ok().filter(|prompt| {
+            let more = prompt.len().saturating_sub(parts.len());
+            more == 0 || parts.iter().all(proven) || self.pace.may_ask(more)
+        });
+        let all = prompt.map_or_else(|| without(&good), Ok);
         // If that is too little, who waits for it finds out.
         let all = all.unwrap_or_else(|_| parts.iter().filter(is_good).map(own).collect());
         let steps = |(index, range): (usize, Range<usize>)| {

@@ -11,7 +11,7 @@ use dwk_drive::{Bell, Drive, Ticket};
 use super::Shared;
 use super::buffers::Buffer;
 use super::header::{self, Header};
-use super::pace::Pace;
+use super::pace::{Pace, SLOW_ROW};
 use super::write::late;
 use crate::{State, Stripe};
 
@@ -126,6 +126,13 @@ impl Shared {
             return Pace::least().saturating_sub(silence);
         }
         self.pace.limit(&stripe.placement, needed(stripe), bytes).saturating_sub(silence)
+    }
+
+    /// True if a drive is so late that it is no accident: as late as several answers in a row, or these were.
+    pub(crate) fn is_proven_slow(&self, stripe: &Stripe, seat: u16, bytes: usize) -> bool {
+        let silence = || self.owed.silence(seat, self.seams.clock.monotonic()).unwrap_or_default();
+        let limit = || self.pace.limit(&stripe.placement, needed(stripe), bytes);
+        self.pace.is_slow(seat) || silence() > limit() * SLOW_ROW
     }
 
     /// True if a drive owes an answer for longer than a drive may take; then it has failed.
