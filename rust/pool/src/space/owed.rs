@@ -36,6 +36,16 @@ pub(crate) struct Debt {
     owed: Arc<Owed>,
     seat: u16,
     number: u64,
+    is_paid: bool,
+}
+
+/// How long a drive has owed an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// Since it was asked for the oldest one that it owes.
+    pub(crate) owing: Duration,
+    /// Of that, without giving any other.
+    pub(crate) silence: Duration,
 }
 
 impl Owed {
@@ -45,7 +55,7 @@ impl Owed {
         let number = state.next;
         state.next += 1;
         state.reads.entry(seat).or_default().insert(number, now);
-        Debt { owed: Arc::clone(self), seat, number }
+        Debt { owed: Arc::clone(self), seat, number, is_paid: false }
     }
 
     /// How many reads began.
@@ -79,16 +89,14 @@ impl Owed {
         lock(&self.0).reads.get(&seat).is_some_and(|reads| !reads.is_empty())
     }
 
-    /// For how long a drive that owes an answer has given none.
-    pub(crate) fn silence(&self, seat: u16, now: Duration) -> Option<Duration> {
+    /// For how long a drive has owed an answer; no time if it owes none.
+    pub(crate) fn wait(&self, seat: u16, now: Duration) -> Wait {
         let state = lock(&self.0);
-        let oldest = *state.reads.get(&seat)?.values().next()?;
-        Some(now.saturating_sub(state.busy_since(seat, oldest)))
-    }
-
-    /// Since when a drive has not answered the oldest read that it was asked for.
-    pub(crate) fn since(&self, seat: u16) -> Option<Duration> {
-        lock(&self.0).reads.get(&seat)?.values().next().copied()
+        let oldest = state.reads.get(&seat).and_then(|reads| reads.values().next());
+        oldest.map_or(Wait::default(), |oldest| Wait {
+            owing: now.saturating_sub(*oldest),
+            silence: now.saturating_sub(state.busy_since(seat, *oldest)),
+        })
     }
 }
 
@@ -101,9 +109,10 @@ impl State {
 
 impl Debt {
     /// The read came back: how long the drive was at it.
-    pub(crate) fn paid(self, now: Duration) -> Duration {
+    pub(crate) fn paid(mut self, now: Duration) -> Duration {
         let mut state = lock(&self.owed.0);
-        let begun = state.reads.get(&self.seat).and_then(|reads| reads.get(&self.number).copied());
+        self.is_paid = true;
+        let begun = state.reads.get_mut(&self.seat).and_then(|reads| reads.remove(&self.number));
         let took = now.saturating_sub(state.busy_since(self.seat, begun.unwrap_or(now)));
         state.answered.insert(self.seat, now);
         took
@@ -112,7 +121,9 @@ impl Debt {
 
 impl Drop for Debt {
     fn drop(&mut self) {
-        if let Some(reads) = lock(&self.owed.0).reads.get_mut(&self.seat) {
+        if !self.is_paid
+            && let Some(reads) = lock(&self.owed.0).reads.get_mut(&self.seat)
+        {
             reads.remove(&self.number);
         }
     }
@@ -152,14 +163,18 @@ mod tests {
         let owed = Arc::new(Owed::default());
         let at = Duration::from_secs;
         let reads = [(); 3].map(|()| owed.begin(3, at(1)));
-        assert_eq!((owed.silence(3, at(5)), owed.silence(4, at(5))), (Some(at(4)), None));
+        assert_eq!(owed.wait(3, at(5)), Wait { owing: at(4), silence: at(4) });
+        assert_eq!(owed.wait(4, at(5)), Wait::default());
         for (read, now) in reads.into_iter().zip(5..) {
             let first = now == 5;
             assert_eq!(read.paid(at(now)), at(if first { 4 } else { 1 }));
+            let rest = if now == 7 { 0 } else { now - 1 };
+            assert_eq!(owed.wait(3, at(now)), Wait { owing: at(rest), silence: at(0) });
         }
-        assert_eq!(owed.silence(3, at(9)), None);
+        assert!(!owed.is_owing(3));
         let _next = owed.begin(3, at(9));
-        assert_eq!(owed.silence(3, at(11)), Some(at(2)), "it had nothing to do before");
+        let wait = Wait { owing: at(2), silence: at(2) };
+        assert_eq!(owed.wait(3, at(11)), wait, "it had nothing to do before");
     }
 
     #[test]
@@ -167,10 +182,11 @@ mod tests {
         let owed = Arc::new(Owed::default());
         let at = Duration::from_secs;
         let (first, second) = (owed.begin(3, at(1)), owed.begin(3, at(2)));
-        assert_eq!((owed.since(3), owed.since(4)), (Some(at(1)), None));
+        let owing = |seat| owed.wait(seat, at(9)).owing;
+        assert_eq!((owing(3), owing(4)), (at(8), at(0)));
         drop(first);
-        assert_eq!(owed.since(3), Some(at(2)));
+        assert_eq!(owing(3), at(7));
         drop(second);
-        assert_eq!(owed.since(3), None);
+        assert_eq!(owing(3), at(0));
     }
 }

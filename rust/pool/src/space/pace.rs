@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::lock;
@@ -47,6 +47,8 @@ pub(crate) struct Pace {
     drives: Mutex<BTreeMap<u16, Figures>>,
     start: Duration,
     most: Duration,
+    /// How many drives are slow: mostly none, and then nobody looks which.
+    slow: AtomicUsize,
     /// Shards that hedges may ask for, times [`SHARE`].
     credit: AtomicI64,
     hedged: AtomicU64,
@@ -60,6 +62,12 @@ pub struct Hedges {
     pub asked: u64,
     /// So often of these the others were complete first.
     pub won: u64,
+}
+
+impl Figures {
+    const fn is_slow(&self) -> bool {
+        self.late_row >= SLOW_ROW
+    }
 }
 
 impl Usual {
@@ -89,6 +97,7 @@ impl Pace {
             drives: Mutex::default(),
             start: late_read / START_PART,
             most: late_read,
+            slow: AtomicUsize::new(0),
             credit: AtomicI64::new(BURST * SHARE),
             hedged: AtomicU64::new(0),
             won: AtomicU64::new(0),
@@ -120,8 +129,14 @@ impl Pace {
         let is_late =
             took > FLOOR && limit(&drives, seats, needed, class).is_some_and(|limit| took > limit);
         let figures = drives.entry(seat).or_default();
+        let was_slow = figures.is_slow();
         figures.late += u64::from(is_late);
         figures.late_row = if is_late { figures.late_row.saturating_add(1) } else { 0 };
+        match (was_slow, figures.is_slow()) {
+            (false, true) => drop(self.slow.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.slow.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
         let took = took.min(self.most);
         let usual = &mut figures.usual[class];
         *usual = Some(usual.map_or(Usual::first(took), |usual| usual.with(took)));
@@ -129,7 +144,8 @@ impl Pace {
 
     /// True if a drive was late several times in a row.
     pub(crate) fn is_slow(&self, seat: u16) -> bool {
-        lock(&self.drives).get(&seat).is_some_and(|figures| figures.late_row >= SLOW_ROW)
+        self.slow.load(Ordering::Relaxed) > 0
+            && lock(&self.drives).get(&seat).is_some_and(Figures::is_slow)
     }
 
     /// How many answers of a drive were late.
@@ -139,8 +155,10 @@ impl Pace {
 
     /// A shard is asked for that no hedge asks for.
     pub(crate) fn asked(&self) {
-        let more = |credit: i64| (credit < BURST * SHARE).then_some(credit + 1);
-        let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        // Several at once may go a little beyond: that is no matter.
+        if self.credit.load(Ordering::Relaxed) < BURST * SHARE {
+            self.credit.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// As [`may_ask`](Self::may_ask), and counted.

@@ -11,6 +11,7 @@ use dwk_drive::{Bell, Drive, Ticket};
 use super::Shared;
 use super::buffers::Buffer;
 use super::header::{self, Header};
+use super::owed::Wait;
 use super::pace::{Pace, SLOW_ROW};
 use super::write::late;
 use crate::{State, Stripe};
@@ -92,47 +93,56 @@ impl Shared {
     /// Whether the drive of a shard is worth asking for it. One that owes an answer for longer than a read may
     /// be late is not: it would only be waited for again, with one more buffer held.
     pub(crate) fn reach(&self, stripe: &Stripe, index: usize) -> Reach {
-        let roster = self.roster.load();
-        let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
-        let Some(seat) = seat.filter(|seat| seat.readable().is_some()) else { return Reach::Gone };
-        let (owing, late_read) = (self.owing(seat.index), self.options.late_read);
-        if owing < late_read {
-            return Reach::Ready;
-        }
-        if self.is_overdue(seat.index) { Reach::Gone } else { Reach::Late }
+        self.reach_for(stripe, index, None)
     }
 
     /// As [`reach`](Self::reach), for who has a choice: a drive may also be slow for `bytes` of a shard. It is asked
     /// where the others are not enough.
     pub(crate) fn promptness(&self, stripe: &Stripe, index: usize, bytes: usize) -> Reach {
-        let reach = self.reach(stripe, index);
-        if reach == Reach::Ready && stripe.code.parity > 0 {
-            let seat = stripe.placement[index];
-            if self.late_in(stripe, seat, bytes).is_zero() {
-                return if self.is_overdue(seat) { Reach::Gone } else { Reach::Slow };
-            }
+        self.reach_for(stripe, index, Some(bytes).filter(|_| stripe.code.parity > 0))
+    }
+
+    fn reach_for(&self, stripe: &Stripe, index: usize, choosy: Option<usize>) -> Reach {
+        let roster = self.roster.load();
+        let seat = stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
+        let Some(seat) = seat.filter(|seat| seat.readable().is_some()) else { return Reach::Gone };
+        let wait = self.wait_for(seat.index);
+        let is_late = wait.owing >= self.options.late_read;
+        let is_slow = |bytes| self.late_after(stripe, seat.index, bytes, wait).is_zero();
+        if !is_late && !choosy.is_some_and(is_slow) {
+            return Reach::Ready;
         }
-        reach
+        match (self.is_overdue(seat.index), is_late) {
+            (true, _) => Reach::Gone,
+            (false, true) => Reach::Late,
+            (false, false) => Reach::Slow,
+        }
     }
 
     /// How long it is until a read of `bytes` of a shard is late, if its drive stays silent.
     pub(crate) fn late_in(&self, stripe: &Stripe, seat: u16, bytes: usize) -> Duration {
+        self.late_after(stripe, seat, bytes, self.wait_for(seat))
+    }
+
+    fn late_after(&self, stripe: &Stripe, seat: u16, bytes: usize, wait: Wait) -> Duration {
         if self.pace.is_slow(seat) {
             return Duration::ZERO;
         }
-        let silence = self.owed.silence(seat, self.seams.clock.monotonic()).unwrap_or_default();
         // Mostly that is enough; who waits that long asks again.
-        if silence < Pace::least() {
-            return Pace::least().saturating_sub(silence);
+        if wait.silence < Pace::least() {
+            return Pace::least().saturating_sub(wait.silence);
         }
-        self.pace.limit(&stripe.placement, needed(stripe), bytes).saturating_sub(silence)
+        self.pace.limit(&stripe.placement, needed(stripe), bytes).saturating_sub(wait.silence)
+    }
+
+    fn wait_for(&self, seat: u16) -> Wait {
+        self.owed.wait(seat, self.seams.clock.monotonic())
     }
 
     /// True if a drive is so late that it is no accident: as late as several answers in a row, or these were.
     pub(crate) fn is_proven_slow(&self, stripe: &Stripe, seat: u16, bytes: usize) -> bool {
-        let silence = || self.owed.silence(seat, self.seams.clock.monotonic()).unwrap_or_default();
         let limit = || self.pace.limit(&stripe.placement, needed(stripe), bytes);
-        self.pace.is_slow(seat) || silence() > limit() * SLOW_ROW
+        self.pace.is_slow(seat) || self.wait_for(seat).silence > limit() * SLOW_ROW
     }
 
     /// True if a drive owes an answer for longer than a drive may take; then it has failed.
@@ -145,15 +155,9 @@ impl Shared {
         is_overdue
     }
 
-    /// For how long a drive has owed an answer to a read.
-    fn owing(&self, seat: u16) -> Duration {
-        let now = self.seams.clock.monotonic();
-        self.owed.since(seat).map_or(Duration::ZERO, |since| now.saturating_sub(since))
-    }
-
     /// How long a read of a drive is waited for: no longer if an older one is late already.
     pub(crate) fn patience(&self, seat: u16) -> Duration {
-        self.options.late_read.saturating_sub(self.owing(seat))
+        self.options.late_read.saturating_sub(self.wait_for(seat).owing)
     }
 
     /// Asks the drive for a part of a shard; `None` if that drive cannot be read now. The bell rings when it came.
