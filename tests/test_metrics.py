@@ -140,6 +140,11 @@ def test_the_pool_and_its_drives_are_told_of(path: Path) -> None:
         assert told.value("dwkernel_pool_redundancy", redundancy="full") == 1
         assert told.value("dwkernel_pool_advice") == 0
         assert told.value("dwkernel_pool_tolerated_drives") == 1
+        assert told.value("dwkernel_pool_hedged_reads_total") == status.hedged_reads
+        assert told.value("dwkernel_pool_hedges_won_total") == status.hedges_won
+        assert (
+            told.value("dwkernel_drive_late_reads_total", drive="d1") == status.drives[0].late_reads
+        )
     shutil.rmtree(path / "d2")
     with dw.open(path) as kernel:
         told = kernel.metrics()
