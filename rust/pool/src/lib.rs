@@ -20,6 +20,7 @@ mod asking;
 mod away;
 mod create;
 mod ledger;
+mod marks;
 mod membership;
 mod open;
 mod pool;

@@ -11,10 +11,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use dwk_base::{Clock, DriveId, Epoch, Error, Pauses, Result, Seams, codes};
-use dwk_drive::{Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
+use dwk_base::{Clock, Deadline, DriveId, Epoch, Error, Pauses, Result, Seams, codes};
+use dwk_drive::{Answer, Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
 
 use crate::asking;
+use crate::marks::{Known, Marks};
 use crate::roster::{Roster, RosterCell, Seat, State};
 use crate::verdict::follows;
 
@@ -44,8 +45,8 @@ pub(crate) struct Table {
     /// `drive` is filled in for each drive as it is written.
     pub(crate) superblock: Superblock,
     pub(crate) present: BTreeMap<DriveId, Present>,
-    /// What a roster cannot read from the superblock: drives found damaged or out of date since.
-    pub(crate) suspect: BTreeMap<DriveId, State>,
+    /// What a roster cannot read from the superblock: drives found failed or damaged since.
+    pub(crate) marks: Arc<Marks>,
     /// What else is known of drives, here or not.
     pub(crate) remarks: BTreeMap<DriveId, Remark>,
     /// The last epoch that was written anywhere, in force or not: it is never written again.
@@ -58,7 +59,8 @@ pub(crate) struct Table {
 /// Membership, open.
 pub(crate) struct Membership {
     table: Mutex<Table>,
-    roster: Arc<RosterCell>,
+    /// The table's, for those who must not wait until superblocks are written.
+    marks: Arc<Marks>,
     /// How many arbitrary drives the geometry can lose.
     tolerance: usize,
     drive_timeout: Duration,
@@ -78,13 +80,14 @@ impl Membership {
         seams: Seams,
     ) -> Self {
         table.ask_rooms(&seams.clock);
-        let roster = Arc::new(RosterCell::new(table.roster()));
+        table.show();
+        let marks = Arc::clone(&table.marks);
         let (table, listener) = (Mutex::new(table), OnceLock::new());
-        Self { table, roster, tolerance, drive_timeout, seams, listener }
+        Self { table, marks, tolerance, drive_timeout, seams, listener }
     }
 
-    pub(crate) const fn roster(&self) -> &Arc<RosterCell> {
-        &self.roster
+    pub(crate) fn roster(&self) -> &Arc<RosterCell> {
+        self.marks.roster()
     }
 
     /// Has `listener` called after each change from now on; the first one stays.
@@ -94,7 +97,11 @@ impl Membership {
 
     /// Shows everybody the roster as the table has it now.
     fn show(&self, table: &Table) {
-        self.roster.store(table.roster());
+        table.show();
+        self.tell();
+    }
+
+    fn tell(&self) {
         if let Some(listener) = self.listener.get() {
             listener();
         }
@@ -280,13 +287,24 @@ impl Membership {
             let ticket = present
                 .drive
                 .submit_log(move |drive| superblock.store(drive, &mut slots).map(|()| slots));
-            tickets.push((*id, ticket));
+            tickets.push((*id, ticket, self.marks.writing(*id)));
         }
         let mut failed = BTreeMap::new();
-        for (id, ticket) in tickets {
-            let late =
-                || Err(Error::new(&codes::DRIVE_TIMEOUT, "a superblock was not written in time"));
-            match ticket.wait_for(self.drive_timeout).unwrap_or_else(late) {
+        let late = |text: &str| Err(Error::new(&codes::DRIVE_TIMEOUT, text.to_owned()));
+        let mut patience = self.drive_timeout;
+        for (id, ticket, waiter) in tickets {
+            let wanted = Deadline::never().waited_for_by(waiter);
+            let answer = match ticket.wait_until(patience, &wanted) {
+                Answer::Came(answer) => answer,
+                Answer::TimeOver => late("the drive failed while its superblock was written"),
+                Answer::Late => {
+                    // The others had this time as well.
+                    patience = Duration::ZERO;
+                    late("a superblock was not written in time")
+                }
+            };
+            self.marks.written(id);
+            match answer {
                 Ok(slots) => {
                     if let Some(present) = table.present.get_mut(&id) {
                         present.slots = slots;
@@ -313,29 +331,25 @@ impl Membership {
         self.lock().superblock.epoch
     }
 
-    /// Marks a drive in this opening only, until it is scrubbed or the pool is opened again.
-    pub(crate) fn note(&self, id: DriveId, state: State) {
-        let mut table = self.lock();
-        table.suspect.insert(id, state);
-        self.show(&table);
+    /// Marks a drive failed in this opening, without waiting for a change that is under way: that does not wait for
+    /// the drive any longer either.
+    pub(crate) fn fail(&self, id: DriveId) {
+        self.marks.fail(id);
+        self.tell();
     }
 
-    /// Marks a drive that returned damaged bytes, unless it is marked already.
+    /// Marks a drive that returned damaged bytes, unless it is marked already, until it is scrubbed or the pool is
+    /// opened again.
     pub(crate) fn suspect(&self, id: DriveId) {
-        let mut table = self.lock();
-        if table.suspect.contains_key(&id) {
-            return;
+        if self.marks.suspect(id) {
+            self.tell();
         }
-        table.suspect.insert(id, State::Suspect);
-        self.show(&table);
     }
 
     /// Ends suspicion. One that failed meanwhile stays failed.
     pub(crate) fn clear(&self, id: DriveId) {
-        let mut table = self.lock();
-        if table.suspect.get(&id) == Some(&State::Suspect) {
-            table.suspect.remove(&id);
-            self.show(&table);
+        if self.marks.clear(id) {
+            self.tell();
         }
     }
 }
@@ -358,7 +372,7 @@ fn of_process(failed: &BTreeMap<DriveId, Error>) -> Option<Error> {
 fn give_up(table: &mut Table, next: &mut Superblock, failed: BTreeMap<DriveId, Error>) {
     for id in failed.into_keys() {
         mark(next, id, MemberState::Failed);
-        table.suspect.insert(id, State::Failed);
+        table.marks.fail(id);
     }
 }
 
@@ -374,16 +388,16 @@ pub(crate) fn mark(superblock: &mut Superblock, id: DriveId, state: MemberState)
 impl Table {
     /// Of a pool whose drives are yet to be found.
     pub(crate) fn new(superblock: Superblock, follows: Vec<Edition>) -> Self {
-        let (present, suspect, remarks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let tried = superblock.epoch;
-        Self { superblock, present, suspect, remarks, tried, follows }
+        let (present, remarks) = (BTreeMap::new(), BTreeMap::new());
+        let (marks, tried) = (Arc::default(), superblock.epoch);
+        Self { superblock, present, marks, remarks, tried, follows }
     }
 
     /// Asks the drives how much room they have. One that failed may never answer, and who does not answer
     /// in time has what it had.
     fn ask_rooms(&self, clock: &Arc<dyn Clock>) {
-        let rows = self.superblock.members.iter();
-        let here = rows.filter(|row| self.state(row, true) != State::Failed);
+        let (rows, known) = (self.superblock.members.iter(), self.marks.lock().clone());
+        let here = rows.filter(|row| self.state(row, true, &known) != State::Failed);
         let drives = here.map(|row| Some(&self.present.get(&row.id)?.drive));
         asking::rooms(drives, clock);
     }
@@ -403,21 +417,33 @@ impl Table {
         let kept =
             rows.filter(|row| !matches!(row.state, MemberState::Failed | MemberState::Removed));
         let here = kept.filter(|row| self.present.contains_key(&row.id));
-        let well = here.filter(|row| self.suspect.get(&row.id) != Some(&State::Failed));
+        let well = here.filter(|row| !self.marks.is_failed(row.id));
         well.map(|row| row.id).collect()
     }
 
     /// The roster that this table adds up to.
     pub(crate) fn roster(&self) -> Roster {
+        self.roster_with(&self.marks.lock())
+    }
+
+    /// Shows everybody the roster as it is now.
+    fn show(&self) {
+        // What is marked from here on is marked in this roster.
+        let known = self.marks.lock();
+        self.marks.roster().store(self.roster_with(&known));
+    }
+
+    fn roster_with(&self, known: &Known) -> Roster {
         let rows = self.superblock.members.iter();
-        let seats = rows.filter(|row| row.state != MemberState::Removed).map(|row| self.seat(row));
+        let members = rows.filter(|row| row.state != MemberState::Removed);
+        let seats = members.map(|row| self.seat(row, known));
         Roster { epoch: self.superblock.epoch, seats: seats.map(Arc::new).collect() }
     }
 
-    fn seat(&self, row: &MemberRow) -> Seat {
+    fn seat(&self, row: &MemberRow, known: &Known) -> Seat {
         let drive = self.present.get(&row.id).map(|present| Arc::clone(&present.drive));
         let described = drive.as_ref().map(|drive| drive.drive().describe());
-        let state = self.state(row, drive.is_some());
+        let state = self.state(row, drive.is_some(), known);
         let said = drive.as_ref().and_then(|drive| drive.room().said());
         let capacity = said.filter(|_| state != State::Failed);
         let location = described.as_ref().map_or(&row.location, |known| &known.location).clone();
@@ -434,8 +460,8 @@ impl Table {
         }
     }
 
-    fn state(&self, row: &MemberRow, here: bool) -> State {
-        match (row.state, self.suspect.get(&row.id)) {
+    fn state(&self, row: &MemberRow, here: bool, known: &Known) -> State {
+        match (row.state, known.get(&row.id)) {
             (MemberState::Failed, _) | (_, Some(State::Failed)) => State::Failed,
             _ if !here && self.remarks.get(&row.id).is_some_and(|remark| remark.is_foreign) => {
                 State::Foreign

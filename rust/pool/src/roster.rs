@@ -51,7 +51,7 @@ impl State {
 }
 
 /// A drive's place in the pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Seat {
     /// Stable number, never re-used: placements are lists of these.
     pub index: u16,

@@ -109,7 +109,7 @@ impl Warden {
     fn unrecorded_failures(&self) -> Vec<(DriveId, bool)> {
         let table = self.membership.lock();
         let rows = table.superblock.members.iter();
-        let failed = rows.filter(|row| table.suspect.get(&row.id) == Some(&State::Failed));
+        let failed = rows.filter(|row| table.marks.is_failed(row.id));
         let failed =
             failed.map(|row| (row.state, row.id, table.superblock.journal.contains(&row.id)));
         let unrecorded = failed.filter(|(state, _, in_journal)| match state {
@@ -186,7 +186,7 @@ impl Watch for Watching {
         }
         let roster = self.0.membership.roster().load();
         if let Some(seat) = roster.seat(index).filter(|seat| seat.state != State::Failed) {
-            self.0.membership.note(seat.id, State::Failed);
+            self.0.membership.fail(seat.id);
             self.0.mend_soon();
         }
     }
@@ -203,9 +203,15 @@ impl Watch for Watching {
 pub(crate) struct Evicting(pub(crate) Arc<Warden>);
 
 impl dwk_journal::Membership for Evicting {
+    fn failed(&self, drives: &[DriveId]) {
+        for drive in drives {
+            self.0.membership.fail(*drive);
+        }
+    }
+
     fn evict(&self, drive: DriveId, _why: &Error) -> Result<Epoch> {
         let membership = &self.0.membership;
-        membership.note(drive, State::Failed);
+        membership.fail(drive);
         self.0.evict(drive)?;
         self.0.mend_soon();
         Ok(membership.epoch())
