@@ -316,8 +316,7 @@ impl Writer {
     pub(crate) fn evict_all(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
         let left = self.view.replicas().len().saturating_sub(failed.len());
         if left > 0 {
-            let drives: Vec<DriveId> = failed.iter().map(|(drive, _)| *drive).collect();
-            self.membership.failed(&drives);
+            self.membership.failed(&failed);
         }
         for (drive, why) in failed {
             if left == 0 {

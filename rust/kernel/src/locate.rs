@@ -186,7 +186,7 @@ fn local(path: &Path, find: Find) -> Result<Arc<dyn Drive>> {
     let drive = match find {
         Find::Existing => LocalDrive::open(&path)?,
         Find::Making => {
-            LocalDrive::create(&path).or_else(|error| unfinished(&path).ok_or(error))?
+            LocalDrive::create(&path).or_else(|error| unfinished(&path)?.ok_or(error))?
         }
     };
     Ok(Arc::new(drive))

@@ -51,7 +51,7 @@ impl Made {
                     self.directories.push(path.clone());
                 }
                 // What was there before is not taken away: somebody else may be making it a store.
-                if unfinished(path).is_none() {
+                if unfinished(path)?.is_none() {
                     self.places.push(path.clone());
                 }
             }
@@ -85,12 +85,19 @@ pub(crate) fn check_new(place: &Place) -> Result<()> {
         let text = format!("{} lies inside the drive {}", text_of(&path), text_of(drive));
         return Err(Error::new(&codes::DRIVE_NOT_EMPTY, text).with("drive", text_of(&path)));
     }
-    LocalDrive::check_new(&path).or_else(|error| unfinished(&path).map(drop).ok_or(error))
+    LocalDrive::check_new(&path).or_else(|error| unfinished(&path)?.map(drop).ok_or(error))
 }
 
 /// The drive there, if making a pool on it was cut off.
-pub(crate) fn unfinished(path: &Path) -> Option<LocalDrive> {
-    LocalDrive::open(path).ok().filter(|drive| dwk_pool::is_unfinished(drive))
+///
+/// # Errors
+/// Those of the process.
+pub(crate) fn unfinished(path: &Path) -> Result<Option<LocalDrive>> {
+    match LocalDrive::open(path) {
+        Ok(drive) if dwk_pool::is_unfinished(&drive)? => Ok(Some(drive)),
+        Err(error) if error.is_of_process() => Err(error),
+        Ok(_) | Err(_) => Ok(None),
+    }
 }
 
 /// Drives inside one another would be lost together, and be each other's foreign files.

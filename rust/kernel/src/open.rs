@@ -70,6 +70,10 @@ pub struct Tuning {
     pub streams: dwk_stream::Options,
 }
 
+/// A read that a drive leaves open is tried elsewhere after so small a part of what a drive may take, if that is less
+/// than what it waits for otherwise.
+const LATE_READS: u32 = 4;
+
 impl Tuning {
     fn pool(&self) -> PoolOptions {
         let mut options = PoolOptions::default();
@@ -78,6 +82,10 @@ impl Tuning {
             options.drive_timeout = limit;
             options.space.drive_timeout = limit;
             options.journal.member_timeout = limit;
+            // A read asks elsewhere long before its drive counts as failed.
+            let late_read = options.space.late_read.min(limit / LATE_READS);
+            options.space.late_read = late_read;
+            options.journal.late_read = late_read;
         }
         options
     }
@@ -172,18 +180,30 @@ impl Opening<'_> {
 
     /// Asked to open: making a store there was cut off, and opening says so.
     fn is_unfinished(&self, locations: &[String]) -> Result<bool> {
-        let drives = Locator::drives(locations)?.into_iter().flatten();
-        let mut drives = drives.filter(|drive| dwk_pool::is_unfinished(&**drive));
-        Ok(self.spec.create == Create::Never && drives.next().is_some())
+        if self.spec.create != Create::Never {
+            return Ok(false);
+        }
+        for drive in Locator::drives(locations)? {
+            match drive {
+                Ok(drive) if dwk_pool::is_unfinished(&*drive)? => return Ok(true),
+                Err(error) if error.is_of_process() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Those of the drives that are a pool's that has begun, or cannot be told from one.
     fn carrying(locations: &[String]) -> Result<Vec<String>> {
-        let drives = Locator::drives(locations)?.into_iter().zip(locations);
-        let carrying = drives.filter(|(drive, _)| {
-            drive.as_ref().is_ok_and(|drive| dwk_pool::carries_pool(&**drive))
-        });
-        Ok(carrying.map(|(_, location)| location.clone()).collect())
+        let mut carrying = Vec::new();
+        for (drive, location) in Locator::drives(locations)?.into_iter().zip(locations) {
+            match drive {
+                Ok(drive) if dwk_pool::carries_pool(&*drive)? => carrying.push(location.clone()),
+                Err(error) if error.is_of_process() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(carrying)
     }
 
     fn open_at(&self, there: &There, geometry: Option<&Geometry>) -> Result<Opened> {
@@ -192,7 +212,7 @@ impl Opening<'_> {
         for (location, drive) in there.locations.iter().zip(found) {
             match drive {
                 Ok(drive) => drives.push(drive),
-                Err(error) if error.is(&codes::PROCESS_EXHAUSTED) => return Err(error),
+                Err(error) if error.is_of_process() => return Err(error),
                 Err(error) => away.push((location.clone(), error)),
             }
         }
@@ -398,5 +418,17 @@ mod tests {
         let limits =
             [options.drive_timeout, options.space.drive_timeout, options.journal.member_timeout];
         assert_eq!(limits, [limit; 3]);
+    }
+
+    #[test]
+    fn a_read_is_tried_elsewhere_well_before_its_drive_counts_as_failed() {
+        for (limit_ms, late_ms) in [(500, 125), (4_000, 1_000), (8_000, 2_000), (60_000, 2_000)] {
+            let drive_timeout = Some(Duration::from_millis(limit_ms));
+            let options = Tuning { drive_timeout, ..Tuning::default() }.pool();
+            let late = [options.space.late_read, options.journal.late_read];
+            assert_eq!(late, [Duration::from_millis(late_ms); 2], "{limit_ms}");
+        }
+        let (options, default) = (Tuning::default().pool(), PoolOptions::default());
+        assert_eq!(options.space.late_read, default.space.late_read);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dwk_base::codes;
 use dwk_drive::faulty::{Effect, Fault, Operation};
-use dwk_drive::{Drive, FaultyDrive};
+use dwk_drive::{Drive, FaultyDrive, MemoryDrive, Power, Slot};
 use dwk_meta::Meta;
 use dwk_pool::{Control, State};
 use world::{Model, World, bytes, check, holder, put};
@@ -140,5 +140,28 @@ fn a_new_drive_that_the_process_cannot_take_in_is_no_member_or_a_whole_one() {
         world.drives.iter().for_each(FaultyDrive::heal);
         let copies = world.copies();
         check(&world::open_on(&copies, world::options()).unwrap(), &model, "after a cut");
+    }
+}
+
+#[test]
+fn whether_a_drive_carries_a_pool_is_not_said_by_who_cannot_look() {
+    let (world, _) = stored(94);
+    let looks = [Operation::ReadSuperblock, Operation::List, Operation::ListLogs];
+    for (code, operation) in looks.map(|look| (&codes::PROCESS_EXHAUSTED, look)) {
+        let blank = FaultyDrive::new(Arc::new(MemoryDrive::new("blank")), &Power::new(), 1);
+        // The first superblock of all, torn.
+        blank.write_superblock(Slot::A, &[1; 4096]).unwrap();
+        for drive in [&world.drives[0], &blank] {
+            let is_looked_at =
+                operation == Operation::ReadSuperblock || !std::ptr::eq(drive, &world.drives[0]);
+            drive.inject(Fault::new(Effect::Error(code)).on(operation));
+            let answers = [dwk_pool::carries_pool(drive), dwk_pool::is_unfinished(drive)];
+            for answer in answers.into_iter().filter(|_| is_looked_at) {
+                assert!(answer.unwrap_err().is(code), "{operation:?}");
+            }
+            drive.heal();
+        }
+        assert!(dwk_pool::carries_pool(&world.drives[0]).unwrap());
+        assert!(!dwk_pool::carries_pool(&blank).unwrap());
     }
 }

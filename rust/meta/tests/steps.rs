@@ -256,7 +256,10 @@ fn cut_create(count: usize, geometry: &'static str, seed: u64, step: u64, again:
             }
         }
     }
-    if is_cut && again > 0 && world.drives.iter().all(|drive| !dwk_pool::carries_pool(drive)) {
+    if is_cut
+        && again > 0
+        && world.drives.iter().all(|drive| !dwk_pool::carries_pool(drive).unwrap())
+    {
         world.power.cut_in(again);
         drop(world.create());
         world.restart();
@@ -315,7 +318,9 @@ fn unborn() -> Vec<MemoryDrive> {
         world.restart();
         let all = world.copies();
         let logs = |drive: &MemoryDrive| !drive.list_logs().unwrap().is_empty();
-        if all.iter().all(|drive| dwk_pool::is_unfinished(drive)) && all[..2].iter().all(logs) {
+        if all.iter().all(|drive| dwk_pool::is_unfinished(drive).unwrap())
+            && all[..2].iter().all(logs)
+        {
             return all;
         }
     }
@@ -384,7 +389,7 @@ fn no_slot_of_a_new_pool_says_that_it_is_unborn() {
     for (drive, slot) in all.iter().zip([Entry::SuperblockA, Entry::SuperblockB]) {
         drive.flip(&slot, 70, 1);
     }
-    assert!(all.iter().all(|drive| dwk_pool::carries_pool(drive)));
+    assert!(all.iter().all(|drive| dwk_pool::carries_pool(drive).unwrap()));
 }
 
 /// Openings of some of the drives, cut off anywhere, one after another. At the end all are back.

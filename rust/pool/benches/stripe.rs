@@ -240,6 +240,7 @@ impl Bench {
                 labels: BTreeMap::new(),
                 location,
                 capacity_bytes: capacity.total_bytes,
+                is_last_resort: false,
                 drive: Some(drive),
             })
         });

@@ -55,6 +55,9 @@ impl Advising<'_> {
         let remark = self.remarks.get(&drive.id);
         Some(match drive.state {
             State::Missing | State::Foreign => self.absent(drive, remark),
+            State::Failed if drive.is_last_resort => format!(
+                "{name} cannot be written to any more; what lies on it is still read where nothing else is left: run `drive replace {name} NEW` with an empty drive before it goes"
+            ),
             State::Failed => {
                 format!("{name} failed: run `drive replace {name} NEW` with an empty drive")
             }

@@ -153,7 +153,7 @@ pub(crate) fn check_empty(drive: &dyn Drive) -> Result<()> {
             return Err(not_empty(format!("pool {pool}")).with("pool", pool));
         }
         Err(error) if error.is_of_process() => return Err(error),
-        Err(_) if is_torn_first(drive) => {}
+        Err(_) if is_torn_first(drive)? => {}
         Err(error) => {
             return Err(not_empty("a superblock that cannot be read".into()).caused_by(error));
         }
@@ -181,27 +181,45 @@ fn first_blob(drive: &dyn Drive) -> Result<Option<BlobName>> {
 }
 
 /// True if the drive is a member of a pool that was made, or cannot be told from one.
-pub fn carries_pool(drive: &dyn Drive) -> bool {
+///
+/// # Errors
+/// Those of the process: they say nothing about the drive.
+pub fn carries_pool(drive: &dyn Drive) -> Result<bool> {
     match Superblock::load(drive) {
-        Ok(None) => false,
-        Ok(Some(loaded)) => !loaded.is_unborn,
-        Err(_) => !is_torn_first(drive),
+        Ok(None) => Ok(false),
+        Ok(Some(loaded)) => Ok(!loaded.is_unborn),
+        Err(error) if error.is_of_process() => Err(error),
+        Err(_) => is_torn_first(drive).map(|is_torn| !is_torn),
     }
 }
 
 /// True if making a pool on this drive, or taking it into one, was cut off: it counts as empty.
-pub fn is_unfinished(drive: &dyn Drive) -> bool {
+///
+/// # Errors
+/// Those of the process.
+pub fn is_unfinished(drive: &dyn Drive) -> Result<bool> {
     match Superblock::load(drive) {
-        Ok(Some(loaded)) => loaded.is_unborn,
+        Ok(Some(loaded)) => Ok(loaded.is_unborn),
+        Err(error) if error.is_of_process() => Err(error),
         Ok(None) | Err(_) => is_torn_first(drive),
     }
 }
 
 /// The power went while the drive was given its very first superblock: nothing else is there yet.
-pub(crate) fn is_torn_first(drive: &dyn Drive) -> bool {
-    let no_logs =
-        || drive.log().is_none_or(|log| log.list_logs().is_ok_and(|logs| logs.is_empty()));
-    Superblock::is_torn_first(drive) && no_logs() && first_blob(drive).is_ok_and(|b| b.is_none())
+///
+/// # Errors
+/// Those of the process.
+pub(crate) fn is_torn_first(drive: &dyn Drive) -> Result<bool> {
+    let logs = drive.log().map_or(Ok(true), |log| log.list_logs().map(|logs| logs.is_empty()));
+    let blobs = first_blob(drive).map(|blob| blob.is_none());
+    let mut is_torn = Superblock::is_torn_first(drive)?;
+    for is_empty in [logs, blobs] {
+        match is_empty {
+            Err(error) if error.is_of_process() => return Err(error),
+            is_empty => is_torn &= is_empty.unwrap_or(false),
+        }
+    }
+    Ok(is_torn)
 }
 
 fn first_superblock(drives: &[NewDrive], geometry: &Geometry, seams: &Seams) -> Result<Superblock> {

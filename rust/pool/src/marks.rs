@@ -6,12 +6,32 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dwk_base::{DriveId, Waiter};
+use dwk_base::{DriveId, Error, Waiter, codes};
 
 use crate::roster::{Roster, RosterCell, Seat, State};
 
+/// What was found out about a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It returned damaged bytes.
+    Suspect,
+    /// It is not trusted any more.
+    Failed,
+    /// It is not trusted any more, because nothing can be written there: what lies there can be read.
+    ReadOnly,
+}
+
+impl Mark {
+    pub(crate) const fn state(self) -> State {
+        match self {
+            Self::Suspect => State::Suspect,
+            Self::Failed | Self::ReadOnly => State::Failed,
+        }
+    }
+}
+
 /// Drives found failed or damaged since the pool was opened.
-pub(crate) type Known = BTreeMap<DriveId, State>;
+pub(crate) type Known = BTreeMap<DriveId, Mark>;
 
 /// What is known, and the roster that shows it.
 #[derive(Debug, Default)]
@@ -34,14 +54,17 @@ impl Marks {
 
     /// True if the drive was found failed in this opening.
     pub(crate) fn is_failed(&self, id: DriveId) -> bool {
-        self.lock().get(&id) == Some(&State::Failed)
+        self.lock().get(&id).is_some_and(|mark| mark.state() == State::Failed)
     }
 
     /// A drive failed: who waits for its superblock waits no longer.
-    pub(crate) fn fail(&self, id: DriveId) {
+    pub(crate) fn fail(&self, id: DriveId, why: &Error) {
         let mut known = self.lock();
-        known.insert(id, State::Failed);
-        self.show(id, State::Failed, |_| true);
+        let is_read_only =
+            why.is(&codes::DRIVE_READ_ONLY) || known.get(&id) == Some(&Mark::ReadOnly);
+        let mark = if is_read_only { Mark::ReadOnly } else { Mark::Failed };
+        known.insert(id, mark);
+        self.show(id, mark, |_| true);
         drop(known);
         if let Some(waiter) = self.writes().get(&id) {
             waiter.stop();
@@ -53,8 +76,8 @@ impl Marks {
         let mut known = self.lock();
         let is_news = !known.contains_key(&id);
         if is_news {
-            known.insert(id, State::Suspect);
-            self.show(id, State::Suspect, |state| state == State::Ok);
+            known.insert(id, Mark::Suspect);
+            self.show(id, Mark::Suspect, |state| state == State::Ok);
         }
         is_news
     }
@@ -62,20 +85,24 @@ impl Marks {
     /// A drive is not suspected any more. False if it was not, or failed meanwhile.
     pub(crate) fn clear(&self, id: DriveId) -> bool {
         let mut known = self.lock();
-        let was_suspect = known.get(&id) == Some(&State::Suspect);
+        let was_suspect = known.get(&id) == Some(&Mark::Suspect);
         if was_suspect {
             known.remove(&id);
-            self.show(id, State::Ok, |state| state == State::Suspect);
+            self.show(id, None, |state| state == State::Suspect);
         }
         was_suspect
     }
 
-    /// Shows a drive in another state, if what it is in allows for it.
-    fn show(&self, id: DriveId, state: State, may: impl Fn(State) -> bool) {
-        let now = self.roster.load();
+    /// Shows a drive as it is marked, if the state that it is in allows for it.
+    fn show(&self, id: DriveId, mark: impl Into<Option<Mark>>, may: impl Fn(State) -> bool) {
+        let (now, mark) = (self.roster.load(), mark.into());
+        let state = mark.map_or(State::Ok, Mark::state);
         let seats = now.seats.iter().map(|seat| {
-            let is_other = seat.id == id && may(seat.state);
-            if is_other { Arc::new(Seat { state, ..Seat::clone(seat) }) } else { Arc::clone(seat) }
+            if seat.id != id || !may(seat.state) {
+                return Arc::clone(seat);
+            }
+            let is_last_resort = mark == Some(Mark::ReadOnly) && seat.drive.is_some();
+            Arc::new(Seat { state, is_last_resort, ..Seat::clone(seat) })
         });
         self.roster.store(Roster { epoch: now.epoch, seats: seats.collect() });
     }

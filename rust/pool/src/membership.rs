@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dwk_base::{Clock, Deadline, DriveId, Epoch, Error, Pauses, Result, Seams, codes};
-use dwk_drive::{Answer, Attached, Edition, MemberRow, MemberState, SlotState, Superblock};
+use dwk_drive::{
+    Answer, Attached, Edition, MemberRow, MemberState, PARTS_OF_PATIENCE, SlotState, Superblock,
+};
 
 use crate::asking;
-use crate::marks::{Known, Marks};
+use crate::marks::{Known, Mark, Marks};
 use crate::roster::{Roster, RosterCell, Seat, State};
 use crate::verdict::follows;
 
@@ -299,7 +301,7 @@ impl Membership {
                 Answer::TimeOver => late("the drive failed while its superblock was written"),
                 Answer::Late => {
                     // The others had this time as well.
-                    patience = Duration::ZERO;
+                    patience = self.drive_timeout / PARTS_OF_PATIENCE;
                     late("a superblock was not written in time")
                 }
             };
@@ -333,8 +335,8 @@ impl Membership {
 
     /// Marks a drive failed in this opening, without waiting for a change that is under way: that does not wait for
     /// the drive any longer either.
-    pub(crate) fn fail(&self, id: DriveId) {
-        self.marks.fail(id);
+    pub(crate) fn fail(&self, id: DriveId, why: &Error) {
+        self.marks.fail(id, why);
         self.tell();
     }
 
@@ -370,9 +372,9 @@ fn of_process(failed: &BTreeMap<DriveId, Error>) -> Option<Error> {
 
 /// Marks drives failed, in this opening and in `next`.
 fn give_up(table: &mut Table, next: &mut Superblock, failed: BTreeMap<DriveId, Error>) {
-    for id in failed.into_keys() {
+    for (id, why) in failed {
         mark(next, id, MemberState::Failed);
-        table.marks.fail(id);
+        table.marks.fail(id, &why);
     }
 }
 
@@ -456,12 +458,13 @@ impl Table {
             labels: row.labels.clone(),
             location,
             capacity_bytes: capacity.map_or(row.capacity_bytes, |room| room.total_bytes),
+            is_last_resort: known.get(&row.id) == Some(&Mark::ReadOnly) && drive.is_some(),
             drive,
         }
     }
 
     fn state(&self, row: &MemberRow, here: bool, known: &Known) -> State {
-        match (row.state, known.get(&row.id)) {
+        match (row.state, known.get(&row.id).map(|mark| mark.state())) {
             (MemberState::Failed, _) | (_, Some(State::Failed)) => State::Failed,
             _ if !here && self.remarks.get(&row.id).is_some_and(|remark| remark.is_foreign) => {
                 State::Foreign
@@ -469,7 +472,7 @@ impl Table {
             _ if !here => State::Missing,
             (MemberState::Draining, _) => State::Draining,
             (MemberState::Stale, _) => State::Stale,
-            (_, Some(state)) => *state,
+            (_, Some(state)) => state,
             _ => State::Ok,
         }
     }

@@ -204,7 +204,7 @@ impl Sorted {
                     let error = Error::new(&codes::SUPERBLOCK_DAMAGED, "both slots are blank");
                     sorted.unknown.push((drive, lease, error));
                 }
-                Ok(None) | Err(_) if is_torn_first(drive.drive()) => {
+                Ok(None) | Err(_) if is_torn_first(drive.drive())? => {
                     sorted.away.push(location.clone(), unfinished(&location));
                 }
                 Ok(None) => sorted.away.push(location, empty()),

@@ -166,6 +166,14 @@ impl Pool {
         Ok(report)
     }
 
+    /// True if a drive is suspected, or more damage was met than is remembered: a scrub of everything that finds and
+    /// leaves nothing wrong ends both.
+    pub fn is_doubtful(&self) -> bool {
+        let roster = self.roster();
+        let is_suspected = roster.seats.iter().any(|seat| seat.state == State::Suspect);
+        is_suspected || self.space.has_more_damage()
+    }
+
     /// Restores what is missing: on `drive`, or everywhere. A drive whose place another one took, and on
     /// which nothing is left, is a member no more.
     ///

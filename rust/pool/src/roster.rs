@@ -69,6 +69,8 @@ pub struct Seat {
     pub location: String,
     /// Its whole size when it was seen last.
     pub capacity_bytes: u64,
+    /// It failed because nothing can be written there: what lies there is read where too much is lost without it.
+    pub is_last_resort: bool,
     /// The drive, if it is here.
     pub drive: Option<Arc<Attached>>,
 }
@@ -77,6 +79,11 @@ impl Seat {
     /// The drive if it can be read from.
     pub fn readable(&self) -> Option<&Arc<Attached>> {
         self.drive.as_ref().filter(|_| self.state.readable())
+    }
+
+    /// The drive if it is to be read only where too much is lost without it. It is never written to.
+    pub fn last_resort(&self) -> Option<&Arc<Attached>> {
+        self.drive.as_ref().filter(|_| self.is_last_resort && self.state == State::Failed)
     }
 
     /// The drive if it can get new shards.

@@ -45,6 +45,8 @@ pub struct DriveStatus {
     pub location: String,
     /// How it is doing.
     pub state: State,
+    /// It failed because nothing can be written there, and is read where too much is lost without it.
+    pub is_last_resort: bool,
     /// All of its room.
     pub capacity_bytes: u64,
     /// Room that is left on it.
@@ -182,6 +184,8 @@ impl Pool {
         const PAGE: usize = 1024;
         let (mut degraded, mut lost, mut after) = (0, 0, None);
         let roster = self.roster();
+        let is_last_resort =
+            |index| roster.seat(index).is_some_and(|seat| seat.last_resort().is_some());
         let left = |index: &u16| gone.contains(index) || roster.seat(*index).is_none();
         let noted = self.space.noted_shards(ledger)?;
         let noted: BTreeMap<StripeId, _> =
@@ -191,6 +195,7 @@ impl Pool {
             let known = noted.get(&stripe.id).into_iter().flat_map(|(_, shards)| shards);
             missing.extend(known.filter(|shard| !left(&stripe.placement[**shard])));
             degraded += u64::from(!missing.is_empty());
+            missing.retain(|shard| !is_last_resort(stripe.placement[*shard]));
             lost += u64::from(!missing.is_empty() && !self.space.readable(stripe, &missing));
         };
         let any = !gone.is_empty() || roster.seats.iter().any(|seat| seat.state != State::Ok);
@@ -258,6 +263,7 @@ fn drive_status(
         id: seat.id,
         location: seat.location.clone(),
         state: seat.state,
+        is_last_resort: seat.last_resort().is_some(),
         capacity_bytes: room.map_or(seat.capacity_bytes, |room| room.total_bytes),
         free_bytes: room.map_or(known, |room| room.free_bytes),
         used_bytes: usage.bytes,

@@ -186,7 +186,7 @@ impl Watch for Watching {
         }
         let roster = self.0.membership.roster().load();
         if let Some(seat) = roster.seat(index).filter(|seat| seat.state != State::Failed) {
-            self.0.membership.fail(seat.id);
+            self.0.membership.fail(seat.id, error);
             self.0.mend_soon();
         }
     }
@@ -203,15 +203,15 @@ impl Watch for Watching {
 pub(crate) struct Evicting(pub(crate) Arc<Warden>);
 
 impl dwk_journal::Membership for Evicting {
-    fn failed(&self, drives: &[DriveId]) {
-        for drive in drives {
-            self.0.membership.fail(*drive);
+    fn failed(&self, drives: &[(DriveId, Error)]) {
+        for (drive, why) in drives {
+            self.0.membership.fail(*drive, why);
         }
     }
 
-    fn evict(&self, drive: DriveId, _why: &Error) -> Result<Epoch> {
+    fn evict(&self, drive: DriveId, why: &Error) -> Result<Epoch> {
         let membership = &self.0.membership;
-        membership.fail(drive);
+        membership.fail(drive, why);
         self.0.evict(drive)?;
         self.0.mend_soon();
         Ok(membership.epoch())

@@ -262,7 +262,7 @@ impl Pool {
     ) -> PyResult<Timed<T>> {
         let (stop, latest) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let heard = Arc::clone(&latest);
-        let listener: Listener = Box::new(move |progress: &Progress| {
+        let listener: Listener = Arc::new(move |progress: &Progress| {
             *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
         });
         let work = Work { rate_bytes_per_s: rate, listener: Some(listener), stop: stop.clone() };

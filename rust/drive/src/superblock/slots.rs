@@ -144,15 +144,23 @@ impl Superblock {
 
     /// True if a slot is there, none is valid and one was never written whole: the power went while the
     /// drive was given its very first superblock. A slot that cannot be read may be anything.
-    pub fn is_torn_first(drive: &dyn Drive) -> bool {
+    ///
+    /// # Errors
+    /// Those of the process: they say nothing about the slots.
+    pub fn is_torn_first(drive: &dyn Drive) -> Result<bool> {
         let there = Slot::BOTH.map(|slot| drive.read_superblock(slot));
+        if let Some(error) =
+            there.iter().filter_map(|read| read.as_ref().err()).find(|e| e.is_of_process())
+        {
+            return Err(error.clone());
+        }
         let is_there = there.iter().any(|slot| matches!(slot, Ok(Some(_))));
         let found = Slot::BOTH.map(|slot| look(drive, slot));
         let is_none = |found: &Found| matches!(found, Found::Nothing | Found::Damaged(_));
-        is_there
+        Ok(is_there
             && there.iter().all(Result::is_ok)
             && found.iter().all(is_none)
-            && found.iter().any(|found| matches!(found, Found::Nothing))
+            && found.iter().any(|found| matches!(found, Found::Nothing)))
     }
 
     /// Writes this superblock to both slots, so that nothing older is left on the drive. Durable on

@@ -135,11 +135,11 @@ fn an_edition_is_the_same_on_every_drive_and_in_every_standing_and_for_no_other_
 #[test]
 fn a_drive_is_unborn_while_nothing_was_in_force_and_torn_before_its_first_is_whole() {
     let drive = MemoryDrive::new("d");
-    assert!(!Superblock::is_torn_first(&drive));
+    assert!(!Superblock::is_torn_first(&drive).unwrap());
     drive.set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
-    assert!(Superblock::is_torn_first(&drive));
+    assert!(Superblock::is_torn_first(&drive).unwrap());
     drive.set_raw(&Entry::SuperblockA, Some(vec![0; 4096]));
-    assert!(Superblock::is_torn_first(&drive));
+    assert!(Superblock::is_torn_first(&drive).unwrap());
     let first = Superblock { follows: vec![], ..proposal(1) };
     let mut state = first.create(&drive).unwrap();
     assert!(load(&drive).is_unborn);
@@ -149,7 +149,7 @@ fn a_drive_is_unborn_while_nothing_was_in_force_and_torn_before_its_first_is_who
     Superblock { follows: vec![], ..sample(1) }.store(&drive, &mut state).unwrap();
     assert!(!load(&drive).is_unborn);
     drive.set_raw(&Entry::SuperblockA, Some(vec![7; 4096]));
-    assert!(!Superblock::is_torn_first(&drive));
+    assert!(!Superblock::is_torn_first(&drive).unwrap());
     let drive = MemoryDrive::new("d");
     proposal(2).create(&drive).unwrap();
     assert!(!load(&drive).is_unborn, "it was made from another one");

@@ -56,7 +56,7 @@ impl Run for Status {
 }
 
 /// Called with how far long work is, from its own threads.
-pub type Listener = Box<dyn Fn(&Progress) + Send + Sync>;
+pub type Listener = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// How long work goes on: nobody's deadline is longer than its context's.
 #[derive(Default)]
@@ -71,16 +71,16 @@ pub struct Work {
 
 impl Work {
     /// What the pool is steered with.
-    fn control(self, context: &Context, after: Option<StripeId>) -> Arc<Control> {
+    fn control(&self, context: &Context, after: Option<StripeId>) -> Control {
         let control = after.map_or_else(Control::new, |after| Control::new().starting_after(after));
         let control = control
             .with_rate(self.rate_bytes_per_s)
             .until(context.deadline().clone())
-            .stopped_by(self.stop);
-        Arc::new(match self.listener {
-            Some(listener) => control.on_progress(listener),
+            .stopped_by(Arc::clone(&self.stop));
+        match self.listener.clone() {
+            Some(listener) => control.on_progress(move |progress| listener(progress)),
             None => control,
-        })
+        }
     }
 }
 
@@ -115,13 +115,19 @@ impl Run for Scrub {
         let after = bookmark.read()?.filter(|_| !self.restart);
         let (mut work, kept) = (self.work, Arc::clone(&bookmark));
         let listener = work.listener.take();
-        work.listener = Some(Box::new(move |progress| {
+        work.listener = Some(Arc::new(move |progress| {
             kept.keep(progress.after);
             if let Some(listener) = &listener {
                 listener(progress);
             }
         }));
-        let report = store.pool.scrub(&*store.meta, &work.control(context, after))?;
+        let scrub = |after| store.pool.scrub(&*store.meta, &work.control(context, after));
+        let mut report = scrub(after)?;
+        // What an earlier opening looked at says nothing about drives that are doubted in this one: only a going
+        // over everything does.
+        if after.is_some() && report.is_clean() && store.pool.is_doubtful() {
+            report = scrub(None)?.and_before(&report);
+        }
         bookmark.keep(report.after.filter(|_| !report.finished));
         store.herald.tell(store, Event::scrubbed(&report), context);
         ended(report.finished, context, "scrub")?;

@@ -149,7 +149,8 @@ impl Recovery<'_> {
         let lost: Vec<usize> = self.lost.keys().copied().collect();
         let set = self.code().read_set(&self.avoiding(&[], race), wanted);
         let Ok(set) = set.or_else(|_| self.code().read_set(&lost, wanted)) else {
-            return if self.wait_for_late()? { Ok(()) } else { Err(self.too_many_lost()) };
+            let came = self.wait_for_late()? || self.read_last_resorts()?;
+            return if came { Ok(()) } else { Err(self.too_many_lost()) };
         };
         for index in set {
             if self.have.contains_key(&index) || race.has(index) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwk_base::{Deadline, Error, Result, codes};
-use dwk_drive::{Answer, Bell};
+use dwk_drive::{Answer, Bell, Drive};
 use dwk_erasure::{Code, Shard};
 
 use super::Shared;
@@ -27,6 +27,8 @@ pub(crate) struct Recovery<'a> {
     pub(crate) late: Vec<Fetch>,
     /// Asked for only if nothing else helps: on drives that owe another answer, or asked for in vain before.
     pub(crate) unasked: Vec<usize>,
+    /// Drives that are read only where nothing else helps were asked.
+    is_at_last_resorts: bool,
     /// What the right shards say of all of them, if that is known.
     expected: Option<Arc<Header>>,
     pub(crate) deadline: Deadline,
@@ -57,6 +59,7 @@ impl<'a> Recovery<'a> {
             lost: BTreeMap::new(),
             late: Vec::new(),
             unasked: Vec::new(),
+            is_at_last_resorts: false,
             expected: None,
             deadline: Deadline::never(),
             bell: Arc::default(),
@@ -141,7 +144,7 @@ impl<'a> Recovery<'a> {
         loop {
             let lost: Vec<usize> = self.lost.keys().copied().collect();
             let Ok(set) = self.code.read_set(&lost, wanted) else {
-                if self.wait_for_late()? {
+                if self.wait_for_late()? || self.read_last_resorts()? {
                     continue;
                 }
                 return Err(self.too_many_lost());
@@ -231,6 +234,48 @@ impl<'a> Recovery<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// After that: what lies on drives that failed because nothing can be written there. True if some of it came.
+    /// What they do not give says nothing new about them.
+    ///
+    /// # Errors
+    /// `context.deadline`, and those of the process.
+    pub(crate) fn read_last_resorts(&mut self) -> Result<bool> {
+        if std::mem::replace(&mut self.is_at_last_resorts, true) {
+            return Ok(false);
+        }
+        let roster = self.shared.roster.load();
+        let mut tickets = Vec::new();
+        for index in self.lost.keys().copied() {
+            let seat = self.stripe.placement.get(index).and_then(|seat| roster.seat(*seat));
+            let Some(drive) = seat.and_then(|seat| seat.last_resort()) else { continue };
+            let buffer = self
+                .shared
+                .read_memory
+                .take_anyway(self.shared.fetch_bytes(self.stripe, &self.range));
+            let (shared, stripe) = (Arc::clone(self.shared), Arc::clone(self.stripe));
+            let range = self.range.clone();
+            let load = move |drive: &dyn Drive| shared.load(drive, &stripe, index, range, buffer);
+            tickets.push((index, drive.submit(load)));
+        }
+        let (patience, before) = (self.shared.options.drive_timeout, self.have.len());
+        for (index, ticket) in tickets {
+            match ticket.wait_until(patience, &self.deadline) {
+                Answer::Came(Ok(piece)) => {
+                    self.read_bytes += self.range.len() as u64;
+                    self.have.insert(index, Arc::new(piece));
+                    self.lost.remove(&index);
+                }
+                Answer::Came(Err(error)) if error.is_of_process() => return Err(error),
+                Answer::Came(Err(error)) => drop(self.lost.insert(index, Some(error))),
+                Answer::Late => {}
+                Answer::TimeOver => {
+                    return Err(Deadline::passed("a drive takes long to be read"));
+                }
+            }
+        }
+        Ok(self.have.len() > before)
     }
 
     /// What the right shards say of all of them: as the most do, unless it is known.

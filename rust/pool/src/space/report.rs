@@ -57,6 +57,19 @@ impl ScrubReport {
         self.finished && self.left_nothing()
     }
 
+    /// With what another run did before, part of which this one looked at again: what it found and mended is added,
+    /// what was well then is not.
+    #[must_use]
+    pub const fn and_before(mut self, before: &Self) -> Self {
+        self.damaged_shards += before.damaged_shards;
+        self.restored_shards += before.restored_shards;
+        self.removed_orphans += before.removed_orphans;
+        self.journal_repairs += before.journal_repairs;
+        self.read_bytes += before.read_bytes;
+        self.written_bytes += before.written_bytes;
+        self
+    }
+
     /// True if nothing wrong is left in what was looked at.
     pub(crate) const fn left_nothing(&self) -> bool {
         self.unread_shards == 0

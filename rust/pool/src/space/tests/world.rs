@@ -107,17 +107,8 @@ pub(super) fn set_state(roster: &RosterCell, index: u16, state: State) {
 }
 
 fn copy(seat: &Seat, state: State) -> Seat {
-    Seat {
-        index: seat.index,
-        id: seat.id,
-        name: seat.name.clone(),
-        state,
-        failure_domain: seat.failure_domain.clone(),
-        labels: seat.labels.clone(),
-        location: seat.location.clone(),
-        capacity_bytes: seat.capacity_bytes,
-        drive: if state == State::Missing { None } else { seat.drive.clone() },
-    }
+    let drive = if state == State::Missing { None } else { seat.drive.clone() };
+    Seat { state, drive, ..seat.clone() }
 }
 
 fn open(
@@ -201,6 +192,7 @@ impl World {
                 labels: BTreeMap::new(),
                 location: format!("d{n}"),
                 capacity_bytes: capacity.total_bytes,
+                is_last_resort: false,
                 drive: Some(drive),
             })
         };
