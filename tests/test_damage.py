@@ -263,3 +263,36 @@ def test_a_scrub_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         assert kernel.pool.scrub().stripes >= everything, "a whole one follows one that ended"
         assert kernel.pool.scrub(restart=True).stripes >= everything
         assert kernel.list("docs").keys() == sorted(f"docs/{n}" for n in range(300))
+
+
+def test_a_scrub_that_goes_on_after_an_opening_leaves_no_drive_suspected_that_is_well(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store"
+    with dw.open(path, drives=3, create=True) as kernel:
+        kernel.containers.create("docs")
+        for number in range(300):
+            kernel.put(f"docs/{number}", random.Random(number).randbytes(70_000))
+        everything = kernel.pool.scrub().stripes
+
+        def stop(progress: dw.Progress) -> None:
+            if progress.done > everything * 2 // 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            kernel.pool.scrub(progress=stop, rate="30 MiB")
+    # In the last stripes, which are still to be looked at.
+    shards = files_of(path / "d1" / "blobs" / "s")
+    for shard in shards[len(shards) * 3 // 4 :]:
+        flip(shard, random.Random(1))
+    with dw.open(path) as kernel:
+        for number in range(300):
+            assert kernel[f"docs/{number}"] == random.Random(number).randbytes(70_000)
+        assert [drive.state for drive in kernel.pool.status().drives] == ["suspect", "ok", "ok"]
+        report = kernel.pool.scrub()
+        # The rest, and then all.
+        assert report.stripes >= everything
+        assert report.restored_shards > 0
+        status = kernel.pool.status()
+        assert ([drive.state for drive in status.drives], status.advice) == (["ok"] * 3, [])
+        assert kernel.pool.scrub().restored_shards == 0
