@@ -8,6 +8,7 @@ import copy
 import os
 import re
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -259,3 +260,62 @@ def test_a_long_opening_says_how_far_it_is_and_a_short_one_nothing(
         drives.pause(0)
     with dw.open(drives=drives.names, progress=True):
         assert capfd.readouterr().err == ""
+
+
+class HangingDrive(DictDrive):
+    """Hangs in one of its calls until it is let go."""
+
+    hangs_in = ""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.go_on = threading.Event()
+
+    def _note(self, what: str) -> None:
+        super()._note(what)
+        if what == self.hangs_in:
+            self.go_on.wait(60)
+
+
+@pytest.fixture
+def fresh() -> Iterator[dict[str, DictDrive]]:
+    """Two new drives, the second of which may hang."""
+    drives = {"dict://a": DictDrive("dict://a"), "dict://b": HangingDrive("dict://b")}
+    _native.register_drives("dict", lambda url, *_: drives[url])
+    yield drives
+    _native.unregister_drives("dict")
+
+
+@pytest.mark.usefixtures("_no_alarm")
+@pytest.mark.parametrize(
+    "call", ["read_superblock", "lock", "list", "capacity", "write_superblock"]
+)
+def test_ctrl_c_ends_the_making_of_a_store_on_a_drive_that_hangs(
+    fresh: dict[str, DictDrive], call: str
+) -> None:
+    hanging = fresh["dict://b"]
+    assert isinstance(hanging, HangingDrive)
+    hanging.hangs_in = call
+    raised_at: list[float] = []
+
+    def raise_it(*_: object) -> None:
+        raised_at.append(time.monotonic())
+        raise _Interrupt
+
+    signal.signal(signal.SIGALRM, raise_it)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    with pytest.raises(_Interrupt):
+        dw.open(drives=list(fresh), geometry="mirror:2", create=True)
+    # What hangs had a second to end in order.
+    assert time.monotonic() - raised_at[-1] < 1 + _HEARD_S
+    assert call in hanging.calls
+    hanging.hangs_in = ""
+    hanging.go_on.set()
+    give_up_at = time.monotonic() + 20
+    while any(drive.held is not None for drive in fresh.values()):
+        assert time.monotonic() < give_up_at, "a drive stays locked"
+        time.sleep(0.01)
+    with dw.open(drives=list(fresh), geometry="mirror:2", create=True) as kernel:
+        kernel.containers.create("docs")
+        kernel.put("docs/a", b"kept")
+        assert kernel["docs/a"] == b"kept"

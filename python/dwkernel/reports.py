@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwkernel.units import format_duration, format_size
@@ -27,12 +27,22 @@ DRIVE_STATES = ("ok", "missing", "failed", "suspect", "stale", "draining", "fore
 REDUNDANCIES = ("full", "degraded", "lost")
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return a moment as JSON has it: RFC 3339, in UTC.
+
+    >>> from datetime import timedelta, timezone
+    >>> rfc3339(datetime(2026, 3, 2, 0, 5, 9, tzinfo=timezone(timedelta(hours=2))))
+    '2026-03-01T22:05:09Z'
+    """
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def plain(value: object) -> Any:
     """Return `value` as JSON can write it."""
     if isinstance(value, Report):
         return value.to_dict()
     if isinstance(value, datetime):
-        return value.isoformat()
+        return rfc3339(value)
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -23,6 +23,7 @@ from dwkernel.cli.job import app as job_app
 from dwkernel.cli.measures import metrics
 from dwkernel.cli.output import Deleted, Output
 from dwkernel.cli.plugin import app as plugin_app
+from dwkernel.cli.times import second
 from dwkernel.objects import ObjectInfo, Prefix
 from dwkernel.units import format_size
 
@@ -207,7 +208,7 @@ def put(  # noqa: PLR0913, PLR0917 - each option stands alone
 
 
 def _line(info: ObjectInfo, out: Output) -> str:
-    return f"{out.name(info.key)}  {format_size(info.size)}  {info.created:%Y-%m-%d %H:%M:%S}Z"
+    return f"{out.name(info.key)}  {format_size(info.size)}  {second(info.created)}"
 
 
 @app.command()
@@ -280,9 +281,7 @@ def ls(
             if as_json:
                 out.done(containers)
                 return
-            rows = [
-                (f"{found.name}/", f"{found.created:%Y-%m-%d %H:%M:%S}") for found in containers
-            ]
+            rows = [(f"{found.name}/", second(found.created)) for found in containers]
             out.table(("container", "created"), rows, right=set())
             return
         listing = kernel.list(prefix, delimiter=None if recursive else "/")
@@ -295,7 +294,7 @@ def ls(
 def _row(entry: ObjectInfo | Prefix) -> tuple[str, str, str]:
     if isinstance(entry, Prefix):
         return entry.key, "", ""
-    return entry.key, format_size(entry.size), f"{entry.created:%Y-%m-%d %H:%M:%S}"
+    return entry.key, format_size(entry.size), second(entry.created)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dwkernel import errors
+from dwkernel.cli.times import second
 from dwkernel.reports import Report, counted, plain
 from dwkernel.units import format_size
 
@@ -260,7 +261,7 @@ def locked_by(details: dict[str, str]) -> str:
         return ""
     since = details.get("since", "")
     with contextlib.suppress(ValueError):
-        since = f"{datetime.fromtimestamp(int(since) / 1e9, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+        since = second(datetime.fromtimestamp(int(since) / 1e9, UTC))
     host, program = details.get("host", ""), details.get("program", "")
     what = f" ({program})" if program else ""
     where = f" on {host}" if host else ""

@@ -11,7 +11,7 @@ from dwkernel import errors
 from dwkernel._latch import Latch
 from dwkernel.jobs.context import JobProgress
 from dwkernel.jobs.schedule import moment
-from dwkernel.reports import table
+from dwkernel.reports import rfc3339, table
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Job:
             "parent": record.parent,
             "schedule": record.schedule,
             "unique": record.unique,
-            **{name: None if at is None else at.isoformat() for name, at in shown.items()},
+            **{name: None if at is None else rfc3339(at) for name, at in shown.items()},
         }
 
     def _repr_html_(self) -> str:

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use rustix::process::{Resource, getrlimit};
+
 /// Makes the content of `store.json` last, before its name stands for it.
 pub(crate) const SYNC_POINTERS: &str = "pointers.file";
 /// Makes the name last.
@@ -32,6 +34,11 @@ impl Disk for System {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // The system would kill a process that does not ignore `SIGXFSZ`.
+        let limit = getrlimit(Resource::Fsize).current;
+        if limit.is_some_and(|limit| bytes.len() as u64 > limit) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         // Whatever lies there is not written to: it may be a link to somebody's file, or a pipe.
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -25,6 +25,7 @@ mod foreign;
 mod forks;
 mod holder;
 mod kernel;
+mod leaving;
 mod limits;
 mod locate;
 mod making;

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use dwk_base::{Code, Error, Result, codes};
 use dwk_drive::{Drive, Holder, LocalDrive};
+use rustix::io::Errno;
 
 use crate::disk::{Disk, SYNC_DIRECTORY, System};
 use crate::locate::{Find, Locator, Place, text_of};
@@ -123,7 +124,12 @@ fn check_apart(places: &[Place]) -> Result<()> {
 
 /// The code for what a file system says.
 pub(crate) fn code_of(error: &io::Error) -> &'static Code {
+    if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)) {
+        return &codes::PROCESS_EXHAUSTED;
+    }
     match error.kind() {
+        // What is written here is shorter than any file system's longest file.
+        io::ErrorKind::FileTooLarge => &codes::PROCESS_FILE_SIZE,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             &codes::DRIVE_READ_ONLY
         }

@@ -20,7 +20,7 @@ use crate::locate::{Drives, Locator, store_path, text_of};
 use crate::making::Made;
 use crate::pointers::{Pointers, numbered};
 use crate::policies::Asking;
-use crate::{Context, Deadline, Door, Kernel, holder, limits};
+use crate::{Context, Deadline, Door, Kernel, holder, leaving, limits};
 
 /// What can be done with a store that cannot be written to.
 const READABLE: &str = "the store can still be read, with read_only=True and by commands that only look (get, ls, cp, status)";
@@ -103,8 +103,7 @@ impl Kernel {
             context.deadline().check()?;
             let path = spec.path.as_deref().map(store_path).transpose()?;
             let spec = &OpenSpec { path, ..spec.clone() };
-            let (deadline, locator) = (context.deadline(), Locator::new(spec.path.clone()));
-            let mut opened = Opening { spec, seams, deadline, locator }.open()?;
+            let mut opened = open(spec, context.deadline(), seams)?;
             opened.point_if_writable(spec)?;
             Ok(opened)
         });
@@ -120,6 +119,21 @@ impl Kernel {
         let door = Door::new(stages, Arc::clone(limits.live()));
         Ok(Self::new(opened, door, seams.clone()))
     }
+}
+
+/// Opens; where a store may be made, on a thread of its own: new drives are asked one by one, and one that hangs would
+/// keep who stops waiting for them. What comes of that later is taken away again, or closed.
+fn open(spec: &OpenSpec, deadline: &Deadline, seams: &Seams) -> Result<Opened> {
+    let locator = Locator::new(spec.path.clone());
+    if spec.create == Create::Never {
+        return Opening { spec, seams, deadline, locator }.open();
+    }
+    let (spec, seams, until) = (spec.clone(), seams.clone(), deadline.clone());
+    let work = move || Opening { spec: &spec, seams: &seams, deadline: &until, locator }.open();
+    leaving::unless_left(deadline, work, |opened| {
+        // Nothing was acknowledged: what fails here costs a longer next opening.
+        let _ = opened.close_now();
+    })
 }
 
 /// A store that is there.
@@ -281,7 +295,10 @@ impl Opening<'_> {
         self.check_labels(locations.len())?;
         let under = self.spec.path.as_deref().filter(|_| matches!(drives, Drives::Count(_)));
         let made = Made::new(&locations, under, self.holder())?;
-        let opened = self.create_on(&made.drives, &geometry);
+        let opened = self.create_on(&made.drives, &geometry).and_then(|opened| {
+            // Who waits no longer gets no store, also if that is found out late.
+            self.deadline.check().inspect_err(|_| drop(opened.close_now())).map(|()| opened)
+        });
         opened.inspect_err(|_| made.undo())
     }
 
@@ -305,7 +322,8 @@ impl Opening<'_> {
         let drives: Vec<_> = drives.iter().cloned().enumerate().map(named).collect();
         let options = self.spec.tuning.pool();
         self.deadline.check()?;
-        let pool = Pool::create(&drives, geometry, &options, self.seams.clone(), &self.holder())?;
+        let (seams, holder, until) = (self.seams.clone(), self.holder(), self.deadline);
+        let pool = Pool::create_until(&drives, geometry, &options, seams, &holder, until)?;
         self.finish(pool, None)
     }
 

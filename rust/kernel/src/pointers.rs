@@ -109,7 +109,7 @@ impl Pointers {
     /// Writes `path`/store.json: a reader sees the old content or the new, also after a power cut.
     ///
     /// # Errors
-    /// `drive.full`, `drive.read_only`, `drive.io`
+    /// `drive.full`, `drive.read_only`, `drive.io`, `process.exhausted`, `process.file_size`
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let text = format!("{:#}\n", self.to_value(path));
         if read_text(&path.join(FILE)).is_some_and(|there| there == text) {

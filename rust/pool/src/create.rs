@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use dwk_base::{DriveId, Epoch, Error, PoolId, Result, Seams, codes};
+use dwk_base::{Deadline, DriveId, Epoch, Error, PoolId, Result, Seams, codes};
 use dwk_drive::{
     Attached, BlobName, Drive, FORMAT_VERSION, Features, Holder, Lease, LockMode, MemberRow,
     MemberState, SlotState, Superblock,
@@ -32,6 +32,21 @@ impl Pool {
         seams: Seams,
         holder: &Holder,
     ) -> Result<Arc<Self>> {
+        Self::create_until(drives, geometry, options, seams, holder, &Deadline::never())
+    }
+
+    /// [`create`](Self::create), if it is done by then: no pool is made that nobody waits for any more.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create); `context.deadline`, `context.cancelled`
+    pub fn create_until(
+        drives: &[NewDrive],
+        geometry: &Geometry,
+        options: &PoolOptions,
+        seams: Seams,
+        holder: &Holder,
+        until: &Deadline,
+    ) -> Result<Arc<Self>> {
         check(drives, geometry)?;
         let locks = drives.iter().map(|new| new.drive.lock(holder, LockMode::Exclusive));
         let locks = locks.collect::<Result<Vec<_>>>()?;
@@ -50,7 +65,8 @@ impl Pool {
             Some((*id, Lease::new(Arc::clone(&table.present.get(id)?.drive), lock)))
         });
         let leases = leases.collect();
-        begin(table, leases, geometry, options, seams)
+        until.check()?;
+        begin(table, leases, geometry, options, seams, until)
     }
 }
 
@@ -60,6 +76,7 @@ fn begin(
     geometry: &Geometry,
     options: &PoolOptions,
     seams: Seams,
+    until: &Deadline,
 ) -> Result<Arc<Pool>> {
     let tolerance = geometry.tolerance();
     let id = table.superblock.pool;
@@ -84,6 +101,7 @@ fn begin(
     let evicting = Arc::new(Evicting(Arc::clone(&warden)));
     let journal =
         Journal::create(identity, members, options.journal.clone(), evicting, seams.clone())?;
+    until.check()?;
     membership.bear()?;
     let journal = Arc::new(journal);
     warden.set_journal(&journal);

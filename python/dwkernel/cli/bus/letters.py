@@ -12,9 +12,10 @@ from dwkernel._progress import showing
 from dwkernel.cli.arguments import Force, Json, utf8
 from dwkernel.cli.bus.arguments import Place, StreamName
 from dwkernel.cli.bus.places import bus_at
-from dwkernel.cli.bus.shown import ago, data_text, plain_message, stamp
+from dwkernel.cli.bus.shown import ago, data_text, plain_message
 from dwkernel.cli.output import Output
-from dwkernel.reports import counted
+from dwkernel.cli.times import stamp
+from dwkernel.reports import counted, rfc3339
 
 if TYPE_CHECKING:
     from dwkernel.bus import Consumer, DeadLetter, Stream
@@ -95,7 +96,7 @@ def _history(letter: DeadLetter) -> str:
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:
     history = [
-        {"at": datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(), "ending": ending}
+        {"at": rfc3339(datetime.fromtimestamp(unix_ms / 1000, UTC)), "ending": ending}
         for unix_ms, ending in letter.history
     ]
     message = None if letter.message is None else plain_message(letter.message)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from dwkernel.cli.times import stamp
+from dwkernel.reports import rfc3339
 from dwkernel.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def plain_message(message: Message) -> dict[str, Any]:
     data = message.data
     whole: dict[str, Any] = {
         "sequence": message.sequence,
-        "published_at": message.published_at.isoformat(),
+        "published_at": rfc3339(message.published_at),
         "published_ns": message.published_ns,
         "subject": message.subject,
         "headers": message.headers,
@@ -81,15 +82,6 @@ def _hex(data: bytes) -> str:
 def headers_text(headers: dict[str, str]) -> str:
     """Return headers in one line."""
     return " ".join(f"{name}={data_text(value.encode())}" for name, value in headers.items())
-
-
-def stamp(moment: datetime, *, short: bool) -> str:
-    """Return a moment in UTC: with `short` without the date if that is today's."""
-    moment = moment.astimezone(UTC)
-    clock = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
-    if short and moment.date() == datetime.now(UTC).date():
-        return clock
-    return f"{moment:%Y-%m-%d} {clock}" if short else moment.isoformat()
 
 
 def ago(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
@@ -96,7 +97,7 @@ class Wanted:
 
 
 def moment_of(text: str | None) -> datetime | None:
-    """Read a moment: ISO 8601, in UTC if it says no zone; or how long ago, such as `2h`.
+    """Read a moment: ISO 8601, in local time if it says no zone; or how long ago, such as `2h`.
 
     Raises:
         BadParameter: it is neither
@@ -104,12 +105,8 @@ def moment_of(text: str | None) -> datetime | None:
     """
     if text is None:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    else:
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromisoformat(text).astimezone(UTC)
     try:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     except (errors.Invalid, OverflowError):

@@ -16,7 +16,8 @@ from dwkernel.cli.bus.places import bus_at, looks
 from dwkernel.cli.bus.shown import ago, period
 from dwkernel.cli.bus.subjects import Wanted, check, overlap
 from dwkernel.cli.output import Output
-from dwkernel.reports import counted
+from dwkernel.cli.times import stamp
+from dwkernel.reports import counted, rfc3339
 from dwkernel.units import format_size, parse_duration
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def _about(stream: Stream) -> dict[str, Any]:
         last = _at(stream, status.last_sequence)
     return {
         **status.to_dict(),
-        "first_at": None if first is None else first.published_at.isoformat(),
-        "last_at": None if last is None else last.published_at.isoformat(),
+        "first_at": None if first is None else rfc3339(first.published_at),
+        "last_at": None if last is None else rfc3339(last.published_at),
         "settings": None if settings is None else settings.to_dict(),
     }
 
@@ -118,9 +119,12 @@ def _show(out: Output, found: list[dict[str, Any]], rates: Mapping[str, str] | N
 
 def _row(one: dict[str, Any], *, short: bool) -> list[str]:
     def when(text: str | None) -> str:
-        if text is None or not short:
-            return text or ""
-        return ago((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
+        if text is None:
+            return ""
+        moment = datetime.fromisoformat(text)
+        if not short:
+            return stamp(moment, short=False)
+        return ago((datetime.now(UTC) - moment).total_seconds())
 
     count = f"{one['messages']:,}" if short else str(one["messages"])
     return [

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 import typer
 
 from dwkernel.cli.arguments import Force, Json, Store, utf8
-from dwkernel.cli.bus.shown import stamp
 from dwkernel.cli.job import shown
 from dwkernel.cli.job.arguments import KindName, Options, jobs_at, options_of
 from dwkernel.cli.output import FAILED, Output
+from dwkernel.cli.times import second
 
 __all__ = ["schedule", "schedules", "unschedule"]
 
@@ -69,7 +70,9 @@ def schedule(  # noqa: PLR0913, PLR0917 - each option stands alone
             overlap=overlap,
             start=False,
         )
-        due = "" if made.next_at is None else f", due {stamp(made.next_at, short=False)}"
+        # In the zone of its fields, so that they are seen in it.
+        fields_zone = None if made.cron is None else ZoneInfo(made.zone)
+        due = "" if made.next_at is None else f", due {second(made.next_at, fields_zone)}"
         out.done(made, f"{made.name}: {made.kind}{due}")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from dwkernel.cli.bus.shown import period, stamp
+from dwkernel.cli.bus.shown import period
+from dwkernel.cli.times import second, stamp
 from dwkernel.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ def table(out: Output, jobs: Sequence[Job]) -> None:
     rows = []
     for job in jobs:
         submitted = "" if job.submitted_at is None else stamp(job.submitted_at, short=short)
-        told = (job.id, job.kind, job.state, str(job.priority), submitted, took(job), _news(job))
+        told = (
+            job.id,
+            job.kind,
+            job.state,
+            str(job.priority),
+            submitted,
+            took(job),
+            _news(job, short=short),
+        )
         rows.append(told)
     out.table(_HEAD, rows, {3, 5})
 
@@ -55,10 +64,10 @@ def amounts(progress: JobProgress | None) -> str:
     return ", ".join(text for text in told if text)
 
 
-def _news(job: Job) -> str:
+def _news(job: Job, *, short: bool) -> str:
     error = job.error
     if job.state == "scheduled" and job.due_at is not None:
-        due = f"due {stamp(job.due_at, short=True)}"
+        due = f"due {stamp(job.due_at, short=short)}"
         return due if error is None else f"{due}, after: {_first(str(error))}"
     if error is not None and job.state != "done":
         return _first(str(error))
@@ -78,6 +87,8 @@ def page(out: Output, job: Job) -> None:
             shown = amounts(job.progress)
         elif name == "error":
             shown = "" if value is None else str(job.error)
+        elif name.endswith("_at"):
+            shown = "" if value is None else second(getattr(job, name))
         else:
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if value not in (None, {}, "") and shown:

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dwk_base::{Code, Error, Random, Result, codes};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::SpillFile;
 
@@ -62,6 +64,12 @@ impl LocalSpill {
 impl SpillFile for LocalSpill {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let at = self.end - self.base;
+        let end = at.saturating_add(bytes.len() as u64);
+        if is_past_limit(end) {
+            let place = self.directory.display();
+            let text = format!("the spill file in {place} would grow to {end} bytes");
+            return Err(Error::new(&codes::PROCESS_FILE_SIZE, text).with("path", place));
+        }
         // What a failed write left is overwritten by the next one.
         let written = self.file()?.write_all_at(bytes, at);
         written.map_err(|error| self.failed("writing", error))?;
@@ -115,7 +123,16 @@ fn punch(file: &File, at: u64, bytes: u64) {
 #[cfg(not(target_os = "linux"))]
 fn punch(_file: &File, _at: u64, _bytes: u64) {}
 
+/// True if the process may not write a file up to `end`: the system would kill a process that does not ignore
+/// `SIGXFSZ`.
+fn is_past_limit(end: u64) -> bool {
+    getrlimit(Resource::Fsize).current.is_some_and(|limit| end > limit)
+}
+
 fn code_of(error: &io::Error) -> &'static Code {
+    if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)) {
+        return &codes::PROCESS_EXHAUSTED;
+    }
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             &codes::DRIVE_FULL

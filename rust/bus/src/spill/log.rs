@@ -56,7 +56,7 @@ impl Log {
     /// Adds an envelope at the end.
     ///
     /// # Errors
-    /// `bus.full` at the limit, `drive.full`, `drive.io`; the ticket comes back.
+    /// `bus.full` at the limit, and those of the file; the ticket comes back.
     pub(crate) fn append(
         &mut self,
         envelope: &Envelope,

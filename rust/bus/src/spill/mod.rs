@@ -21,7 +21,7 @@ pub trait SpillFile: Send {
     /// Adds `bytes` at the end. After an error the end is where it was.
     ///
     /// # Errors
-    /// `drive.full` when there is no room, `drive.io`.
+    /// `drive.full` when there is no room, `process.exhausted`, `process.file_size`, `drive.io`.
     fn append(&mut self, bytes: &[u8]) -> Result<()>;
 
     /// Fills `into` from `offset`, counted from the first byte that was ever appended.

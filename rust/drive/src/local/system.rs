@@ -77,6 +77,29 @@ fn within_limit(end: u64) -> Io<()> {
     if limit.is_some_and(|limit| end > limit) { Err(PAST_LIMIT) } else { Ok(()) }
 }
 
+/// Renames to a name that is free: a link does not replace what is there. A directory has no links; it may take the
+/// place of an empty one, which is made for it where nothing was.
+fn rename_by_link(root: &OwnedFd, from: &str, to: &str) -> Io<()> {
+    let none = AtFlags::empty();
+    match retry_on_intr(|| fs::linkat(root, from, root, to, none)) {
+        Err(Errno::PERM | Errno::ISDIR | Errno::ACCESS) if is_directory(root, from)? => {
+            retry_on_intr(|| fs::mkdirat(root, to, DIRECTORY_MODE))?;
+            retry_on_intr(|| fs::renameat(root, from, root, to)).inspect_err(|_| {
+                let _ = retry_on_intr(|| fs::unlinkat(root, to, AtFlags::REMOVEDIR));
+            })
+        }
+        linked => {
+            linked?;
+            retry_on_intr(|| fs::unlinkat(root, from, none))
+        }
+    }
+}
+
+fn is_directory(root: &OwnedFd, path: &str) -> Io<bool> {
+    let stat = retry_on_intr(|| fs::statat(root, path, AtFlags::SYMLINK_NOFOLLOW))?;
+    Ok(node(&stat).kind == Kind::Directory)
+}
+
 /// The empty path is the directory itself.
 const fn here(path: &str) -> &str {
     if path.is_empty() { "." } else { path }
@@ -106,12 +129,8 @@ impl Files for System {
     fn rename_new(&self, from: &str, to: &str) -> Io<()> {
         let root = self.root()?;
         match rename_exclusively(&root, from, to) {
-            // Not every file system knows it (NFS, some FUSE): a link does not replace either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                let none = AtFlags::empty();
-                retry_on_intr(|| fs::linkat(&*root, from, &*root, to, none))?;
-                retry_on_intr(|| fs::unlinkat(&*root, from, none))
-            }
+            // Not every file system knows it (NFS, some FUSE).
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => rename_by_link(&root, from, to),
             result => result,
         }
     }
@@ -440,5 +459,46 @@ mod tests {
             "it makes them as they are needed"
         );
         assert_eq!(capacity(&with(1000, 0)).total_bytes, capacity(&stat).total_bytes);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "an assertion, also in helpers")]
+mod renaming_tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// As a file system without `renameat2` has it.
+    #[test]
+    fn without_a_call_for_it_whatever_lies_there_is_renamed_and_nothing_is_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let (at, root) = (|name: &str| home.path().join(name), opened_root(home.path()));
+        std::fs::create_dir(at("directory")).unwrap();
+        std::fs::write(at("directory/theirs"), "content").unwrap();
+        std::fs::write(at("file"), "content").unwrap();
+        symlink("nowhere", at("link")).unwrap();
+        std::fs::create_dir(at("taken-directory")).unwrap();
+        std::fs::write(at("taken-file"), "content").unwrap();
+        for name in ["directory", "file", "link"] {
+            for taken in ["taken-directory", "taken-file"] {
+                assert_eq!(
+                    rename_by_link(&root, name, taken),
+                    Err(Errno::EXIST),
+                    "{name}, {taken}"
+                );
+            }
+            let free = format!("{name}+0");
+            rename_by_link(&root, name, &free).unwrap();
+            assert!(at(name).symlink_metadata().is_err());
+            assert!(at(&free).symlink_metadata().is_ok());
+        }
+        assert_eq!(std::fs::read(at("directory+0/theirs")).unwrap(), b"content");
+        assert!(at("taken-directory").is_dir());
+        assert_eq!(rename_by_link(&root, "gone", "new"), Err(Errno::NOENT));
+    }
+
+    fn opened_root(path: &Path) -> OwnedFd {
+        fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 }
