@@ -144,7 +144,7 @@ def test_no_operation_fails_during_a_thousand_changes(kernel: dw.Kernel) -> None
         while not done.is_set():
             try:
                 kernel.put(f"docs/{number}", bytes([number]) * 100)
-                assert kernel.get(f"docs/{number}").read() == bytes([number]) * 100
+                assert kernel[f"docs/{number}"] == bytes([number]) * 100
             except BaseException as error:  # noqa: BLE001 - whatever it is, it is one too many
                 failures.append(error)
             counts[number] += 1

@@ -149,7 +149,7 @@ def test_the_drives_of_an_open_store_are_out_of_its_reach(room: Room, tmp_path: 
         for path in files:
             assert process.call("look", path) in NO
             assert process.call("break_", path) in NO
-        assert kernel.get("docs/a").read() == b"precious"
+        assert kernel["docs/a"] == b"precious"
 
 
 def test_no_descriptor_of_the_kernels_process_is_open_in_it(room: Room, tmp_path: Path) -> None:

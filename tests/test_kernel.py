@@ -29,7 +29,7 @@ def test_the_example_of_the_docs_works(path: pathlib.Path) -> None:
         with pytest.warns(dw.NotEnforcedWarning):
             kernel.containers.create("docs", quota="10 GiB", compress="zstd")
         kernel.put("docs/hello.txt", b"hi")
-        assert kernel.get("docs/hello.txt").read() == b"hi"
+        assert kernel["docs/hello.txt"] == b"hi"
         assert kernel["docs/hello.txt"] == b"hi"
         kernel.delete("docs/hello.txt")
         with pytest.raises(FileNotFoundError):
@@ -185,17 +185,18 @@ def test_a_reader_is_sought_as_far_as_a_file_and_is_not_copied(kernel: dw.Kernel
 def test_lines_are_read(kernel: dw.Kernel) -> None:
     lines = [f"line {n}\n".encode() for n in range(20_000)]
     kernel.put("docs/a", b"".join(lines))
-    assert list(kernel.get("docs/a")) == lines
-    text = io.TextIOWrapper(io.BufferedReader(kernel.get("docs/a")))
-    assert text.readline() == "line 0\n"
+    with kernel.get("docs/a") as reader:
+        assert list(reader) == lines
+    with io.TextIOWrapper(io.BufferedReader(kernel.get("docs/a"))) as text:
+        assert text.readline() == "line 0\n"
 
 
 def test_a_reader_keeps_its_version(kernel: dw.Kernel) -> None:
     kernel.put("docs/a", b"old" * 100_000)
-    reader = kernel.get("docs/a")
-    kernel.put("docs/a", b"new")
-    kernel.delete("docs/a")
-    assert reader.read() == b"old" * 100_000
+    with kernel.get("docs/a") as reader:
+        kernel.put("docs/a", b"new")
+        kernel.delete("docs/a")
+        assert reader.read() == b"old" * 100_000
 
 
 def test_threads_share_a_store(kernel: dw.Kernel) -> None:

@@ -39,7 +39,7 @@ def test_a_store_in_memory_is_found_by_its_path_as_long_as_the_process_lives(pat
     drives = [f"memory://by-path-{number}" for number in range(3)]
     make(path, drives=drives)
     with dw.open(path) as kernel:
-        assert kernel.get("docs/a").read() == b"stored"
+        assert kernel["docs/a"] == b"stored"
         assert [drive.path for drive in kernel.pool.status().drives] == drives
 
 

@@ -508,7 +508,7 @@ def test_no_operation_fails_while_the_confined_policy_that_it_asks_is_reloaded(
             done = 0
             while not over.is_set():
                 kernel.put(f"c/{number}", b"%d" % done)
-                assert kernel.get(f"c/{number}").read() == b"%d" % done
+                assert kernel[f"c/{number}"] == b"%d" % done
                 done += 1
             return done
 

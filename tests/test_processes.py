@@ -102,6 +102,7 @@ def test_a_fork_has_nothing_of_the_store_and_harms_nothing(path: Path) -> None:
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert reader.read() == bytes(300_000)
+        reader.close()
         kernel.put("docs/b", b"still here")
     with dw.open(path) as kernel:
         assert kernel["docs/b"] == b"still here"

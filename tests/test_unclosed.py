@@ -27,15 +27,14 @@ def _traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-def _collected(opened: list[object]) -> warnings.WarningMessage:
-    """Let go of what was opened; return what is said of it."""
+def _collected(opened: list[object], count: int = 1) -> warnings.WarningMessage:
+    """Let go of what was opened; return what is said of it, or of the last of so many."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         opened.clear()
         gc.collect()
-    (warning,) = said
-    assert warning.category is ResourceWarning
-    return warning
+    assert [warning.category for warning in said] == [ResourceWarning] * count
+    return said[-1]
 
 
 def _opened_in(warning: warnings.WarningMessage, name: str) -> bool:
@@ -106,7 +105,8 @@ def test_what_a_store_gave_keeps_it_open(path: Path, what: str) -> None:
     opened = [take(dw.open(path))]
     gc.collect()
     use(opened[0])
-    _collected(opened)
+    # A reader is open, too.
+    _collected(opened, 2 if what == "reader" else 1)
     dw.open(path).close()
 
 
@@ -177,3 +177,34 @@ def test_a_program_that_ends_says_no_more_than_of_files(
     assert bool(said) == bool(done.stderr)
     with dw.open(path) as kernel:
         assert kernel.pool.status().redundancy == "full"
+
+
+def _forget_reader(kernel: dw.Kernel) -> list[object]:
+    return [kernel.get("docs/a")]
+
+
+async def _aforget_reader(path: Path) -> list[object]:
+    async with dw.aio.open(path) as kernel:
+        return [await kernel.get("docs/a")]
+
+
+def test_a_reader_that_nobody_closed_is_named_and_closed_when_it_is_collected(path: Path) -> None:
+    with dw.open(path, drives=3, create=True) as kernel:
+        kernel.containers.create("docs")
+        kernel.put("docs/a", b"content")
+        opened = _forget_reader(kernel)
+        native = opened[0]._native  # type: ignore[attr-defined]
+        warning = _collected(opened)
+        assert str(warning.message) == "unclosed <dwkernel.Reader docs/a 7 B>"
+        assert _opened_in(warning, "_forget_reader")
+        with pytest.raises(dw.errors.State, match="closed"):
+            native.read(kernel._caller, 1.0, -1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with kernel.get("docs/a") as reader:
+                assert reader.read() == b"content"
+            del reader
+            gc.collect()
+    warning = _collected(asyncio.run(_aforget_reader(path)))
+    assert "unclosed <dwkernel.Reader docs/a" in str(warning.message)
+    assert _opened_in(warning, "_aforget_reader")

@@ -12,7 +12,8 @@ done; an opening ends, too. Other verbs end by themselves, by their deadline at 
 ...     async with dw.aio.open(drives=drives, create=True) as kernel:
 ...         await kernel.containers.create("docs")
 ...         await kernel.put("docs/a", b"hi")
-...         return await (await kernel.get("docs/a")).read()
+...         async with await kernel.get("docs/a") as reader:
+...             return await reader.read()
 >>> asyncio.run(example())
 b'hi'
 """
@@ -202,7 +203,10 @@ class AsyncKernel:
 
     async def get(self, key: str, **options: Any) -> AsyncReader:
         """Open an object for reading."""
-        return AsyncReader(await _on_thread(self.sync.get, key, **options))
+        opened_at = OpenedAt()
+        reader = await _on_thread(self.sync.get, key, **options)
+        reader._opened_at = opened_at  # noqa: SLF001 - of this package
+        return AsyncReader(reader)
 
     async def head(self, key: str, **options: Any) -> ObjectInfo:
         """Return what is known of an object."""

@@ -6,7 +6,7 @@
 ... ) as kernel:
 ...     _ = kernel.containers.create("docs")
 ...     info = kernel.put("docs/hello.txt", b"hi", content_type="text/plain")
-...     kernel.get("docs/hello.txt").read(), info.size, "docs/none" in kernel
+...     kernel["docs/hello.txt"], info.size, "docs/none" in kernel
 (b'hi', 2, False)
 """
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import operator
+import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dwkernel import errors
+from dwkernel._forgotten import OpenedAt
 from dwkernel.reports import Report
 from dwkernel.units import format_size
 
@@ -177,6 +179,7 @@ class Reader(io.RawIOBase):
     `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from
     start to end in order verifies the whole object's checksum too. Threads may share it: each call
     has it alone, so each byte is handed out once and lines are whole. `read_range` has no position.
+    One that nobody closed is closed when it is collected, and a `ResourceWarning` says so.
 
     Raises:
         Corrupt: `data.corrupt`
@@ -201,6 +204,7 @@ class Reader(io.RawIOBase):
         self._timeout_s = timeout_s
         # One that nobody else refers to any more is not closed while it is read from.
         self._kernel = kernel
+        self._opened_at = OpenedAt()
         self.info = info
         self.name = info.key
 
@@ -288,6 +292,22 @@ class Reader(io.RawIOBase):
         if not self.closed:
             self._native.close()
         super().close()
+
+    # Bound now: at the end of the interpreter there may be no modules left.
+    def __del__(self, warn: Callable[..., Any] = warnings.warn) -> None:
+        """Close it if nobody did, and say so.
+
+        Raises:
+            ResourceWarning: where the program has made it an error
+
+        """
+        # One that could not even be made has no name.
+        if self.closed or "name" not in self.__dict__:
+            return
+        try:
+            warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self._opened_at)
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
         """Name the object."""
