@@ -256,6 +256,22 @@ def test_a_refusal_leaves_the_file_waiting_for_the_next_change(
     becomes(made, 4)
 
 
+def test_who_did_not_answer_in_time_is_asked_again_without_another_change(path: Path) -> None:
+    release = threading.Event()
+
+    def hangs(_old: Any, _new: Any) -> None:
+        release.wait(20)
+
+    with watched(path, debounce="20ms", timeout="100ms") as made:
+        made.on_change("limits.rate", lambda *_: None, hangs)
+        write(path, 6)
+        fails(made, "config.timeout")
+        assert made.current.limits.rate == 1
+        release.set()
+        becomes(made, 6)
+        assert made.version == 2
+
+
 def test_the_last_of_several_files_wins_whichever_changes(tmp_path: Path, path: Path) -> None:
     other = tmp_path / "other.toml"
     other.write_text("[limits]\nburst = 1\n")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dwkernel import errors
 from dwkernel._records import MemoryRecords
 from dwkernel.config.values import Seconds
 from dwkernel.jobs import Jobs, JobsSection, ScheduleSection, Submitter
@@ -241,6 +242,17 @@ def test_each_due_time_submits_one_job(world: World) -> None:
     (schedule,) = world.jobs.schedules()
     assert (schedule.submitted, schedule.missed, schedule.skipped) == (6, 0, 0)
     assert schedule.last_at == datetime.fromtimestamp(BEGIN_MS / 1000, UTC) + timedelta(hours=1)
+
+
+def test_jobs_of_a_schedule_wait_between_attempts_as_it_says(world: World) -> None:
+    world.add(every="10min", backoff=["1s", "1min"])
+    world.look(10 * MINUTE_MS)
+    (job,) = world.jobs.list()
+    assert job._record.backoff_s == (1.0, 60.0)
+    wrong: Any
+    for wrong in ("1s", [], ["1s"] * 17):
+        with pytest.raises(errors.Invalid, match=r"job\.option"):
+            world.add(every="1h", backoff=wrong)
 
 
 def test_saying_a_schedule_again_changes_nothing_and_another_time_does(world: World) -> None:

@@ -18,6 +18,9 @@ __all__ = ["delete", "delete_tree"]
 
 def delete(kernel: Kernel, key: str, gone: Deleted) -> None:
     """Delete one object."""
+    if not key.partition("/")[2]:
+        text = f"{key} names a container: `rm -r` deletes one with all in it"
+        raise errors.new("object.key", text, key=key)
     kernel.delete(key)
     gone.deleted.append(key)
 

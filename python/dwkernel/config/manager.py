@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dwkernel.config.layers import Route
     from dwkernel.config.registry import Shape
     from dwkernel.config.sections import Config
-    from dwkernel.config.watching import Watcher
+    from dwkernel.config.watching import Heard, Watcher
 
 __all__ = ["Configuration", "no_such"]
 
@@ -530,16 +530,18 @@ def _without(tree: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     return kept
 
 
-def _weakly(configuration: Configuration, why: str) -> Callable[[], bool]:
-    """Return what reloads a configuration that is still in use; False when it is not."""
+def _weakly(configuration: Configuration, why: str) -> Callable[[], Heard]:
+    """Return what reloads a configuration that is still in use."""
     reference = weakref.ref(configuration)
 
-    def reload() -> bool:
+    def reload() -> Heard:
         there = reference()
         if there is None:
-            return False
-        with contextlib.suppress(errors.DwError):  # told in status, log and event
+            return "gone"
+        try:
             there._reload(why)  # noqa: SLF001 - of this module
-        return True
+        except errors.DwError as error:  # told in status, log and event
+            return "late" if error.code == "config.timeout" else "told"
+        return "told"
 
     return reload

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from dwkernel.config.watching import Heard
+
 __all__ = ["on_sighup"]
 
 
-def on_sighup(hear: Callable[[], bool]) -> Callable[[], None]:
+def on_sighup(hear: Callable[[], Heard]) -> Callable[[], None]:
     """Call `hear` after each SIGHUP, on a thread of its own; returns what ends that.
 
     A handler runs between two instructions of the main thread, which may hold any lock: so it only
@@ -52,11 +54,11 @@ def on_sighup(hear: Callable[[], bool]) -> Callable[[], None]:
     return undo
 
 
-def _work(heard: queue.SimpleQueue[int], hear: Callable[[], bool]) -> None:
+def _work(heard: queue.SimpleQueue[int], hear: Callable[[], Heard]) -> None:
     while heard.get():
         # Signals that came meanwhile are answered together.
         while not heard.empty():
             if not heard.get():
                 return
-        if not hear():
+        if hear() == "gone":
             return

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dwkernel import errors
 from dwkernel._watching import Watching
@@ -18,11 +18,17 @@ from dwkernel._watching import Watching
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Look", "Watcher"]
+__all__ = ["Heard", "Look", "Watcher"]
+
+# Nobody hears any more; all was said; somebody did not answer in time.
+Heard = Literal["gone", "told", "late"]
 
 # A file that is never quiet is read as often.
 _DEBOUNCE_MAX_S = 1.0
 _DEBOUNCE_MIN_S = 0.001
+# So long after somebody did not answer in time the same is tried again, and at most.
+_AGAIN_MIN_S = 1.0
+_AGAIN_MAX_S = 60.0
 
 # Of a signature, where the file is there.
 _PARTS = 5
@@ -48,13 +54,19 @@ class Look:
 class Watcher(Watching):
     """A thread that says when one of some files changed."""
 
-    def __init__(self, first: Look, hear: Callable[[], bool]) -> None:
-        """Call `hear` after each change since the first look, until it returns False."""
+    def __init__(self, first: Look, hear: Callable[[], Heard]) -> None:
+        """Call `hear` after each change since the first look, until nobody hears any more.
+
+        Where somebody did not answer in time it is called again, later and later.
+        """
         super().__init__("dwk-config-watch")
         self._paths = first.paths
         self._hear = hear
         self._debounce_s = first.debounce_s
         self._seen = first.seen
+        # When it is called again without a change, and how long it waits after the next try.
+        self._again_at: float | None = None
+        self._pause_s = _AGAIN_MIN_S
         self.begin()
 
     def _watch(self) -> None:
@@ -66,12 +78,22 @@ class Watcher(Watching):
                     return
                 now = self._look()
                 if now != self._seen:
-                    self._seen = self._quiet(now)
-                    if not self._hear():
-                        self._stop.set()
-                        return
+                    self._seen, self._pause_s = self._quiet(now), _AGAIN_MIN_S
+                    self._tell()
+                elif self._again_at is not None and time.monotonic() >= self._again_at:
+                    self._tell()
+                if self._stop.is_set():
+                    return
                 if self._folders() != folders:
                     return
+
+    def _tell(self) -> None:
+        heard, self._again_at = self._hear(), None
+        if heard == "gone":
+            self._stop.set()
+        elif heard == "late":
+            self._again_at = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _AGAIN_MAX_S)
 
     def _quiet(self, now: list[Any]) -> list[Any]:
         """Wait until the files have been as they are for a while; return how that is."""

@@ -15,7 +15,15 @@ from dwkernel.jobs.context import CURRENT
 from dwkernel.jobs.core import Core, wall_ms
 from dwkernel.jobs.job import Job
 from dwkernel.jobs.kinds import validated
-from dwkernel.jobs.options import attempts_of, due_ms, every_s, policy, priority_of, unique_name
+from dwkernel.jobs.options import (
+    attempts_of,
+    backoff_s,
+    due_ms,
+    every_s,
+    policy,
+    priority_of,
+    unique_name,
+)
 from dwkernel.jobs.record import FINISHED, JobRecord, State, Submitter
 from dwkernel.jobs.runner import Crew
 from dwkernel.jobs.schedule import Overlap, Schedule, ScheduleRecord, checked_name
@@ -218,6 +226,7 @@ class Jobs:
         priority: int = 0,
         timeout: Duration | None = None,
         max_attempts: int | None = None,
+        backoff: Iterable[Duration] | None = None,
         catch_up: bool = False,
         overlap: Overlap = "skip",
         start: bool = True,
@@ -235,10 +244,11 @@ class Jobs:
                 `dwkernel.jobs.timing` says what happens where clocks change.
             every: an interval from a second to a year instead, counted from now.
             zone: the time zone of `cron`, such as `"Europe/Berlin"`.
-            options: for each job, as `submit` takes them; and so the next three.
+            options: for each job, as `submit` takes them; and so the next four.
             priority: of the jobs.
             timeout: of an attempt.
             max_attempts: how often each is tried.
+            backoff: the waits between attempts.
             catch_up: what was missed while nobody had the store open, or stood paused, is made up
                 for by one job, not more. Otherwise a time that is over for more than a minute
                 submits nothing.
@@ -263,6 +273,7 @@ class Jobs:
             priority=priority,
             timeout=timeout,
             max_attempts=max_attempts,
+            backoff=backoff,
             catch_up=catch_up,
             overlap=overlap,
             origin="call",
@@ -277,6 +288,7 @@ class Jobs:
     def _draft(self, name: str, kind: str, **given: Any) -> ScheduleRecord:
         """Return a schedule whose kind has not seen its options yet."""
         every, timeout, attempts = given["every"], given["timeout"], given["max_attempts"]
+        steps = given["backoff"]
         if given["overlap"] not in get_args(Overlap):
             text = f'overlap={given["overlap"]!r} is neither "skip" nor "queue"'
             raise errors.new("job.schedule", text)
@@ -289,6 +301,7 @@ class Jobs:
             priority=priority_of(given["priority"]),
             timeout_s=None if timeout is None else parse_duration(timeout),
             max_attempts=None if attempts is None else attempts_of(attempts),
+            backoff_s=None if steps is None else backoff_s(steps),
             catch_up=bool(given["catch_up"]),
             overlap=given["overlap"],
             origin=given["origin"],

@@ -137,15 +137,20 @@ def validated(kind: JobKind, options: Mapping[str, Any] | None) -> dict[str, Any
         raise errors.new("job.option", text, kind=kind.name) from error
 
 
+def _said(mistake: dict[str, Any]) -> str:
+    """Return pydantic's words, where people have no better ones."""
+    if mistake.get("type") == "extra_forbidden":
+        return "there is no such option"
+    return str(mistake["msg"]).removeprefix("Value error, ")
+
+
 def reason(error: Exception) -> str:
     """Return what is wrong with options, in one line; models of pydantic say it field by field."""
     details: Callable[[], list[dict[str, Any]]] | None = getattr(error, "errors", None)
     if callable(details):
         try:
             found = [
-                f"{'.'.join(map(str, one['loc'])) or 'options'}: "
-                f"{one['msg'].removeprefix('Value error, ')}"
-                for one in details()
+                f"{'.'.join(map(str, one['loc'])) or 'options'}: {_said(one)}" for one in details()
             ]
             return "; ".join(found)
         except (TypeError, KeyError):

@@ -37,17 +37,27 @@ def policy(kind: JobKind | None, given: Mapping[str, Any], settings: JobsSection
                 return value
         return None
 
-    steps, timeout = chosen("backoff"), chosen("timeout")
+    timeout = chosen("timeout")
+    return {
+        "timeout_s": None if timeout is None else _length("timeout", timeout),
+        "max_attempts": attempts_of(chosen("max_attempts")),
+        "backoff_s": backoff_s(chosen("backoff")),
+    }
+
+
+def backoff_s(steps: Any) -> tuple[float, ...]:
+    """Return the waits between attempts, in seconds.
+
+    Raises:
+        Invalid: `job.option`, `unit.invalid`
+
+    """
     if isinstance(steps, str | int | float):
         raise errors.new("job.option", f'backoff={steps!r} is one wait: write ["1s", "10s"]')
     backoff = tuple(_length("backoff", step) for step in steps)
     if not 1 <= len(backoff) <= STEPS_MAX:
         raise errors.new("job.option", f"backoff has 1 to {STEPS_MAX} waits")
-    return {
-        "timeout_s": None if timeout is None else _length("timeout", timeout),
-        "max_attempts": attempts_of(chosen("max_attempts")),
-        "backoff_s": backoff,
-    }
+    return backoff
 
 
 def attempts_of(given: object) -> int:

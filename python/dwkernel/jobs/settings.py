@@ -33,6 +33,9 @@ class ScheduleSection(Section):
     max_attempts: Annotated[int | None, NoneWord] = _live(
         None, "how often it is tried", ge=1, le=ATTEMPTS_MAX
     )
+    backoff: Annotated[tuple[Seconds, ...] | None, NoneWord] = _live(
+        None, "waits between attempts; the last repeats", min_length=1, max_length=STEPS_MAX
+    )
     catch_up: bool = _live(default=False, about="once for what was missed while nothing ran")
     overlap: Literal["skip", "queue"] = _live("skip", "what to do while the last one runs")
 
