@@ -63,7 +63,11 @@ class Limits(Section):
 class Pool(Section):
     """How drives are treated."""
 
-    drive_timeout: Seconds = setting("30s", "a drive that takes longer has failed", gt=0)
+    drive_timeout: Seconds = setting(
+        "30s",
+        "a drive that takes longer has failed; reads wait a quarter of it, at most 2 s",
+        gt=0,
+    )
 
 
 class Streams(Section):

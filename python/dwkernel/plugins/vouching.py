@@ -72,7 +72,10 @@ def locked_hash(found: Found) -> str | None:
 
 
 def record(folder: Path, found: Found, tree_hash: str) -> None:
-    """Write a plugin's hash into the lock file of its folder, whole or not at all."""
+    """Write a plugin's hash into the lock file of its folder, whole or not at all.
+
+    Whoever calls has the folder to itself, as installing does: what others add meanwhile is lost.
+    """
     assert found.home is not None  # noqa: S101 - as above
     lock = _lock(folder)
     entry = {"folder": found.home.name, "hash": tree_hash}
