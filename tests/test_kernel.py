@@ -321,6 +321,7 @@ def test_a_closed_kernel_says_so(kernel: dw.Kernel) -> None:
         with pytest.raises(errors.State) as caught:
             use()
         assert caught.value.code == "store.closed"
+    reader.close()
 
 
 def test_containers(kernel: dw.Kernel) -> None:
