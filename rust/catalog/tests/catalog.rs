@@ -197,10 +197,11 @@ fn who_deletes_what_another_one_changed_in_the_same_moment_is_told_so() {
 #[test]
 fn a_container_keeps_16_kib_of_options_and_no_more() {
     let catalog = catalog(&[]);
-    let most = [b'x'; 16 << 10];
-    assert_eq!(catalog.create_container(&name("a"), &most, &soon()).unwrap().options, most);
-    assert_eq!(catalog.containers(None, 9).unwrap()[0].options, most);
-    let refused = catalog.create_container(&name("b"), &[b'x'; (16 << 10) + 1], &soon());
+    let mut options = vec![b'x'; 16 << 10];
+    assert_eq!(catalog.create_container(&name("a"), &options, &soon()).unwrap().options, options);
+    assert_eq!(catalog.containers(None, 9).unwrap()[0].options, options);
+    options.push(b'x');
+    let refused = catalog.create_container(&name("b"), &options, &soon());
     assert!(refused.is_err_and(|error| error.is(&codes::OBJECT_METADATA)));
     assert_eq!(catalog.containers(None, 9).unwrap().len(), 1);
 }
