@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_writer_knows_what_it_has() {
         let mut writer = Writer::new();
-        assert!(writer.is_empty() && writer.len() == 0);
+        assert!(writer.is_empty() && writer.as_slice().is_empty());
         writer.u8(9).pad_to(3);
         assert!(!writer.is_empty() && writer.len() == 3 && writer.as_slice() == [9, 0, 0]);
         assert_eq!(writer.finish(), [9, 0, 0]);
