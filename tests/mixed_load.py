@@ -2,19 +2,22 @@
 
 Each line that the load says is `put? key at`, and `put key at` once that is acknowledged; the same
 with `delete` and `publish`. A key is one thread's alone: it holds what was acknowledged last, or
-begun since.
+begun since. `refused key at`: the store was full, and nothing was done. `ended code at`: a thread
+could not go on, for a reason with this code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import os
 import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 SIZES = [0, 100, 3000, 60_000, 70_000, 1_500_000]
 KEYS = 12
+REPAIRING = [["scrub"], ["pack"]]
 STREAM = "numbers"
 
 
@@ -36,7 +40,7 @@ def content(seed: int, at: str) -> bytes:
 
 
 class Load:
-    """Four threads that put and delete, one that publishes, one that scrubs and packs."""
+    """Four threads that put and delete, one that publishes, one that works on the pool."""
 
     def __init__(self, kernel: dw.Kernel, seed: int, epoch: int) -> None:
         """Load `kernel`, as `seed` and the process's number say."""
@@ -44,16 +48,18 @@ class Load:
         self.seed = seed
         self.epoch = epoch
 
-    def run(self, *, publish: bool, repair: bool) -> None:
-        """Go on until an operation fails, or for ever."""
+    def run(self, works: list[list[str]]) -> None:
+        """Go on until an operation fails, or for ever; do `works` on the pool, again and again."""
         with ThreadPoolExecutor(6) as pool:
-            works = [pool.submit(self.change, thread) for thread in range(4)]
-            if publish:
-                works.append(pool.submit(self.publish))
-            if repair:
-                works.append(pool.submit(self.repair))
-            for work in works:
-                work.result()
+            parts = [pool.submit(self.change, thread) for thread in range(4)]
+            parts.append(pool.submit(self.publish))
+            if works:
+                parts.append(pool.submit(self.work, works))
+            for number, part in enumerate(parts):
+                try:
+                    part.result()
+                except errors.DwError as error:
+                    say("ended", error.code, f"{self.epoch}.{number}")
 
     def change(self, thread: int) -> None:
         chance = random.Random(f"{self.seed}-{self.epoch}-{thread}")
@@ -63,23 +69,29 @@ class Load:
                 say("delete?", key, at)
                 self.kernel.delete(key)
                 say("delete", key, at)
-            else:
-                say("put?", key, at)
+                continue
+            say("put?", key, at)
+            try:
                 self.kernel.put(key, content(self.seed, at), metadata={"at": at})
                 say("put", key, at)
+            except errors.Full:
+                say("refused", key, at)
 
     def publish(self) -> None:
         stream = self.kernel.bus.stream(STREAM)
         for step in range(100_000):
             at = f"{self.epoch}.p.{step}"
             say("publish?", STREAM, at)
-            stream.publish(STREAM, at.encode())
-            say("publish", STREAM, at)
+            with contextlib.suppress(errors.Full):
+                stream.publish(STREAM, at.encode())
+                say("publish", STREAM, at)
 
-    def repair(self) -> None:
-        while True:
-            self.kernel.pool.scrub()
-            self.kernel.pool.pack()
+    def work(self, works: list[list[str]]) -> None:
+        for count in itertools.count():
+            verb, *places = works[count % len(works)]
+            with contextlib.suppress(errors.Full):
+                getattr(self.kernel.pool, verb)(*places)
+            say("done", verb, f"{self.epoch}.w.{count}")
 
 
 def say(*words: object) -> None:
@@ -95,6 +107,9 @@ class Book:
         self.state: dict[str, str | None] = {}
         self.begun: dict[str, str | None] = {}
         self.published: list[str] = []
+        self.ended: list[str] = []
+        self.refused = 0
+        self.done: Counter[str] = Counter()
         self.publishing: set[str] = set()
 
     def listen(self, lines: Iterable[str]) -> None:
@@ -105,7 +120,14 @@ class Book:
     def note(self, line: str) -> None:
         verb, key, at = line.split()
         value = at if verb.startswith("put") else None
-        if verb == "publish?":
+        if verb == "ended":
+            self.ended.append(key)
+        elif verb == "done":
+            self.done[key] += 1
+        elif verb == "refused":
+            self.refused += 1
+            self.begun.pop(key, None)
+        elif verb == "publish?":
             self.publishing.add(at)
         elif verb == "publish":
             self.published.append(at)
@@ -174,9 +196,11 @@ class Said:
 
 
 @contextlib.contextmanager
-def loading(seed: int, epoch: int, *, repair: bool = False, **store: Any) -> Iterator[Said]:
+def loading(
+    seed: int, epoch: int, works: list[list[str]] | None = None, **store: Any
+) -> Iterator[Said]:
     """Start a load on the store that `dw.open(**store)` opens. Its process is killed at the end."""
-    order = json.dumps({"seed": seed, "epoch": epoch, "repair": repair, "store": store})
+    order = json.dumps({"seed": seed, "epoch": epoch, "works": works or [], "store": store})
     command = [sys.executable, __file__, order]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -187,10 +211,13 @@ def loading(seed: int, epoch: int, *, repair: bool = False, **store: Any) -> Ite
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    kernel = dw.open(**order["store"])
     threading.excepthook = lambda _: None
-    with contextlib.suppress(errors.DwError):
-        Load(kernel, order["seed"], order["epoch"]).run(publish=True, repair=order["repair"])
+    try:
+        kernel = dw.open(**order["store"])
+    except errors.DwError as error:
+        say("ended", error.code, f"{order['epoch']}.open")
+    else:
+        Load(kernel, order["seed"], order["epoch"]).run(order.get("works", REPAIRING))
     os._exit(0)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import dwkernel as dw
 from dwkernel import errors
-from mixed_load import Book, loading
+from mixed_load import REPAIRING, Book, loading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +153,7 @@ def test_kill_9_in_a_mixed_load_loses_nothing_acknowledged(path: Path) -> None:
         Book.begin(kernel)
     book = Book(seed)
     for epoch in range(12 if os.environ.get("DWK_LONG") else 4):
-        with loading(seed, epoch, repair=epoch % 2 == 1, path=str(path)) as said:
+        with loading(seed, epoch, REPAIRING * (epoch % 2), path=str(path)) as said:
             book.listen(itertools.islice(said, chance.randrange(20, 400)))
             said.kill()
             book.listen(said)

@@ -3,7 +3,8 @@
 A process of its own answers the system's requests for the files `0`, `1`, … of a FUSE file system.
 Loop devices on them are disks: what was written stays in a cache until the disk is told to flush.
 When the power of disks is cut, each sector in their caches is kept or lost by chance, all at one
-moment, and every request fails until the power is back. Linux, as root.
+moment, and every request fails until the power is back. Disks also fail reads or writes by chance,
+damage what lies on them, and come back as they were earlier. Linux, as root.
 
 The bytes of the requests are those of the kernel's `include/uapi/linux/fuse.h`, version 7.31.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -30,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 SECTOR = 512
 ROOT = 1
@@ -40,26 +42,32 @@ ANSWER = struct.Struct("<IiQ")
 ATTRIBUTES = struct.Struct("<6Q10I")
 BIG_WRITES, MANY_PAGES = 1 << 5, 1 << 22
 PAST_THE_PAGE_CACHE = 1
+FIEMAP = 0xC020660B
 
 LOOKUP, FORGET, GETATTR, SETATTR, OPEN, READ, WRITE = 1, 2, 3, 4, 14, 15, 16
 RELEASE, FSYNC, FLUSH, INIT, OPENDIR, RELEASEDIR, ACCESS = 18, 20, 25, 26, 27, 29, 34
 INTERRUPT, DESTROY, BATCH_FORGET = 36, 38, 42
 UNANSWERED = {FORGET, BATCH_FORGET, INTERRUPT}
 USES = {READ, WRITE, FSYNC}
+BLOCK = 4096
 NOTHING_TO_DO = {RELEASE, FLUSH, RELEASEDIR, ACCESS, DESTROY}
 
 
 class Disk:
     """What is on a disk, and what is in its cache only."""
 
-    def __init__(self, size: int) -> None:
-        """Make an empty one."""
+    def __init__(self, size: int, sector: int) -> None:
+        """Make an empty one; a sector of a write is kept as a whole or not at all."""
         self.size = size
+        self.sector = sector
         self.seen = mmap.mmap(-1, size)
         self.kept = mmap.mmap(-1, size)
         self.cached: list[tuple[int, bytes]] = []
         self.is_on = True
         self.hangs = False
+        self.failing = {READ: 0.0, WRITE: 0.0, FSYNC: 0.0}
+        self.chance = random.Random()
+        self.earlier: bytes | None = None
 
     def write(self, at: int, data: bytes) -> None:
         self.seen[at : at + len(data)] = data
@@ -75,18 +83,48 @@ class Disk:
         self.is_on = False
         kept = lost = 0
         for at, data in self.cached:
-            for start in range(0, len(data), SECTOR):
-                end = min(start + SECTOR, len(data))
+            start = end = 0
+            while start < len(data):
+                end = min(self.sector - (at + start) % self.sector + start, len(data))
                 if chance.random() < share:
                     self.kept[at + start : at + end] = data[start:end]
                     kept += 1
                 else:
                     lost += 1
+                start = end
         # What is seen is what was kept, from now on.
         for at, data in self.cached:
             self.seen[at : at + len(data)] = self.kept[at : at + len(data)]
         self.cached.clear()
         return kept, lost
+
+    def fail(self, operations: list[int], share: float, seed: int) -> None:
+        """Fail a share of the operations from now on."""
+        self.failing.update(dict.fromkeys(operations, share))
+        self.chance = random.Random(seed)
+
+    def damage(self, at: int, chance: random.Random) -> None:
+        """Have a block hold something else: no request says so."""
+        self.flush()
+        end = at + BLOCK
+        before = self.kept[at:end]
+        elsewhere = chance.randrange(self.size // BLOCK) * BLOCK
+        flipped = bytearray(before)
+        flipped[chance.randrange(BLOCK)] ^= 1 << chance.randrange(8)
+        torn = before[:SECTOR] + chance.randbytes(BLOCK - SECTOR)
+        other = self.kept[elsewhere : elsewhere + BLOCK]
+        after = chance.choice([bytes(BLOCK), chance.randbytes(BLOCK), flipped, torn, other])
+        self.kept[at:end] = self.seen[at:end] = bytes(after)
+
+    def remember(self) -> None:
+        """Keep a copy of what survives a power cut now."""
+        self.earlier = self.kept[:]
+
+    def recall(self) -> None:
+        """Be as it was when it was told to remember."""
+        assert self.earlier is not None
+        self.cached.clear()
+        self.kept[:] = self.seen[:] = self.earlier
 
 
 class Server:
@@ -127,14 +165,27 @@ class Server:
         with contextlib.suppress(FileNotFoundError):  # who asked has gone
             os.write(self.device, head + body)
 
-    def obey(self, verb: str, numbers: list[int], share: float, seed: int) -> Any:
+    def obey(self, verb: str, numbers: list[int], *more: Any) -> Any:
         """Do what a test wants."""
         disks = [self.disks[number] for number in numbers]
         if verb == "cut":
+            share, seed = more
             chance = random.Random(seed)
             return [disk.cut(chance, share) for disk in disks]
+        if verb in ("fail", "remember", "recall"):
+            for disk in disks:
+                getattr(disk, verb)(*more)
+            return None
+        if verb == "damage":
+            places, seed = more
+            chance = random.Random(seed)
+            for at in places:
+                disks[0].damage(at, chance)
+            return None
         for disk in disks:
             disk.is_on, disk.hangs = True, verb == "hang"
+            if not disk.hangs:
+                disk.fail([READ, WRITE, FSYNC], 0, 0)
         waiting, self.waiting = self.waiting, []
         for request in waiting:
             self.reply(request)
@@ -166,6 +217,8 @@ class Server:
         """Read, write or flush a disk."""
         if not disk.is_on:
             raise OSError(errno.EIO, "the disk has no power")
+        if disk.chance.random() < disk.failing[operation]:
+            raise OSError(errno.EIO, "the disk fails")
         if operation == FSYNC:
             disk.flush()
             return b""
@@ -182,9 +235,9 @@ class Server:
         return ATTRIBUTES.pack(node, size, size // 512, *[0] * 6, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def serve(place: str, count: int, size: int) -> None:
+def serve(place: str, count: int, size: int, sector: int) -> None:
     """Serve disks until standard input ends; each of its lines says what happens to some."""
-    disks = [Disk(size) for _ in range(count)]
+    disks = [Disk(size, sector) for _ in range(count)]
     server = Server(place, disks)
     print(json.dumps("ready"), flush=True)  # noqa: T201 - what the test waits for
     while True:
@@ -207,13 +260,15 @@ class Disks:
     count: int
     make: list[str]
     size: int
+    sector: int
     loops: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start the process and make the file systems."""
         self.files = self.place / "files"
         self.files.mkdir()
-        command = [sys.executable, __file__, str(self.files), str(self.count), str(self.size)]
+        sizes = [str(self.count), str(self.size), str(self.sector)]
+        command = [sys.executable, __file__, str(self.files), *sizes]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -223,10 +278,10 @@ class Disks:
         assert self.process.stdout
         return json.loads(self.process.stdout.readline())
 
-    def ask(self, verb: str, numbers: list[int], share: float = 0, seed: int = 0) -> Any:
+    def ask(self, verb: str, numbers: list[int], *more: Any) -> Any:
         pipe: IO[str] | None = self.process.stdin
         assert pipe
-        print(json.dumps([verb, numbers, share, seed]), file=pipe, flush=True)
+        print(json.dumps([verb, numbers, *more]), file=pipe, flush=True)
         return self.answer()
 
     def at(self, number: int) -> Path:
@@ -266,8 +321,31 @@ class Disks:
         """Have disks answer nothing more until they are restored."""
         self.ask("hang", numbers)
 
+    def fail(self, numbers: list[int], operations: list[int], share: float, seed: int) -> None:
+        """Have disks fail a share of their `READ`, `WRITE` or `FSYNC`, until they are restored."""
+        self.ask("fail", numbers, operations, share, seed)
+
+    def damage(self, number: int, files: Iterable[Path], share: float, seed: int) -> int:
+        """Change a share of the blocks of files, below the file system; returns how many.
+
+        What the page cache holds of them is as it was.
+        """
+        chance = random.Random(seed)
+        blocks = [at for file in files for at in blocks_of(file)]
+        chosen = [at for at in blocks if chance.random() < share]
+        self.ask("damage", [number], chosen, seed)
+        return len(chosen)
+
+    def remember(self, number: int) -> None:
+        """Keep a copy of a disk."""
+        self.ask("remember", [number])
+
+    def recall(self, number: int) -> None:
+        """Have a disk, that is not mounted, be as it was."""
+        self.ask("recall", [number])
+
     def restore(self, numbers: list[int]) -> None:
-        """Give disks their power back; those that hang answer."""
+        """Give disks their power back; those that hang answer, those that failed are well."""
         self.ask("restore", numbers)
 
     def close(self) -> None:
@@ -292,6 +370,17 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+def blocks_of(file: Path) -> Iterator[int]:
+    """Where the blocks of a file lie on its disk."""
+    count = 256
+    asked = bytearray(struct.pack("<2Q4I", 0, (1 << 64) - 1, 1, 0, count, 0) + bytes(56 * count))
+    with file.open("rb") as opened:
+        fcntl.ioctl(opened, FIEMAP, asked)
+    for number in range(struct.unpack_from("<I", asked, 20)[0]):
+        _, at, length = struct.unpack_from("<3Q", asked, 32 + 56 * number)
+        yield from range(at, at + length, BLOCK)
+
+
 def wait_for_detached(device: str) -> None:
     backing = Path("/sys/block", Path(device).name, "loop/backing_file")
     for _ in range(200):
@@ -302,9 +391,11 @@ def wait_for_detached(device: str) -> None:
 
 
 @contextlib.contextmanager
-def disks(place: Path, count: int, make: list[str], size: int) -> Iterator[Disks]:
+def disks(
+    place: Path, count: int, make: list[str], size: int, sector: int = SECTOR
+) -> Iterator[Disks]:
     """Disks with file systems made by the command `make`."""
-    made = Disks(place, count, make, size)
+    made = Disks(place, count, make, size, sector)
     try:
         made.format()
         for number in range(count):
@@ -315,4 +406,5 @@ def disks(place: Path, count: int, make: list[str], size: int) -> Iterator[Disks
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    count, size, *more = map(int, sys.argv[2:])
+    serve(sys.argv[1], count, size, more[0] if more else SECTOR)
