@@ -219,7 +219,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Stops the thread, folds the journal if it is too long, and checkpoints what changed.
+    /// Stops the thread, folds the journal if it is too long, and checkpoints what changed, as far as there is room.
     pub(crate) fn stop(&self, meta: &Meta) -> Result<()> {
         self.halt();
         if meta.pool().check_writable().is_err() {
@@ -227,6 +227,14 @@ impl Keeper {
         }
         // It is a hint: without it the store closes as well.
         let _ = meta.note_damage();
+        match self.settle_at_end(meta) {
+            // The journal keeps what there is no room to fold, and who closes cannot make any.
+            Err(error) if error.is(&codes::POOL_FULL) => Ok(()),
+            settled => settled,
+        }
+    }
+
+    fn settle_at_end(&self, meta: &Meta) -> Result<()> {
         let _alone = self.alone();
         let is_long = meta.journal().bytes_since(0) > self.journal_bytes_max(meta);
         if !is_long && !meta.state().has_news() {

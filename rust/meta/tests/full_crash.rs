@@ -192,3 +192,26 @@ fn a_pool_whose_drives_are_full_to_the_last_byte_can_be_emptied() {
         ledger.check(&open_on(&drives, options()).unwrap(), geometry);
     }
 }
+
+/// Who closes can neither delete nor add a drive, and the journal keeps everything.
+#[test]
+fn a_pool_without_room_to_fold_closes_and_has_everything_when_it_is_opened_again() {
+    for (count, geometry) in [(3, "2+1"), (2, "mirror:2")] {
+        let (drives, mut ledger) = (drives_of(count, "d", CAPACITY_BYTES), Ledger::default());
+        let meta = create_on(&drives, geometry, options());
+        for n in 0..10u64 {
+            ledger.put(&meta, &format!("k{n}"), bytes(n, SMALL)).unwrap();
+        }
+        for drive in &drives {
+            let room = drive.capacity().unwrap();
+            drive.set_capacity(room.total_bytes - room.free_bytes);
+        }
+        meta.pool().space().ask_room();
+        assert!(meta.checkpoint().unwrap_err().is(&codes::POOL_FULL), "{geometry}: there is room");
+        meta.close().unwrap_or_else(|error| panic!("{geometry}: {error}"));
+        drop(meta);
+        let meta = open_on(&drives, options()).unwrap();
+        ledger.check(&meta, geometry);
+        meta.close().unwrap();
+    }
+}
