@@ -79,6 +79,21 @@ pub(crate) fn locked(holder: Option<&Holder>) -> Error {
     }
 }
 
+/// `store.locked` by a process that has ended but for a thread in a call of the system.
+pub(crate) fn ended(holder: &Holder) -> Error {
+    let Holder { pid, host, since_unix_ns, program } = holder;
+    let message = format!(
+        "the drive is held by what is left of {program} (process {pid} on {host}), which has ended but for a call \
+         to a disk that does not answer: it lets go once that disk answers or is taken away"
+    );
+    Error::new(&codes::STORE_LOCKED, message)
+        .with("pid", pid)
+        .with("host", host)
+        .with("since", since_unix_ns)
+        .with("program", program)
+        .with("ended", true)
+}
+
 /// `store.locked` by somebody who reads.
 pub(crate) fn shared(pid: u32, program: &str) -> Error {
     let message = format!("the drive is held by {program} (process {pid}), which reads it");

@@ -95,6 +95,12 @@ pub(super) trait File: Send + Sync {
         None
     }
 
+    /// True if a process of this machine has ended and something of it is left all the same, as far as the system
+    /// tells: a thread that waits for a disk keeps all that its process had.
+    fn has_ended(&self, _pid: u32) -> bool {
+        false
+    }
+
     /// Lets the lock go also where a forked child still has a copy of this open file.
     fn unlock(&self) {}
 }

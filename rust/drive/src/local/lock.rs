@@ -40,7 +40,12 @@ pub(super) struct Taken {
 }
 
 /// Takes the lock, at once or not at all.
-pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Option<Taken>> {
+pub(super) fn take(
+    root: &Root,
+    me: &Holder,
+    mode: LockMode,
+    clock: &dyn Clock,
+) -> Result<Option<Taken>> {
     root.alive()?;
     if !is_drive(root)? {
         let message = format!("{} is not a drive", root.location());
@@ -61,15 +66,25 @@ pub(super) fn take(root: &Root, mode: LockMode, clock: &dyn Clock) -> Result<Opt
             break;
         }
         if attempt == ATTEMPTS || is_held_alone(root)? {
-            let holder = read_text(root)?;
-            let error = checks::locked(holder.as_ref());
-            let sharer = if holder.is_none() { file.sharer() } else { None };
-            return Err(sharer.map_or(error, |(pid, program)| checks::shared(pid, &program)));
+            return Err(refusal(read_text(root)?, &*file, me));
         }
         clock.sleep(ATTEMPT_INTERVAL);
     }
     let was_abandoned = text(root)?.is_some_and(|text| text.bytes().any(|byte| byte != 0));
     Ok(Some(Taken { file, was_abandoned }))
+}
+
+/// Why `me` cannot have the lock.
+fn refusal(holder: Option<Holder>, file: &dyn File, me: &Holder) -> Error {
+    match holder {
+        Some(holder) if holder.host == me.host && file.has_ended(holder.pid) => {
+            checks::ended(&holder)
+        }
+        Some(holder) => checks::locked(Some(&holder)),
+        None => file
+            .sharer()
+            .map_or_else(|| checks::locked(None), |(pid, program)| checks::shared(pid, &program)),
+    }
 }
 
 /// True for a directory that was made a drive. Without a superblock it takes all else that makes one,

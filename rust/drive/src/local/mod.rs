@@ -318,7 +318,7 @@ impl Drive for LocalDrive {
 
     fn lock(&self, holder: &Holder, mode: LockMode) -> Result<Box<dyn Lock>> {
         let root = &*self.shared.root;
-        let Some(taken) = lock::take(root, mode, &*self.shared.clock)? else {
+        let Some(taken) = lock::take(root, holder, mode, &*self.shared.clock)? else {
             return Ok(Box::new(Unneeded));
         };
         if mode == LockMode::Exclusive {

@@ -271,6 +271,13 @@ impl File for SystemFile {
         Some((pid, name.trim_end().to_owned()))
     }
 
+    #[cfg(target_os = "linux")]
+    fn has_ended(&self, pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The state follows the name, which may hold anything (proc_pid_stat(5)).
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+    }
+
     fn node(&self) -> Io<Node> {
         fs::fstat(&self.file).map(|stat| node(&stat))
     }

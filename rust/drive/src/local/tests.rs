@@ -340,6 +340,30 @@ fn the_text_of_a_dead_process_is_nobody() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn who_is_refused_is_told_that_the_holder_has_ended_but_for_a_disk_that_hangs() {
+    let (_home, path, drive) = drive();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let holder = Holder { pid: child.id(), ..me() };
+    let _lock = drive.lock(&holder, LockMode::Exclusive).unwrap();
+    let other = LocalDrive::open(&path).unwrap();
+    let said = |me: &Holder| {
+        let error = other.lock(me, LockMode::Exclusive).unwrap_err();
+        assert!(error.is(&codes::STORE_LOCKED), "{error}");
+        error.message().contains("once that disk answers")
+    };
+    // It is a zombie as long as nobody asks what became of it.
+    while fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|s| !s.contains(") Z"))
+    {
+        std::thread::yield_now();
+    }
+    assert!(said(&me()));
+    assert!(!said(&Holder { host: "elsewhere".to_owned(), ..me() }), "a number of another machine");
+    child.wait().unwrap();
+    assert!(!said(&me()), "it has gone, and somebody else holds the drive");
+}
+
+#[test]
 fn asking_who_holds_a_drive_keeps_nobody_from_taking_it() {
     let (_home, path, drive) = drive();
     let asking = LocalDrive::open(&path).unwrap();
