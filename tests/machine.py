@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from volatile_disks import Disks
 
-# How each is made, on how large a disk, with sectors of which size. XFS does not replay its log onto a
-# block whose first sector is newer than the others, and refuses what a cut in its recovery leaves.
+# How each is made, on how large a disk, with sectors of which size. XFS does not replay its log
+# onto a block whose first sector is newer than the others, and refuses what a cut in its recovery
+# leaves.
 FILE_SYSTEMS = {
     "xfs": (["mkfs.xfs", "-q", "-K"], 320 << 20, 4096),
     "ext4": (["mkfs.ext4", "-q", "-E", "nodiscard"], 256 << 20, 512),
@@ -51,6 +53,17 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disks]:
     count = getattr(request.module, "DISKS", 3)
     with disks(tmp_path, count, *FILE_SYSTEMS[request.param]) as made:
         yield made
+
+
+def pairs(*geometries: str) -> pytest.MarkDecorator:
+    """Run a test for each file system with one of the geometries, in the long form with each."""
+    product, some = (
+        itertools.product(FILE_SYSTEMS, geometries),
+        zip(FILE_SYSTEMS, geometries, strict=False),
+    )
+    return pytest.mark.parametrize(
+        ("machine", "geometry"), list(product if IS_LONG else some), indirect=["machine"]
+    )
 
 
 def power_up(machine: Disks, without: int | None = None) -> None:

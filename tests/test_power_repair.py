@@ -1,4 +1,4 @@
-"""The power is cut while drives are replaced, rebuilt, scrubbed and packed, and while that is resumed.
+"""The power is cut while drives are replaced, rebuilt, scrubbed and packed, and in going on.
 
 Nothing acknowledged is lost meanwhile, and at the end everything is as redundant as it should be.
 """
@@ -6,18 +6,16 @@ Nothing acknowledged is lost meanwhile, and at the end everything is as redundan
 from __future__ import annotations
 
 import itertools
-import random
 import shutil
 import time
 from typing import TYPE_CHECKING
 
-import pytest
-
 import dwkernel as dw
-from machine import IS_LONG, drawn, machine, power_up
+from machine import IS_LONG, drawn, machine, pairs, power_up
 from mixed_load import Book, loading
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
     from mixed_load import Said
@@ -27,7 +25,7 @@ __all__ = ["machine"]
 
 DISKS = 4
 ALL = list(range(DISKS))
-ROUNDS = 40 if IS_LONG else 3
+ROUNDS = 20 if IS_LONG else 2
 SHARES = [0, 0.2, 0.5, 0.9, 1]
 
 
@@ -98,7 +96,7 @@ def while_it_works(said: Said, book: Book, lines: int, seconds: float) -> None:
     time.sleep(seconds)
 
 
-@pytest.mark.parametrize("geometry", ["2+1", "mirror:2"])
+@pairs("2+1", "mirror:2")
 def test_a_power_cut_in_a_repair_and_another_in_its_resumption_lose_nothing(
     machine: Disks, geometry: str
 ) -> None:

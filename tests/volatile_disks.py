@@ -331,7 +331,10 @@ class Disks:
         What the page cache holds of them is as it was.
         """
         chance = random.Random(seed)
-        blocks = [at for file in files for at in blocks_of(file)]
+        blocks: list[int] = []
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
+                blocks += blocks_of(file)
         chosen = [at for at in blocks if chance.random() < share]
         self.ask("damage", [number], chosen, seed)
         return len(chosen)
