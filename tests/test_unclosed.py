@@ -84,7 +84,7 @@ def _stream(kernel: dw.Kernel) -> Any:
 
 
 _GIVEN: dict[str, tuple[Callable[[dw.Kernel], Any], Callable[[Any], object]]] = {
-    "reader": (lambda kernel: kernel.get("docs/a"), lambda reader: reader.read()),
+    "reader": (lambda kernel: kernel.get("docs/a"), lambda reader: reader.read(100)),
     "pool": (lambda kernel: kernel.pool, lambda pool: pool.status()),
     "containers": (lambda kernel: kernel.containers, lambda containers: containers.get("docs")),
     "bus": (lambda kernel: kernel.bus, lambda bus: bus.stream("s").status()),
@@ -202,8 +202,11 @@ def test_a_reader_that_nobody_closed_is_named_and_closed_when_it_is_collected(pa
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with kernel.get("docs/a") as reader:
-                assert reader.read() == b"content"
+                assert reader.read(3) == b"con"
             del reader
+            assert kernel.get("docs/a").read() == b"content", "it has nothing left to forget"
+            kernel.put("docs/empty", b"")
+            kernel.get("docs/empty")
             gc.collect()
     warning = _collected(asyncio.run(_aforget_reader(path)))
     assert "unclosed <dwkernel.Reader docs/a" in str(warning.message)

@@ -179,7 +179,8 @@ class Reader(io.RawIOBase):
     `io.TextIOWrapper` as any other file. Every byte is verified before it is returned; reading from
     start to end in order verifies the whole object's checksum too. Threads may share it: each call
     has it alone, so each byte is handed out once and lines are whole. `read_range` has no position.
-    One that nobody closed is closed when it is collected, and a `ResourceWarning` says so.
+    One that nobody closed is closed when it is collected; a `ResourceWarning` says so unless it was
+    read to its end, as by `kernel.get(key).read()`.
 
     Raises:
         Corrupt: `data.corrupt`
@@ -295,7 +296,7 @@ class Reader(io.RawIOBase):
 
     # Bound now: at the end of the interpreter there may be no modules left.
     def __del__(self, warn: Callable[..., Any] = warnings.warn) -> None:
-        """Close it if nobody did, and say so.
+        """Close it if nobody did, and say so unless it was read to its end.
 
         Raises:
             ResourceWarning: where the program has made it an error
@@ -305,7 +306,8 @@ class Reader(io.RawIOBase):
         if self.closed or "name" not in self.__dict__:
             return
         try:
-            warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self._opened_at)
+            if self._native.position < self.info.size:
+                warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self._opened_at)
         finally:
             self.close()
 
