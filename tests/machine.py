@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from volatile_disks import Disks
 
-# How each is made, on how large a disk, with sectors of which size. XFS does not replay its log
-# onto a block whose first sector is newer than the others, and refuses what a cut in its recovery
-# leaves.
+# How each is made, on how large a disk, with sectors of which size. XFS does not replay its log on
+# a block whose first sector is newer than the others: with smaller sectors a cut in
+# its recovery can leave what it refuses to mount.
 FILE_SYSTEMS = {
     "xfs": (["mkfs.xfs", "-q", "-K"], 320 << 20, 4096),
     "ext4": (["mkfs.ext4", "-q", "-E", "nodiscard"], 256 << 20, 512),

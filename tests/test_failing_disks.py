@@ -1,7 +1,7 @@
-"""Disks that fail, that damage what lies on them, and that come back as they were.
+"""Disks that fail reads and writes, that damage what lies on them, and that come back as they were.
 
-The file systems above them stop, or show other bytes. The store shows what was put, or a coded
-error.
+The file systems above them stop, or show other bytes. The store shows what was put, or says by a
+coded error why it cannot.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["machine"]
 
 ALL = [0, 1, 2]
-ROUNDS = 20 if IS_LONG else 2
+ROUNDS = 20 if IS_LONG else 1
 # What an operation may fail with because of a disk. Each says what to do.
 OF_DISKS = {
     "data.corrupt",
@@ -53,7 +53,7 @@ def made(machine: Disks, geometry: str, seed: int) -> Book:
 
 
 def mend(machine: Disks, book: Book) -> None:
-    """Hold the store against the book, restore what is missing, and again without each disk."""
+    """Hold the store against the book, restore what is missing, and do without each disk then."""
     with dw.open(drives=drives_on(machine)) as kernel:
         book.check(kernel)
         kernel.pool.rebuild()
@@ -69,7 +69,7 @@ def mend(machine: Disks, book: Book) -> None:
 
 @pairs("2+1", "mirror:3")
 def test_disks_that_fail_requests_lose_nothing_acknowledged(machine: Disks, geometry: str) -> None:
-    """One, then all of them: what is refused has a reason, what was acknowledged is there."""
+    """One, then all of them: each refusal has a reason, and what was acknowledged is there."""
     seed, chance = drawn()
     book = made(machine, geometry, seed)
     for epoch in range(ROUNDS):
@@ -102,7 +102,7 @@ def damage(machine: Disks, number: int, share: float, chance: random.Random) -> 
 def test_a_disk_that_damages_what_lies_on_it_is_found_out_and_mended(
     machine: Disks, geometry: str
 ) -> None:
-    """Blobs, the journal, superblocks and the lock: everything of one disk."""
+    """Blobs, the journal, superblocks and the lock: everything of one disk may be hit."""
     seed, chance = drawn()
     book = made(machine, geometry, seed)
     for epoch in range(ROUNDS):
@@ -122,6 +122,7 @@ def test_a_disk_that_damages_what_lies_on_it_is_found_out_and_mended(
 
 def test_damage_beyond_tolerance_shows_errors_and_never_other_bytes(machine: Disks) -> None:
     seed, chance = drawn()
+    said_by: set[str] = set()
     for _ in range(ROUNDS):
         for drive in map(Path, drives_on(machine)):
             shutil.rmtree(drive, ignore_errors=True)
@@ -137,18 +138,12 @@ def test_damage_beyond_tolerance_shows_errors_and_never_other_bytes(machine: Dis
         for number in ALL:
             damage(machine, number, share, chance)
         power_up(machine)
-        if (refused := refusal(machine, book)) is not None:
-            assert refused in {"drives.too_many_lost", "journal.damaged", "superblock.damaged"}
-
-
-def refusal(machine: Disks, book: Book) -> str | None:
-    """Return why the store does not open, if it does not; what it shows is right."""
-    try:
-        with dw.open(drives=drives_on(machine)) as kernel:
-            show_no_other(kernel, book)
-    except errors.DwError as error:
-        return error.code
-    return None
+        try:
+            with dw.open(drives=drives_on(machine)) as kernel:
+                show_no_other(kernel, book)
+        except errors.DwError as error:
+            said_by.add(error.code)
+    assert said_by <= {"drives.too_many_lost", "journal.damaged", "superblock.damaged"}
 
 
 def show_no_other(kernel: dw.Kernel, book: Book) -> None:
@@ -165,7 +160,7 @@ def show_no_other(kernel: dw.Kernel, book: Book) -> None:
 def test_a_disk_that_comes_back_as_it_was_earlier_is_brought_up_to_date(
     machine: Disks, geometry: str
 ) -> None:
-    """Earlier in the same opening, in one before, or before it was away for a while."""
+    """Earlier in the same opening of the store, or in one before."""
     seed, chance = drawn()
     book = made(machine, geometry, seed)
     epochs = itertools.count()
@@ -183,6 +178,8 @@ def test_a_disk_that_comes_back_as_it_was_earlier_is_brought_up_to_date(
                 said.kill()
                 book.listen(said)
             power_up(machine)
+            with dw.open(drives=drives_on(machine)) as kernel:
+                book.check(kernel)
         machine.unmount(number)
         machine.recall(number)
         machine.mount(number)

@@ -6,12 +6,17 @@ goes on.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 import dwkernel as dw
+from dwkernel import errors
 from machine import IS_LONG, drawn, machine, pairs, power_up
 from mixed_load import Book, loading
 from volatile_disks import run
@@ -63,9 +68,16 @@ def delete_all(machine: Disks, kernel: dw.Kernel, book: Book) -> None:
         large += size if size > ALONE else 0
         kernel.delete(key)
         book.state[key] = None
-    kernel.pool.pack()
     assert not list(kernel.list("docs"))
-    assert free_bytes(machine) - before >= large * 9 // 10
+    # What catches up with drives in the background still reads for a while, and XFS frees later.
+    for _ in range(40):
+        # What is dead is given back also where there is no room to pack what lives.
+        with contextlib.suppress(errors.Full):
+            kernel.pool.pack()
+        if free_bytes(machine) - before >= large * 9 // 10:
+            return
+        time.sleep(0.25)
+    pytest.fail(f"{free_bytes(machine) - before} bytes of {large} were given back")
 
 
 @pairs("2+1", "mirror:3")

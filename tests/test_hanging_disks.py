@@ -1,4 +1,4 @@
-"""A process is killed, or interrupted, while one of its disks hangs; then the store is opened."""
+"""A process is killed, or interrupted, while one of its disks hangs; then the store opens again."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_ctrl_c_ends_work_beside_a_disk_that_hangs_once_the_disk_has_had_its_tim
     with dw.open(**store) as kernel:
         for key, content in contents.items():
             kernel.put(key, content)
-    for verb in ["put", "scrub", "rebuild", "open"]:
+    for verb in ["put", "scrub", "rebuild", "open"] if IS_LONG else ["put", "open"]:
         command = [sys.executable, "-c", INTERRUPTED, verb, json.dumps(store)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""The power is cut while drives are replaced, rebuilt, scrubbed and packed, and in going on.
+"""The power is cut while drives are replaced, rebuilt, scrubbed, packed, and what is resumed after.
 
 Nothing acknowledged is lost meanwhile, and at the end everything is as redundant as it should be.
 """
