@@ -7,14 +7,14 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwkernel as dw
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from dwkernel.bus.stream import Stream
 
@@ -42,9 +42,12 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-async def in_line(stream: Stream, count: int) -> list[asyncio.Task[int | None]]:
-    """Messages that take a while to write, in line when the caller goes on."""
-    tasks = [asyncio.create_task(stream.apublish("s.long", LONG)) for _ in range(count)]
+async def in_line(
+    stream: Stream, count: int, *behind: Coroutine[Any, Any, int | None]
+) -> list[asyncio.Task[int | None]]:
+    """Have messages that take a while to write in line, and others right behind them."""
+    long = [stream.apublish("s.long", LONG) for _ in range(count)]
+    tasks = [asyncio.create_task(message) for message in (*long, *behind)]
     await asyncio.sleep(0)
     return tasks
 
@@ -73,10 +76,8 @@ def test_no_thread_is_started_for_each_message(stream: Stream) -> None:
 
 def test_cancelled_in_line_a_message_is_taken_back(stream: Stream) -> None:
     async def publish() -> None:
-        before = await in_line(stream, 40)
-        cancelled = asyncio.create_task(stream.apublish("s.a", b"cancelled"))
-        after = asyncio.create_task(stream.apublish("s.a", b"after"))
-        await asyncio.sleep(0)
+        behind = [stream.apublish("s.a", text) for text in (b"cancelled", b"after")]
+        *before, cancelled, after = await in_line(stream, 40, *behind)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
@@ -89,9 +90,10 @@ def test_cancelled_in_line_a_message_is_taken_back(stream: Stream) -> None:
 
 def test_a_message_whose_time_is_over_in_line_is_not_there(stream: Stream) -> None:
     async def publish() -> None:
-        before = await in_line(stream, 100)
+        behind = stream.apublish("s.a", b"late", timeout="1ms")
+        *before, late = await in_line(stream, 100, behind)
         with pytest.raises(dw.errors.Timeout) as caught:
-            await stream.apublish("s.a", b"late", timeout="1ms")
+            await late
         assert caught.value.code == "context.deadline"
         assert "outcome" not in caught.value.details
         assert caught.value.correlation_id
