@@ -110,9 +110,6 @@ pub struct Position {
 
 /// Who keeps the list of members, on every drive's superblock.
 pub trait Membership: Send + Sync {
-    /// Hears of all that are about to be evicted, so that evicting one does not wait for another.
-    fn failed(&self, _drives: &[(DriveId, Error)]) {}
-
     /// Makes it durable that `drive` is no member of the journal any more, under a new epoch, and returns
     /// that epoch. Must not commit to this journal.
     ///

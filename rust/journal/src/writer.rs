@@ -315,9 +315,6 @@ impl Writer {
     /// `journal.members`: the journal has stopped.
     pub(crate) fn evict_all(&mut self, failed: Vec<(DriveId, Error)>) -> Result<()> {
         let left = self.view.replicas().len().saturating_sub(failed.len());
-        if left > 0 {
-            self.membership.failed(&failed);
-        }
         for (drive, why) in failed {
             if left == 0 {
                 return Err(self.stop(&why, "no drive is left that holds the journal"));

@@ -74,15 +74,3 @@ fn a_put_does_not_wait_for_the_superblock_of_a_drive_that_hangs() {
     release(&world);
     check(&meta, &model, "after the drive was given up");
 }
-
-#[test]
-fn evicting_one_member_of_the_journal_does_not_wait_for_another_one_that_hangs_too() {
-    let (world, meta, mut model) = world(2);
-    hang(&world, 0..2, Operation::WriteLog);
-    let begun = Instant::now();
-    store(&meta, &mut model, 2..4);
-    assert!(begun.elapsed() < SOON, "the put waited {:?}", begun.elapsed());
-    assert_eq!(failed(&meta), [0, 1]);
-    release(&world);
-    check(&meta, &model, "after both were given up");
-}

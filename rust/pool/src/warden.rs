@@ -203,12 +203,6 @@ impl Watch for Watching {
 pub(crate) struct Evicting(pub(crate) Arc<Warden>);
 
 impl dwk_journal::Membership for Evicting {
-    fn failed(&self, drives: &[(DriveId, Error)]) {
-        for (drive, why) in drives {
-            self.0.membership.fail(*drive, why);
-        }
-    }
-
     fn evict(&self, drive: DriveId, why: &Error) -> Result<Epoch> {
         let membership = &self.0.membership;
         membership.fail(drive, why);
