@@ -45,9 +45,13 @@ fn one_of(mut world: World) -> (World, Model) {
     (world, model)
 }
 
-/// Opens with all drives, and leaves healing to the healer.
+/// Opens with all drives, or these, and leaves healing to the healer.
 fn open(world: &World) -> Arc<Meta> {
-    let drives = world.drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>);
+    open_on(&world.drives)
+}
+
+fn open_on<'a>(drives: impl IntoIterator<Item = &'a FaultyDrive>) -> Arc<Meta> {
+    let drives = drives.into_iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>);
     let open = OpenOptions { pool: pool_options(), ..OpenOptions::default() };
     let pool = Pool::open(drives.collect(), open, Seams::seeded(1), &holder()).unwrap();
     Meta::open(pool, Options { heal_time: Duration::ZERO, ..options() }).unwrap()
@@ -102,6 +106,22 @@ fn a_drive_that_was_away_is_brought_up_to_date_while_others_work() {
     let scrub = meta.pool().scrub(&*meta, &Control::default()).unwrap();
     assert!(scrub.is_clean(), "{scrub:?}");
     check(&meta, &model, "healed");
+}
+
+#[test]
+fn a_drive_that_is_yet_to_be_brought_up_to_date_holds_the_journal_where_no_other_can() {
+    let (world, model) = one_of(World::new(4, "2+2", 4));
+    hang(&world);
+    // The second drive is away now. Each of the others held the journal already.
+    let [first, _, rest @ ..] = &world.drives[..] else { unreachable!() };
+    let meta = open_on([first].into_iter().chain(rest));
+    let drives = meta.pool().status(&*meta).unwrap().drives;
+    let journal = drives.into_iter().filter(|drive| drive.journal);
+    let journal: Vec<_> = journal.map(|drive| (drive.name, drive.state)).collect();
+    let expected = [("d1", State::Stale), ("d3", State::Ok), ("d4", State::Ok)];
+    assert_eq!(journal, expected.map(|(name, state)| (name.to_owned(), state)));
+    check(&meta, &model, "with three drives");
+    world.drives[0].release();
 }
 
 #[test]

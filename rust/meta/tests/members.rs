@@ -4,14 +4,15 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use dwk_base::codes;
-use dwk_drive::Entry;
 use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Entry, Superblock};
 use dwk_meta::Meta;
-use dwk_pool::State;
+use dwk_pool::{Control, State};
 use world::{Model, World, bytes, check, open_on, options, put};
 
 /// The names of the drives that hold the journal, and how they are.
@@ -132,4 +133,74 @@ fn who_lets_go_of_a_store_lets_go_of_its_drives_when_nobody_works_on_them_any_mo
         dropped.join().unwrap();
     });
     check(&world.open().unwrap(), &model, "opened again");
+}
+
+/// Has these drives take no shards, and puts until status says that they failed.
+fn fail_with_shards(world: &World, meta: &Arc<Meta>, model: &mut Model, failing: &[usize]) {
+    let failed = |meta: &Meta| {
+        let drives = meta.pool().status(meta).unwrap().drives;
+        failing.iter().all(|n| drives[*n].state == State::Failed)
+    };
+    for n in failing {
+        world.drives[*n].inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Put));
+    }
+    for n in 0..500u64 {
+        if failed(meta) {
+            return;
+        }
+        let (key, content) = (format!("{failing:?}{n:03}").into_bytes(), bytes(n, 30_000));
+        if put(meta, &key, &content).is_ok() {
+            model.insert(key, content);
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{failing:?} did not fail");
+}
+
+#[test]
+fn a_journal_on_one_drive_that_is_told_of_no_change_is_not_an_old_one() {
+    let world = World::new(6, "3+1", 81);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    for drive in &world.drives[2..] {
+        drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::CreateLog));
+    }
+    fail_with_shards(&world, &meta, &mut model, &[1]);
+    while members(&meta).len() > 1 {
+        sleep(Duration::from_millis(10));
+    }
+    fail_with_shards(&world, &meta, &mut model, &[0]);
+    // The others are told twice.
+    for _ in 0..2 {
+        meta.pool().scrub(&*meta, &Control::default()).unwrap();
+    }
+    assert_eq!(members(&meta), [("d1".to_owned(), State::Failed)]);
+    put(&meta, b"last", b"content").unwrap();
+    model.insert(b"last".to_vec(), b"content".to_vec());
+    drop(meta); // as if it were killed
+    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    check(&world.open().unwrap(), &model, "with all drives");
+}
+
+#[test]
+fn more_drives_than_can_be_lost_take_a_change_however_many_failed_since_the_opening() {
+    let world = World::new(3, "2+1", 82);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    put(&meta, b"before", b"content").unwrap();
+    fail_with_shards(&world, &meta, &mut model, &[0]);
+    while members(&meta).iter().any(|(name, _)| name == "d1") {
+        sleep(Duration::from_millis(10));
+    }
+    let in_force = || Superblock::load(&world.drives[2]).unwrap().unwrap().in_force.unwrap();
+    let before = in_force().superblock.edition();
+    fail_with_shards(&world, &meta, &mut model, &[1]);
+    let error = meta.pool().scrub(&*meta, &Control::default()).unwrap_err();
+    assert!(error.is(&codes::DRIVES_TOO_MANY_LOST), "{error}");
+    assert_eq!(in_force().superblock.edition(), before);
+    drop(meta);
+    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    // What counts is known without the drive that was the last to be well.
+    let meta = world.open_without(&[2]).unwrap();
+    assert_eq!(world::get(&meta, b"before").unwrap().unwrap(), b"content");
 }

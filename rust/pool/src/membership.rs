@@ -159,7 +159,7 @@ impl Membership {
         let mut table = self.lock();
         let next = Superblock { in_force: true, ..table.superblock.clone() };
         let drives = table.writable(&next);
-        let needed = self.needed(&drives);
+        let needed = self.needed(&table, &drives);
         let mut failed = self.write(&mut table, &next, &drives);
         let took: Vec<_> = drives.iter().filter(|id| !failed.contains_key(id)).copied().collect();
         failed.extend(self.write(&mut table, &next, &took));
@@ -209,7 +209,7 @@ impl Membership {
         next: &mut Superblock,
         drives: &[DriveId],
     ) -> Result<BTreeMap<DriveId, Error>> {
-        let needed = self.needed(drives);
+        let needed = self.needed(table, drives);
         let is_enough = |failed: &BTreeMap<DriveId, Error>| drives.len() - failed.len() >= needed;
         let refuse = |failed: BTreeMap<DriveId, Error>| {
             too_few(drives.len() - failed.len(), needed, failed.into_values().next())
@@ -249,9 +249,14 @@ impl Membership {
         Ok(failed)
     }
 
-    /// How many of these drives have to take a change.
-    fn needed(&self, drives: &[DriveId]) -> usize {
-        (self.tolerance + 1).min(drives.len()).max(1)
+    /// How many of these drives have to take a change: more than can be lost. Where so many are not here, all that
+    /// are; those that failed since the pool was opened lower it as far as the geometry can lose drives, because
+    /// they may all be back at the next opening.
+    fn needed(&self, table: &Table, drives: &[DriveId]) -> usize {
+        let rows = table.superblock.members.iter();
+        let members = rows.filter(|row| row.state != MemberState::Removed).count();
+        let must_be_left = members.saturating_sub(self.tolerance).min(table.present.len());
+        (self.tolerance + 1).min(drives.len().max(must_be_left)).max(1)
     }
 
     /// Writes `next` to the drives and returns those that failed. What the process has no descriptor for now is

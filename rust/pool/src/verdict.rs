@@ -52,12 +52,17 @@ impl Verdict {
         })
     }
 
-    /// True if the drive has what is gone on from, or what that was made from. One that has neither and was
-    /// not taken out has lost what it had: it is an older copy of itself.
+    /// True if the drive has what is gone on from, what that was made from, or the last that was meant for it (one
+    /// that is marked failed is told of no change, and may hold the journal all the same until another one does).
+    /// One that has none of these has lost what it had: it is an older copy of itself.
     pub(crate) fn reached(&self, loaded: &Loaded) -> bool {
+        let meant = self.superblock.member(loaded.drive).map(|row| row.epoch);
         let both = [&loaded.in_force, &loaded.proposed].into_iter().flatten();
-        both.map(|placed| placed.superblock.edition())
-            .any(|edition| edition == self.edition || self.follows.contains(&edition))
+        both.map(|placed| placed.superblock.edition()).any(|edition| {
+            edition == self.edition
+                || self.follows.contains(&edition)
+                || meant.is_some_and(|epoch| edition.epoch >= epoch)
+        })
     }
 }
 

@@ -159,7 +159,8 @@ pub(crate) fn members_wanted(tolerance: usize, drives: usize) -> usize {
 }
 
 /// Drives that could join the journal, the best first: those with a log of their own, in a failure
-/// domain of their own.
+/// domain of their own, whose shards are up to date. One that was away and lacks shards is as good as any: it gets
+/// the journal whole.
 pub(crate) fn candidates(roster: &Roster, members: &[DriveId]) -> Vec<Arc<Seat>> {
     let taken: Vec<&str> = roster
         .seats
@@ -167,11 +168,13 @@ pub(crate) fn candidates(roster: &Roster, members: &[DriveId]) -> Vec<Arc<Seat>>
         .filter(|seat| members.contains(&seat.id))
         .map(|seat| seat.failure_domain.as_str())
         .collect();
-    let free = roster.writable().filter(|seat| !members.contains(&seat.id));
+    let is_stale = |seat: &Seat| seat.drive.is_some() && seat.state == State::Stale;
+    let able = roster.seats.iter().filter(|seat| seat.writable().is_some() || is_stale(seat));
+    let free = able.filter(|seat| !members.contains(&seat.id));
     let mut seats: Vec<_> = free.cloned().collect();
     seats.sort_by_key(|seat| {
         let has_log = seat.drive.as_ref().is_some_and(|drive| drive.drive().log().is_some());
-        (!has_log, taken.contains(&seat.failure_domain.as_str()), seat.index)
+        (!has_log, taken.contains(&seat.failure_domain.as_str()), is_stale(seat), seat.index)
     });
     seats
 }
