@@ -183,6 +183,34 @@ fn a_journal_on_one_drive_that_is_told_of_no_change_is_not_an_old_one() {
 }
 
 #[test]
+fn the_last_drive_of_the_journal_stays_though_another_ones_leaving_was_not_acknowledged() {
+    let world = World::new(6, "3+1", 83);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    for drive in &world.drives[2..] {
+        drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::CreateLog));
+    }
+    // The first drive's leaving is proposed, and in force on one drive only.
+    let once = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::WriteSuperblock);
+    for drive in &world.drives[1..5] {
+        drive.inject(once.clone().after(1).times(1));
+    }
+    fail_with_shards(&world, &meta, &mut model, &[0]);
+    while members(&meta).iter().any(|(name, _)| name == "d1") {
+        sleep(Duration::from_millis(10));
+    }
+    fail_with_shards(&world, &meta, &mut model, &[1]);
+    put(&meta, b"last", b"content").unwrap();
+    model.insert(b"last".to_vec(), b"content".to_vec());
+    // What is in force on all drives that are well.
+    meta.pool().scrub(&*meta, &Control::default()).unwrap();
+    assert_eq!(members(&meta), [("d2".to_owned(), State::Failed)]);
+    drop(meta); // as if it were killed
+    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    check(&world.open().unwrap(), &model, "with all drives");
+}
+
+#[test]
 fn more_drives_than_can_be_lost_take_a_change_however_many_failed_since_the_opening() {
     let world = World::new(3, "2+1", 82);
     let meta = world.create().unwrap();

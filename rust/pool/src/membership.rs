@@ -392,6 +392,20 @@ pub(crate) fn mark(superblock: &mut Superblock, id: DriveId, state: MemberState)
     }
 }
 
+/// Takes a drive off the list of those that hold the journal. The list is asked and not the journal, which goes on
+/// with a drive whose leaving was not acknowledged, while it may be in force all the same.
+///
+/// # Errors
+/// `journal.members`: it is the last one.
+pub(crate) fn leave_journal(superblock: &mut Superblock, id: DriveId) -> Result<()> {
+    if superblock.journal == [id] {
+        let text = format!("drive {id} is the last one that holds the journal");
+        return Err(Error::new(&codes::JOURNAL_MEMBERS, text).with("drive", id));
+    }
+    superblock.journal.retain(|member| *member != id);
+    Ok(())
+}
+
 impl Table {
     /// Of a pool whose drives are yet to be found.
     pub(crate) fn new(superblock: Superblock, follows: Vec<Edition>) -> Self {

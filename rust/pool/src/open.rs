@@ -464,7 +464,11 @@ fn begin(assembly: Assembly, options: &OpenOptions, seams: Seams) -> Result<Arc<
     let (options, until) = (&options.pool, &options.until);
     let (id, tolerance) = (table.superblock.pool, geometry.tolerance());
     if in_journal.is_empty() {
-        let text = "none of the drives that hold the journal is here";
+        let holders = table.superblock.journal.iter();
+        let rows = holders.filter_map(|id| table.superblock.member(*id));
+        let away: Vec<_> = rows.map(|row| lost_drive(&table, row)).collect();
+        let text =
+            format!("none of the drives that hold the journal can be used: {}", away.join(", "));
         return Err(Error::new(&codes::JOURNAL_MEMBERS, text));
     }
     let members = in_journal.iter().filter_map(|id| {

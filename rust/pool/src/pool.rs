@@ -12,7 +12,7 @@ use dwk_drive::{Drive, Lease, MemberState, Ticket};
 use dwk_erasure::Geometry;
 use dwk_journal::Journal;
 
-use crate::membership::Membership;
+use crate::membership::{Membership, leave_journal, mark};
 use crate::replace::REPLACED;
 use crate::roster::{Roster, Seat};
 use crate::space::{Control, RebuildReport, ScrubReport, Stage};
@@ -270,7 +270,7 @@ impl Pool {
                 now = MemberState::Ok;
             }
             self.membership.change(|superblock| {
-                crate::membership::mark(superblock, seat.id, now);
+                mark(superblock, seat.id, now);
                 Ok(())
             })?;
         }
@@ -322,13 +322,15 @@ impl Pool {
             }
             let retire = || {
                 self.membership.change(|superblock| {
-                    crate::membership::mark(superblock, seat.id, MemberState::Removed);
-                    superblock.journal.retain(|member| *member != seat.id);
-                    Ok(())
+                    mark(superblock, seat.id, MemberState::Removed);
+                    leave_journal(superblock, seat.id)
                 })
             };
-            match self.journal.remove_member(seat.id, &retire) {
-                Err(error) if error.is(&codes::DRIVE_UNKNOWN) => retire()?,
+            let left = match self.journal.remove_member(seat.id, &retire) {
+                Err(error) if error.is(&codes::DRIVE_UNKNOWN) => retire(),
+                left => left,
+            };
+            match left {
                 // Nobody could take its place in the journal: it stays until somebody can.
                 Err(error) if error.is(&codes::JOURNAL_MEMBERS) => continue,
                 done => done?,

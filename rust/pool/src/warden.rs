@@ -11,7 +11,7 @@ use dwk_base::{DriveId, Epoch, Error, Result, codes};
 use dwk_drive::MemberState;
 use dwk_journal::{Journal, Member};
 
-use crate::membership::{Membership, mark};
+use crate::membership::{Membership, leave_journal, mark};
 use crate::roster::{Roster, Seat, State, Watch};
 
 /// Watches over drives and the journal's members.
@@ -98,7 +98,7 @@ impl Warden {
     /// Makes it durable that a drive failed and holds no journal.
     fn evict(&self, id: DriveId) -> Result<()> {
         self.membership.change(|superblock| {
-            superblock.journal.retain(|member| *member != id);
+            leave_journal(superblock, id)?;
             mark(superblock, id, MemberState::Failed);
             Ok(())
         })
