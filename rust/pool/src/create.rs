@@ -58,8 +58,8 @@ impl Pool {
         let mut table = Table::new(superblock, Vec::new());
         for (new, id) in drives.iter().zip(&ids) {
             let drive = Attached::new(Arc::clone(&new.drive));
-            let (slots, took_part) = (SlotState::fresh(), Epoch(0));
-            table.present.insert(*id, Present { drive, slots, took_part });
+            let (slots, took_part, has) = (SlotState::fresh(), Epoch(0), Epoch(0));
+            table.present.insert(*id, Present { drive, slots, took_part, has });
         }
         let leases = ids.iter().zip(locks).filter_map(|(id, lock)| {
             Some((*id, Lease::new(Arc::clone(&table.present.get(id)?.drive), lock)))

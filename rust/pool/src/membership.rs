@@ -28,6 +28,8 @@ pub(crate) struct Present {
     pub(crate) slots: SlotState,
     /// The last epoch that was in force on it.
     pub(crate) took_part: Epoch,
+    /// The last epoch that it has, in force or proposed.
+    pub(crate) has: Epoch,
 }
 
 /// What an opening found about a drive, besides what its superblock says.
@@ -119,7 +121,8 @@ impl Membership {
     /// the process that could not write it.
     ///
     /// # Errors
-    /// `drives.too_many_lost` if too few drives took it, `process.exhausted` or `process.file_size` if that is why. If they were too few to propose it, it never
+    /// `drives.too_many_lost` if too few drives took it, `journal.members` if none of those that are to hold the journal
+    /// did, `process.exhausted` or `process.file_size` if that is why. If that was so when it was proposed, it never
     /// counts; else the pool goes on from it, here and in the next opening, as if it had not been
     /// acknowledged.
     pub(crate) fn change<T>(&self, edit: impl FnOnce(&mut Superblock) -> Result<T>) -> Result<T> {
@@ -233,6 +236,10 @@ impl Membership {
             table.pass_over(&took);
             return Err(refuse(failed));
         }
+        if !table.is_known_to_journal(next) {
+            table.pass_over(&took);
+            return Err(untold(failed.into_values().next()));
+        }
         table.superblock = next.clone();
         if !is_born {
             return Ok(failed);
@@ -315,6 +322,7 @@ impl Membership {
                 Ok(slots) => {
                     if let Some(present) = table.present.get_mut(&id) {
                         present.slots = slots;
+                        present.has = next.epoch;
                         if next.in_force {
                             present.took_part = next.epoch;
                         }
@@ -364,6 +372,15 @@ impl Membership {
 fn too_few(written: usize, needed: usize, cause: Option<Error>) -> Error {
     let text = format!("a change of membership reached {written} drives and needs {needed}");
     let error = Error::new(&codes::DRIVES_TOO_MANY_LOST, text);
+    match cause {
+        Some(cause) => error.caused_by(cause),
+        None => error,
+    }
+}
+
+fn untold(cause: Option<Error>) -> Error {
+    let text = "of the drives that are to hold the journal none took a change of membership";
+    let error = Error::new(&codes::JOURNAL_MEMBERS, text);
     match cause {
         Some(cause) => error.caused_by(cause),
         None => error,
@@ -430,6 +447,14 @@ impl Table {
                 present.slots.pass_over();
             }
         }
+    }
+
+    /// True if a drive that is to hold the journal has the last that was meant for it. Otherwise they would all look
+    /// like older copies of themselves.
+    fn is_known_to_journal(&self, next: &Superblock) -> bool {
+        let has = |id: &DriveId| self.present.get(id).map(|present| present.has);
+        let meant = |id: &DriveId| next.member(*id).map(|row| row.epoch);
+        next.journal.is_empty() || next.journal.iter().any(|id| has(id) >= meant(id))
     }
 
     /// Members whose superblock is to be kept up to date.

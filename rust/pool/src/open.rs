@@ -350,7 +350,7 @@ fn seat(
     row.location.clone_from(&location);
     let drive = Arc::clone(drive);
     let slots = loaded.keeping(&verdict.edition);
-    table.present.insert(id, Present { drive, slots, took_part });
+    table.present.insert(id, Present { drive, slots, took_part, has: loaded.has() });
     Ok(None)
 }
 
@@ -362,8 +362,8 @@ fn seat_by_location(
 ) -> Option<DriveId> {
     let id = seat_at(table, &location_of(&drive), places)?;
     mark(&mut table.superblock, id, MemberState::Stale);
-    let (slots, took_part) = (SlotState::fresh(), Epoch(0));
-    table.present.insert(id, Present { drive, slots, took_part });
+    let (slots, took_part, has) = (SlotState::fresh(), Epoch(0), Epoch(0));
+    table.present.insert(id, Present { drive, slots, took_part, has });
     Some(id)
 }
 

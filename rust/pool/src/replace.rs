@@ -87,7 +87,7 @@ impl Pool {
             let text = format!("{location} does not answer: nothing was changed");
             Err(Error::new(&codes::DRIVE_TIMEOUT, text).with("drive", &location))
         })?;
-        let present = Present { drive: attached, slots, took_part: Epoch(0) };
+        let present = Present { drive: attached, slots, took_part: Epoch(0), has: Epoch(0) };
         Ok((lease, New { present, location, capacity_bytes }))
     }
 

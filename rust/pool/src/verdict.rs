@@ -36,18 +36,20 @@ impl Verdict {
     /// Judges; `None` if nothing was ever in force.
     pub(crate) fn of<'a>(drives: impl Iterator<Item = &'a Loaded> + Clone) -> Option<Self> {
         let ground = ground(drives.clone())?;
-        let proposals = proposals(drives.clone(), &ground);
+        let mut proposals = proposals(drives.clone(), &ground);
         let in_force = drives.clone().filter_map(|loaded| loaded.in_force.as_ref());
         let known = in_force.map(|placed| &placed.superblock).find(|s| s.edition() == ground);
-        let superblock = latest(&proposals).map(|proposal| proposal.superblock).or(known)?;
         let seen = proposals.iter().flat_map(|proposal| {
             proposal.superblock.follows.iter().copied().chain([proposal.edition])
         });
+        let seen: Vec<_> = seen.collect();
+        proposals.retain(|proposal| proposal.may_count(&drives));
+        let superblock = latest(&proposals).map(|proposal| proposal.superblock).or(known)?;
         let tried = drives.flat_map(|loaded| [&loaded.in_force, &loaded.proposed]).flatten();
         Some(Self {
             superblock: superblock.clone(),
             edition: superblock.edition(),
-            follows: follows(ground, seen),
+            follows: follows(ground, seen.into_iter()),
             tried: tried.map(|placed| placed.superblock.epoch).max()?,
         })
     }
@@ -58,11 +60,9 @@ impl Verdict {
     pub(crate) fn reached(&self, loaded: &Loaded) -> bool {
         let meant = self.superblock.member(loaded.drive).map(|row| row.epoch);
         let both = [&loaded.in_force, &loaded.proposed].into_iter().flatten();
-        both.map(|placed| placed.superblock.edition()).any(|edition| {
-            edition == self.edition
-                || self.follows.contains(&edition)
-                || meant.is_some_and(|epoch| edition.epoch >= epoch)
-        })
+        let mut editions = both.map(|placed| placed.superblock.edition());
+        Some(loaded.has()) >= meant
+            || editions.any(|edition| edition == self.edition || self.follows.contains(&edition))
     }
 }
 
@@ -116,6 +116,18 @@ fn latest<'a, 'b>(proposals: &'b [Proposal<'a>]) -> Option<&'b Proposal<'a>> {
 }
 
 impl Proposal<'_> {
+    /// False if the drives that were to hold the journal are all here and none has the last that was meant for it:
+    /// such a proposal was put in force nowhere.
+    fn may_count<'a>(&self, drives: &(impl Iterator<Item = &'a Loaded> + Clone)) -> bool {
+        let journal = &self.superblock.journal;
+        let lacks = |id: &DriveId| {
+            let loaded = drives.clone().find(|loaded| loaded.drive == *id);
+            let meant = self.superblock.member(*id).map(|row| row.epoch);
+            loaded.is_some_and(|loaded| Some(loaded.has()) < meant)
+        };
+        journal.is_empty() || !journal.iter().all(lacks)
+    }
+
     /// True if this one was certainly made after the other: it says so, or it was meant for none of the
     /// drives that hold the other (who had seen one of them would have taken the other up), while the
     /// other was meant for one that holds this.

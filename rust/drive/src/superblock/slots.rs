@@ -104,6 +104,12 @@ impl Loaded {
         }
     }
 
+    /// The last epoch that lies on this drive, in force or proposed.
+    pub fn has(&self) -> Epoch {
+        let both = [&self.in_force, &self.proposed].into_iter().flatten();
+        both.map(|placed| placed.superblock.epoch).max().unwrap_or_default()
+    }
+
     /// Where to write: never over the superblock of that edition, in force rather than proposed, and if it
     /// is not here never over what is in force.
     pub fn keeping(&self, edition: &Edition) -> SlotState {
