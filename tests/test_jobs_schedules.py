@@ -143,6 +143,7 @@ def test_intervals_count_from_their_anchor(every: int, offset: int) -> None:
         {"every": "400d"},
         {"every": "6h", "name": "a b"},
         {"every": "6h", "overlap": "both"},
+        {"every": "6h", "zone": "Europe/Berlin"},
     ],
 )
 def test_a_wrong_schedule_is_refused(wrong: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from dwkernel.jobs.schedule import Overlap, Schedule, ScheduleRecord, checked_na
 from dwkernel.jobs.schedules import Schedules
 from dwkernel.jobs.settings import JobsSection
 from dwkernel.jobs.timekeeper import Timekeeper
+from dwkernel.jobs.timing import timing_of
 from dwkernel.units import parse_duration
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class Jobs:
             anchor_ms=self._core.clock(),
             every_s=every_s(every),
         )
-        record.timing()
+        timing_of(record.cron, record.every_s, record.zone, 0)
         return record
 
     def _scheduled_job(self, schedule: ScheduleRecord, when_ms: int) -> JobRecord:

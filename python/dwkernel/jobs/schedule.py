@@ -64,7 +64,8 @@ class ScheduleRecord:
 
     def timing(self) -> Timing:
         """Return when it is due."""
-        return timing_of(self.cron, self.every_s, self.zone, self.anchor_ms)
+        zone = self.zone if self.cron else "UTC"
+        return timing_of(self.cron, self.every_s, zone, self.anchor_ms)
 
     def to_bytes(self) -> bytes:
         """Return the value of its row."""

@@ -145,4 +145,7 @@ def timing_of(cron: str | None, every: Duration | None, zone: str, anchor_ms: in
         raise errors.new("job.schedule", "a schedule has either cron= or every=")
     if cron is not None:
         return Cron(cron, zone)
+    if zone != "UTC":
+        text = f"every= counts seconds, in no time zone: leave out zone={zone!r}, or write cron="
+        raise errors.new("job.schedule", text, zone=zone)
     return Every(every or 0, anchor_ms)
