@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use dwk_base::{Random, SeededRandom, codes};
-use dwk_drive::FaultyDrive;
+use dwk_base::{Random, Result, SeededRandom, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
+use dwk_drive::{Drive, FaultyDrive, MemoryDrive};
 use dwk_meta::Meta;
-use dwk_pool::{Control, Redundancy};
-use world::{Model, World, bytes, delete, get, put};
+use dwk_pool::{Control, Redundancy, State};
+use world::{Model, World, bytes, delete, get, holder, put};
 
 const WRITERS: u64 = 3;
 const PUTS: u64 = 40;
+/// How long a drive may take.
+const TIMEOUT_MS: u64 = 100;
 
 const OPERATIONS: [Operation; 11] = [
     Operation::Put,
@@ -81,24 +83,81 @@ impl Book {
     }
 }
 
-/// Has calls of some kinds fail from now on, or soon.
-fn fail(drives: &[FaultyDrive], random: &SeededRandom) {
+/// What happens to drives.
+type Effects = fn(&SeededRandom) -> Effect;
+
+fn failing(_: &SeededRandom) -> Effect {
+    Effect::Error(&codes::DRIVE_IO)
+}
+
+fn hanging(random: &SeededRandom) -> Effect {
+    match random.below(3) {
+        0 => Effect::Error(&codes::DRIVE_IO),
+        1 => Effect::Delay(Duration::from_millis(random.below(2 * TIMEOUT_MS))),
+        _ => Effect::Hang,
+    }
+}
+
+/// Has calls of some kinds meet that from now on, or soon.
+fn harm(drives: &[FaultyDrive], effects: Effects, random: &SeededRandom) {
     let chance = [0.05, 0.3, 0.7, 1.0][random.below(4) as usize];
     let all = random.below(2) == 0;
     for drive in drives {
         for operation in OPERATIONS {
             if all || random.below(2) == 0 {
-                let fault = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(operation);
+                let fault = Fault::new(effects(random)).on(operation);
                 drive.inject(fault.chance(chance).after(random.below(10)));
             }
         }
     }
 }
 
+/// An empty drive of this world.
+fn fresh(world: &World) -> FaultyDrive {
+    let fresh = MemoryDrive::new(format!("fresh{}", world.power.steps()));
+    FaultyDrive::new(Arc::new(fresh), &world.power, world.seed)
+}
+
+fn replace(meta: &Arc<Meta>, name: &str, fresh: &FaultyDrive) -> Result<()> {
+    let fresh: Arc<dyn Drive> = Arc::new(fresh.clone());
+    meta.pool().replace(&**meta, name, &fresh, &holder(), &Control::default()).map(drop)
+}
+
+/// Puts another drive in the place of one, and it may fail as well.
+fn replace_any(world: &World, meta: &Arc<Meta>, random: &SeededRandom) {
+    let fresh = fresh(world);
+    if random.below(2) == 0 {
+        harm(std::slice::from_ref(&fresh), failing, random);
+    }
+    let seats = meta.pool().roster().seats.clone();
+    let name = &seats[random.below(seats.len() as u64) as usize].name;
+    let _ = replace(meta, name, &fresh);
+}
+
+/// Restores full redundancy. A drive that failed before it was one of the others is replaced.
+fn mend(world: &World, meta: &Arc<Meta>, when: &str) {
+    let rebuild = || meta.pool().rebuild(&**meta, None, &Control::default()).unwrap();
+    rebuild();
+    let status = || meta.pool().status(&**meta).unwrap();
+    for drive in status().drives {
+        if drive.state == State::Failed {
+            replace(meta, &drive.name, &fresh(world)).unwrap_or_else(|error| {
+                panic!("{when}, replacing {}: {error}: {:?}", drive.name, status())
+            });
+        }
+    }
+    rebuild();
+    assert_eq!(status().redundancy, Redundancy::Full, "{when}: {:?}", status());
+}
+
 /// Three times: drives fail and are well again, the power is cut or not, and one drive is away afterwards.
-fn round(geometry: &'static str, count: usize, seed: u64) {
+fn round(geometry: &'static str, count: usize, effects: Effects, seed: u64) {
     let random = SeededRandom::new(seed);
     let mut world = World::new(count, geometry, seed);
+    let timeout = Duration::from_millis(TIMEOUT_MS);
+    world.pool.drive_timeout = timeout;
+    world.pool.space.drive_timeout = timeout;
+    world.pool.journal.member_timeout = timeout;
     drop(world.create().unwrap());
     let mut book = Book::default();
     for again in 0..3 {
@@ -111,12 +170,15 @@ fn round(geometry: &'static str, count: usize, seed: u64) {
                 scope.spawn(move || write(meta, shared, writer, seed * 10 + again));
             }
             if random.below(2) == 0 {
-                fail(&world.drives[random.below(count as u64) as usize..][..1], &random);
+                harm(&world.drives[random.below(count as u64) as usize..][..1], effects, &random);
                 thread::sleep(Duration::from_micros(random.below(20_000)));
             }
-            fail(&world.drives, &random);
-            if random.below(2) == 0 {
-                let _ = meta.pool().scrub(&*meta, &Control::default());
+            harm(&world.drives, effects, &random);
+            match random.below(4) {
+                0 => drop(meta.pool().scrub(&*meta, &Control::default())),
+                1 => drop(meta.pool().rebuild(&*meta, None, &Control::default())),
+                2 => replace_any(&world, &meta, &random),
+                _ => {}
             }
         });
         book = shared.into_inner().unwrap();
@@ -126,16 +188,18 @@ fn round(geometry: &'static str, count: usize, seed: u64) {
         if random.below(2) == 0 {
             world.power.cut_now();
         }
-        drop(meta);
-        world.drives.iter().for_each(FaultyDrive::heal);
+        thread::scope(|scope| {
+            scope.spawn(|| drop(meta));
+            world.drives.iter().for_each(FaultyDrive::release);
+        });
         world.restart();
+        world.drives.iter().for_each(FaultyDrive::heal);
         let meta = world.open().unwrap_or_else(|error| panic!("{when}, well again: {error}"));
         book.check(&meta, &when);
-        meta.pool().rebuild(&*meta, None, &Control::default()).unwrap();
-        let status = meta.pool().status(&*meta).unwrap();
-        assert_eq!(status.redundancy, Redundancy::Full, "{when}: {status:?}");
+        mend(&world, &meta, &when);
         drop(meta);
-        let gone = random.below(count as u64) as usize;
+        world.restart();
+        let gone = random.below(world.drives.len() as u64) as usize;
         let meta = world.open_without(&[gone]).unwrap_or_else(|error| panic!("{when}: {error}"));
         book.check(&meta, &format!("{when}, without drive {gone}"));
         drop(meta);
@@ -143,15 +207,24 @@ fn round(geometry: &'static str, count: usize, seed: u64) {
     }
 }
 
-#[test]
-fn drives_that_fail_beyond_tolerance_and_are_well_again_hold_all_that_was_acknowledged() {
+fn histories(effects: Effects, seeds: u64) {
     let first: u64 = std::env::var("DWK_SEED").map_or(0, |seed| seed.parse().unwrap());
-    let seeds = if std::env::var_os("DWK_LONG").is_some() { 2000 } else { 15 };
-    for seed in first..first + seeds {
+    let times = if std::env::var_os("DWK_LONG").is_some() { 100 } else { 1 };
+    for seed in first..first + seeds * times {
         for (geometry, count) in
             [("2+1", 3), ("3+1", 6), ("2+2", 5), ("mirror:2", 2), ("mirror:3", 3)]
         {
-            round(geometry, count, seed);
+            round(geometry, count, effects, seed);
         }
     }
+}
+
+#[test]
+fn drives_that_fail_beyond_tolerance_and_are_well_again_hold_all_that_was_acknowledged() {
+    histories(failing, 15);
+}
+
+#[test]
+fn drives_that_hang_beyond_tolerance_and_go_on_again_hold_all_that_was_acknowledged() {
+    histories(hanging, 2);
 }
