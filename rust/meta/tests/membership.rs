@@ -52,6 +52,25 @@ fn lose_shards(drive: &MemoryDrive, for_now: bool) {
 }
 
 #[test]
+fn a_drive_that_fails_as_it_takes_anothers_place_is_replaced_itself() {
+    let world = World::new(3, "2+1", 62);
+    let meta = world.create().unwrap();
+    put(&meta, b"key", &bytes(1, 30_000)).unwrap();
+    let bad = FaultyDrive::new(Arc::new(MemoryDrive::new("bad")), &world.power, 1);
+    bad.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::Put));
+    let bad: Arc<dyn Drive> = Arc::new(bad);
+    let _ = meta.pool().replace(&*meta, "d1", &bad, &holder(), &Control::default());
+    let now = status(&meta);
+    assert_eq!(now.drives.len(), 4, "{now:?}");
+    assert_eq!(now.advice, ["d1 failed: run `drive replace d1 NEW` with an empty drive"]);
+    replace(&meta, "d1", &MemoryDrive::new("good"));
+    let now = status(&meta);
+    assert_eq!((now.drives.len(), now.redundancy), (3, Redundancy::Full), "{now:?}");
+    assert_eq!(now.advice, Vec::<String>::new());
+    assert_eq!(get(&meta, b"key").unwrap().unwrap(), bytes(1, 30_000));
+}
+
+#[test]
 fn a_drive_of_the_journal_that_is_replaced_leaves_it_whole() {
     for lost in 0..3 {
         let mut now = drives(3, &format!("whole{lost}-"));

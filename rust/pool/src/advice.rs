@@ -30,6 +30,7 @@ impl Advising<'_> {
         }
         // While something is lost, who is gone is not to be replaced but found.
         let heeded = drives.iter().filter(|drive| lost == 0 || drive.state.readable());
+        let heeded = heeded.filter(|drive| !is_stranded(drive, drives));
         advice.extend(heeded.filter_map(|drive| self.one(drive)));
         if degraded > 0 && advice.is_empty() {
             advice.push(format!("{degraded} stripes miss a shard: run `rebuild`"));
@@ -48,8 +49,7 @@ impl Advising<'_> {
 
     fn one(&self, drive: &DriveStatus) -> Option<String> {
         let name = &drive.name;
-        if drive.labels.contains_key(REPLACED) {
-            let name = name.trim_end_matches(".old");
+        if let Some(name) = replaced_by(drive) {
             return Some(format!("{name} is being replaced: run `rebuild` to finish"));
         }
         let remark = self.remarks.get(&drive.id);
@@ -109,6 +109,17 @@ impl Advising<'_> {
             }
         }
     }
+}
+
+/// The name of the drive that takes this one's place.
+fn replaced_by(drive: &DriveStatus) -> Option<&str> {
+    drive.labels.contains_key(REPLACED).then(|| drive.name.trim_end_matches(".old"))
+}
+
+/// True if the drive is being replaced by one that failed or is away: what helps that one helps both.
+fn is_stranded(drive: &DriveStatus, drives: &[DriveStatus]) -> bool {
+    let is_next = |name, other: &DriveStatus| other.name == name && !other.state.readable();
+    replaced_by(drive).is_some_and(|name| drives.iter().any(|other| is_next(name, other)))
 }
 
 /// Names what would help.
