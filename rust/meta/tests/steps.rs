@@ -164,7 +164,9 @@ fn only(index: usize, world: &World, change: impl FnOnce() -> Result<()>) {
     for (_, drive) in world.drives.iter().enumerate().filter(|(other, _)| *other != index) {
         drive.inject(refuse.clone());
     }
-    assert!(change().unwrap_err().is(&codes::DRIVES_TOO_MANY_LOST));
+    let error = change().unwrap_err();
+    assert!(error.is(&codes::DRIVES_TOO_MANY_LOST), "{error}");
+    assert!(error.message().contains("reached 1 drives and needs 2"), "{error}");
     world.drives.iter().for_each(FaultyDrive::heal);
 }
 
