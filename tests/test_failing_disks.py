@@ -54,17 +54,22 @@ def made(machine: Disks, geometry: str, seed: int) -> Book:
 
 def mend(machine: Disks, book: Book) -> None:
     """Hold the store against the book, restore what is missing, and do without each disk then."""
+    restore(machine, book)
+    for number in ALL:
+        power_up(machine, without=number)
+        with dw.open(drives=drives_on(machine)) as kernel:
+            book.check(kernel)
+        power_up(machine)
+        restore(machine, book)
+
+
+def restore(machine: Disks, book: Book) -> None:
     with dw.open(drives=drives_on(machine)) as kernel:
         book.check(kernel)
         kernel.pool.rebuild()
         report = kernel.pool.scrub(restart=True)
         assert not report.lost_stripes, report
         assert kernel.pool.status().redundancy == "full", (report, kernel.pool.status())
-    for number in ALL:
-        power_up(machine, without=number)
-        with dw.open(drives=drives_on(machine)) as kernel:
-            book.check(kernel)
-    power_up(machine)
 
 
 @pairs("2+1", "mirror:3")

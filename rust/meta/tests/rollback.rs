@@ -79,6 +79,7 @@ fn an_old_copy_is_never_the_journal_when_all_other_members_are_away() {
             let error = opened.err().unwrap_or_else(|| panic!("opened with copy {old}"));
             assert!(error.is(&codes::JOURNAL_MEMBERS), "{error}");
             assert!(error.message().contains("not here: d1 ("), "{error}");
+            assert!(error.message().contains("opened with force"), "{error}");
         }
         // What the old state refers to may be gone meanwhile; that is another error.
         match open(&drives, |open| open.force = true) {

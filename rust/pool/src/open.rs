@@ -442,6 +442,7 @@ fn refuse_old_journal(
         if away.is_empty() { "none".to_owned() } else { away.join(", ") }
     );
     if !options.force {
+        let text = format!("{text}; opened with force, the store is as it was then");
         return Err(Error::new(&codes::JOURNAL_MEMBERS, text));
     }
     warnings.push(format!("forced open: {text}"));
