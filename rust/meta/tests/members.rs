@@ -157,14 +157,25 @@ fn fail_with_shards(world: &World, meta: &Arc<Meta>, model: &mut Model, failing:
     panic!("{failing:?} did not fail");
 }
 
-#[test]
-fn a_journal_on_one_drive_that_is_told_of_no_change_is_not_an_old_one() {
-    let world = World::new(6, "3+1", 81);
+fn only_two_can_hold_the_journal(seed: u64) -> (World, Arc<Meta>, Model) {
+    let world = World::new(6, "3+1", seed);
     let meta = world.create().unwrap();
-    let mut model = Model::new();
     for drive in &world.drives[2..] {
         drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::CreateLog));
     }
+    (world, meta, Model::new())
+}
+
+/// Kills the process; then all drives are well.
+fn killed_and_well_again(world: &World, meta: Arc<Meta>, model: &Model) {
+    drop(meta);
+    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
+    check(&world.open().unwrap(), model, "with all drives");
+}
+
+#[test]
+fn a_journal_on_one_drive_that_is_told_of_no_change_is_not_an_old_one() {
+    let (world, meta, mut model) = only_two_can_hold_the_journal(81);
     fail_with_shards(&world, &meta, &mut model, &[1]);
     while members(&meta).len() > 1 {
         sleep(Duration::from_millis(10));
@@ -177,19 +188,12 @@ fn a_journal_on_one_drive_that_is_told_of_no_change_is_not_an_old_one() {
     assert_eq!(members(&meta), [("d1".to_owned(), State::Failed)]);
     put(&meta, b"last", b"content").unwrap();
     model.insert(b"last".to_vec(), b"content".to_vec());
-    drop(meta); // as if it were killed
-    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
-    check(&world.open().unwrap(), &model, "with all drives");
+    killed_and_well_again(&world, meta, &model);
 }
 
 #[test]
 fn the_last_drive_of_the_journal_stays_though_another_ones_leaving_was_not_acknowledged() {
-    let world = World::new(6, "3+1", 83);
-    let meta = world.create().unwrap();
-    let mut model = Model::new();
-    for drive in &world.drives[2..] {
-        drive.inject(Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::CreateLog));
-    }
+    let (world, meta, mut model) = only_two_can_hold_the_journal(83);
     // The first drive's leaving is proposed, and in force on one drive only.
     let once = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::WriteSuperblock);
     for drive in &world.drives[1..5] {
@@ -205,9 +209,7 @@ fn the_last_drive_of_the_journal_stays_though_another_ones_leaving_was_not_ackno
     // What is in force on all drives that are well.
     meta.pool().scrub(&*meta, &Control::default()).unwrap();
     assert_eq!(members(&meta), [("d2".to_owned(), State::Failed)]);
-    drop(meta); // as if it were killed
-    world.drives.iter().for_each(dwk_drive::FaultyDrive::heal);
-    check(&world.open().unwrap(), &model, "with all drives");
+    killed_and_well_again(&world, meta, &model);
 }
 
 #[test]
