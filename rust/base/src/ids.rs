@@ -83,6 +83,9 @@ id128! {
 pub struct Epoch(pub u64);
 
 impl Epoch {
+    /// No pool gets beyond it, one by one: a higher one was not counted but made up.
+    pub const LAST: Self = Self(u64::MAX / 2);
+
     /// The epoch after this one.
     #[must_use]
     pub const fn next(self) -> Self {

@@ -29,6 +29,8 @@ const MAGIC: &[u8; 8] = b"DWKSUPER";
 const HEADER_BYTES: usize = 64;
 /// The check covers the header before it and the body.
 const CHECK_AT: usize = 32;
+/// No drive gets beyond it, one by one: a higher revision was made up.
+const REVISION_LAST: u64 = u64::MAX / 2;
 
 /// Bits that say what the format uses beyond its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,8 +163,16 @@ impl Superblock {
     /// The bytes of a slot: padded to a multiple of [`ALIGNMENT`].
     ///
     /// # Errors
-    /// `buffer.length` if they are more than [`SUPERBLOCK_BYTES_MAX`].
+    /// `buffer.length` if they are more than [`SUPERBLOCK_BYTES_MAX`]; `superblock.damaged` if nobody would read them, because
+    /// the epoch or the revision that this one follows was made up.
     pub fn encode(&self, revision: u64) -> Result<Vec<u8>> {
+        if self.epoch > Epoch::LAST || revision > REVISION_LAST {
+            let last = if revision > REVISION_LAST { "revision" } else { "epoch" };
+            let message = format!(
+                "no {last} can follow that of a superblock here: it was made up, open without the drive that has it"
+            );
+            return Err(Error::new(&codes::SUPERBLOCK_DAMAGED, message));
+        }
         let body = self.encode_body();
         let mut writer = Writer::with_capacity(HEADER_BYTES + body.len());
         writer
@@ -221,12 +231,12 @@ impl Superblock {
             features,
             pool: PoolId::from_bytes(reader.array()?),
             drive: DriveId::from_bytes(reader.array()?),
-            epoch: Epoch(reader.u64()?),
+            epoch: epoch(&mut reader)?,
             created_unix_ns: reader.u64()?,
             written_unix_ns: reader.u64()?,
             clean: flag(&mut reader)?,
             in_force: flag(&mut reader)?,
-            took_part: Epoch(reader.u64()?),
+            took_part: epoch(&mut reader)?,
             follows: list(&mut reader, 8 + 32, edition)?,
             geometry: reader.str()?.to_owned(),
             members: list(&mut reader, MemberRow::BYTES_MIN, MemberRow::decode)?,
@@ -265,7 +275,7 @@ impl MemberRow {
         let state = MemberState::from_byte(reader.u8()?)
             .ok_or_else(|| reader.damaged("a member's state is unknown"))?;
         let capacity_bytes = reader.u64()?;
-        let epoch = Epoch(reader.u64()?);
+        let epoch = epoch(reader)?;
         let name = reader.str()?.to_owned();
         let location = reader.str()?.to_owned();
         let labels = list(reader, 2, pair)?.into_iter().collect();
@@ -281,12 +291,20 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool> {
     }
 }
 
+fn epoch(reader: &mut Reader<'_>) -> Result<Epoch> {
+    let epoch = Epoch(reader.u64()?);
+    if epoch > Epoch::LAST {
+        return Err(reader.damaged("no pool gets to such an epoch"));
+    }
+    Ok(epoch)
+}
+
 fn pair(reader: &mut Reader<'_>) -> Result<(String, String)> {
     Ok((reader.str()?.to_owned(), reader.str()?.to_owned()))
 }
 
 fn edition(reader: &mut Reader<'_>) -> Result<Edition> {
-    Ok(Edition { epoch: Epoch(reader.u64()?), digest: reader.array()? })
+    Ok(Edition { epoch: epoch(reader)?, digest: reader.array()? })
 }
 
 fn list<T>(
@@ -323,6 +341,9 @@ fn parse(bytes: &[u8]) -> Result<Found> {
     let superblock = Superblock::decode_body(body, version)?;
     if superblock.features.incompatible != 0 {
         return Ok(Found::Newer { version });
+    }
+    if revision > REVISION_LAST {
+        return Err(reader.damaged("no drive gets to such a revision"));
     }
     Ok(Found::Valid { superblock: Box::new(superblock), revision })
 }

@@ -226,9 +226,9 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read(
-        epoch in any::<u64>(), revision in any::<u64>(), text in "\\PC*", clean in any::<bool>(),
+        epoch in 0..=Epoch::LAST.0, revision in 0..=super::REVISION_LAST, text in "\\PC*", clean in any::<bool>(),
         keyring in prop::collection::vec(any::<u8>(), 0..500), members in 0u16..40,
-        in_force in any::<bool>(), follows in prop::collection::vec((any::<u64>(), any::<[u8; 32]>()), 0..9),
+        in_force in any::<bool>(), follows in prop::collection::vec((0..=Epoch::LAST.0, any::<[u8; 32]>()), 0..9),
     ) {
         let mut superblock = sample(epoch);
         (superblock.clean, superblock.in_force) = (clean, in_force);
