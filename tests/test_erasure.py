@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
+import platform
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -358,6 +361,30 @@ def test_other_threads_run_while_a_long_stripe_is_encoded(kind: str) -> None:
         sys.setswitchinterval(before)
         thread.join()
     assert during > 10
+
+
+ENCODES_AGAIN_AND_AGAIN = """
+import resource
+from dwkernel import erasure
+code, data = erasure.Code("8+4"), [bytes(1 << 20)] * 8
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    code.encode(data)
+before = faults()
+for _ in range(20):
+    code.encode(data)
+print((faults() - before) / 20)
+"""
+
+
+def test_new_bytes_are_put_where_the_last_ones_were() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc's allocator is told")
+    plain = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    command = [sys.executable, "-c", ENCODES_AGAIN_AND_AGAIN]
+    done = subprocess.run(command, capture_output=True, check=True, env=plain, text=True)
+    # Each time there are 4 MiB, which is 1,024 pages (or two large ones).
+    assert float(done.stdout) < 1
 
 
 @pytest.mark.parametrize("wrong", [None, 5, 4.2, b"4+2"])

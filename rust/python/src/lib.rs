@@ -19,6 +19,7 @@ mod forks;
 mod hashing;
 mod held;
 mod line;
+mod malloc;
 mod opening;
 mod policies;
 mod pool;

@@ -9,7 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::buffers::{Input, Shared};
-use crate::errors;
+use crate::{errors, malloc};
 
 /// Rows of equal length.
 pub(crate) struct Rows<'py> {
@@ -125,6 +125,7 @@ impl<'py> Rows<'py> {
 
     /// New rows of the same kind and length.
     pub(crate) fn fresh(&self, py: Python<'py>, count: usize) -> PyResult<Fresh<'py>> {
+        malloc::expect(count.saturating_mul(self.row_bytes));
         match (&self.memory, self.sample.as_ref().is_some_and(is_array)) {
             (Memory::Matrix(_), true) => Fresh::matrix(py, count, self.row_bytes),
             (Memory::List(_), true) => Fresh::arrays(py, count, self.row_bytes),
