@@ -31,13 +31,18 @@ def rows() -> Iterator[Row]:
     for k, m in GEOMETRIES:
         for size in SIZES:
             yield encode(k, m, size)
+        yield encode(k, m, SIZES[-1], looped=True)
         yield cold(k, m, SIZES[-1])
         for size in SIZES:
             yield reconstruct(k, m, size)
 
 
-def encode(k: int, m: int, size: int) -> Row:
-    """Measure encode of k shards given as bytes and as an array, against peers given bytes."""
+def encode(k: int, m: int, size: int, *, looped: bool = False) -> Row:
+    """Measure encode of k shards given as bytes and as an array, against peers given bytes.
+
+    One call between the others' has its results in memory that they gave back to the system, so
+    that each page of it is made anew; `looped` it lies where the last ones were.
+    """
     code = erasure.Code(f"{k}+{m}")
     shards = [os.urandom(size) for _ in range(k)]
     data = np.frombuffer(b"".join(shards), dtype=np.uint8).reshape(k, size).copy()
@@ -59,7 +64,8 @@ def encode(k: int, m: int, size: int) -> Row:
     if (k, m, size) == (8, 4, 1 << 20):
         wanted_ratios = {"zfec": 30.0, "pyeclib isa_l_rs_vand": 2.5}
         goals = {peer: goal for peer, goal in wanted_ratios.items() if peer in contenders}
-    return duel(f"encode {k}+{m}, shards of {size >> 10} KiB", k * size, contenders, goals)
+    name = f"encode {k}+{m}, shards of {size >> 10} KiB{', in a loop' if looped else ''}"
+    return duel(name, k * size, contenders, goals, looped=looped)
 
 
 def cold(k: int, m: int, size: int) -> Row:
