@@ -39,3 +39,17 @@ fn crc64nvme(bencher: divan::Bencher<'_, '_>, bytes: usize) {
         .counter(BytesCount::new(bytes * inputs.len()))
         .bench_local(|| inputs.iter().fold(0, |sum, input| sum ^ dwk_chunk::crc64nvme(input)));
 }
+
+/// One join; the length of the second piece as it comes in a store, and one with many bits.
+const JOINED: [u64; 3] = [4096, 1 << 20, 999_999_999];
+
+#[divan::bench(args = JOINED)]
+fn crc64_join(bytes: u64) -> u64 {
+    dwk_chunk::crc64_join(divan::black_box(1), divan::black_box(2), divan::black_box(bytes))
+}
+
+#[divan::bench(args = JOINED)]
+fn crc64_join_by_crc_fast(bytes: u64) -> u64 {
+    let nvme = crc_fast::CrcAlgorithm::Crc64Nvme;
+    crc_fast::checksum_combine(nvme, divan::black_box(1), divan::black_box(2), bytes)
+}

@@ -13,13 +13,6 @@ pub fn crc64nvme(bytes: &[u8]) -> u64 {
     crc_fast::crc64_nvme(bytes)
 }
 
-/// The CRC of `A ++ B`, from the CRC `a` of A, the CRC `b` of B and B's length in bytes.
-///
-/// Costs a few dozen multiplications whatever the length.
-pub fn crc64_join(a: u64, b: u64, b_bytes: u64) -> u64 {
-    crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, a, b, b_bytes)
-}
-
 /// A CRC-64/NVME of bytes that come piece by piece.
 #[derive(Clone)]
 pub struct Crc64(Digest);
@@ -57,7 +50,6 @@ impl std::fmt::Debug for Crc64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     /// Bit by bit, as the definition says.
     fn reference(bytes: &[u8]) -> u64 {
@@ -88,38 +80,5 @@ mod tests {
                 assert_eq!(crc64nvme(piece), reference(piece), "{start}+{length}");
             }
         }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        #[test]
-        fn pieces_join_to_the_whole(bytes in proptest::collection::vec(any::<u8>(), 0..5000), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4)) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            cuts.sort_unstable();
-            let mut joined = crc64nvme(b"");
-            let mut stream = Crc64::new();
-            let mut start = 0;
-            for end in cuts.into_iter().chain([bytes.len()]) {
-                let piece = &bytes[start..end];
-                joined = crc64_join(joined, crc64nvme(piece), piece.len() as u64);
-                stream.update(piece);
-                start = end;
-            }
-            prop_assert_eq!(joined, reference(&bytes));
-            prop_assert_eq!(stream.value(), joined);
-        }
-    }
-
-    #[test]
-    fn a_length_beyond_memory_joins() {
-        // Joining 2^40 zeroes in one step equals doubling them forty times.
-        let mut crc = crc64nvme(&[0]);
-        for doubling in 0..40 {
-            crc = crc64_join(crc, crc, 1 << doubling);
-        }
-        let half = (0..39).fold(crc64nvme(&[0]), |crc, d| crc64_join(crc, crc, 1 << d));
-        assert_eq!(crc64_join(half, half, 1 << 39), crc);
-        assert_eq!(crc64_join(crc64nvme(b""), crc, 1 << 40), crc);
     }
 }

@@ -18,7 +18,9 @@
 
 mod blake3;
 mod crc64;
+mod join;
 mod lanes;
 
 pub use blake3::{Blake3, blake3, blake3_keyed, blake3_many, blake3_many_keyed};
-pub use crc64::{Crc64, crc64_join, crc64nvme};
+pub use crc64::{Crc64, crc64nvme};
+pub use join::{crc64_join, crc64_join_blocks};

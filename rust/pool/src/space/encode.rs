@@ -3,13 +3,12 @@
 
 use bytes::Bytes;
 use dwk_base::{PoolId, Result};
-use dwk_chunk::{crc64_join, crc64nvme};
+use dwk_chunk::{crc64_join, crc64_join_blocks, crc64nvme};
 use dwk_erasure::Code;
 
 use super::buffers::Buffer;
 use super::coding;
 use super::header::{self, Header};
-use super::join::join_blocks;
 use crate::Stripe;
 
 /// Columns are at least this wide.
@@ -86,7 +85,7 @@ pub(crate) fn encode(
             checks.extend(shard.chunks(block).map(crc64nvme));
         }
     }
-    let join = |checks: &Vec<u64>| join_blocks(checks, bytes as u32, block_bytes);
+    let join = |checks: &Vec<u64>| crc64_join_blocks(checks, bytes as u64, block_bytes.into());
     let shard_checks: Vec<u64> = checks.iter().map(join).collect();
     let content = &data[..stripe.payload_bytes as usize];
     let content_check = check_content(content, bytes, block, &shard_checks, &checks);
@@ -122,7 +121,7 @@ fn check_content(
         } else {
             let blocks = shard.len() / block;
             let length = blocks * block;
-            (join_blocks(&checks[index][..blocks], length as u32, block as u32), length)
+            (crc64_join_blocks(&checks[index][..blocks], length as u64, block as u64), length)
         };
         joined = crc64_join(joined, check, length as u64);
         let rest = &shard[length..];

@@ -5,10 +5,9 @@
 
 use dwk_base::codec::{Reader, Writer};
 use dwk_base::{Epoch, Error, PoolId, Result, StripeId, codes};
-use dwk_chunk::crc64nvme;
+use dwk_chunk::{crc64_join_blocks, crc64nvme};
 use dwk_drive::{ALIGNMENT, BlobName};
 
-use super::join::join_blocks;
 use crate::{Stripe, StripeCode};
 
 /// The folder of shards.
@@ -118,7 +117,9 @@ impl Header {
             |count: usize| (0..count).map(|_| reader.u64()).collect::<Result<Vec<_>>>();
         let shard_checks = checks(shards)?;
         let block_checks = checks(shard_bytes.div_ceil(block_bytes) as usize)?;
-        if join_blocks(&block_checks, shard_bytes, block_bytes) != shard_checks[index] {
+        if crc64_join_blocks(&block_checks, shard_bytes.into(), block_bytes.into())
+            != shard_checks[index]
+        {
             return Err(reader.damaged("its checks contradict each other"));
         }
         Ok(Self {

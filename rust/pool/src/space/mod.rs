@@ -27,7 +27,6 @@ mod filling;
 mod header;
 mod headers;
 mod hedge;
-mod join;
 mod landed;
 mod mending;
 mod notes;

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dwk_base::{Error, Result, codes};
-use dwk_chunk::crc64nvme;
+use dwk_chunk::{crc64_join_blocks, crc64nvme};
 use dwk_drive::{BlobName, Claim, Drive};
 
 use super::Shared;
 use super::encode::{Parts, of};
 use super::header;
-use super::join::join_blocks;
 use super::recover::Recovery;
 use super::room::{Purpose, Refused};
 use super::write::late;
@@ -157,7 +156,8 @@ impl Shared {
             };
             let blocks: Vec<u64> =
                 payload.chunks(header.block_bytes as usize).map(crc64nvme).collect();
-            let check = join_blocks(&blocks, stripe.shard_bytes, header.block_bytes);
+            let check =
+                crc64_join_blocks(&blocks, stripe.shard_bytes.into(), header.block_bytes.into());
             if check != header.shard_checks[*index] {
                 let text = format!("shard {index} of stripe {} comes out wrong", stripe.id);
                 return Err(Error::new(&codes::DATA_CORRUPT, text).with("stripe", stripe.id));
