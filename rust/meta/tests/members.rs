@@ -157,6 +157,28 @@ fn fail_with_shards(world: &World, meta: &Arc<Meta>, model: &mut Model, failing:
     panic!("{failing:?} did not fail");
 }
 
+#[test]
+fn a_suspected_drive_stays_so_when_membership_changes() {
+    let world = World::new(5, "2+1", 84);
+    let meta = world.create().unwrap();
+    let mut model = Model::new();
+    put(&meta, b"key", &bytes(1, 60_000)).unwrap();
+    let is_shard =
+        |entry: &Entry| matches!(entry, Entry::Blob(name) if name.as_str().starts_with("s/"));
+    for shard in world.memory[0].entries().iter().filter(|entry| is_shard(entry)) {
+        world.memory[0].flip(shard, 5000, 1);
+    }
+    world::get(&meta, b"key").unwrap().unwrap();
+    let state = || meta.pool().status(&*meta).unwrap().drives[0].state;
+    assert_eq!(state(), State::Suspect);
+    let epoch = meta.pool().epoch();
+    fail_with_shards(&world, &meta, &mut model, &[1]);
+    while meta.pool().epoch() == epoch {
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(state(), State::Suspect);
+}
+
 fn only_two_can_hold_the_journal(seed: u64) -> (World, Arc<Meta>, Model) {
     let world = World::new(6, "3+1", seed);
     let meta = world.create().unwrap();

@@ -7,7 +7,12 @@ use dwk_base::DriveId;
 use crate::membership::Remark;
 use crate::open::LONE_HALF;
 use crate::replace::REPLACED;
-use crate::{DriveStatus, State};
+use crate::{Answers, DriveStatus, State};
+
+/// So many answers of a drive must have been late before somebody is told,
+const LATE_MIN: u64 = 100;
+/// and one in so many.
+const LATE_PART: u64 = 20;
 
 /// What advice depends on besides the drives' states.
 pub(crate) struct Advising<'a> {
@@ -120,6 +125,18 @@ fn replaced_by(drive: &DriveStatus) -> Option<&str> {
 fn is_stranded(drive: &DriveStatus, drives: &[DriveStatus]) -> bool {
     let is_next = |name, other: &DriveStatus| other.name == name && !other.state.readable();
     replaced_by(drive).is_some_and(|name| drives.iter().any(|other| is_next(name, other)))
+}
+
+/// What to do about a drive that is late often; `None` if it is not, or not well: then there is more to say.
+pub(crate) fn slow(drive: &DriveStatus) -> Option<String> {
+    let Answers { all, late } = drive.answers;
+    let is_often = late >= LATE_MIN && late >= all / LATE_PART;
+    (is_often && drive.state == State::Ok).then(|| {
+        format!(
+            "{} gave {late} of {all} answers later than the others usually do, and reads go around it: look at the disk and its cable, or replace it",
+            drive.name
+        )
+    })
 }
 
 /// Names what would help.

@@ -38,7 +38,7 @@ pub use open::OpenOptions;
 pub use pool::{NewDrive, Pool, PoolOptions};
 pub use roster::{Roster, RosterCell, Seat, State, Watch};
 pub use space::{
-    Control, Damage, Filling, Hedges, Landed, Progress, Reading, RebuildReport, SYNC_TAGS,
+    Answers, Control, Damage, Filling, Hedges, Landed, Progress, Reading, RebuildReport, SYNC_TAGS,
     ScrubReport, Space, SpaceOptions, Writing,
 };
 pub use status::{DriveStatus, PoolStatus, Redundancy};

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use dwk_base::{DriveId, Epoch, PoolId, Result, StripeId};
 use dwk_drive::Capacity;
 
-use crate::advice::Advising;
+use crate::advice::{self, Advising};
 use crate::pool::Pool;
 use crate::replace::REPLACED;
 use crate::roster::{Roster, Seat, State};
 use crate::warden::members_wanted;
-use crate::{Hedges, Ledger, Stripe};
+use crate::{Answers, Hedges, Ledger, Stripe};
 
 /// How safe the stored bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub struct DriveStatus {
     pub journal: bool,
     /// What its owner calls it by.
     pub labels: BTreeMap<String, String>,
-    /// Answers to reads, since the store was opened, that came later than enough other drives usually give theirs.
-    pub late_reads: u64,
+    /// Its answers to reads, and those that were late.
+    pub answers: Answers,
 }
 
 /// The pool.
@@ -113,8 +113,8 @@ impl Pool {
         let rooms = crate::asking::rooms(readable, &self.seams.clock);
         for (seat, room) in roster.seats.iter().zip(rooms) {
             let journal = journal.contains(&seat.id);
-            let late_reads = self.space.late_reads(seat.index);
-            drives.push(drive_status(seat, room, ledger, journal, late_reads)?);
+            let answers = self.space.answers(seat.index);
+            drives.push(drive_status(seat, room, ledger, journal, answers)?);
         }
         let gone: Vec<u16> = roster
             .seats
@@ -139,6 +139,7 @@ impl Pool {
         let mut advice = advising.all(&drives, degraded, lost, short);
         advice.extend(widen(weak));
         advice.extend(more.then(look_at_all));
+        advice.extend(drives.iter().filter_map(advice::slow));
         Ok(PoolStatus {
             id: self.id,
             geometry: self.geometry.to_string(),
@@ -254,7 +255,7 @@ fn drive_status(
     room: Option<Capacity>,
     ledger: &dyn Ledger,
     journal: bool,
-    late_reads: u64,
+    answers: Answers,
 ) -> Result<DriveStatus> {
     let usage = ledger.usage(seat.index)?;
     let known = seat.readable().map_or(0, |drive| drive.room().free_bytes());
@@ -270,7 +271,7 @@ fn drive_status(
         shards: usage.shards,
         journal,
         labels: seat.labels.clone(),
-        late_reads,
+        answers,
     })
 }
 

@@ -248,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn what_names_a_proposal_was_made_after_it_whoever_it_was_meant_for() {
+        let base = superblock(5, &[], &ALL);
+        let first = superblock(6, &[&base], &[3]);
+        // Did not reach d3, which it was meant for as well.
+        let second = superblock(7, &[&base, &first], &[2, 3]);
+        let verdict =
+            found(&[drive(2, Some(&base), Some(&second)), drive(3, Some(&base), Some(&first))]);
+        assert_eq!(verdict.edition, second.edition());
+    }
+
+    #[test]
     fn of_openings_that_did_not_see_each_other_the_later_one_is_taken_up_whatever_its_number() {
         let base = superblock(5, &[], &ALL);
         // Two tries reached d1 and d2 only; then the pool was opened without those.

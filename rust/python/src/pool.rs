@@ -71,7 +71,7 @@ impl From<StoreStatus> for StatusOut {
             labels: drive.labels,
             journal: drive.journal,
             uuid: drive.id.to_string(),
-            late_reads: drive.late_reads,
+            late_reads: drive.answers.late,
         };
         Self {
             id: pool.id.to_string(),

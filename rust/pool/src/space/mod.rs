@@ -72,7 +72,7 @@ pub use self::filling::Filling;
 pub use self::landed::Landed;
 pub use self::notes::Damage;
 pub use self::options::SpaceOptions;
-pub use self::pace::Hedges;
+pub use self::pace::{Answers, Hedges};
 pub use self::read::Reading;
 pub use self::report::{RebuildReport, ScrubReport};
 pub use self::write::Writing;
@@ -200,9 +200,9 @@ impl Space {
         self.shared.pace.hedges()
     }
 
-    /// How many answers of the drive on a seat to reads came later than enough others usually do.
-    pub fn late_reads(&self, seat: u16) -> u64 {
-        self.shared.pace.late(seat)
+    /// The answers of the drive on a seat to reads.
+    pub fn answers(&self, seat: u16) -> Answers {
+        self.shared.pace.answers(seat)
     }
 
     /// True if a stripe can be read without the shards `missing`.

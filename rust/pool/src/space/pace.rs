@@ -38,7 +38,16 @@ struct Figures {
     usual: [Option<Usual>; CLASSES],
     /// How many of its last answers were late, without one between them that was not.
     late_row: u32,
-    late: u64,
+    answers: Answers,
+}
+
+/// Answers of a drive to reads, since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// All that were looked at.
+    pub all: u64,
+    /// Those that came later than enough other drives usually give theirs.
+    pub late: u64,
 }
 
 /// What is known of all drives.
@@ -130,7 +139,8 @@ impl Pace {
             took > FLOOR && limit(&drives, seats, needed, class).is_some_and(|limit| took > limit);
         let figures = drives.entry(seat).or_default();
         let was_slow = figures.is_slow();
-        figures.late += u64::from(is_late);
+        figures.answers.all += 1;
+        figures.answers.late += u64::from(is_late);
         figures.late_row = if is_late { figures.late_row.saturating_add(1) } else { 0 };
         match (was_slow, figures.is_slow()) {
             (false, true) => drop(self.slow.fetch_add(1, Ordering::Relaxed)),
@@ -148,9 +158,9 @@ impl Pace {
             && lock(&self.drives).get(&seat).is_some_and(Figures::is_slow)
     }
 
-    /// How many answers of a drive were late.
-    pub(crate) fn late(&self, seat: u16) -> u64 {
-        lock(&self.drives).get(&seat).map_or(0, |figures| figures.late)
+    /// The answers of a drive so far.
+    pub(crate) fn answers(&self, seat: u16) -> Answers {
+        lock(&self.drives).get(&seat).map_or(Answers::default(), |figures| figures.answers)
     }
 
     /// A shard is asked for that no hedge asks for.
@@ -253,7 +263,7 @@ mod tests {
         assert!(!pace.is_slow(3));
         took(&pace, 3, ms(100));
         assert!(pace.is_slow(3) && !pace.is_slow(2));
-        assert_eq!((pace.late(3), pace.late(2)), (3, 0));
+        assert_eq!((pace.answers(3).late, pace.answers(2).late), (3, 0));
         took(&pace, 3, ms(1));
         assert!(!pace.is_slow(3));
         // Where all became slow, that is how long it takes.

@@ -71,7 +71,7 @@ fn a_slow_drive_does_not_hold_up_reads_and_the_bytes_are_right() {
         world.settle();
         let memory = &world.space.shared.read_memory;
         assert_eq!(memory.used_bytes(), 0, "{code}: what came late gives its memory back");
-        assert!(world.space.late_reads(stripe.placement[0]) > 0);
+        assert!(world.space.answers(stripe.placement[0]).late > 0);
         assert_nobody_is_blamed(&world);
     }
 }
