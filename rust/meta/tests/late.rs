@@ -60,7 +60,7 @@ fn who_asks_is_told_of_a_drive_that_is_late_often() {
     world.drives[2].inject(late);
     let for_a_minute = || {
         let start = Instant::now();
-        std::iter::repeat_with(read).take_while(move |_| start.elapsed() < Duration::from_secs(60))
+        std::iter::repeat_with(read).take_while(move |_| start.elapsed() < Duration::from_mins(1))
     };
     let now = for_a_minute().find(told).unwrap();
     assert!(now.drives[2].answers.late >= 100, "{:?}", now.drives[2].answers);
