@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dwk_base::{Epoch, Random, Result, Seams, SeededRandom, codes};
 use dwk_drive::faulty::{Effect, Fault, Operation};
-use dwk_drive::{BlobName, Drive, Edition, Entry, FaultyDrive, Log, MemoryDrive, Superblock};
+use dwk_drive::{BlobName, Drive, Edition, Entry, FaultyDrive, Log, MemoryDrive, Slot, Superblock};
 use dwk_meta::Meta;
 use dwk_pool::{Control, NewDrive, Pool, PoolStatus, Redundancy, State};
 use world::{Model, World, bytes, check, create_on, get, holder, open_on, options, put};
@@ -210,19 +210,24 @@ fn what_is_in_force_stays_on_a_drive_that_hears_of_tries_only() {
     assert_ne!(edition(&world.drives[2]), before);
 }
 
+fn shared(drive: &(impl Drive + Clone + 'static)) -> Arc<dyn Drive> {
+    Arc::new(drive.clone())
+}
+
+fn forced(drives: Vec<Arc<dyn Drive>>) -> Arc<Meta> {
+    let pool = world::pool_options();
+    let open = dwk_pool::OpenOptions { pool, force: true, ..Default::default() };
+    let pool = Pool::open(drives, open, Seams::system(), &holder()).unwrap();
+    Meta::open(pool, options()).unwrap()
+}
+
 #[test]
 fn a_drive_that_went_on_alone_is_foreign_all_the_same() {
     let all = world::drives_of(3, "split", 1 << 30);
     let meta = create_on(&all, "mirror:3", options());
     put(&meta, b"both", b"1").unwrap();
     close(meta);
-    let forced = |drives: &[MemoryDrive]| {
-        let drives = drives.iter().map(|drive| Arc::new(drive.clone()) as Arc<dyn Drive>).collect();
-        let pool = world::pool_options();
-        let open = dwk_pool::OpenOptions { pool, force: true, ..Default::default() };
-        let pool = Pool::open(drives, open, Seams::system(), &holder()).unwrap();
-        Meta::open(pool, options()).unwrap()
-    };
+    let forced = |drives: &[MemoryDrive]| forced(drives.iter().map(shared).collect());
     let alone = forced(&all[..1]);
     put(&alone, b"both", b"alone").unwrap();
     close(alone);
@@ -234,6 +239,36 @@ fn a_drive_that_went_on_alone_is_foreign_all_the_same() {
     let meta = open_on(&all, options()).unwrap();
     assert_eq!(status(&meta).drives[0].state, State::Foreign);
     assert_eq!(get(&meta, b"both").unwrap().unwrap(), b"3");
+}
+
+#[test]
+fn a_drive_that_went_on_alone_is_foreign_if_only_what_it_proposed_then_can_be_read() {
+    let world = World::new(3, "mirror:3", 85);
+    let meta = world.create().unwrap();
+    let lone = &world.drives[0];
+    for gone in &world.drives[1..] {
+        gone.set_vanished(true);
+        put(&meta, b"key", b"alone").unwrap();
+    }
+    // Closing is proposed and does not come in force.
+    let once = Fault::new(Effect::Error(&codes::DRIVE_IO)).on(Operation::WriteSuperblock);
+    lone.inject(once.after(1).times(1));
+    assert!(meta.close().is_err());
+    drop(meta);
+    let loaded = Superblock::load(lone).unwrap().unwrap();
+    assert!(loaded.proposed.is_some());
+    let slot = loaded.in_force.unwrap().slot;
+    let slot = if slot == Slot::A { Entry::SuperblockA } else { Entry::SuperblockB };
+    world.memory[0].flip(&slot, 100, 1);
+    world.drives[1..].iter().for_each(|drive| drive.set_vanished(false));
+    for content in [b"2", b"3", b"4"] {
+        let rest = forced(world.drives[1..].iter().map(shared).collect());
+        put(&rest, b"key", content).unwrap();
+        close(rest);
+    }
+    let meta = world.open().unwrap();
+    assert_eq!(status(&meta).drives[0].state, State::Foreign);
+    assert_eq!(get(&meta, b"key").unwrap().unwrap(), b"4");
 }
 
 /// True if making the pool, cut at `step`, was cut at all. Whatever is left is a pool or can be made one.
