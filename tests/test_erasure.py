@@ -387,6 +387,28 @@ def test_new_bytes_are_put_where_the_last_ones_were() -> None:
     assert float(done.stdout) < 1
 
 
+HAS_NO_ROOM = """
+import resource
+from dwkernel import erasure
+code, data = erasure.Code("8+4"), [bytes(1 << 20)] * 8
+code.encode([b"x"] * 8)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20), resource.RLIM_INFINITY))
+try:
+    code.encode(data)
+except MemoryError:
+    print("told")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_who_has_no_room_for_results_is_told() -> None:
+    command = [sys.executable, "-c", HAS_NO_ROOM]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
+
+
 @pytest.mark.parametrize("wrong", [None, 5, 4.2, b"4+2"])
 def test_what_is_no_geometry_is_not_taken_for_the_name_of_one(wrong: Any) -> None:
     with pytest.raises(errors.Invalid) as caught:

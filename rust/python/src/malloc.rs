@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Below it the allocator does not ask the system, as it comes.
+/// Smaller pieces come from the heap in any case.
 const LEAST_BYTES: usize = 128 << 10;
 /// The most that is told: at most twice as much stays with the process for good.
 const MOST_BYTES: usize = 16 << 20;
@@ -21,6 +21,9 @@ static TOLD: AtomicUsize = AtomicUsize::new(LEAST_BYTES);
 /// nothing.
 pub(crate) fn expect(bytes: usize) {
     if bytes <= MOST_BYTES && bytes > TOLD.fetch_max(bytes, Ordering::Relaxed) {
-        drop(black_box(Vec::<u8>::with_capacity(bytes)));
+        let mut piece = Vec::<u8>::new();
+        // Where there is no room for it, who wants the results is told so.
+        let _ = piece.try_reserve_exact(bytes);
+        drop(black_box(piece));
     }
 }
