@@ -53,11 +53,18 @@ def empty(machine: Disks) -> None:
 
 
 def free_bytes(machine: Disks) -> int:
-    """Return what is free on all disks, once the file systems know."""
+    """Return what is free on all disks or the journal's, once the file systems know.
+
+    On a full disk the journal takes its next segment when there is room for it.
+    """
     for number in ALL:
         run("sync", "-f", str(machine.at(number)))
     states = [os.statvfs(machine.at(number)) for number in ALL]
-    return sum(state.f_bfree * state.f_frsize for state in states)
+    free = sum(state.f_bfree * state.f_frsize for state in states)
+    for log in (log for number in ALL for log in (machine.at(number) / "drive/logs").iterdir()):
+        with contextlib.suppress(FileNotFoundError):
+            free += log.stat().st_blocks * 512
+    return free
 
 
 def delete_all(machine: Disks, kernel: dw.Kernel, book: Book) -> None:
