@@ -227,8 +227,7 @@ fn a_drive_that_went_on_alone_is_foreign_all_the_same() {
     let meta = create_on(&all, "mirror:3", options());
     put(&meta, b"both", b"1").unwrap();
     close(meta);
-    let forced = |drives: &[MemoryDrive]| forced(drives.iter().map(shared).collect());
-    let alone = forced(&all[..1]);
+    let alone = forced(all[..1].iter().map(shared).collect());
     put(&alone, b"both", b"alone").unwrap();
     close(alone);
     for content in [b"2", b"3"] {
