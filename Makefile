@@ -48,7 +48,7 @@ test: $(VENV)/.dev
 	tools/test-aarch64
 	$(BIN)/maturin develop --quiet --profile dev
 	tools/get-servers $(VENV)/servers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -p no:benchmark
 
 check: $(VENV)/.dev
 	$(BIN)/maturin develop --quiet --profile dev

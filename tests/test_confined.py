@@ -290,7 +290,7 @@ def test_a_process_that_ends_while_it_starts_says_how_and_what_it_printed(room: 
         ({"read": ("relative",)}, "plugin.manifest"),
         ({"read": "/etc"}, "plugin.manifest"),
         ({"confinement": "maybe"}, "plugin.manifest"),
-        ({"config": {"a": object()}}, "plugin.option"),
+        pytest.param({"config": {"a": object()}}, "plugin.option", id="an object"),
     ],
     ids=str,
 )

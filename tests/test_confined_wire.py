@@ -106,7 +106,17 @@ def test_as_deep_as_it_may_be_goes_and_deeper_does_not() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), {1: 2}, 2**63, -(2**63) - 1, "\ud800", {"\ud800": 1}, {1, 2}, [print], 1j],
+    [
+        pytest.param(object(), id="object()"),
+        {1: 2},
+        2**63,
+        -(2**63) - 1,
+        "\ud800",
+        {"\ud800": 1},
+        {1, 2},
+        [print],
+        1j,
+    ],
     ids=repr,
 )
 def test_what_is_not_plain_is_not_sent(value: Any) -> None:

@@ -6,6 +6,7 @@ a profiler is called, too; so one that raises is a Ctrl-C that can be put anywhe
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -19,12 +20,21 @@ from expect import PATIENCE_S, code_of, uncollected, until
 from jobs_world import COUNT, Gate, Kind, jobs_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dwkernel.jobs import Jobs
 
 
 _LOST = ("_remove", "<genexpr>")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> Iterator[None]:
+    """Keep what other tests left out of what each step collects: most of the time goes there."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def interrupted(call: Callable[[], object], at: int) -> bool:

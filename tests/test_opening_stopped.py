@@ -254,10 +254,13 @@ def test_a_long_opening_says_how_far_it_is_and_a_short_one_nothing(
 ) -> None:
     _cut(drives)
     drives.pause(0.1)
+    # Slow until it has said something: a line comes after two seconds.
+    enough = threading.Timer(4, drives.pause, [0])
+    enough.start()
     with dw.open(drives=drives.names, progress=True):
         first = capfd.readouterr().err.splitlines()[0]
         assert re.fullmatch(r"open: [0-9.]+ [KM]iB, 2(\.[0-9]+)? s", first), first
-        drives.pause(0)
+    enough.join()
     with dw.open(drives=drives.names, progress=True):
         assert capfd.readouterr().err == ""
 

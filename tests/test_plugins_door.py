@@ -131,6 +131,8 @@ HANGS = """
 def test_a_policy_that_hangs_costs_its_own_time_limit_or_the_configurations(
     kernel: dw.Kernel, tmp_path: Path, wish: str
 ) -> None:
+    # The policy is asked about what loading commits, too.
+    kernel.config.set({"plugins.limits.drain": "0.1s", "plugins.limits.call": "1s"})
     body = HANGS.format(wish=wish, hangs_s=600)
     kernel.plugins.load(plugin_maker.write(tmp_path / "p", body))
     is_own = wish == "timeout_s = 0.2"
@@ -141,7 +143,6 @@ def test_a_policy_that_hangs_costs_its_own_time_limit_or_the_configurations(
     assert f"did not end in {'0.2' if is_own else '0.3'} s" in str(error)
     if is_own:
         # A reload may change it.
-        kernel.config.set({"plugins.limits.drain": "0.1s"})
         home = plugin_maker.write(tmp_path / "p", body.replace("0.2", "0.1"), version="1.1")
         kernel.plugins.reload("p", home)
         assert "did not end in 0.1 s" in str(refusal(lambda: kernel.put("c/x", b"1")))
