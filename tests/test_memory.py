@@ -37,3 +37,26 @@ def test_drives_in_memory_last_until_they_are_forgotten() -> None:
         assert forget_memory_drives() >= 2
         kernel.put("docs/a", b"still in use")
     assert code_of(lambda: dw.open(drives=drives)) == "drive.missing"
+
+
+OPENED = """
+import re, sys
+import dwkernel as dw
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
+
+dw.open(sys.argv[1], drives=3, create=True).close()
+before = most()
+for _ in range(20):
+    dw.open(sys.argv[1]).close()
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc says how much it was")
+def test_openings_leave_no_memory_behind(path: Path) -> None:
+    run = [sys.executable, "-c", OPENED, str(path)]
+    said = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    # A window of the journal for each of its drives, in each of the allocator's arenas.
+    assert int(said) <= 64, said

@@ -1,6 +1,7 @@
 //! How a member keeps its copy of the log: in preallocated slots, or in numbered blobs.
 
 mod blobs;
+mod search;
 mod slots;
 
 use bytes::Bytes;

@@ -10,16 +10,11 @@ use bytes::Bytes;
 use dwk_base::{Error, PoolId, Result, codes};
 use dwk_drive::{BlobInfo, BlobName, Drive, Log};
 
-use super::{Append, Found, Place, Shelf, Unit, is_damage};
-use crate::format::{Aligned, BLOCK, BatchHeader, FIRST_OFFSET, SegmentHeader};
+use super::search::{WINDOW_BYTES, Window, search};
+use super::{Append, Found, Place, Shelf, Unit};
+use crate::format::{Aligned, BLOCK, FIRST_OFFSET, SegmentHeader};
 use crate::replica::Stretch;
 use crate::sync::guard;
-
-/// What a unit's damaged places may cost to search, as a multiple of its size: who can write to the drive
-/// could otherwise make every block claim to be a long batch.
-const SEARCH_FACTOR: u64 = 8;
-/// Where a whole unit cannot be read at once, it is read in pieces of this size.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// A member with the log capability.
 pub(crate) struct SlotShelf {
@@ -146,9 +141,10 @@ impl Shelf for SlotShelf {
     }
 
     fn examine(&self, drive: &dyn Drive, unit: &Unit, pool: PoolId) -> Result<Found> {
-        let bytes = read_whole(log(drive)?, unit)?;
-        let header = SegmentHeader::parse(&bytes).filter(|header| header.pool == pool);
-        let batches = search(&bytes, pool);
+        let mut window = Window::new(log(drive)?, unit, WINDOW_BYTES);
+        let block = window.at(0, BLOCK)?;
+        let header = SegmentHeader::parse(block).filter(|header| header.pool == pool);
+        let batches = search(&mut window, pool)?;
         let first = batches.first().filter(|batch| batch.offset == FIRST_OFFSET);
         let stamps = header.map(|header| header.stamp).into_iter().chain(first.map(|b| b.stamp));
         Ok(Found { unit: unit.clone(), stamps: stamps.collect(), batches })
@@ -305,54 +301,4 @@ impl Shelf for SlotShelf {
         let slots = guard(&self.slots);
         slots.used.values().chain(&slots.free).map(|unit| unit.bytes).sum()
     }
-}
-
-/// A slot's bytes; zeroes where the device cannot give them.
-///
-/// # Errors
-/// Any other reason.
-fn read_whole(log: &dyn Log, unit: &Unit) -> Result<Vec<u8>> {
-    // No slot is longer: Options::check says so.
-    let mut bytes = vec![0; unit.bytes.min(1 << 30) as usize];
-    match log.read_log(&unit.name, 0, &mut bytes) {
-        Ok(()) => return Ok(bytes),
-        Err(error) if !is_damage(&error) => return Err(error),
-        Err(_) => {}
-    }
-    bytes.fill(0);
-    for (index, piece) in bytes.chunks_mut(PIECE_BYTES).enumerate() {
-        match log.read_log(&unit.name, (index * PIECE_BYTES) as u64, piece) {
-            Err(error) if !is_damage(&error) => return Err(error),
-            Err(_) => piece.fill(0),
-            Ok(()) => {}
-        }
-    }
-    Ok(bytes)
-}
-
-/// Every whole batch that lies where it says. Looks at each block, because damage or an older use of the
-/// slot may lie between two of them.
-fn search(bytes: &[u8], pool: PoolId) -> Vec<BatchHeader> {
-    let mut found = Vec::new();
-    let mut budget = bytes.len() as u64 * SEARCH_FACTOR;
-    let mut at = FIRST_OFFSET as usize;
-    while at + BLOCK <= bytes.len() {
-        let claimed = BatchHeader::peek(&bytes[at..])
-            .filter(|header| header.pool == pool && header.offset as usize == at);
-        let Some(claimed) = claimed else {
-            at += BLOCK;
-            continue;
-        };
-        if u64::from(claimed.bytes) > budget {
-            break;
-        }
-        if let Some(header) = BatchHeader::parse(&bytes[at..]) {
-            at += header.bytes as usize;
-            found.push(header);
-        } else {
-            budget -= u64::from(claimed.bytes);
-            at += BLOCK;
-        }
-    }
-    found
 }
