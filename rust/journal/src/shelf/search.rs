@@ -12,6 +12,8 @@ use crate::format::{BLOCK, BatchHeader, FIRST_OFFSET};
 pub(super) const WINDOW_BYTES: usize = 1 << 20;
 /// Where a window cannot be read at once, it is read in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
+/// No slot is longer: `Options::check` says so. What somebody else made longer is looked at as far.
+const SLOT_BYTES_MAX: u64 = 1 << 30;
 /// What a slot's damaged places may cost to search, as a multiple of its size: who can write to the drive
 /// could otherwise make every block claim to be a long batch.
 const SEARCH_FACTOR: u64 = 8;
@@ -21,14 +23,17 @@ const SEARCH_FACTOR: u64 = 8;
 pub(super) struct Window<'a> {
     log: &'a dyn Log,
     unit: &'a Unit,
+    /// Where the slot ends.
+    end: u64,
     step: usize,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    pub(super) const fn new(log: &'a dyn Log, unit: &'a Unit, step: usize) -> Self {
-        Self { log, unit, step, start: 0, bytes: Vec::new() }
+    pub(super) fn new(log: &'a dyn Log, unit: &'a Unit, step: usize) -> Self {
+        let end = unit.bytes.min(SLOT_BYTES_MAX);
+        Self { log, unit, end, step, start: 0, bytes: Vec::new() }
     }
 
     /// The `length` bytes at `at`, or fewer at the slot's end. Never goes back behind an earlier `at`.
@@ -36,7 +41,7 @@ impl<'a> Window<'a> {
     /// # Errors
     /// What reading fails with, but for damage.
     pub(super) fn at(&mut self, at: u64, length: usize) -> Result<&[u8]> {
-        let left = self.unit.bytes.saturating_sub(at);
+        let left = self.end.saturating_sub(at);
         let length = left.min(length as u64) as usize;
         debug_assert!(at >= self.start, "a window goes forward");
         let mut skipped = (at - self.start) as usize;
@@ -84,7 +89,7 @@ impl<'a> Window<'a> {
 /// # Errors
 /// What reading fails with, but for damage.
 pub(super) fn search(window: &mut Window<'_>, pool: PoolId) -> Result<Vec<BatchHeader>> {
-    let end = window.unit.bytes;
+    let end = window.end;
     let mut found = Vec::new();
     let mut budget = end * SEARCH_FACTOR;
     let mut at = u64::from(FIRST_OFFSET);
@@ -313,6 +318,17 @@ mod tests {
         assert_eq!(window.at(0, BLOCK).unwrap(), [0; BLOCK]);
         assert_eq!(window.at(65536 - 10, BLOCK).unwrap(), [0; 10]);
         assert_eq!(window.at(70000, BLOCK).unwrap(), []);
+    }
+
+    #[test]
+    fn a_slot_that_says_it_is_longer_than_any_is_looked_at_no_further() {
+        let unit = Unit { name: BlobName::new("journal.0000").unwrap(), bytes: u64::MAX };
+        let log = Worn { bytes: Vec::new(), bad: Vec::new(), longest_read: Mutex::new(0) };
+        let mut window = Window::new(&log, &unit, BLOCK);
+        assert_eq!(window.at((1 << 30) - 1, BLOCK).unwrap(), [0]);
+        assert_eq!(window.at(1 << 30, BLOCK).unwrap(), []);
+        // Nor do the sums overflow.
+        assert_eq!(search(&mut Window::new(&log, &unit, 1 << 24), pool()).unwrap(), []);
     }
 
     #[test]
